@@ -1,0 +1,43 @@
+# Two commands set everything up on a fresh machine: `make quickstart` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+METS_TEST_DATA ?= ../shared/data
+export METS_TEST_DATA
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test test-slow lint bench constraints clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(VENV)/.installed  ## a virtual environment in .venv with everything, versions from constraints.txt
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) >&2
+	@$(BIN)/python -m pip install --quiet --upgrade pip >&2
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[quickstart,s3,dev]' >&2
+	@touch $@
+
+quickstart: install  ## synthetic ECGs → shards → frozen text → training → zero-shot table, some minutes on 2 cores
+	@$(BIN)/python jobs/quickstart.py --config jobs/configs/quickstart.yaml
+
+test: install  ## the default tests, at most 10 minutes on 2 cores
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-slow: install  ## kills, clusters, whole jobs
+	@$(BIN)/python -m pytest -m slow
+
+lint: install  ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy mets_ray jobs
+
+bench: install  ## speed, as ratios against plain PyTorch
+	@$(BIN)/python benchmarks/pretrain.py
+
+constraints: install  ## write constraints.txt from what is installed now
+	@$(BIN)/python -m pip freeze --exclude-editable | sed -E 's/\+cpu$$//' | grep -v ' @ ' > constraints.txt
+
+clean:  ## remove runs, caches and the virtual environment
+	rm -rf $(VENV) .runs .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist

@@ -1,0 +1,28 @@
+"""Read WFDB records and reports, check and convert every one, write Parquet shards and a card.
+
+python jobs/prepare.py --config jobs/configs/ptbxl_100hz.yaml prepare.source_uri=… dataset_uri=…
+"""
+
+from typing import Any
+
+from mets_ray.config import Config
+from mets_ray.data import draw_first_record, prepare, prepare_uri, show_card
+from mets_ray.job import run_job
+
+
+def main(config: Config, command: str) -> dict[str, Any]:
+    dataset_uri = prepare_uri(config)
+    card = prepare(config, dataset_uri, command)
+    show_card(card)
+    return {
+        "dataset_uri": dataset_uri,
+        "picture_uri": draw_first_record(dataset_uri, card),
+        "records_in": card.records_in,
+        "records_out": card.records_out,
+        "rejected": card.rejected,
+        "synthetic": card.synthetic,
+    }
+
+
+if __name__ == "__main__":
+    run_job("prepare", __doc__, main)

@@ -1,0 +1,32 @@
+"""The whole way in one command: synthetic ECGs → shards → cached text → two workers train → zero-shot table.
+
+python jobs/quickstart.py --config jobs/configs/quickstart.yaml
+"""
+
+import sys
+from typing import Any
+
+from mets_ray.config import Config
+from mets_ray.data import draw_first_record, find_or_make_dataset
+from mets_ray.evaluate import evaluate, figures
+from mets_ray.job import run_job
+from mets_ray.shard_reader import read_card
+from mets_ray.train import fit
+
+
+def main(config: Config, command: str) -> dict[str, Any]:
+    dataset_uri = find_or_make_dataset(config, command)
+    trained = fit(config, dataset_uri)
+    scored = figures(evaluate(config, dataset_uri, trained.bundle_uri))
+    record_uri = draw_first_record(dataset_uri, read_card(dataset_uri))
+    print(
+        f"\nbundle    {trained.bundle_uri}\ntable     {scored['table_uri']}\n"
+        f"pictures  {trained.picture_uri}\n          {record_uri}\n"
+        + "".join(f"          {uri}\n" for uri in scored["picture_uris"]),
+        file=sys.stderr,
+    )
+    return scored | {"dataset_uri": dataset_uri, "bundle_uri": trained.bundle_uri}
+
+
+if __name__ == "__main__":
+    run_job("quickstart", __doc__, main)

@@ -1,0 +1,1 @@
+"""mets_ray: zero-shot ECG recognition from reports, on Ray."""

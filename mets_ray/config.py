@@ -1,0 +1,321 @@
+"""Every setting of every job, in one tree of frozen models.
+
+Defaults ← one YAML file ← `key.sub=value` words, in this order. Unknown keys are refused with a suggestion, and all
+faults are reported at once. What a prepared data set fixes (sampling rate, leads, length) is set under `prepare` only:
+pretraining and evaluation read it from the data set's card and the bundle, so two jobs cannot disagree.
+"""
+
+import difflib
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from mets_ray.errors import ConfigError
+from mets_ray.folds import HASH_PREFIX, parse_validation
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that knows no other keys than its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SyntheticConfig(Section):
+    """The made-up data set that `prepare` writes when no other source is named."""
+
+    records: PositiveInt = Field(2400, description="how many made-up ECGs")
+
+
+class PrepareConfig(Section):
+    """From WFDB records and reports to Parquet shards and a card."""
+
+    source: Literal["synthetic", "ptbxl", "wfdb"] = Field(
+        "synthetic",
+        description="synthetic: made-up ECGs; ptbxl: PTB-XL in its official layout; wfdb: any folder of WFDB records",
+    )
+    source_uri: str | None = Field(None, description="folder of the source (local, s3://, gs://, az://)")
+    manifest_uri: str | None = Field(None, description="wfdb: CSV with the columns `record` and `report`")
+    ptbxl_records: Literal[100, 500] = Field(100, description="ptbxl: which of its files to read, 100 or 500 Hz")
+    report_source: Literal["report", "12sl"] = Field(
+        "report", description="ptbxl: the `report` column, or text rendered from the PTB-XL+ 12SL statements"
+    )
+    statements_uri: str | None = Field(None, description="12sl: the `labels` folder of PTB-XL+")
+    sampling_rate_hz: Annotated[int, Field(ge=50, le=1000)] = Field(100, description="rate that shards are written at")
+    duration_s: Annotated[float, Field(gt=0.0, le=60.0)] = Field(
+        10.0, description="length that shards are written with"
+    )
+    reads_in_flight: PositiveInt = Field(32, description="records that each read task fetches at the same time")
+    max_rejected_fraction: Fraction = Field(0.1, description="the job fails above this share of rejected records")
+
+
+class FoldsConfig(Section):
+    """Which folds train, choose a checkpoint, and are scored at the end."""
+
+    train: tuple[int, ...] = Field((1, 2, 3, 4, 5, 6, 7, 8), description="folds that train")
+    validation: tuple[int, ...] | str = Field(
+        (9,),
+        description="folds that choose a checkpoint; `hash:0.1` draws 10% of the train folds' patients; [] is none",
+    )
+    test: tuple[int, ...] = Field((10,), description="folds that evaluate scores; they never choose a checkpoint")
+
+    @field_validator("validation")
+    @classmethod
+    def _validation_is_known(cls, value: tuple[int, ...] | str) -> tuple[int, ...] | str:
+        parse_validation(value)
+        return value
+
+
+class TextConfig(Section):
+    """The frozen language model and the actors that it lives on."""
+
+    model: str = Field(
+        "packaged-minilm",
+        description="folder or hub id of a Hugging Face encoder; for real use emilyalsentzer/Bio_ClinicalBERT; "
+        "packaged-minilm is the MiniLM of the extra `quickstart`",
+    )
+    pooling: Literal["mean", "cls"] = Field("mean", description="how token vectors become one text vector")
+    max_length: PositiveInt = Field(128, description="tokens; longer texts are cut")
+    template: str = Field("The report of the ECG is that {}", description="training text; {} is the report")
+    unit: Literal["report"] = Field("report", description="what one text is: the whole report")
+    mode: Literal["cached", "streaming"] = Field(
+        "cached",
+        description="cached: embed each distinct text once and keep it; streaming: run the LM in the training stream",
+    )
+    store_uri: str | None = Field(None, description="text embeddings; default <dataset_uri>/text_embeddings")
+    batch_size: PositiveInt = Field(64, description="texts per LM forward pass")
+    num_cpus_per_actor: Annotated[float, Field(gt=0.0)] = Field(1.0, description="CPUs that one LM actor holds")
+    num_gpus_per_actor: Annotated[float, Field(ge=0.0)] = Field(0.0, description="GPUs that one LM actor holds")
+    min_actors: PositiveInt = Field(1, description="LM actors at the start")
+    max_actors: PositiveInt = Field(2, description="LM actors at most")
+    resources: dict[str, float] = Field(
+        default_factory=dict, description="custom resources of one LM actor, to pin it to a node type: {lm_gpu: 1}"
+    )
+
+
+class EncoderConfig(Section):
+    """ResNet1d-18, the ECG side."""
+
+    width: PositiveInt = Field(64, description="channels of the first stage; 64 is the paper's (3.85 M parameters)")
+    norm: Literal["batch", "sync", "group"] = Field(
+        "batch", description="batch: per worker; sync: over all workers, GPU only; group: independent of the batch"
+    )
+    embedding_dimension: PositiveInt = Field(128, description="length of the shared ECG and text embedding")
+
+
+class LossConfig(Section):
+    """What counts as a match in the batch."""
+
+    targets: Literal["one_hot", "same_report"] = Field(
+        "one_hot", description="one_hot: as published; same_report: equal reports in a batch share the target"
+    )
+
+
+class TrainConfig(Section):
+    """The contrastive pretraining itself."""
+
+    num_workers: PositiveInt = Field(1, description="training processes")
+    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: GPUs when the cluster has enough of them")
+    precision: Literal["auto", "float32", "bf16", "fp16", "float64"] = Field(
+        "auto", description="auto: bf16 (else fp16) on a GPU, float32 on a CPU; float64 is for tests"
+    )
+    batch_size: PositiveInt = Field(32, description="ECGs in a global batch, whatever the number of workers")
+    lanes: PositiveInt = Field(16, description="equal stretches of an epoch; divides batch_size, at least num_workers")
+    block_rows: PositiveInt = Field(256, description="rows of one lane that are read and shuffled together")
+    epochs: PositiveInt = Field(50, description="passes over the train folds")
+    optimizer: Literal["adam", "adamw"] = Field("adamw", description="adam is the paper's")
+    learning_rate: Annotated[float, Field(gt=0.0)] = Field(1e-3, description="highest learning rate")
+    weight_decay: Annotated[float, Field(ge=0.0)] = Field(1e-3, description="adamw: decoupled; adam: in the gradient")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="after the warm-up; constant is the paper's")
+    warmup_fraction: Fraction = Field(0.05, description="share of all steps that raises the rate from 0")
+    gradient_clip_norm: Annotated[float, Field(ge=0.0)] = Field(1.0, description="highest gradient norm; 0 is off")
+    keep_checkpoints: PositiveInt = Field(2, description="best checkpoints that are kept")
+    validation_prompt_set: str = Field("mets", description="prompts for the validation AUROC: mets, descriptive, a URI")
+    max_failures: Annotated[int, Field(ge=0)] = Field(3, description="lost workers that training survives")
+    init_from: str | None = Field(None, description="bundle whose weights a new run starts from")
+    resume: str | None = Field(None, description="run folder to continue, with its data position")
+    mlflow: bool = Field(False, description="also log to MLflow (extra `mlflow`, MLFLOW_TRACKING_URI)")
+    wandb: bool = Field(False, description="also log to Weights & Biases (extra `wandb`, WANDB_API_KEY)")
+
+
+class EvaluateConfig(Section):
+    """Zero-shot scores of a bundle over a prepared data set."""
+
+    bundle_uri: str | None = Field(None, description="bundle that pretrain made")
+    prompt_set: str = Field("mets", description="class prompts: mets, descriptive, or the URI of a YAML file")
+    tasks: tuple[str, ...] | None = Field(
+        None, description="label sets to score; default: all of the data set's source"
+    )
+    bootstrap_samples: PositiveInt = Field(1000, description="resamples of patients behind each 95% interval")
+    batch_size: PositiveInt = Field(256, description="ECGs per forward pass")
+    max_actors: PositiveInt = Field(2, description="encoder actors at most")
+    num_gpus_per_actor: Annotated[float, Field(ge=0.0)] = Field(0.0, description="GPUs that one encoder actor holds")
+
+
+class Config(Section):
+    """All of it: one file describes prepare, pretrain and evaluate together."""
+
+    seed: Annotated[int, Field(ge=0)] = Field(
+        0, description="seeds the synthetic data, the weights, the order of training, the bootstrap"
+    )
+    dataset_uri: str | None = Field(None, description="prepared data set; default: the synthetic one under run_uri")
+    run_uri: str = Field(".runs", description="where runs, bundles, tables and pictures go")
+    synthetic: SyntheticConfig = SyntheticConfig()
+    prepare: PrepareConfig = PrepareConfig()
+    folds: FoldsConfig = FoldsConfig()
+    text: TextConfig = TextConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    loss: LossConfig = LossConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+
+def load_config(path: str | Path | None = None, overrides: typing.Sequence[str] = ()) -> Config:
+    """Defaults ← the YAML file at `path` ← `key.sub=value` words.
+
+    Raises ConfigError that lists every fault at once.
+    """
+    tree: dict[str, Any] = {}
+    if path is not None:
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"`--config {path}` cannot be read: {error.strerror}") from error
+        try:
+            tree = yaml.safe_load(text) or {}
+        except yaml.YAMLError as error:
+            raise ConfigError(f"`{path}` is not YAML: {error}") from error
+        if not isinstance(tree, dict):
+            raise ConfigError(f"`{path}` holds a {type(tree).__name__}, not a mapping of settings")
+    for word in overrides:
+        _override(tree, word)
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(*_faults(error)) from error
+    faults = list(_combinations(config))
+    if faults:
+        raise ConfigError("\n".join(fault for fault, _ in faults), hint="; ".join(hint for _, hint in faults))
+    return config
+
+
+def dump_config(config: Config) -> str:
+    """YAML that `load_config` reads back to the same settings."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def describe_settings() -> str:
+    """One line for every key: default and meaning (the tail of every job's `--help`)."""
+    lines = []
+    for key, field in _walk(Config):
+        default = field.get_default(call_default_factory=True)
+        shown = list(default) if isinstance(default, tuple) else default
+        choices = _choices(field.annotation)
+        meaning = field.description or ""
+        value = yaml.safe_dump(shown, default_flow_style=True).strip().removesuffix("...").strip()
+        lines.append(f"  {key} = {value}")
+        lines.append(f"      {meaning}{f'  [{choices}]' if choices else ''}")
+    return "\n".join(lines)
+
+
+def _walk(model: type[BaseModel], prefix: str = "") -> typing.Iterator[tuple[str, Any]]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _walk(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+def _choices(annotation: Any) -> str:
+    if typing.get_origin(annotation) is Literal:
+        return " | ".join(str(value) for value in typing.get_args(annotation))
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return next(filter(None, (_choices(part) for part in typing.get_args(annotation))), "")
+    return ""
+
+
+def _override(tree: dict[str, Any], word: str) -> None:
+    key, equals, value = word.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"`{word}` is not of the form key=value", hint="write for example train.epochs=5")
+    *parents, last = key.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"`{key}` goes below `{parent}`, which is a value")
+    try:
+        tree[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"`{word}` has a value that is not YAML: {error}") from error
+
+
+def _faults(error: ValidationError) -> tuple[str]:
+    known = [key for key, _ in _walk(Config)]
+    lines = []
+    for fault in error.errors():
+        # A union adds the name of the branch that failed to the location: keys alone are for people.
+        key = ".".join(str(part) for part in fault["loc"] if not str(part).startswith(("tuple", "str", "int", "list")))
+        if fault["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(key, known, n=1) or _same_leaf(key, known)
+            lines.append(f"`{key}` is not a setting" + (f"; did you mean `{close[0]}`?" if close else ""))
+        else:
+            lines.append(f"`{key}` is {fault['input']!r}: {fault['msg'].removeprefix('Value error, ')}")
+    return ("\n".join(dict.fromkeys(lines)),)
+
+
+def _same_leaf(key: str, known: list[str]) -> list[str]:
+    leaves = {name.rsplit(".", 1)[-1]: name for name in known}
+    return [leaves[leaf] for leaf in difflib.get_close_matches(key.rsplit(".", 1)[-1], leaves, n=1)]
+
+
+def _combinations(config: Config) -> typing.Iterator[tuple[str, str]]:
+    """Faults that no single key shows: (fact, hint)."""
+    train, prepare, folds = config.train, config.prepare, config.folds
+    if train.batch_size % train.lanes:
+        below = max(train.lanes, train.batch_size // train.lanes * train.lanes)
+        yield (
+            f"`train.batch_size` is {train.batch_size}, which {train.lanes} lanes cannot share equally",
+            f"use a multiple of {train.lanes}, for example {below} or {below + train.lanes}",
+        )
+    if train.lanes < train.num_workers:
+        yield (
+            f"`train.lanes` is {train.lanes}, fewer than the {train.num_workers} of `train.num_workers`",
+            f"set train.lanes to at least {train.num_workers}",
+        )
+    if config.text.max_actors < config.text.min_actors:
+        yield (
+            f"`text.max_actors` is {config.text.max_actors}, below `text.min_actors` {config.text.min_actors}",
+            f"set text.max_actors to at least {config.text.min_actors}",
+        )
+    if config.text.template.count("{}") != 1:
+        yield (f"`text.template` is {config.text.template!r}, without exactly one {{}}", "put {} where the report goes")
+    if prepare.source != "synthetic" and prepare.source_uri is None:
+        yield (f"`prepare.source` is {prepare.source}, but `prepare.source_uri` is not set", "name the source's folder")
+    if prepare.source == "wfdb" and prepare.manifest_uri is None:
+        yield ("`prepare.source` is wfdb, but `prepare.manifest_uri` is not set", "name a CSV with `record,report`")
+    if prepare.source == "ptbxl" and prepare.report_source == "12sl" and prepare.statements_uri is None:
+        yield (
+            "`prepare.report_source` is 12sl, but `prepare.statements_uri` is not set",
+            "name PTB-XL+'s `labels` folder",
+        )
+    if train.init_from and train.resume:
+        yield (
+            "`train.init_from` and `train.resume` are both set",
+            "drop one: resume continues a run, init_from starts one",
+        )
+    named = {"train": folds.train, "test": folds.test}
+    if not isinstance(folds.validation, str):
+        named["validation"] = folds.validation
+    for first, second in (("train", "test"), ("train", "validation"), ("validation", "test")):
+        both = sorted(set(named.get(first, ())) & set(named.get(second, ())))
+        if both:
+            yield (
+                f"fold {', '.join(map(str, both))} stands in `folds.{first}` and in `folds.{second}`",
+                f"take it out of one; {HASH_PREFIX}0.1 draws validation patients from the train folds",
+            )

@@ -1,0 +1,283 @@
+"""The Ray Data graphs: `prepare()` writes shards, `training_batches()` reads them back in the planned order."""
+
+import pickle
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import ray
+from ray.data import Dataset, ExecutionResources
+
+from mets_ray import storage, text
+from mets_ray.config import Config, PrepareConfig, TextConfig
+from mets_ray.ecg import SignalConfig
+from mets_ray.errors import ConfigError, DatasetError
+from mets_ray.folds import Selection
+from mets_ray.pictures import draw_ecg
+from mets_ray.plan import Block, RowGroup
+from mets_ray.resources import TrainShares
+from mets_ray.schema import CARD_NAME, SCHEMA_VERSION, DatasetCard, fingerprint, rows_per_shard
+from mets_ray.shard_reader import read_block, read_card, read_records
+from mets_ray.shard_writer import ShardSummary, ShardTask, write_shard
+from mets_ray.sources import Manifest
+from mets_ray.sources.ptbxl import ptbxl_manifest
+from mets_ray.sources.synthetic_source import synthetic_manifest
+from mets_ray.sources.wfdb_folder import wfdb_folder_manifest
+
+
+def prepare(config: Config, dataset_uri: str, command: str) -> DatasetCard:
+    """Read, check and convert every record of the source into shards; the card is written last.
+
+    Raises DatasetError where the folder holds another data set, nothing passes, or more than
+    `prepare.max_rejected_fraction` of the records are rejected.
+    """
+    settings = config.prepare
+    signal = SignalConfig(settings.sampling_rate_hz, settings.duration_s)
+    manifest = read_manifest(config)
+    name = dataset_fingerprint(settings, manifest)
+    _refuse_other_dataset(dataset_uri, name)
+    tasks = _shard_tasks(manifest, rows_per_shard(signal), name)
+
+    def write(batch: dict[str, Any]) -> dict[str, Any]:
+        task: ShardTask = _item(batch)
+        summary = write_shard(task, signal=signal, dataset_uri=dataset_uri, reads_in_flight=settings.reads_in_flight)
+        return {"name": [task.name], "summary": [summary.model_dump_json()]}
+
+    written = _items(tasks).map_batches(write, batch_size=None)
+    done = {row["name"]: ShardSummary.model_validate_json(row["summary"]) for row in written.iter_rows()}
+    card = _card(config, manifest, signal, name, [done[task.name] for task in tasks], command)
+    _check_rejected(card, settings, dataset_uri)
+    storage.write_bytes(storage.join(dataset_uri, CARD_NAME), card.model_dump_json(indent=1).encode())
+    return card
+
+
+def prepare_uri(config: Config) -> str:
+    """Where `prepare` writes: `dataset_uri`, or for the synthetic source a folder under `run_uri`.
+
+    Raises ConfigError where a real source has no `dataset_uri`.
+    """
+    if config.dataset_uri is not None:
+        return storage.absolute(config.dataset_uri)
+    if config.prepare.source != "synthetic":
+        raise ConfigError("`dataset_uri` is not set", hint="say where the prepared data set is, or shall be written")
+    settings = config.prepare
+    name = (
+        f"synthetic-{config.synthetic.records}-{settings.sampling_rate_hz}hz-{settings.duration_s:g}s-seed{config.seed}"
+    )
+    return storage.join(storage.absolute(config.run_uri), name)
+
+
+def find_or_make_dataset(config: Config, command: str) -> str:
+    """The URI of the data set to read; with none named, the synthetic one is made first."""
+    dataset_uri = prepare_uri(config)
+    if config.dataset_uri is None:
+        print("no dataset_uri is set: making SYNTHETIC ECGs, whose scores say nothing about real ones", file=sys.stderr)
+        show_card(prepare(config, dataset_uri, command))
+    return dataset_uri
+
+
+def show_card(card: DatasetCard) -> None:
+    """Print records in, out and rejected by reason."""
+    rows = [("records in", card.records_in), ("records out", card.records_out)]
+    rows += [(f"  rejected: {reason}", count) for reason, count in sorted(card.rejected.items(), key=lambda kv: -kv[1])]
+    source = f"{'SYNTHETIC ' if card.synthetic else ''}{card.source}"
+    shape = f"{card.sampling_rate_hz} Hz × {card.duration_s:g} s × {len(card.leads)} leads"
+    print(f"\n{source}, {shape}, {len(card.shards)} shards", file=sys.stderr)
+    print("\n".join(f"{name:<34}{count:>9,}" for name, count in rows), file=sys.stderr)
+
+
+def read_manifest(config: Config) -> Manifest:
+    """The rows of the configured source."""
+    settings = config.prepare
+    if settings.source == "synthetic":
+        return synthetic_manifest(
+            config.synthetic.records,
+            seed=config.seed,
+            sampling_rate_hz=settings.sampling_rate_hz,
+            duration_s=settings.duration_s,
+        )
+    assert settings.source_uri is not None
+    source_uri = storage.absolute(settings.source_uri)
+    if settings.source == "wfdb":
+        assert settings.manifest_uri is not None
+        return wfdb_folder_manifest(source_uri, storage.absolute(settings.manifest_uri))
+    return ptbxl_manifest(
+        source_uri,
+        records=settings.ptbxl_records,
+        report_source=settings.report_source,
+        statements_uri=storage.absolute(settings.statements_uri) if settings.statements_uri else None,
+    )
+
+
+def dataset_fingerprint(settings: PrepareConfig, manifest: Manifest) -> str:
+    """Names the bytes that prepare will write: what is read, and how it is converted."""
+    how = settings.model_dump(mode="json", include={"sampling_rate_hz", "duration_s"})
+    rows = [[row.record_id, row.patient_id, row.fold, row.record_uri, row.report, row.labels] for row in manifest.rows]
+    return fingerprint(
+        {"schema": SCHEMA_VERSION, "manifest": manifest.sha256, "how": how, "rows": fingerprint({"": rows})}
+    )
+
+
+def draw_first_record(dataset_uri: str, card: DatasetCard) -> str:
+    """Draw the data set's first record as a 12-lead ECG beside the card; answers the picture's URI."""
+    group = RowGroup(card.shards[0].path, 0, card.shards[0].row_group_rows[0])
+    rows = read_records(group, dataset_uri=dataset_uri, selection=Selection(tuple(card.folds)))
+    title = f"{'SYNTHETIC ' if card.synthetic else ''}record {rows['record_id'][0]}"
+    uri = storage.join(dataset_uri, "record.png")
+    storage.write_bytes(uri, draw_ecg(rows["signal_uv"][0], card.leads, card.sampling_rate_hz, title))
+    return uri
+
+
+def training_batches(
+    blocks: list[Block],
+    *,
+    first_step: int,
+    dataset_uri: str,
+    selection: Selection,
+    template: str,
+    shares: TrainShares,
+    streaming: TextConfig | None,
+) -> Iterator[dict[str, np.ndarray]]:
+    """One worker's batches of one epoch, in the planned order, from `first_step` on.
+
+    Each has the columns of `read_block`, and in streaming mode also `embedding` float16 [row, feature] and `embedded`.
+    """
+    if not blocks:
+        return
+    rows = blocks[0].rows_per_step
+
+    def read(batch: dict[str, Any]) -> dict[str, Any]:
+        columns = read_block(
+            _item(batch), dataset_uri=dataset_uri, selection=selection, template=template, with_text=streaming is not None
+        )
+        todo = columns["step"] >= first_step
+        return columns if todo.all() else {key: column[todo] for key, column in columns.items()}
+
+    dataset = _items(blocks).map_batches(read, batch_size=None, num_cpus=shares.task_cpus)
+    limit = ExecutionResources(cpu=shares.data_cpus)
+    if streaming is not None:
+        dataset = text.embed_stage(dataset, streaming, batch_size=rows)
+        lm_cpus = streaming.num_cpus_per_actor * streaming.max_actors
+        limit = ExecutionResources(
+            cpu=shares.data_cpus + lm_cpus, gpu=streaming.num_gpus_per_actor * streaming.max_actors
+        )
+    _in_order(dataset, limit)
+    for batch in dataset.iter_batches(batch_size=rows, batch_format="numpy", prefetch_batches=2):
+        steps = set(batch["step"].tolist())
+        assert len(steps) == 1, f"a batch mixes the steps {sorted(steps)}: the stream left the planned order"
+        yield batch
+
+
+def record_batches(
+    groups: list[RowGroup], *, dataset_uri: str, selection: Selection, batch_size: int, shares: TrainShares
+) -> Iterator[dict[str, np.ndarray]]:
+    """Selected records of some row groups in stored order: the columns of `read_records`, to validate with."""
+    if not groups:
+        return
+    dataset = record_dataset(groups, dataset_uri=dataset_uri, selection=selection, num_cpus=shares.task_cpus)
+    _in_order(dataset, ExecutionResources(cpu=shares.data_cpus))
+    yield from dataset.iter_batches(batch_size=batch_size, batch_format="numpy", prefetch_batches=2)
+
+
+def record_dataset(
+    groups: list[RowGroup], *, dataset_uri: str, selection: Selection, num_cpus: float | None = None
+) -> Dataset:
+    """Selected records of some row groups as a data set that was not run yet."""
+
+    def read(batch: dict[str, Any]) -> dict[str, Any]:
+        return read_records(_item(batch), dataset_uri=dataset_uri, selection=selection)
+
+    return _items(groups).map_batches(read, batch_size=None, num_cpus=num_cpus)
+
+
+def _items(items: Sequence[Any]) -> Dataset:
+    """A data set of one block for each item, so that one task reads each and the first is there early."""
+    rows = [{"item": pickle.dumps(item)} for item in items]
+    return ray.data.from_items(rows, override_num_blocks=len(rows))
+
+
+def _item(batch: dict[str, Any]) -> Any:
+    (packed,) = batch["item"]
+    return pickle.loads(packed)  # made by `_items` in this very job
+
+
+def _in_order(dataset: Dataset, limit: ExecutionResources) -> None:
+    # On the data set's own context: what the driver's context says does not reach a training worker.
+    options = dataset.context.execution_options
+    options.preserve_order = True
+    options.resource_limits = limit
+    dataset.context.enable_progress_bars = False
+
+
+def _shard_tasks(manifest: Manifest, rows: int, name: str) -> list[ShardTask]:
+    seen: set[str] = set()
+    tasks = []
+    for number, start in enumerate(range(0, len(manifest.rows), rows)):
+        part = manifest.rows[start : start + rows]
+        duplicates = []
+        for position, row in enumerate(part):
+            if row.record_id in seen:
+                duplicates.append(position)
+            seen.add(row.record_id)
+        tasks.append(ShardTask(f"part-{number:05d}-{name[:8]}", tuple(part), frozenset(duplicates)))
+    if not tasks:
+        raise DatasetError(f"the manifest of `{manifest.source}` names no record", hint="look at the CSV")
+    return tasks
+
+
+def _refuse_other_dataset(dataset_uri: str, name: str) -> None:
+    if not storage.exists(storage.join(dataset_uri, CARD_NAME)):
+        return
+    if read_card(dataset_uri).fingerprint != name:
+        raise DatasetError(
+            f"`{dataset_uri}` holds another data set: its settings or its manifest differ",
+            hint="choose another dataset_uri, or delete that folder first",
+        )
+
+
+def _card(
+    config: Config, manifest: Manifest, signal: SignalConfig, name: str, summaries: list[ShardSummary], command: str
+) -> DatasetCard:
+    shards = tuple(summary.shard for summary in summaries if summary.shard is not None)
+    return DatasetCard(
+        schema_version=SCHEMA_VERSION,
+        fingerprint=name,
+        source=manifest.source,
+        source_uri=config.prepare.source_uri,
+        source_sha256=manifest.sha256,
+        synthetic=config.prepare.source == "synthetic",
+        sampling_rate_hz=signal.sampling_rate_hz,
+        duration_s=signal.duration_s,
+        leads=signal.leads,
+        records_in=sum(summary.records_in for summary in summaries),
+        records_out=sum(sum(shard.row_group_rows) for shard in shards),
+        rejected=_add([summary.rejected for summary in summaries]),
+        folds=_add([summary.folds for summary in summaries]),
+        shards=shards,
+        command=command,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _check_rejected(card: DatasetCard, settings: PrepareConfig, dataset_uri: str) -> None:
+    rejected = sum(card.rejected.values())
+    assert card.records_in == card.records_out + rejected
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(card.rejected.items(), key=lambda kv: -kv[1]))
+    fraction = rejected / card.records_in
+    if fraction > settings.max_rejected_fraction or card.records_out == 0:
+        raise DatasetError(
+            f"{rejected} of {card.records_in} records were rejected ({reasons}): a share of {fraction:.2f}, above "
+            f"`prepare.max_rejected_fraction` {settings.max_rejected_fraction:g}",
+            where=storage.join(dataset_uri, "rejected"),
+            hint="mend the records, or raise prepare.max_rejected_fraction (finished shards are kept)",
+        )
+
+
+def _add(counts: list[dict[Any, int]]) -> dict[Any, int]:
+    total: dict[Any, int] = {}
+    for count in counts:
+        for key, value in count.items():
+            total[key] = total.get(key, 0) + value
+    return dict(sorted(total.items()))

@@ -1,0 +1,86 @@
+"""What all jobs share: the command line, one Ray session, and a last line on stdout that a machine can read.
+
+People read stderr. Stdout carries one line, the JSON object of the result, written after Ray is shut down because
+forwarded worker logs can follow anything that is printed before. Exit status: 0 done, 1 failed, 2 wrong usage.
+"""
+
+import argparse
+import json
+import logging
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import ray
+
+from mets_ray import storage
+from mets_ray.config import Config, describe_settings, dump_config, load_config
+from mets_ray.errors import ConfigError, MetsError
+
+
+def run_job(name: str, documentation: str, main: Callable[[Config, str], dict[str, Any]]) -> None:
+    """Parse the command line, run `main(config, command)` inside a Ray session, print its figures, exit."""
+    result_stream = _keep_stdout_for_the_result()
+    arguments = _parse(documentation)
+    command = " ".join(map(shlex.quote, ["python", *sys.argv]))
+    try:
+        config = load_config(arguments.config, arguments.overrides)
+        _show_config(name, config)
+        figures = _in_ray(main, config, command)
+        status = 0
+    except ConfigError as error:
+        figures, status = {"error": str(error)}, 2
+    except MetsError as error:
+        figures, status = {"error": str(error)}, 1
+    except Exception as error:
+        traceback.print_exc()
+        figures, status = {"error": f"{type(error).__name__}: {error}"}, 1
+    if status:
+        print(f"{name}: {figures['error']}", file=sys.stderr)
+    print(json.dumps({"job": name} | figures), file=result_stream, flush=True)
+    raise SystemExit(status)
+
+
+def _in_ray(main: Callable[[Config, str], dict[str, Any]], config: Config, command: str) -> dict[str, Any]:
+    # A report returns only at the controller's next poll, 2 s by default: epochs of a small run are shorter.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # DDP warns that find_unused_parameters found none; it is set for another reason (see train_worker).
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    ray.init(logging_level=logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    try:
+        return main(config, command)
+    finally:
+        ray.shutdown()
+
+
+def _keep_stdout_for_the_result() -> Any:
+    # Ray forwards worker output to stdout, and libraries print there: everything but the result goes to stderr.
+    stream = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return stream
+
+
+def _parse(documentation: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=documentation,
+        epilog=f"settings (key = default):\n{describe_settings()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", help="YAML file of settings, for example jobs/configs/quickstart.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that win over the file")
+    return parser.parse_args()
+
+
+def _show_config(name: str, config: Config) -> None:
+    """Print the resolved configuration and keep it under run_uri."""
+    text = dump_config(config)
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    uri = storage.join(storage.absolute(config.run_uri), "configs", f"{name}-{stamp}.yaml")
+    print(f"# {name}: resolved configuration, kept as {uri}\n{text}", file=sys.stderr)
+    storage.write_bytes(uri, text.encode())

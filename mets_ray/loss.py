@@ -1,0 +1,79 @@
+"""The contrastive loss and its targets; pure functions of tensors, no communication."""
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+
+def targets_one_hot(
+    rows: int, columns: int, *, first_row: int = 0, device: torch.device | None = None
+) -> Float[Tensor, "row column"]:
+    """METS's targets: row i belongs to column `first_row + i`, and every other column is a negative."""
+    targets = torch.zeros(rows, columns, device=device)
+    own = torch.arange(rows, device=device)
+    targets[own, own + first_row] = 1.0
+    return targets
+
+
+def targets_same_report(
+    row_text_ids: Int64[Tensor, "row"], column_text_ids: Int64[Tensor, "column"]
+) -> Float[Tensor, "row column"]:
+    """1 where row and column have equal texts: equal reports are no negatives of each other.
+
+    Where equal texts have equal embeddings, as a frozen LM gives them, this and `targets_one_hot` are the same loss
+    with the same gradient: a duplicate's column pushes exactly as much as the own one pulls less. They part where one
+    text has several embeddings (paraphrases, sampled sentences), or where ids stand for more than equal wording.
+    """
+    return (row_text_ids[:, None] == column_text_ids[None, :]).float()
+
+
+def row_losses(
+    row_embeddings: Float[Tensor, "row dimension"],
+    column_embeddings: Float[Tensor, "column dimension"],
+    logit_scale: Float[Tensor, ""],
+    targets: Float[Tensor, "row column"],
+) -> Float[Tensor, "row"]:
+    """Soft cross-entropy of each row over all columns; embeddings are L2-normalised.
+
+    Each row of `targets` is weights >= 0, divided by their sum here. A row without any gives nan.
+    """
+    # A matrix product of halves would round logits of up to 100 to steps of 0.5.
+    with torch.autocast(row_embeddings.device.type, enabled=False):
+        log_probability = (logit_scale * row_embeddings @ column_embeddings.T).log_softmax(dim=-1)
+        weights = targets.to(log_probability.dtype)
+        return -(weights * log_probability).sum(dim=-1) / weights.sum(dim=-1)
+
+
+def contrastive_loss(
+    ecg_embedding: Float[Tensor, "batch dimension"],
+    text_embedding: Float[Tensor, "batch dimension"],
+    logit_scale: Float[Tensor, ""],
+    targets: Float[Tensor, "batch batch"],
+) -> Float[Tensor, ""]:
+    """Symmetric InfoNCE over one whole batch: the mean of ECG to text and text to ECG (METS, PMLR v227, li24a).
+
+    targets: `[ECG, text]`.
+    """
+    ecg_to_text = row_losses(ecg_embedding, text_embedding, logit_scale, targets)
+    text_to_ecg = row_losses(text_embedding, ecg_embedding, logit_scale, targets.T)
+    return (ecg_to_text.mean() + text_to_ecg.mean()) / 2
+
+
+def contrastive_loss_share(
+    ecg_rows: Float[Tensor, "row dimension"],
+    text_rows: Float[Tensor, "row dimension"],
+    ecg_columns: Float[Tensor, "column dimension"],
+    text_columns: Float[Tensor, "column dimension"],
+    logit_scale: Float[Tensor, ""],
+    targets: Float[Tensor, "row column"],
+    *,
+    num_workers: int,
+) -> Float[Tensor, ""]:
+    """One worker's share of `contrastive_loss`: its own rows against the columns of the global batch.
+
+    The mean of all workers' shares is the loss over the global batch, whatever the row counts, and memory grows with
+    row x column, not column x column. targets: which rows and columns belong together, the same in both directions.
+    """
+    ecg_to_text = row_losses(ecg_rows, text_columns, logit_scale, targets)
+    text_to_ecg = row_losses(text_rows, ecg_columns, logit_scale, targets)
+    return (ecg_to_text + text_to_ecg).sum() / 2 * num_workers / len(ecg_columns)

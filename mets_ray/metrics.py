@@ -1,0 +1,234 @@
+"""Scores of zero-shot recognition and retrieval: arrays in, floats out.
+
+AUROC and average precision are scikit-learn's. What it lacks is here: intervals that resample patients, and retrieval
+recall that knows equal reports.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from mets_ray.errors import MetsError
+
+# Resamples whose weights are held at once: with 2,000 records one block of weights is 1 MB and stays in cache.
+_RESAMPLES_AT_ONCE = 128
+_ROWS_AT_ONCE = 512
+
+
+class Interval(NamedTuple):
+    """A score and its bootstrap interval; all three are nan where the score is not defined."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class AurocIntervals:
+    """What `bootstrap_macro_auroc` found.
+
+    `macro_samples` holds the macro AUROC of each resample. With the same seed and the same groups, resample i draws the
+    same patients for every model, so the difference of two models' `macro_samples` is a paired bootstrap.
+    """
+
+    macro: Interval
+    per_class: tuple[Interval, ...]
+    macro_samples: Float[np.ndarray, "resample"]
+
+
+def macro_auroc(
+    scores: Float[np.ndarray, "record class"], labels: Bool[np.ndarray, "record class"]
+) -> tuple[float, Float[np.ndarray, "class"]]:
+    """Mean over classes of the one-against-rest AUROC, and the AUROC of each class.
+
+    A class without positives or without negatives is nan and left out of the mean; the mean is nan when no class is
+    left. Raises MetsError for scores that are not finite or shapes that differ.
+    """
+    return _over_classes(roc_auc_score, scores, labels)
+
+
+def average_precision(
+    scores: Float[np.ndarray, "record class"], labels: Bool[np.ndarray, "record class"]
+) -> tuple[float, Float[np.ndarray, "class"]]:
+    """Mean over classes of the average precision, and that of each class; nan and errors as in `macro_auroc`."""
+    return _over_classes(average_precision_score, scores, labels)
+
+
+def bootstrap_macro_auroc(
+    scores: Float[np.ndarray, "record class"],
+    labels: Bool[np.ndarray, "record class"],
+    groups: Shaped[np.ndarray, "record"] | Sequence[str],
+    *,
+    samples: int = 1000,
+    seed: int,
+    level: float = 0.95,
+) -> AurocIntervals:
+    """Percentile bootstrap intervals of the macro AUROC and of each class's AUROC.
+
+    `groups` holds patient ids. Patients are drawn with replacement, each with all of its records, because a patient's
+    ECGs are alike: drawing records makes intervals too narrow (Field & Welsh 2007, "Bootstrapping clustered data").
+    A class that has lost all positives or all negatives in a resample is left out of that resample's mean, and that
+    resample out of the class's own interval.
+
+    Each resample is a vector of whole-number weights, and the AUROC a weighted Mann-Whitney statistic: the negatives
+    are sorted once, running sums of their weights give the weight below and at each positive, ties count one half.
+
+    Raises MetsError as `macro_auroc`, and where `samples` is below 1, `level` not inside (0, 1), or `groups` of another
+    length.
+    """
+    macro, values = macro_auroc(scores, labels)
+    if samples < 1:
+        raise MetsError(f"`samples` is {samples}", hint="draw at least 1 resample; 1000 is usual")
+    if not 0.0 < level < 1.0:
+        raise MetsError(f"`level` is {level}, not between 0 and 1", hint="0.95 is usual")
+    names, group_of_record = np.unique(np.asarray(groups), return_inverse=True)
+    if len(group_of_record) != len(scores):
+        raise MetsError(f"{len(group_of_record)} `groups` for {len(scores)} records")
+    generator = np.random.default_rng(seed)
+    per_class = np.full((samples, scores.shape[1]), np.nan)
+    plans = {
+        int(column): _mann_whitney_plan(scores[:, column], labels[:, column])
+        for column in np.flatnonzero(~np.isnan(values))
+    }
+    for start in range(0, samples, _RESAMPLES_AT_ONCE):
+        stop = min(start + _RESAMPLES_AT_ONCE, samples)
+        # One resample a column: rows are then gathered whole, and sums run down contiguous memory.
+        weights = np.empty((len(names), stop - start), dtype=np.int32)
+        for resample in range(stop - start):
+            drawn = generator.integers(len(names), size=len(names))
+            weights[:, resample] = np.bincount(drawn, minlength=len(names))
+        weights = weights[group_of_record]
+        for column, plan in plans.items():
+            per_class[start:stop, column] = _weighted_auroc(weights, *plan)
+    macro_samples = _mean_of_defined(per_class)
+    return AurocIntervals(
+        macro=_interval(macro, macro_samples, level),
+        per_class=tuple(_interval(float(value), per_class[:, column], level) for column, value in enumerate(values)),
+        macro_samples=macro_samples,
+    )
+
+
+def recall_at_k(
+    queries: Float[np.ndarray, "query dimension"],
+    candidates: Float[np.ndarray, "candidate dimension"],
+    query_ids: Int[np.ndarray, "query"],
+    candidate_ids: Int[np.ndarray, "candidate"],
+    ks: Sequence[int] = (1, 5, 10),
+) -> dict[int, float]:
+    """Share of queries with a candidate of their own id among the k most similar; similarity is the dot product.
+
+    Several candidates may carry a query's id: the best one counts, and the others do not stand in its way. Ties are
+    pessimistic: a wrong candidate as similar as the right one stands before it, so a collapsed encoder that gives
+    every ECG the same vector scores 0 and not 1. A query without a right candidate is a miss. Similarities are made
+    for a few rows at a time, 20,000 x 20,000 never at once.
+
+    Raises MetsError for embeddings that are not finite, no queries, or a k below 1.
+    """
+    if len(queries) == 0:
+        raise MetsError("recall of 0 queries is not defined")
+    if any(k < 1 for k in ks):
+        raise MetsError(f"`ks` is {tuple(ks)}; each k must be at least 1")
+    _require_finite("queries", queries)
+    _require_finite("candidates", candidates)
+    wrong_before = np.empty(len(queries), dtype=np.int64)
+    for start in range(0, len(queries), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        similarity = queries[rows] @ candidates.T
+        right = query_ids[rows, None] == candidate_ids[None, :]
+        best = np.where(right, similarity, -np.inf).max(axis=1, keepdims=True, initial=-np.inf)
+        wrong_before[rows] = ((similarity >= best) & ~right).sum(axis=1)
+        wrong_before[rows][~right.any(axis=1)] = np.iinfo(np.int64).max
+    return {k: float((wrong_before < k).mean()) for k in ks}
+
+
+def retrieval_recall(
+    ecg_embeddings: Float[np.ndarray, "record dimension"],
+    text_embeddings: Float[np.ndarray, "record dimension"],
+    text_ids: Int[np.ndarray, "record"],
+    ks: Sequence[int] = (1, 5, 10),
+) -> dict[str, dict[int, float]]:
+    """Recall at k both ways between ECGs and the distinct reports: {"ecg_to_text": {k: .}, "text_to_ecg": {k: .}}.
+
+    Row i of both arrays is one pair, and `text_ids[i]` its report's `report.text_id`. Equal reports are one answer and
+    one question: of PTB-XL's 1,992 records here 178 share one report, which would otherwise fill whole top tens.
+    The values depend on the number of records, which must be told beside them. Errors as in `recall_at_k`.
+    """
+    distinct, first = np.unique(text_ids, return_index=True)
+    texts = text_embeddings[first]
+    return {
+        "ecg_to_text": recall_at_k(ecg_embeddings, texts, text_ids, distinct, ks),
+        "text_to_ecg": recall_at_k(texts, ecg_embeddings, distinct, text_ids, ks),
+    }
+
+
+def _over_classes(
+    score: Callable[[Any, Any], float],
+    scores: Float[np.ndarray, "record class"],
+    labels: Bool[np.ndarray, "record class"],
+) -> tuple[float, Float[np.ndarray, "class"]]:
+    if scores.shape != labels.shape:
+        raise MetsError(f"scores are {scores.shape} and labels {labels.shape}, not the same [record, class]")
+    _require_finite("scores", scores)
+    values = np.full(scores.shape[1], np.nan)
+    for column in range(scores.shape[1]):
+        if labels[:, column].any() and not labels[:, column].all():
+            values[column] = score(labels[:, column], scores[:, column])
+    return float(_mean_of_defined(values[None])[0]), values
+
+
+def _require_finite(name: str, array: np.ndarray) -> None:
+    # NaN compares as false everywhere: sorted it would rank, and retrieved it would hit, without a word.
+    wrong = array.size - int(np.isfinite(array).sum())
+    if wrong:
+        raise MetsError(f"{wrong} of {array.size} values of `{name}` are not finite")
+
+
+def _mean_of_defined(values: Float[np.ndarray, "row class"]) -> Float[np.ndarray, "row"]:
+    """Mean of each row without its nans; nan for a row of nothing else (numpy's nanmean warns there)."""
+    defined = ~np.isnan(values)
+    count = defined.sum(axis=1)
+    total = np.where(defined, values, 0.0).sum(axis=1)
+    mean = np.full(len(values), np.nan)
+    np.divide(total, count, out=mean, where=count > 0)
+    return mean
+
+
+def _interval(value: float, samples: Float[np.ndarray, "resample"], level: float) -> Interval:
+    defined = samples[~np.isnan(samples)]
+    if np.isnan(value) or len(defined) == 0:
+        return Interval(value, float("nan"), float("nan"))
+    low, high = np.quantile(defined, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+    return Interval(value, float(low), float(high))
+
+
+def _mann_whitney_plan(
+    scores: Float[np.ndarray, "record"], labels: Bool[np.ndarray, "record"]
+) -> tuple[np.ndarray, ...]:
+    """(rows of negatives by score, rows of positives, negatives below each positive, negatives below or at it)."""
+    positives, negatives = np.flatnonzero(labels), np.flatnonzero(~labels)
+    negatives = negatives[np.argsort(scores[negatives])]
+    below = np.searchsorted(scores[negatives], scores[positives], side="left")
+    below_or_at = np.searchsorted(scores[negatives], scores[positives], side="right")
+    return negatives, positives, below, below_or_at
+
+
+def _weighted_auroc(
+    weights: Int[np.ndarray, "record resample"],
+    negatives: Int[np.ndarray, "negative"],
+    positives: Int[np.ndarray, "positive"],
+    below: Int[np.ndarray, "positive"],
+    below_or_at: Int[np.ndarray, "positive"],
+) -> Float[np.ndarray, "resample"]:
+    running = np.zeros((len(negatives) + 1, weights.shape[1]), dtype=np.int64)
+    np.cumsum(weights[negatives], axis=0, out=running[1:])
+    positive_weights = weights[positives].astype(np.int64)
+    # Whole numbers until the division: the result does not depend on the order of summation.
+    twice_won = np.einsum("pr,pr->r", positive_weights, running[below] + running[below_or_at])
+    pairs = positive_weights.sum(axis=0) * running[-1]
+    auroc = np.full(len(pairs), np.nan)
+    np.divide(twice_won, 2 * pairs, out=auroc, where=pairs > 0)
+    return auroc

@@ -1,0 +1,61 @@
+"""METS: an ECG encoder and two projections into one space; the language model stays outside."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mets_ray.encoders import EcgEncoder, Norm
+
+INITIAL_LOGIT_SCALE = 1 / 0.07  # METS: temperature 0.07
+HIGHEST_LOGIT_SCALE = 100.0  # CLIP (Radford et al. 2021), section 2.5
+
+
+class Mets(nn.Module):
+    """What METS trains (PMLR v227, li24a): ECG encoder, a linear projection on each side, the logit scale.
+
+    text_features: length of the frozen LM's feature vectors. dimension: length of the shared embedding.
+    leads, width, norm: see `EcgEncoder`.
+    """
+
+    def __init__(
+        self, *, text_features: int, leads: int = 12, width: int = 64, norm: Norm = "batch", dimension: int = 128
+    ) -> None:
+        super().__init__()
+        self.ecg_encoder = EcgEncoder(leads=leads, width=width, norm=norm)
+        self.ecg_projection = nn.Linear(self.ecg_encoder.num_features, dimension)
+        self.text_projection = nn.Linear(text_features, dimension)
+        self.log_logit_scale = nn.Parameter(torch.tensor(math.log(INITIAL_LOGIT_SCALE)))
+
+    @property
+    def logit_scale(self) -> Float[Tensor, ""]:
+        """Multiplier of cosine similarity, 1/temperature."""
+        return self.log_logit_scale.exp()
+
+    @torch.no_grad()
+    def clamp_logit_scale(self) -> None:
+        """Holds the logit scale in [1, 100]; call it after each optimizer step, as open_clip does."""
+        self.log_logit_scale.clamp_(0.0, math.log(HIGHEST_LOGIT_SCALE))
+
+    def embed_ecg(self, signal_mv: Float[Tensor, "batch lead sample"]) -> Float[Tensor, "batch dimension"]:
+        """L2-normalised embeddings of ECGs in millivolts."""
+        return _unit_rows(self.ecg_projection(self.ecg_encoder(signal_mv)))
+
+    def embed_text(self, text_features: Float[Tensor, "batch text_feature"]) -> Float[Tensor, "batch dimension"]:
+        """L2-normalised embeddings of the frozen LM's features, which may come as float16."""
+        return _unit_rows(self.text_projection(text_features.to(self.text_projection.weight.dtype)))
+
+    def forward(
+        self, signal_mv: Float[Tensor, "batch lead sample"], text_features: Float[Tensor, "batch text_feature"]
+    ) -> tuple[Float[Tensor, "batch dimension"], Float[Tensor, "batch dimension"], Float[Tensor, ""]]:
+        """Both embeddings and the logit scale in one call, so that DistributedDataParallel sees every parameter."""
+        return self.embed_ecg(signal_mv), self.embed_text(text_features), self.logit_scale
+
+
+def _unit_rows(projected: Float[Tensor, "batch dimension"]) -> Float[Tensor, "batch dimension"]:
+    # Under autocast the projection is a half: cosines need more than its 8 or 11 bits once multiplied by 100.
+    if projected.dtype in (torch.bfloat16, torch.float16):
+        projected = projected.float()
+    return F.normalize(projected, dim=-1)

@@ -1,0 +1,111 @@
+"""PTB-XL in its official layout, with its own reports or ones rendered from the 12SL statements of PTB-XL+.
+
+PTB-XL 1.0.3: Wagner et al. 2020, doi:10.1038/s41597-020-0495-6, https://physionet.org/content/ptb-xl/1.0.3/.
+PTB-XL+: Strodthoff et al. 2023, doi:10.1038/s41597-023-02153-8, https://physionet.org/content/ptb-xl-plus/1.0.1/.
+"""
+
+import ast
+import re
+from typing import Literal
+
+from mets_ray import storage
+from mets_ray.errors import ConfigError, DatasetError, RecordError
+from mets_ray.report import clean_report
+from mets_ray.sources import Manifest, ManifestRow
+from mets_ray.sources.statements_12sl import Statements12SL, read_statements
+from mets_ray.sources.tables import read_table, sha256_of
+
+_SEXES = {"0": "male", "1": "female", "": None}  # as PTB-XL's page says
+_HIDDEN_AGE = 300.0  # "ages above 89 are set to 300", for privacy
+_OLDEST_AGE = 90.0
+_SENTENCE_END = re.compile(r"(?<=[^\d\s.])\.+(?:\s+|$)")  # not within 4.46
+
+
+def ptbxl_manifest(
+    source_uri: str,
+    *,
+    records: Literal[100, 500],
+    report_source: Literal["report", "12sl"],
+    statements_uri: str | None,
+) -> Manifest:
+    """Rows of `ptbxl_database.csv` in `source_uri`, in its order.
+
+    `records` picks the 100 Hz or the 500 Hz files. `report_source` is `report` (PTB-XL's own, raw) or `12sl` (rendered
+    from `12sl_statements.csv` in `statements_uri`, the `labels` folder of PTB-XL+; an ECG without a row there has an
+    empty report). `labels` are all keys of `scp_codes` whatever their likelihood. Age 300, which stands for "above 89",
+    becomes 90. `fold` is `strat_fold`, `patient_id` is written without PTB-XL's `.0`.
+
+    Raises ConfigError for 12sl without `statements_uri`, DatasetError for a table that cannot be read.
+    """
+    if report_source == "12sl" and statements_uri is None:
+        raise ConfigError(
+            "`prepare.report_source` is 12sl and `prepare.statements_uri` is not set",
+            hint="set prepare.statements_uri to the `labels` folder of PTB-XL+",
+        )
+    column = "filename_lr" if records == 100 else "filename_hr"
+    database_uri = storage.join(source_uri, "ptbxl_database.csv")
+    table, data = read_table(
+        database_uri, ("ecg_id", "patient_id", "age", "sex", "report", "scp_codes", "strat_fold", column)
+    )
+    rendered = read_statements(statements_uri) if report_source == "12sl" and statements_uri else None
+    rows = []
+    for number, cells in enumerate(table.to_dict("records"), start=2):
+        try:
+            rows.append(_row({str(name): str(value) for name, value in cells.items()}, column, source_uri, rendered))
+        except (ValueError, SyntaxError, KeyError, AttributeError) as error:
+            raise DatasetError(
+                f"a cell cannot be read: {type(error).__name__}: {error}", where=f"{database_uri}, line {number}"
+            ) from error
+    files = (data, *rendered.files) if rendered else (data,)
+    return Manifest(tuple(rows), "ptbxl", sha256_of(*files), _notes(rows, rendered))
+
+
+def _row(cells: dict[str, str], column: str, source_uri: str, rendered: Statements12SL | None) -> ManifestRow:
+    if rendered is None:
+        report, statements = cells["report"], _sentences(cells["report"])
+    else:
+        statements = rendered.statements.get(int(cells["ecg_id"]), ())
+        report = ". ".join(statements)
+    age = float(cells["age"]) if cells["age"] else None
+    return ManifestRow(
+        record_id=cells["ecg_id"],
+        patient_id=str(int(float(cells["patient_id"]))),
+        fold=int(cells["strat_fold"]),
+        record_uri=storage.join(source_uri, cells[column]),
+        report=report,
+        statements=statements,
+        labels=tuple(ast.literal_eval(cells["scp_codes"]).keys()),
+        age=_OLDEST_AGE if age == _HIDDEN_AGE else age,
+        sex=_SEXES[cells["sex"]],
+    )
+
+
+def _sentences(report: str) -> tuple[str, ...]:
+    """Sentences of the cleaned report, because the raw one may hold label codes; none where nothing is left.
+
+    German and Swedish reports mostly have no full stops and stay one sentence.
+    """
+    try:
+        text = clean_report(report)
+    except RecordError:
+        return ()
+    return tuple(part.strip() for part in _SENTENCE_END.split(text) if part.strip())
+
+
+def _notes(rows: list[ManifestRow], rendered: Statements12SL | None) -> tuple[str, ...]:
+    notes = []
+    old = sum(row.age == _OLDEST_AGE for row in rows)
+    if old:
+        notes.append(f"{old} patients above 89 years, whose age PTB-XL hides, are written as {_OLDEST_AGE:g}")
+    if rendered:
+        absent = sum(not row.report for row in rows)
+        if absent:
+            notes.append(f"{absent} records have no 12SL statements, so their report is empty")
+        ids = {row.record_id for row in rows}
+        for token, ecg_ids in sorted(rendered.unlisted.items()):
+            count = sum(str(ecg_id) in ids for ecg_id in ecg_ids)
+            if count:
+                notes.append(
+                    f"12SL token {token} has no row in the mapping; read as `{rendered.text(token)}` {count} times"
+                )
+    return tuple(notes)

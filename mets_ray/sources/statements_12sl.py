@@ -1,0 +1,119 @@
+"""English text from the GE Marquette 12SL statements of PTB-XL+.
+
+Each ECG has a list of acronyms; `mapping/12slv23ToSNOMED.csv` gives an acronym's text. A statement is a group of
+acronyms, such as `SRTH;MSAR`, "Sinus rhythm with marked sinus arrhythmia". Criteria stand in parentheses behind theirs:
+"Left ventricular hypertrophy with repolarization abnormality ( R in aVL, Sokolow-Lyon )".
+"""
+
+import ast
+from dataclasses import dataclass
+
+from mets_ray import storage
+from mets_ray.errors import DatasetError
+from mets_ray.sources.tables import read_table
+
+_OPEN, _CLOSE, _COMMA = "LPAREN", "RPAREN", "COMMA"
+
+# Used by PTB-XL+ and absent from its mapping. 12SL writes it behind a hypertrophy only; its sister QRSW-2ST, which the
+# mapping has, is "with QRS widening and repolarization abnormality", and QRSW alone "with QRS widening".
+_UNLISTED = {"2ST": "with repolarization abnormality"}
+
+# First words that keep their capital inside a statement.
+_PROPER_NAMES = ("Wolff", "Cornell", "Sokolow", "Romhilt", "Mobitz")
+
+
+@dataclass(frozen=True)
+class Statements12SL:
+    """`statements`: rendered, by ecg_id. `unlisted`: tokens without a row, with the ecg_id of each use."""
+
+    statements: dict[int, tuple[str, ...]]
+    unlisted: dict[str, tuple[int, ...]]
+    texts: dict[str, str]
+    files: tuple[bytes, bytes]
+
+    def text(self, token: str) -> str:
+        return _text(token, self.texts)
+
+
+def read_statements(labels_uri: str) -> Statements12SL:
+    """Render every row of `12sl_statements.csv` below `labels_uri`, the `labels` folder of PTB-XL+.
+
+    No token is dropped: one that the mapping lacks reads as in `_UNLISTED`, else as itself in lower case, and is listed
+    in `unlisted`. Raises DatasetError.
+    """
+    mapping_uri = storage.join(labels_uri, "mapping/12slv23ToSNOMED.csv")
+    mapping, mapping_data = read_table(mapping_uri, ("Acronym", "FullText"))
+    texts = {
+        str(acronym): " ".join(str(text).split())
+        for acronym, text in zip(mapping["Acronym"], mapping["FullText"], strict=True)
+        if acronym and text
+    }
+    table_uri = storage.join(labels_uri, "12sl_statements.csv")
+    table, data = read_table(table_uri, ("ecg_id", "statements", "statements_cat"))
+    statements: dict[int, tuple[str, ...]] = {}
+    unlisted: dict[str, list[int]] = {}
+    for number, row in enumerate(table.itertuples(index=False), start=2):
+        try:
+            ecg_id = int(str(row.ecg_id))
+            tokens = [str(token) for token in ast.literal_eval(str(row.statements))]
+            groups = [str(group).split(";") for group in ast.literal_eval(str(row.statements_cat))]
+            statements[ecg_id] = render_statements(tokens, groups, texts)
+        except (ValueError, SyntaxError) as error:
+            raise DatasetError(f"a cell cannot be read: {error}", where=f"{table_uri}, line {number}") from error
+        for token in tokens:
+            if token not in texts and token not in (_OPEN, _CLOSE, _COMMA):
+                unlisted.setdefault(token, []).append(ecg_id)
+    return Statements12SL(
+        statements, {token: tuple(ids) for token, ids in unlisted.items()}, texts, (data, mapping_data)
+    )
+
+
+def render_statements(tokens: list[str], groups: list[list[str]], texts: dict[str, str]) -> tuple[str, ...]:
+    """Statements of one ECG. `tokens` are in order, with parentheses; `groups` are the same without parentheses.
+
+    A group is a statement of its own, but for criteria in parentheses and for groups whose text goes on in lower case
+    or with a comma (`SRTH`, `OCC;CSEC`, `PVC`): these belong to the statement before.
+    Raises ValueError where `tokens` and `groups` disagree.
+    """
+    starts = _starts(groups)
+    if [token for token in tokens if token not in (_OPEN, _CLOSE, _COMMA)] != [t for group in groups for t in group]:
+        raise ValueError(f"`statements_cat` {groups} does not have the acronyms of `statements` {tokens}")
+    statements: list[str] = []
+    position = 0
+    inside = False
+    for token in tokens:
+        if token in (_OPEN, _CLOSE, _COMMA):
+            mark = {_OPEN: " (", _CLOSE: " )", _COMMA: ","}[token]
+            statements = [*statements[:-1], (statements[-1] if statements else "") + mark]
+            inside = inside or token == _OPEN
+            inside = inside and token != _CLOSE
+            continue
+        text = _text(token, texts)
+        begins = position in starts and not inside and not (text[:1].islower() or text[:1] == ",")
+        position += 1
+        if begins or not statements:
+            statements.append(text)
+        else:
+            gap = "" if text[:1] == "," else " "
+            statements[-1] += gap + (text if inside else _inner(text))
+    return tuple(statements)
+
+
+def _starts(groups: list[list[str]]) -> set[int]:
+    """Positions, among all acronyms, at which a group begins."""
+    starts, position = set(), 0
+    for group in groups:
+        starts.add(position)
+        position += len(group)
+    return starts
+
+
+def _text(token: str, texts: dict[str, str]) -> str:
+    return texts.get(token) or _UNLISTED.get(token) or token.lower()
+
+
+def _inner(text: str) -> str:
+    """`Anterior infarct` → `anterior infarct` inside a statement; abbreviations (`ST`, `T wave`) and names stay."""
+    if text[:1].isupper() and text[1:2].islower() and not text.startswith(_PROPER_NAMES):
+        return text[0].lower() + text[1:]
+    return text

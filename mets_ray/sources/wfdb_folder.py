@@ -1,0 +1,66 @@
+"""Any folder of WFDB records with a CSV that says which report belongs to which record."""
+
+import hashlib
+
+from mets_ray import storage
+from mets_ray.errors import DatasetError
+from mets_ray.sources import Manifest, ManifestRow
+from mets_ray.sources.tables import read_table, sha256_of
+
+_SEXES = {"": None, "m": "male", "male": "male", "f": "female", "female": "female"}
+_UNKNOWN_SEXES = ("unknown", "u", "nan")
+
+
+def wfdb_folder_manifest(source_uri: str, manifest_uri: str) -> Manifest:
+    """Rows of a CSV with the columns `record` (path below `source_uri`, with or without .hea) and `report`.
+
+    Optional columns, and what an absent column or an empty cell stands for:
+    `record_id` (the path), `patient_id` (the record's own, so each record counts as another patient), `fold`
+    (1 + sha256(patient_id) mod 10, so a patient stays in one fold), `labels` (codes with `;` between; none), `age` in
+    years (unknown), `sex` (male, female, m, f; unknown).
+
+    Raises DatasetError for an unreadable CSV, a missing column, or a cell that cannot be read, with its line.
+    """
+    table, data = read_table(manifest_uri, ("record", "report"))
+    rows = []
+    for number, cells in enumerate(table.to_dict("records"), start=2):
+        row = {str(name): str(value).strip() for name, value in cells.items()}
+        if not row["record"]:
+            raise DatasetError("`record` is empty", where=f"{manifest_uri}, line {number}")
+        path = row["record"].removesuffix(".hea")
+        record_id = row.get("record_id") or path
+        patient_id = row.get("patient_id") or record_id
+        try:
+            fold = int(row["fold"]) if row.get("fold") else _fold_of(patient_id)
+            age = float(row["age"]) if row.get("age") else None
+        except ValueError as error:
+            raise DatasetError(
+                f"`fold` or `age` is no number: {error}", where=f"{manifest_uri}, line {number}"
+            ) from error
+        rows.append(
+            ManifestRow(
+                record_id=record_id,
+                patient_id=patient_id,
+                fold=fold,
+                record_uri=storage.join(source_uri, path),
+                report=row["report"],
+                statements=(row["report"],) if row["report"] else (),
+                labels=tuple(label.strip() for label in row.get("labels", "").split(";") if label.strip()),
+                age=age,
+                sex=_sex(row.get("sex", ""), f"{manifest_uri}, line {number}"),
+            )
+        )
+    return Manifest(tuple(rows), "wfdb", sha256_of(data))
+
+
+def _fold_of(patient_id: str) -> int:
+    return 1 + int.from_bytes(hashlib.sha256(patient_id.encode()).digest()) % 10
+
+
+def _sex(value: str, where: str) -> str | None:
+    word = value.lower()
+    if word in _UNKNOWN_SEXES:
+        return None
+    if word not in _SEXES:
+        raise DatasetError(f"`sex` is `{value}`", where=where, hint="write male, female, m, f, or nothing")
+    return _SEXES[word]

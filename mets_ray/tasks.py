@@ -1,0 +1,133 @@
+"""What a data set is scored on: its tasks, the class vectors of a prompt set, and scores of embeddings."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mets_ray import storage
+from mets_ray.checkpoint import load_bundle
+from mets_ray.errors import ConfigError
+from mets_ray.metrics import macro_auroc
+from mets_ray.model import Mets
+from mets_ray.report import LabelSet, PromptSet, label_matrix, load_label_sets, load_prompt_set, text_id
+from mets_ray.text_store import EmbeddingTable
+from mets_ray.zero_shot import class_embeddings, similarities
+
+PACKAGED_PROMPT_SETS = ("mets", "descriptive")
+
+
+def dataset_tasks(source: str) -> dict[str, LabelSet]:
+    """Label sets of a source, by task; none for a source whose labels no packaged set knows (any WFDB folder)."""
+    return load_label_sets(source) if source in ("ptbxl", "synthetic") else {}
+
+
+def choose_tasks(source: str, names: tuple[str, ...] | None) -> dict[str, LabelSet]:
+    """The named tasks, or all of the source's. Raises ConfigError where a name is not one of them."""
+    known = dataset_tasks(source)
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
+        raise ConfigError(
+            f"`evaluate.tasks` names `{unknown[0]}`, which the source `{source}` has no labels for",
+            hint=f"choose from {', '.join(known) or 'nothing: this source has no packaged label sets'}",
+        )
+    return known if names is None else {name: known[name] for name in names}
+
+
+def read_prompt_set(name_or_uri: str) -> PromptSet:
+    """A packaged prompt set by name, or a YAML file at a URI."""
+    if name_or_uri.endswith((".yaml", ".yml")):
+        return load_prompt_set(storage.read_bytes(storage.absolute(name_or_uri)))
+    return load_prompt_set(name_or_uri)
+
+
+def prompt_texts(prompt_sets: Iterable[PromptSet], tasks: Iterable[str]) -> list[str]:
+    """All prompts of some tasks, each once, in a fixed order."""
+    tasks = list(tasks)
+    return sorted(
+        {
+            prompt
+            for prompt_set in prompt_sets
+            for task in tasks
+            for prompts in prompt_set.tasks.get(task, {}).values()
+            for prompt in prompts
+        }
+    )
+
+
+@torch.no_grad()
+def class_vectors(
+    model: Mets, prompt_set: PromptSet, label_set: LabelSet, table: EmbeddingTable
+) -> Float[Tensor, "class dimension"]:
+    """One unit vector per class of `label_set`, in its order: wordings averaged after projection and L2.
+
+    Raises ConfigError where the prompt set has no words for the task or for one of its classes.
+    """
+    classes = prompt_set.tasks.get(label_set.task, {})
+    missing = [name for name in label_set.classes if name not in classes]
+    if missing:
+        raise ConfigError(
+            f"prompt set `{prompt_set.name}` version {prompt_set.version} has no prompt for `{missing[0]}` of "
+            f"`{label_set.task}`",
+            hint="add the class to the prompt set, or leave the task out of evaluate.tasks",
+        )
+    device = model.text_projection.weight.device
+    embeddings = []
+    for name in label_set.classes:
+        ids = np.asarray([text_id(prompt) for prompt in classes[name]], dtype=np.int64)
+        features = torch.from_numpy(table.lookup(ids)).to(device, model.text_projection.weight.dtype)
+        embeddings.append(model.embed_text(features))
+    return class_embeddings(embeddings)
+
+
+def task_macro_auroc(
+    model: Mets,
+    prompt_set: PromptSet,
+    tasks: dict[str, LabelSet],
+    table: EmbeddingTable,
+    *,
+    ecg_embeddings: Float[np.ndarray, "record dimension"],
+    labels: list[list[str]],
+) -> dict[str, float]:
+    """Zero-shot macro AUROC by task, nan where no class of a task can be scored."""
+    return {
+        task: macro_auroc(*task_scores(model, prompt_set, label_set, table, ecg_embeddings, labels)[:2])[0]
+        for task, label_set in tasks.items()
+    }
+
+
+def task_scores(
+    model: Mets,
+    prompt_set: PromptSet,
+    label_set: LabelSet,
+    table: EmbeddingTable,
+    ecg_embeddings: np.ndarray,
+    labels: list[list[str]],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(cosine similarities float64 [kept, class], truth bool [kept, class], which records are kept [record])."""
+    truth, kept = label_matrix(label_set, labels)
+    vectors = class_vectors(model, prompt_set, label_set, table)
+    embeddings = torch.from_numpy(ecg_embeddings[kept]).to(vectors)
+    return similarities(embeddings, vectors).double().cpu().numpy(), truth[kept], kept
+
+
+class EcgEmbedder:
+    """What a scoring actor runs: loads a bundle once, then adds `ecg_embedding` float32 [row, dimension] to batches."""
+
+    def __init__(self, bundle_uri: str, device: str) -> None:
+        self._device = torch.device(device)
+        self._model = load_bundle(bundle_uri).model.to(self._device)
+
+    @torch.no_grad()
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        signal_mv = microvolts_to_millivolts(batch.pop("signal_uv"), self._model)
+        return batch | {"ecg_embedding": self._model.embed_ecg(signal_mv).float().cpu().numpy()}
+
+
+def microvolts_to_millivolts(signal_uv: np.ndarray, model: Mets) -> Float[Tensor, "row lead sample"]:
+    """int16 µV of shards → mV in the model's precision; int16 travels to the device, half the bytes of float32."""
+    weight = model.text_projection.weight
+    signal = torch.from_numpy(np.require(signal_uv, requirements=["C", "W"])).to(weight.device, non_blocking=True)
+    return signal.to(weight.dtype) / 1000.0

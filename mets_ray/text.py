@@ -1,0 +1,126 @@
+"""The frozen LM on actors of its own: each distinct text once (`cached`), or inside the stream (`streaming`).
+
+The same class, `text_store.TextEmbedder`, runs in both. A training worker never holds the LM.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.data import ActorPoolStrategy, Dataset
+
+from mets_ray import storage
+from mets_ray.config import Config, TextConfig
+from mets_ray.encoders import text_model_fingerprint
+from mets_ray.errors import DatasetError
+from mets_ray.folds import Selection
+from mets_ray.report import apply_template, text_id
+from mets_ray.resources import check_actor_fits
+from mets_ray.schema import DatasetCard
+from mets_ray.shard_reader import distinct_reports
+from mets_ray.text_store import EmbeddingTable, TextEmbedder, part_folder, read_store, write_part
+
+_TEXTS_PER_PART = 4096
+
+
+@dataclass(frozen=True)
+class EmbeddedTexts:
+    """What the LM knows about a data set, and how much work that was this time."""
+
+    table: EmbeddingTable
+    fingerprint: str
+    reports_embedded: int
+    prompts_embedded: int
+
+
+def store_uri(config: Config, dataset_uri: str) -> str:
+    return (
+        storage.absolute(config.text.store_uri)
+        if config.text.store_uri
+        else storage.join(dataset_uri, "text_embeddings")
+    )
+
+
+def report_texts(dataset_uri: str, card: DatasetCard, template: str, selection: Selection) -> list[str]:
+    """All distinct training texts of the selected records: their reports in the template."""
+
+    def read(batch: dict[str, Any]) -> dict[str, Any]:
+        (path,) = batch["path"]
+        return {"report": distinct_reports(path, dataset_uri=dataset_uri, selection=selection)}
+
+    paths = [{"path": shard.path} for shard in card.shards]
+    dataset = ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(read, batch_size=None)
+    reports = {str(row["report"]) for row in dataset.iter_rows()}
+    return sorted(apply_template(template, report) for report in reports)
+
+
+def embed_texts(text: TextConfig, store: str, *, reports: list[str], prompts: list[str]) -> EmbeddedTexts:
+    """Vectors of all `reports` and `prompts`: from the store, and for what it lacks from a pool of LM actors.
+
+    The pool is gone when this returns, so its CPUs and GPUs are free for the training workers.
+    Raises ConfigError where an LM actor cannot fit or the model cannot be loaded, DatasetError for a full collision.
+    """
+    check_actor_fits(
+        key="text",
+        cluster=ray.cluster_resources(),
+        cpus=text.num_cpus_per_actor,
+        gpus=text.num_gpus_per_actor,
+        resources=text.resources,
+    )
+    fingerprint = _fingerprint(text)
+    table = read_store(store, fingerprint)
+    missing = [{"text": item, "is_prompt": False} for item in table.missing(reports)]
+    known = {item["text"] for item in missing}
+    missing += [{"text": item, "is_prompt": True} for item in table.missing(prompts) if item not in known]
+    if len({text_id(str(item["text"])) for item in missing}) != len(missing):
+        raise DatasetError("two different texts have the same 64-bit id", hint="report this: it is a 1 in 10^6 event")
+    if not missing:
+        return EmbeddedTexts(table, fingerprint, 0, 0)
+
+    folder = part_folder(store, fingerprint)
+    blocks = max(1, min(len(missing) // text.batch_size, 8 * text.max_actors))
+    dataset = ray.data.from_items(missing, override_num_blocks=blocks).map_batches(_add_text_id)
+    written = embed_stage(dataset, text, batch_size=8 * text.batch_size).map_batches(
+        write_part, fn_kwargs={"folder_uri": folder}, batch_size=_TEXTS_PER_PART
+    )
+    counts = [(int(row["reports"]), int(row["prompts"])) for row in written.iter_rows()]
+    return EmbeddedTexts(
+        table=read_store(store, fingerprint),
+        fingerprint=fingerprint,
+        reports_embedded=sum(count[0] for count in counts),
+        prompts_embedded=sum(count[1] for count in counts),
+    )
+
+
+def embed_stage(dataset: Dataset, text: TextConfig, *, batch_size: int) -> Dataset:
+    """Adds `embedding` and `embedded` to rows that have a `text`, on the LM's own actors."""
+    return dataset.map_batches(
+        TextEmbedder,
+        fn_constructor_kwargs={
+            "model": text.model,
+            "pooling": text.pooling,
+            "max_length": text.max_length,
+            "batch_size": text.batch_size,
+            "device": "cuda" if text.num_gpus_per_actor else "cpu",
+        },
+        batch_size=batch_size,
+        compute=ActorPoolStrategy(min_size=text.min_actors, max_size=text.max_actors),
+        num_cpus=text.num_cpus_per_actor,
+        num_gpus=text.num_gpus_per_actor or None,
+        resources=text.resources or None,
+    )
+
+
+def _fingerprint(text: TextConfig) -> str:
+    # On a node that may hold the LM: the driver's node need not have its files.
+    task = ray.remote(text_model_fingerprint).options(
+        num_cpus=text.num_cpus_per_actor, num_gpus=text.num_gpus_per_actor, resources=text.resources
+    )
+    try:
+        return str(ray.get(task.remote(text.model, text.pooling, text.max_length)))
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause if isinstance(error.cause, Exception) else error from None
+
+
+def _add_text_id(batch: dict[str, Any]) -> dict[str, Any]:
+    return batch | {"text_id": [text_id(str(item)) for item in batch["text"]]}

@@ -1,0 +1,198 @@
+"""metrics.py against explicit, slow computations."""
+
+import math
+import time
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from mets_ray import metrics
+from mets_ray.errors import MetsError
+from mets_ray.metrics import average_precision, bootstrap_macro_auroc, macro_auroc, recall_at_k, retrieval_recall
+
+
+def made_up(records: int, classes: int, seed: int, *, patients: int | None = None, ties: bool = False):
+    generator = np.random.default_rng(seed)
+    patient = generator.integers(patients or records, size=records)
+    labels = generator.random((records, classes)) < generator.uniform(0.1, 0.4, classes)
+    scores = generator.normal(size=(records, classes)) + labels * generator.uniform(0.0, 2.0, classes)
+    if ties:
+        scores = np.round(scores)
+    return scores, labels, np.array([f"patient-{number}" for number in patient])
+
+
+def test_auroc_counts_won_pairs_and_half_of_ties():
+    scores, labels, _ = made_up(60, 3, 0, ties=True)
+    macro, per_class = macro_auroc(scores, labels)
+    for column in range(3):
+        pairs = [
+            1.0 if high > low else 0.5 if high == low else 0.0
+            for high in scores[labels[:, column], column]
+            for low in scores[~labels[:, column], column]
+        ]
+        assert 0.5 in pairs
+        assert per_class[column] == pytest.approx(np.mean(pairs), abs=1e-12)
+    assert macro == pytest.approx(per_class.mean(), abs=1e-12)
+
+
+@pytest.mark.parametrize("score", [macro_auroc, average_precision])
+def test_class_of_one_kind_is_nan_and_left_out(score):
+    scores, labels, _ = made_up(50, 4, 1)
+    labels[:, 1], labels[:, 2] = False, True
+    macro, per_class = score(scores, labels)
+    assert list(np.isnan(per_class)) == [False, True, True, False]
+    assert macro == pytest.approx((per_class[0] + per_class[3]) / 2)
+    nothing, _ = score(scores, np.zeros_like(labels))
+    assert math.isnan(nothing)
+
+
+def test_average_precision_is_scikit_learns():
+    scores, labels, _ = made_up(80, 3, 2, ties=True)
+    _, per_class = average_precision(scores, labels)
+    for column in range(3):
+        assert per_class[column] == average_precision_score(labels[:, column], scores[:, column])
+
+
+def test_scores_that_are_not_finite_are_refused():
+    scores, labels, groups = made_up(20, 2, 3)
+    scores[4, 1] = np.nan
+    for call in (lambda: macro_auroc(scores, labels), lambda: bootstrap_macro_auroc(scores, labels, groups, seed=0)):
+        with pytest.raises(MetsError, match="1 of 40 values of `scores` are not finite"):
+            call()
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_bootstrap_equals_drawing_rows_explicitly(ties, monkeypatch):
+    # 10 resamples at once, 25 in all: blocks of unequal size must continue one stream of random numbers.
+    monkeypatch.setattr(metrics, "_RESAMPLES_AT_ONCE", 10)
+    scores, labels, groups = made_up(90, 4, 4, patients=40, ties=ties)
+    labels[:, 3] = False
+    labels[5:7, 3] = True  # so rare that some resamples lose it
+    found = bootstrap_macro_auroc(scores, labels, groups, samples=25, seed=7, level=0.8)
+
+    names = np.unique(groups)
+    generator = np.random.default_rng(7)
+    expected = np.full((25, 4), np.nan)
+    for resample in range(25):
+        rows = np.concatenate(
+            [np.flatnonzero(groups == names[drawn]) for drawn in generator.integers(len(names), size=len(names))]
+        )
+        for column in range(4):
+            if labels[rows, column].any():
+                expected[resample, column] = roc_auc_score(labels[rows, column], scores[rows, column])
+    assert np.isnan(expected[:, 3]).any()
+    assert not np.isnan(expected[:, 3]).all()
+    np.testing.assert_allclose(found.macro_samples, np.nanmean(expected, axis=1), atol=1e-12)
+    for column in range(4):
+        np.testing.assert_allclose(
+            found.per_class[column][1:], np.nanquantile(expected[:, column], [0.1, 0.9]), atol=1e-12
+        )
+    assert found.macro.value == macro_auroc(scores, labels)[0]
+    np.testing.assert_allclose(found.macro[1:], np.quantile(found.macro_samples, [0.1, 0.9]), atol=1e-12)
+
+
+def test_bootstrap_without_a_scorable_class_is_nan():
+    scores, labels, groups = made_up(30, 2, 5)
+    found = bootstrap_macro_auroc(scores, np.zeros_like(labels), groups, samples=10, seed=0)
+    assert all(math.isnan(number) for interval in (found.macro, *found.per_class) for number in interval)
+
+
+def test_bootstrap_faults_are_named():
+    scores, labels, groups = made_up(30, 2, 5)
+    with pytest.raises(MetsError, match="29 `groups` for 30 records"):
+        bootstrap_macro_auroc(scores, labels, list(groups[:-1]), seed=0)
+    with pytest.raises(MetsError, match="`samples` is 0"):
+        bootstrap_macro_auroc(scores, labels, groups, samples=0, seed=0)
+    with pytest.raises(MetsError, match=r"`level` is 95\.0"):
+        bootstrap_macro_auroc(scores, labels, groups, level=95.0, seed=0)
+
+
+def coverage(by_patient: bool, data_sets: int = 200) -> float:
+    """Share of 90% intervals that hold the true AUROC; score = 1.0 · label + patient's part + record's part.
+
+    A patient's label holds for all of its 5 records, and the patient's part has variance 0.7 of 1, so
+    AUROC = Φ(1 / √2) (binormal model). Records are far from independent: 5 of one patient say little more than 1.
+    """
+    truth = 0.5 * (1.0 + math.erf(1.0 / 2.0))
+    held = 0
+    for seed in range(data_sets):
+        generator = np.random.default_rng([20, seed])
+        patient = np.repeat(np.arange(80), 5)
+        labels = (np.arange(80) % 2 == 0)[patient, None]
+        own, shared = generator.normal(size=400), generator.normal(size=80)[patient]
+        scores = (labels[:, 0] + math.sqrt(0.7) * shared + math.sqrt(0.3) * own)[:, None]
+        groups = patient if by_patient else np.arange(400)
+        interval = bootstrap_macro_auroc(scores, labels, groups, samples=200, seed=seed, level=0.9).macro
+        held += interval.low <= truth <= interval.high
+    return held / data_sets
+
+
+def test_intervals_over_patients_cover_and_intervals_over_records_do_not():
+    # 200 Bernoulli(0.9) draws lie above 0.83 with probability 0.999; percentile intervals of 80 patients run a bit low.
+    assert 0.83 <= coverage(by_patient=True) <= 0.96
+    assert coverage(by_patient=False) < 0.75
+
+
+def test_bootstrap_of_two_thousand_records_is_quick():
+    scores, labels, groups = made_up(2000, 20, 6, patients=1700)
+    begin = time.perf_counter()
+    bootstrap_macro_auroc(scores, labels, groups, samples=1000, seed=0)
+    assert time.perf_counter() - begin < 10.0
+
+
+def recall_by_hand(queries, candidates, query_ids, candidate_ids, k) -> float:
+    hits = 0
+    for query, own in zip(queries, query_ids, strict=True):
+        ranking = sorted(
+            (-float(query @ candidate), bool(candidate_id == own))  # at equal similarity False, the wrong one, is first
+            for candidate, candidate_id in zip(candidates, candidate_ids, strict=True)
+        )
+        for wrong, (_, right) in enumerate(ranking):
+            if right:
+                hits += wrong < k
+                break
+    return hits / len(queries)
+
+
+def test_recall_equals_a_sorted_ranking(monkeypatch):
+    monkeypatch.setattr(metrics, "_ROWS_AT_ONCE", 7)
+    generator = np.random.default_rng(8)
+    # Whole numbers: many ties, and the dot products are exact whatever the order of summation.
+    queries, candidates = (
+        generator.integers(-2, 3, (40, 4)).astype(float),
+        generator.integers(-2, 3, (30, 4)).astype(float),
+    )
+    query_ids, candidate_ids = generator.integers(0, 12, 40), generator.integers(0, 10, 30)  # ids 10, 11 have no answer
+    found = recall_at_k(queries, candidates, query_ids, candidate_ids, ks=(1, 5, 100))
+    assert found == {k: recall_by_hand(queries, candidates, query_ids, candidate_ids, k) for k in (1, 5, 100)}
+    assert 0.0 < found[1] < found[5] < found[100] < 1.0
+
+
+def test_equal_reports_are_one_answer():
+    generator = np.random.default_rng(9)
+    texts = np.linalg.qr(generator.normal(size=(8, 8)))[0]
+    ids = np.array([0] * 12 + list(range(1, 8)), dtype=np.int64)
+    ecgs = texts[ids]
+    assert retrieval_recall(ecgs, texts[ids], ids, ks=(1,)) == {"ecg_to_text": {1: 1.0}, "text_to_ecg": {1: 1.0}}
+    # The ECG of report 7 looks like report 0, which 12 records share, then like its own: they are one rival, not 12.
+    ecgs[-1] = 0.8 * texts[0] + 0.6 * texts[7]
+    found = retrieval_recall(ecgs, texts[ids], ids, ks=(1, 2))
+    assert found["ecg_to_text"] == {1: pytest.approx(18 / 19), 2: 1.0}
+    assert found["text_to_ecg"] == {1: 1.0, 2: 1.0}
+
+
+def test_collapsed_encoder_recalls_nothing():
+    ids = np.arange(50)
+    same = np.ones((50, 3), dtype=np.float32)
+    assert recall_at_k(same, same, ids, ids, ks=(1, 10)) == {1: 0.0, 10: 0.0}
+
+
+def test_recall_faults_are_named():
+    ids, vectors = np.arange(3), np.eye(3)
+    with pytest.raises(MetsError, match="0 queries"):
+        recall_at_k(vectors[:0], vectors, ids[:0], ids)
+    with pytest.raises(MetsError, match="at least 1"):
+        recall_at_k(vectors, vectors, ids, ids, ks=(0,))
+    with pytest.raises(MetsError, match="of `candidates` are not finite"):
+        recall_at_k(vectors, np.full((3, 3), np.inf), ids, ids)
