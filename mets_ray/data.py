@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import ray
 from ray.data import Dataset, ExecutionResources
 
@@ -19,7 +20,7 @@ from mets_ray.pictures import draw_ecg
 from mets_ray.plan import Block, RowGroup
 from mets_ray.resources import TrainShares
 from mets_ray.schema import CARD_NAME, SCHEMA_VERSION, DatasetCard, fingerprint, rows_per_shard
-from mets_ray.shard_reader import read_block, read_card, read_records
+from mets_ray.shard_reader import read_block, read_card, read_records, signals
 from mets_ray.shard_writer import ShardSummary, ShardTask, write_shard
 from mets_ray.sources import Manifest
 from mets_ray.sources.ptbxl import ptbxl_manifest
@@ -124,9 +125,9 @@ def draw_first_record(dataset_uri: str, card: DatasetCard) -> str:
     """Draw the data set's first record as a 12-lead ECG beside the card; answers the picture's URI."""
     group = RowGroup(card.shards[0].path, 0, card.shards[0].row_group_rows[0])
     rows = read_records(group, dataset_uri=dataset_uri, selection=Selection(tuple(card.folds)))
-    title = f"{'SYNTHETIC ' if card.synthetic else ''}record {rows['record_id'][0]}"
+    title = f"{'SYNTHETIC ' if card.synthetic else ''}record {rows['record_id'][0].as_py()}"
     uri = storage.join(dataset_uri, "record.png")
-    storage.write_bytes(uri, draw_ecg(rows["signal_uv"][0], card.leads, card.sampling_rate_hz, title))
+    storage.write_bytes(uri, draw_ecg(signals(rows.slice(0, 1))[0], card.leads, card.sampling_rate_hz, title))
     return uri
 
 
@@ -186,7 +187,7 @@ def record_dataset(
 ) -> Dataset:
     """Selected records of some row groups as a data set that was not run yet."""
 
-    def read(batch: dict[str, Any]) -> dict[str, Any]:
+    def read(batch: dict[str, Any]) -> pa.Table:
         return read_records(_item(batch), dataset_uri=dataset_uri, selection=selection)
 
     return _items(groups).map_batches(read, batch_size=None, num_cpus=num_cpus)

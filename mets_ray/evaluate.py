@@ -97,12 +97,13 @@ def evaluate(config: Config, dataset_uri: str, bundle_uri: str) -> Evaluated:
         EcgEmbedder,
         fn_constructor_args=(bundle_uri, "cuda" if gpus else "cpu"),
         batch_size=actors.batch_size,
+        batch_format="pyarrow",
         compute=ActorPoolStrategy(min_size=1, max_size=actors.max_actors),
         num_cpus=1,
         num_gpus=gpus or None,
     )
     rows = sorted(dataset.iter_rows(), key=lambda row: str(row["record_id"]))
-    embeddings = np.stack([row["ecg_embedding"] for row in rows])
+    embeddings = np.asarray([row["ecg_embedding"] for row in rows], dtype=np.float32)
     labels = [list(row["labels"]) for row in rows]
     patients = np.asarray([row["patient_id"] for row in rows])
 

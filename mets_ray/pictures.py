@@ -92,7 +92,7 @@ def draw_ecg(
         signal_mv = signal_uv[list(leads).index(name)] / 1000.0
         first, last = (math.ceil(second * sampling_rate_hz) for second in (begin_s, end_s))
         visible = signal_mv[first : last + 1]
-        if False:
+        if len(visible) == 0:
             return
         time_s = (first + np.arange(len(visible))) / sampling_rate_hz
         trace(start_mm + time_s * _MM_PER_S, base_mm[row] + (visible - np.median(signal_mv)) * _MM_PER_MV)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jaxtyping import Int16
 from pydantic import ValidationError
 
 from mets_ray import storage
@@ -126,8 +127,8 @@ def read_block(
     texts = [apply_template(template, report) for report in rows["report"].to_pylist()]
     batch = {
         "step": np.repeat(np.arange(block.first_step, block.first_step + block.steps), block.rows_per_step),
-        "record_id": _objects(rows["record_id"]),
-        "signal_uv": _signals(rows),
+        "record_id": np.asarray(rows["record_id"].to_pylist(), dtype=object),
+        "signal_uv": signals(rows),
         "text_id": np.asarray([text_id(text) for text in texts], dtype=np.int64),
     }
     if with_text:
@@ -142,25 +143,17 @@ def distinct_reports(path: str, *, dataset_uri: str, selection: Selection) -> li
     return sorted(set(table["report"].filter(pa.array(mask)).to_pylist()))
 
 
-def read_records(group: RowGroup, *, dataset_uri: str, selection: Selection) -> dict[str, np.ndarray]:
+def read_records(group: RowGroup, *, dataset_uri: str, selection: Selection) -> pa.Table:
     """Selected rows of one row group in stored order, for scoring.
 
-    Columns: `record_id`, `patient_id`, `report` [row], `labels` [row] (lists of codes), `signal_uv` [row, lead, sample].
+    Columns: `record_id`, `patient_id`, `fold`, `report`, `labels` (lists of codes), `signal_uv` [lead, sample].
     """
     columns = ["record_id", "patient_id", "fold", "report", "labels", "signal_uv"]
-    rows = _Readers(dataset_uri, columns, selection).selected(group.path, group.index)
-    names = ("record_id", "patient_id", "report", "labels")
-    return {name: _objects(rows[name]) for name in names} | {"signal_uv": _signals(rows)}
+    return _Readers(dataset_uri, columns, selection).selected(group.path, group.index)
 
 
-def _objects(column: pa.ChunkedArray) -> np.ndarray:
-    values = column.to_pylist()
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array
-
-
-def _signals(rows: pa.Table) -> np.ndarray:
+def signals(rows: pa.Table) -> Int16[np.ndarray, "row lead sample"]:
+    """The column `signal_uv` of a table as one array."""
     array: np.ndarray = rows["signal_uv"].combine_chunks().to_numpy_ndarray()
     return array
 

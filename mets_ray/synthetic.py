@@ -453,7 +453,7 @@ def _repolarisation(
     if "CLBBB" in labels:  # discordant: against the main QRS
         st, t = np.array([-0.09, -0.03, -0.12]), np.array([-0.30, -0.08, -0.30])
     elif "LVH" in labels:  # strain: ST and T away from the left wall
-        st, t = np.array([-0.085, -0.01, -0.06]), np.array([-0.26, 0.0, -0.22])
+        st, t = np.array([-0.11, -0.01, -0.07]), np.array([-0.26, 0.0, -0.22])
     elif "CRBBB" in labels:
         t = np.array([0.34, 0.20, 0.16])
     if "STE_ANT" in labels:

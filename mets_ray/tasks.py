@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import numpy as np
+import pyarrow as pa
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -13,6 +14,7 @@ from mets_ray.errors import ConfigError
 from mets_ray.metrics import macro_auroc
 from mets_ray.model import Mets
 from mets_ray.report import LabelSet, PromptSet, label_matrix, load_label_sets, load_prompt_set, text_id
+from mets_ray.shard_reader import signals
 from mets_ray.text_store import EmbeddingTable
 from mets_ray.zero_shot import class_embeddings, similarities
 
@@ -114,16 +116,18 @@ def task_scores(
 
 
 class EcgEmbedder:
-    """What a scoring actor runs: loads a bundle once, then adds `ecg_embedding` float32 [row, dimension] to batches."""
+    """What a scoring actor runs: loads a bundle once, then turns `signal_uv` into `ecg_embedding` float32 [dimension]."""
 
     def __init__(self, bundle_uri: str, device: str) -> None:
         self._device = torch.device(device)
         self._model = load_bundle(bundle_uri).model.to(self._device)
 
     @torch.no_grad()
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        signal_mv = microvolts_to_millivolts(batch.pop("signal_uv"), self._model)
-        return batch | {"ecg_embedding": self._model.embed_ecg(signal_mv).float().cpu().numpy()}
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        signal_mv = microvolts_to_millivolts(signals(rows), self._model)
+        embedding = self._model.embed_ecg(signal_mv).float().cpu().numpy()
+        column = pa.FixedSizeListArray.from_arrays(pa.array(embedding.reshape(-1)), embedding.shape[1])
+        return rows.drop_columns(["signal_uv"]).append_column("ecg_embedding", column)
 
 
 def microvolts_to_millivolts(signal_uv: np.ndarray, model: Mets) -> Float[Tensor, "row lead sample"]:

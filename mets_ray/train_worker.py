@@ -89,8 +89,7 @@ class _State:
 
 def train_worker(settings: dict[str, TrainJob]) -> None:
     """Ray Train's loop function: train, validate and report a checkpoint after each epoch."""
-    for chatty in ("ray.data", "ray.train"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    _quiet()
     job = settings["job"]
     config = job.config
     device = torch.device("cuda", torch.cuda.current_device()) if job.shares.gpus_per_worker else torch.device("cpu")
@@ -106,6 +105,12 @@ def train_worker(settings: dict[str, TrainJob]) -> None:
         state.history = (*state.history, figures)
         reporter.epoch(figures)
         _report(job, state, figures)
+
+
+def _quiet() -> None:
+    """Leave the console to the epoch lines: Ray tells at each start of a stream and at each report what it does."""
+    for name, level in (("", logging.WARNING), ("ray.data", logging.WARNING), ("ray.data._internal.progress", logging.ERROR)):
+        logging.getLogger(name).setLevel(level)
 
 
 def _start(job: TrainJob, device: torch.device) -> _State:
@@ -173,7 +178,7 @@ def _train_epoch(
         signal_mv = microvolts_to_millivolts(batch["signal_uv"], state.model)
         features = batch["embedding"] if "embedding" in batch else table.lookup(batch["text_id"])
         text_features = torch.from_numpy(np.require(features, np.float16, ["C", "W"])).to(device)
-        text_ids = torch.from_numpy(batch["text_id"]).to(device)
+        text_ids = torch.tensor(batch["text_id"], device=device)
         _set_learning_rate(state.optimizer, train, (epoch * plan.steps + step) / (train.epochs * plan.steps))
         with autocast:
             ecg_embedding, text_embedding, logit_scale = state.wrapped(signal_mv, text_features)

@@ -38,24 +38,29 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name.removeprefix("module."): parameter.grad.clone() for name, parameter in model.named_parameters()}
+    found = {}
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        found[name.removeprefix("module.")] = parameter.grad.clone()
+    return found
 
 
 def loss_without_gathered_gradient(ecg, text, scale, text_ids, *, targets, row_counts) -> torch.Tensor:
     """What published code does: the gathered columns carry no gradient, a worker's own rows do."""
     rank = collectives.worker_rank()
-    columns = []
-    for rows in (ecg, text):
+
+    def columns(rows: torch.Tensor) -> torch.Tensor:
         parts = list(collectives.gather_rows_no_grad(rows, row_counts).split(row_counts))
         parts[rank] = rows
-        columns.append(torch.cat(parts))
+        return torch.cat(parts)
+
     first_row = sum(row_counts[:rank])
     matrix = (
         targets_one_hot(len(ecg), BATCH, first_row=first_row)
         if targets == "one_hot"
         else targets_same_report(text_ids, collectives.gather_rows_no_grad(text_ids, row_counts))
     )
-    return contrastive_loss_share(ecg, text, *columns, scale, matrix, num_workers=len(row_counts))
+    return contrastive_loss_share(ecg, text, columns(ecg), columns(text), scale, matrix, num_workers=len(row_counts))
 
 
 def train_once(loss_function: Any, row_counts: list[int], kind: str) -> tuple[float, dict[str, torch.Tensor]]:
@@ -77,6 +82,7 @@ def gather_by_hand(row_counts: list[int]) -> dict[str, torch.Tensor]:
     rows = torch.arange(BATCH * 6, dtype=torch.float64).reshape(BATCH, 3, 2)[own].clone().requires_grad_()
     gathered = collectives.gather_rows(rows, row_counts)
     (gathered**2 * (rank + 1)).sum().backward()
+    assert rows.grad is not None
     return {"gathered": gathered.detach(), "gradient": rows.grad, "rows": rows.detach()}
 
 
@@ -127,7 +133,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[Any, 
 def one_process(kind: str) -> tuple[float, dict[str, torch.Tensor]]:
     model = small_mets()
     targets = targets_one_hot(BATCH, BATCH) if kind == "one_hot" else targets_same_report(TEXT_IDS, TEXT_IDS)
-    loss = contrastive_loss(*model(*batch()), targets)
+    loss = contrastive_loss(*model(*batch()), targets=targets)
     loss.backward()
     return loss.item(), gradients(model)
 

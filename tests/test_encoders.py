@@ -9,6 +9,7 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -318,8 +319,8 @@ def test_hub_ids_come_from_the_cache_with_pickled_weights_and_unknown_ones_fail_
 class HubHandler(BaseHTTPRequestHandler):
     """What huggingface_hub asks a hub for, answered from `folder`; every file that it fetched is noted."""
 
-    folder: Path
-    fetched: list[str]
+    folder: ClassVar[Path]
+    fetched: ClassVar[list[str]]
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -360,8 +361,12 @@ def test_a_hub_folder_is_fetched_without_the_weights_that_nobody_reads(tiny_fold
     shutil.copytree(tiny_folder, hub / "pickled")
     (hub / "pickled" / "model.safetensors").unlink()
     (hub / "pickled" / "pytorch_model.bin").write_bytes(b"weights")
-    handler = type("Handler", (HubHandler,), {"folder": hub, "fetched": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+
+    class Handler(HubHandler):
+        folder: ClassVar[Path] = hub
+        fetched: ClassVar[list[str]] = []
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         endpoint = f"http://127.0.0.1:{server.server_port}"
@@ -373,11 +378,11 @@ def test_a_hub_folder_is_fetched_without_the_weights_that_nobody_reads(tiny_fold
         code = "from mets_ray.encoders import *; import sys; print('folder', resolve_text_model(sys.argv[1]))"
         common = {"config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"}
         for repository, weights in (("both", "model.safetensors"), ("pickled", "pytorch_model.bin")):
-            handler.fetched.clear()
+            Handler.fetched.clear()
             command = [sys.executable, "-c", code, f"org/{repository}"]
             done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
             assert done.returncode == 0, done.stderr
-            assert set(handler.fetched) - {"special_tokens_map.json"} == common | {weights}
+            assert set(Handler.fetched) - {"special_tokens_map.json"} == common | {weights}
             folder = Path(done.stdout.split("folder ")[1].strip())
             assert (folder / weights).read_bytes() == (hub / repository / weights).read_bytes()
     finally:

@@ -62,6 +62,7 @@ def test_scores_that_are_not_finite_are_refused():
             call()
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("ties", [False, True])
 def test_bootstrap_equals_drawing_rows_explicitly(ties, monkeypatch):
     # 10 resamples at once, 25 in all: blocks of unequal size must continue one stream of random numbers.

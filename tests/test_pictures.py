@@ -109,15 +109,23 @@ def test_every_lead_stands_in_its_place_whatever_its_order():
     assert height(dark, START + int(1.25 * SECOND), BASE[3]) == pytest.approx(2.0, abs=0.2)  # lead II as the strip
 
 
+def test_grid_does_not_cross_lead_names():
+    dark = ink(draw_ecg(np.zeros((12, 1000), np.int16), LEADS, 100, ""))
+    place = dark[BASE[0] - 14 * PIXELS_PER_MM : BASE[0] - 9 * PIXELS_PER_MM, START : START + 4 * PIXELS_PER_MM]
+    stem = np.flatnonzero(place[:, place.sum(axis=0).argmax()])  # of the letter I
+    assert len(stem) > 1.5 * PIXELS_PER_MM
+    assert (np.diff(stem) == 1).all()
+
+
 def test_offset_of_a_lead_does_not_move_it():
     shifted = square_wave(100) + np.int16(700)
     assert draw_ecg(shifted[None], ("I",), 100, "") == draw_ecg(square_wave(100)[None], ("I",), 100, "")
 
 
 def test_short_and_long_records():
-    """What is absent stays empty; what is beyond 10 s is not drawn."""
+    """What is absent stays empty, without a lead name; what is beyond 10 s is not drawn."""
     dark = ink(draw_ecg(np.zeros((12, 400), np.int16), LEADS, 100, "4 s"))
-    rows = slice(BASE[0] - 4, BASE[0] + 4)
+    rows = slice(BASE[0] - 14 * PIXELS_PER_MM, BASE[0] + 4)
     assert dark[rows, START + int(3.5 * SECOND)].any()
     assert not dark[rows, START + int(4.2 * SECOND) : START + int(4.9 * SECOND)].any()
     assert not dark[rows, START + int(7.6 * SECOND) : START + int(9.9 * SECOND)].any()
@@ -127,7 +135,7 @@ def test_short_and_long_records():
 
 
 @pytest.mark.parametrize(
-    "title", ["W" * 400, "sinusrhythmus lagetyp normal " * 20, "MMMM WWWW " * 30, "a $ b $ c_{", "", "ä" * 110]
+    "title", ["W" * 400, "sinusrhythmus lagetyp normal " * 20, "MMMM WWWW " * 30, r"a $\frac{$ b", "", "ä" * 110]
 )
 def test_title_is_neither_clipped_nor_over_the_grid(title):
     dark = ink(draw_ecg(np.zeros((1, 1000), np.int16), ("I",), 100, title))
@@ -163,7 +171,7 @@ def test_training_draws_both_courses_and_survives_nan():
         }
         for number in range(1, 11)
     ]
-    both = draw_training(epochs, "$ run_1")
+    both = draw_training(epochs, r"$\frac{$ run_1")
     assert colour_count(both, "#0072b2") > 500
     assert colour_count(both, "#d55e00") > 500
     alone = draw_training([item | {"validation_macro_auroc": float("nan")} for item in epochs], "$ run_1")
@@ -176,8 +184,10 @@ def test_training_draws_both_courses_and_survives_nan():
 
 def test_roc_draws_up_to_twenty_four_classes_and_survives_nan():
     rates = np.linspace(0.0, 1.0, 50)
-    curves = {f"_CLASS {number}": (rates, rates ** (1 / (1 + number)), 0.5 + number / 50) for number in range(24)}
-    full = draw_roc(curves, "24 classes")
+    curves = {
+        f"_CLASS $\\frac{{$ {number}": (rates, rates ** (1 / (1 + number)), 0.5 + number / 50) for number in range(24)
+    }
+    full = draw_roc(curves, r"24 classes $\frac{$")
     for colour in ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"):
         assert colour_count(full, colour) > 200
     empty = np.zeros(0)

@@ -59,6 +59,13 @@ def s3(endpoint, monkeypatch):
     s3fs.S3FileSystem.clear_instance_cache()
 
 
+def set_unchecked_requests(endpoint: str, count: bytes) -> None:
+    """After so many requests moto checks access keys and signatures as AWS does; it knows no key of ours."""
+    request = urllib.request.Request(f"{endpoint}/moto-api/reset-auth", data=count, method="POST")
+    request.add_header("Content-Type", "text/plain")
+    urllib.request.urlopen(request)
+
+
 @pytest.fixture(params=["local", "file", "s3"])
 def root(request, tmp_path):
     if request.param == "s3":
@@ -293,16 +300,17 @@ def test_s3_listings_are_not_remembered(s3):
 
 
 def test_s3_publish_puts_the_manifest_last(s3, tmp_path):
-    """An upload that fails on its way (S3 takes keys of at most 1,024 bytes) leaves no manifest, not even the old one."""
+    """An upload that fails on its way, at a file that cannot be read, leaves no manifest, not even the old one."""
+    if not Path("/proc/self/mem").exists():
+        pytest.skip("needs a file that opens and cannot be read: Linux's /proc/self/mem")
     source = tmp_path / "source"
     source.mkdir()
     (source / "manifest.json").write_bytes(b"{}")
     storage.publish_folder(source, "s3://data/bundle", "manifest.json")
-    long_folder = Path(source, *["z" * 250] * 5)
-    long_folder.mkdir(parents=True)
-    (long_folder / "file").write_bytes(b"1")
+    assert storage.exists("s3://data/bundle/manifest.json")
     (source / "a").write_bytes(b"1")
-    with pytest.raises(DatasetError, match="key is too long"):
+    (source / "z").symlink_to("/proc/self/mem")
+    with pytest.raises(DatasetError, match="Input/output error"):
         storage.publish_folder(source, "s3://data/bundle", "manifest.json")
     assert storage.list_files("s3://data/bundle") == ["s3://data/bundle/a"]
 
@@ -332,13 +340,12 @@ def test_s3_missing_bucket_is_no_missing_file(s3, call):
 @pytest.mark.parametrize("call", CALLS)
 def test_s3_wrong_credentials(s3, endpoint, call):
     storage.write_bytes("s3://data/a", b"1")
-    address = f"{endpoint}/moto-api/reset-auth"
-    urllib.request.urlopen(urllib.request.Request(address, data=b"0", method="POST"))  # check every request from here on
+    set_unchecked_requests(endpoint, b"0")
     try:
         with pytest.raises(DatasetError, match="access to `s3://data/a` is refused") as caught:
             CALLS[call]("s3://data/a")
     finally:
-        urllib.request.urlopen(urllib.request.Request(address, data=b"inf", method="POST"))
+        set_unchecked_requests(endpoint, b"inf")
     assert not isinstance(caught.value, MissingFileError)
     assert "credentials" in caught.value.hint
 

@@ -224,7 +224,7 @@ def test_atrial_fibrillation_has_f_waves_and_no_p() -> None:
 def test_ectopic_beat_is_early_wide_large_and_followed_by_a_full_pause() -> None:
     for record in with_labels("SR", "PVC"):
         signal = ecg(record).signal_mv
-        at, usual_s = beats(signal, threshold=0.25), 60 / record.heart_rate_per_min  # wide, so not steep
+        at, usual_s = beats(signal, threshold=0.3), 60 / record.heart_rate_per_min  # wide, so not steep
         intervals = np.diff(at) / RATE_HZ
         early = [k for k in range(len(intervals) - 1) if intervals[k] < 0.82 * usual_s]
         assert early, f"no early beat in {record}"
@@ -251,7 +251,7 @@ def test_bundle_branch_blocks_widen_qrs() -> None:
     assert max(normal) < 120
     assert min(left) >= 120
     assert min(right) >= 120
-    assert max(left + right) < 200
+    assert max(np.median(left), np.median(right)) < 190
 
 
 def test_left_bundle_branch_block_has_its_shape() -> None:
@@ -262,7 +262,7 @@ def test_left_bundle_branch_block_has_its_shape() -> None:
         assert lead(qrs, "V1").max() < 0.35 * -lead(qrs, "V1").min(), record
         for name in ("I", "V6"):
             assert lead(qrs, name).max() > 0.3, record
-            assert lead(qrs, name).min() > -0.12, f"no q, no s in {name}: {record}"
+            assert lead(qrs, name)[: lead(qrs, name).argmax()].min() > -0.05, f"no q in {name}: {record}"
             assert lead(t, name).min() < -0.08, f"T against QRS in {name}: {record}"
         assert lead(t, "V1").max() > 0.1, record
 
