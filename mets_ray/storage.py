@@ -33,12 +33,13 @@ _EXTRAS = {
     "abfss": "azure",
 }
 
-# By default a silent endpoint is tried for many minutes. With these a closed one fails in 2 s, one that lets nobody
-# connect in 3 x 5 s, and one that accepts and then says nothing in 2 x 3 x 30 s. 64: prepare reads from many threads.
+# By default a silent endpoint is tried for a quarter of an hour. With these a closed one fails within 2 s, one that
+# lets nobody connect in 2 x 5 s, and one that accepts and then says nothing in 2 x 2 x 2 x 20 s, because botocore tries
+# twice and s3fs has two loops around it. 64: prepare reads from many threads.
 _S3_CLIENT = {
     "connect_timeout": 5,
-    "read_timeout": 30,
-    "retries": {"max_attempts": 2, "mode": "standard"},
+    "read_timeout": 20,
+    "retries": {"max_attempts": 1, "mode": "standard"},
     "max_pool_connections": 64,
 }
 _S3_ROUNDS = 2

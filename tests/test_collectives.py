@@ -133,7 +133,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[Any, 
 def one_process(kind: str) -> tuple[float, dict[str, torch.Tensor]]:
     model = small_mets()
     targets = targets_one_hot(BATCH, BATCH) if kind == "one_hot" else targets_same_report(TEXT_IDS, TEXT_IDS)
-    loss = contrastive_loss(*model(*batch()), targets=targets)
+    ecg, text, scale = model(*batch())
+    loss = contrastive_loss(ecg, text, scale, targets)
     loss.backward()
     return loss.item(), gradients(model)
 

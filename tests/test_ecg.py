@@ -102,7 +102,9 @@ def test_order_and_case_of_leads_do_not_matter():
     shuffled = some_ecg(leads=tuple(LEADS[n] for n in order))
     assert not np.array_equal(shuffled.signal_mv, some_ecg().signal_mv)
     assert np.array_equal(preprocess(shuffled, TEN_SECONDS), expected)
-    named = replace(shuffled, leads=tuple(lead.upper() if n % 2 else lead.lower() for n, lead in enumerate(shuffled.leads)))
+    named = replace(
+        shuffled, leads=tuple(lead.upper() if n % 2 else lead.lower() for n, lead in enumerate(shuffled.leads))
+    )
     assert np.array_equal(preprocess(named, TEN_SECONDS), expected)
 
 

@@ -52,12 +52,13 @@ def slow_loss(ecg, text, scale, targets) -> torch.Tensor:
 @pytest.mark.parametrize("kind", ["one_hot", "same_report", "any"])
 def test_loss_and_gradient_equal_python_loops(embeddings, kind: str):
     targets = targets_of(kind)
-    fast, slow = contrastive_loss(*embeddings, targets=targets), slow_loss(*embeddings, targets=targets)
+    ecg, text, scale = embeddings
+    fast, slow = contrastive_loss(ecg, text, scale, targets), slow_loss(ecg, text, scale, targets)
     assert fast.item() == pytest.approx(slow.item(), abs=1e-12)
     for ours, theirs in zip(torch.autograd.grad(fast, embeddings), torch.autograd.grad(slow, embeddings), strict=True):
         assert ours.abs().max() > 1e-3
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
-    assert torch.autograd.gradcheck(lambda *inputs: contrastive_loss(*inputs, targets=targets), embeddings)
+    assert torch.autograd.gradcheck(lambda e, t, s: contrastive_loss(e, t, s, targets), embeddings)
 
 
 def test_one_hot_is_cross_entropy_with_arange(embeddings):

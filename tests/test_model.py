@@ -55,8 +55,8 @@ def test_the_logit_scale_is_held_between_1_and_100(model: Mets, log_scale: float
 
 
 def test_every_parameter_gets_a_gradient(model: Mets):
-    embeddings = model(torch.randn(6, 12, 200, dtype=torch.float64), torch.randn(6, 24, dtype=torch.float64))
-    contrastive_loss(*embeddings, targets=targets_one_hot(6, 6)).backward()
+    ecg, text, scale = model(torch.randn(6, 12, 200, dtype=torch.float64), torch.randn(6, 24, dtype=torch.float64))
+    contrastive_loss(ecg, text, scale, targets_one_hot(6, 6)).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
@@ -70,7 +70,8 @@ def test_a_small_batch_can_be_learnt_by_heart():
     losses = []
     for _ in range(40):
         optimizer.zero_grad()
-        loss = contrastive_loss(*model(signal_mv, text_features), targets=targets_one_hot(8, 8))
+        ecg, text, scale = model(signal_mv, text_features)
+        loss = contrastive_loss(ecg, text, scale, targets_one_hot(8, 8))
         loss.backward()
         optimizer.step()
         model.clamp_logit_scale()

@@ -166,7 +166,9 @@ def test_publish_and_download(root, tmp_path):
     (source / "manifest.json").write_bytes(b"{}")
     storage.publish_folder(source, root, "manifest.json")
     storage.download_folder(root, str(tmp_path / "copy"))
-    copied = {path.relative_to(tmp_path / "copy").as_posix() for path in (tmp_path / "copy").rglob("*") if path.is_file()}
+    copied = {
+        path.relative_to(tmp_path / "copy").as_posix() for path in (tmp_path / "copy").rglob("*") if path.is_file()
+    }
     assert copied == {"weights", "deep/a", "manifest.json"}
     assert (tmp_path / "copy" / "weights").read_bytes() == big
 

@@ -150,6 +150,17 @@ def test_seeds_and_indices_give_different_ecgs() -> None:
             assert np.abs(signal - other).max() > 0.1
 
 
+def test_each_record_has_noise_of_its_own() -> None:
+    def above_70_hz(record: SyntheticRecord) -> np.ndarray:
+        spectrum = np.fft.rfft(lead(ecg(record).signal_mv, "II"))
+        spectrum[: round(70 * 10)] = 0  # a beat has nothing up there
+        return np.fft.irfft(spectrum)
+
+    noise = [above_70_hz(record) for record in records()[:8]]
+    assert 0.001 < min(part.std() for part in noise) < max(part.std() for part in noise) < 0.1
+    assert np.abs(np.corrcoef(noise) - np.eye(8)).max() < 0.1
+
+
 @pytest.mark.parametrize("label", CLASSES)
 def test_sampling_rate_only_chooses_where_the_same_curve_is_read(label: str) -> None:
     record = next(record for record in records() if label in record.labels)

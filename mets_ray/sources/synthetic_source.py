@@ -13,7 +13,7 @@ _VERSION = 1
 _URI = re.compile(r"synthetic:\?seed=(\d+)&index=(\d+)&sampling_rate_hz=([\d.]+)&duration_s=([\d.]+)")
 
 
-def synthetic_manifest(records: int, seed: int, sampling_rate_hz: float, duration_s: float) -> Manifest:
+def synthetic_manifest(records: int, seed: int, sampling_rate_hz: float | int, duration_s: float | int) -> Manifest:
     """`records` made-up ECGs of the data set `seed`."""
     rows = []
     for index in range(records):

@@ -189,9 +189,10 @@ def _decode_16(header: _Header, files: dict[str, bytes]) -> Int[np.ndarray, "lea
     rows: dict[int, np.ndarray] = {}
     for name, data in files.items():
         numbers = [number for number, signal in enumerate(header.signals) if signal.file_name == name]
-        samples = np.frombuffer(data, dtype="<i2", offset=min(header.signals[numbers[0]].byte_offset, len(data)))
-        if samples.size % len(numbers):
+        stored = memoryview(data)[header.signals[numbers[0]].byte_offset :]
+        if len(stored) % (2 * len(numbers)):
             raise RecordError("truncated_file", f"`{name}` ends inside a frame of {len(numbers)} samples")
+        samples = np.frombuffer(stored, dtype="<i2")
         rows.update(zip(numbers, samples.reshape(-1, len(numbers)).T, strict=True))
     if len({row.size for row in rows.values()}) > 1:
         raise RecordError("header_mismatch", "the signal files differ in length")

@@ -1,0 +1,39 @@
+"""One Ray cluster and one small data set for the whole session: starting them costs more than using them."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# Before ray is imported anywhere: a HOME of its own, no token, and reports that return at once.
+os.environ |= {
+    "HOME": tempfile.mkdtemp(prefix="mets_ray_home_"),
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_DEDUP_LOGS": "1",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "HF_HUB_OFFLINE": "1",
+}
+os.environ.pop("RAY_ADDRESS", None)
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def data_folder():
+    """The real ECGs, or a skip that says how to have them."""
+    folder = Path(os.environ.get("METS_TEST_DATA", "")).absolute()
+    if not os.environ.get("METS_TEST_DATA") or not (folder / "ptb-xl" / "ptbxl_database.csv").exists():
+        pytest.skip("METS_TEST_DATA names no folder with ptb-xl/ptbxl_database.csv")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """A local cluster with 4 logical CPUs, whatever the machine has."""
+    import ray
+
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield ray
+    ray.shutdown()

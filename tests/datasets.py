@@ -1,0 +1,61 @@
+"""Small prepared data sets that tests make without a cluster."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from mets_ray import storage
+from mets_ray.ecg import SignalConfig
+from mets_ray.schema import CARD_NAME, SCHEMA_VERSION, DatasetCard
+from mets_ray.shard_writer import ShardTask, write_shard
+from mets_ray.sources.synthetic_source import synthetic_manifest
+
+SIGNAL = SignalConfig(100, 10.0)
+
+
+def synthetic_rows(records, *, seed=0, shuffled_reports=None):
+    """Synthetic manifest rows; with a `shuffled_reports` seed, each record carries another record's report."""
+    rows = synthetic_manifest(records, seed=seed, sampling_rate_hz=100.0, duration_s=10.0).rows
+    if shuffled_reports is None:
+        return rows
+    order = np.random.default_rng(shuffled_reports).permutation(len(rows))
+    return tuple(
+        replace(row, report=rows[other].report, statements=rows[other].statements)
+        for row, other in zip(rows, order, strict=True)
+    )
+
+
+def write_rows(dataset_uri, rows, *, name="part-00000-abc", duplicates=(), reads_in_flight=4):
+    task = ShardTask(name, tuple(rows), frozenset(duplicates))
+    return write_shard(task, signal=SIGNAL, dataset_uri=str(dataset_uri), reads_in_flight=reads_in_flight)
+
+
+def write_card(dataset_uri, summaries, **changes):
+    shards = tuple(summary.shard for summary in summaries)
+    facts = {
+        "schema_version": SCHEMA_VERSION,
+        "fingerprint": "f",
+        "source": "synthetic",
+        "source_uri": None,
+        "source_sha256": "s",
+        "synthetic": True,
+        "sampling_rate_hz": 100,
+        "duration_s": 10.0,
+        "leads": SIGNAL.leads,
+        "records_in": sum(summary.records_in for summary in summaries),
+        "records_out": sum(sum(shard.row_group_rows) for shard in shards),
+        "rejected": {},
+        "folds": {fold: 1 for summary in summaries for fold in summary.folds},
+        "shards": shards,
+        "command": "",
+        "created_at": "",
+    }
+    card = DatasetCard(**facts | changes)
+    storage.write_bytes(storage.join(str(dataset_uri), CARD_NAME), card.model_dump_json().encode())
+    return card
+
+
+def write_dataset(dataset_uri, rows):
+    """A whole data set of one shard; answers its URI."""
+    write_card(dataset_uri, [write_rows(dataset_uri, rows)])
+    return str(dataset_uri)

@@ -1,0 +1,210 @@
+"""The main job on one small cluster: prepare → text → train → evaluate, twice, and in both text modes."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from mets_ray import storage
+from mets_ray.config import load_config
+from mets_ray.errors import CheckpointError, ConfigError, DatasetError
+from tests.datasets import synthetic_rows, write_dataset
+
+SMALL = [
+    "synthetic.records=300",
+    "encoder.width=4",
+    "encoder.norm=group",
+    "train.precision=float64",
+    "train.batch_size=48",
+    "train.epochs=2",
+    "text.max_actors=1",
+    "evaluate.max_actors=1",
+    "evaluate.bootstrap_samples=50",
+]
+
+
+def config_of(folder, *words, dataset_uri=None):
+    named = [] if dataset_uri is None else [f"dataset_uri={dataset_uri}"]
+    return load_config(None, [*SMALL, f"run_uri={folder}", *named, *words])
+
+
+@pytest.fixture(scope="module")
+def prepared(ray_cluster, tmp_path_factory):
+    from mets_ray.data import find_or_make_dataset
+
+    folder = tmp_path_factory.mktemp("prepared")
+    return find_or_make_dataset(config_of(folder), "test")
+
+
+@pytest.fixture(scope="module")
+def trained(prepared, tmp_path_factory):
+    """Two workers, two epochs: what the other tests compare with."""
+    from mets_ray.train import fit
+
+    return fit(config_of(tmp_path_factory.mktemp("trained"), "train.num_workers=2", dataset_uri=prepared), prepared)
+
+
+def losses(result):
+    return [figures["loss"] for figures in result.history]
+
+
+def test_prepare_again_reads_nothing_and_changes_no_byte(prepared):
+    from mets_ray.data import prepare
+
+    files = {uri: storage.read_bytes(uri) for uri in storage.list_files(storage.join(prepared, "shards"))}
+    assert files
+    card = prepare(config_of("unused", dataset_uri=prepared), prepared, "again")
+    assert {uri: storage.read_bytes(uri) for uri in storage.list_files(storage.join(prepared, "shards"))} == files
+    assert (card.records_in, card.records_out, card.rejected) == (300, 300, {})
+
+
+def test_prepare_refuses_a_folder_that_holds_another_data_set(prepared):
+    from mets_ray.data import prepare
+
+    with pytest.raises(DatasetError, match="holds another data set"):
+        prepare(config_of("unused", "seed=7", dataset_uri=prepared), prepared, "other")
+
+
+def test_prepare_fails_above_the_share_of_rejected_records_and_goes_on_from_there(ray_cluster, tmp_path):
+    from mets_ray.data import prepare
+
+    (tmp_path / "records.csv").write_text("record,report\nabsent1,sinus rhythm\nabsent2,\n")
+    words = [
+        "prepare.source=wfdb",
+        f"prepare.source_uri={tmp_path}",
+        f"prepare.manifest_uri={tmp_path}/records.csv",
+        f"dataset_uri={tmp_path}/out",
+    ]
+    with pytest.raises(DatasetError, match=r"2 of 2 records were rejected.*missing_file") as error:
+        prepare(config_of(tmp_path, *words), str(tmp_path / "out"), "test")
+    assert "empty_report" in error.value.fact
+    assert not (tmp_path / "out" / "card.json").exists()
+    reasons = pq.read_table(tmp_path / "out" / "rejected").column("reason").to_pylist()
+    assert sorted(reasons) == ["empty_report", "missing_file"]
+
+
+def test_training_learns_and_keeps_what_it_says(trained):
+    first, last = losses(trained)
+    assert last < first
+    figures = trained.history[-1]
+    assert 0.0 < figures["validation_macro_auroc"] <= 1.0
+    assert {f"{way}_recall_at_{k}" for way in ("ecg_to_text", "text_to_ecg") for k in (1, 5, 10)} <= set(figures)
+    assert figures["ecg_per_s"] > 0
+    assert 0 <= figures["data_wait_share"] <= 1
+    assert storage.list_files(storage.join(trained.run_uri, "tensorboard"))
+    assert storage.read_bytes(trained.picture_uri).startswith(b"\x89PNG")
+
+
+def test_the_lm_embeds_each_text_once_and_nothing_on_the_second_run(trained, prepared, tmp_path):
+    from mets_ray.folds import Selection
+    from mets_ray.shard_reader import distinct_reports, read_card
+    from mets_ray.text import embed_texts, report_texts, store_uri
+
+    card = read_card(prepared)
+    everything = Selection(tuple(card.folds))
+    distinct = {
+        report
+        for shard in card.shards
+        for report in distinct_reports(shard.path, dataset_uri=prepared, selection=everything)
+    }
+    assert trained.reports_embedded == len(distinct)
+    config = config_of(tmp_path, dataset_uri=prepared)
+    texts = report_texts(prepared, card, config.text.template, everything)
+    again = embed_texts(config.text, store_uri(config, prepared), reports=texts, prompts=[])
+    assert (again.reports_embedded, again.prompts_embedded) == (0, 0)
+    assert again.table.missing(texts) == []
+
+
+def test_one_worker_gives_the_losses_of_two(trained, prepared, tmp_path):
+    from mets_ray.train import fit
+
+    alone = fit(config_of(tmp_path, "train.num_workers=1", dataset_uri=prepared), prepared)
+    np.testing.assert_allclose(losses(alone), losses(trained), rtol=1e-9)
+
+
+def test_streaming_gives_the_losses_of_cached(trained, prepared, tmp_path):
+    from mets_ray.train import fit
+
+    words = ["text.mode=streaming", "train.num_workers=1", "train.epochs=1", "train.schedule=constant"]
+    streamed = fit(config_of(tmp_path / "a", *words, dataset_uri=prepared), prepared)
+    cached = fit(config_of(tmp_path / "b", "text.mode=cached", *words[1:], dataset_uri=prepared), prepared)
+    np.testing.assert_allclose(losses(streamed), losses(cached), rtol=1e-4)
+    assert streamed.history[0]["lm_texts_embedded"] > 0
+    assert cached.history[0]["lm_texts_embedded"] == 0
+
+
+def test_the_bundle_scores_on_its_own_and_as_the_run_did(trained, prepared, tmp_path):
+    from mets_ray.checkpoint import load_bundle
+    from mets_ray.evaluate import evaluate
+
+    result = evaluate(config_of(tmp_path, "folds.test=[10]", dataset_uri=prepared), prepared, trained.bundle_uri)
+    metrics = json.loads(storage.read_bytes(storage.join(result.result_uri, "metrics.json")))
+    (task,) = result.tasks
+    assert metrics["macro_auroc"] == pytest.approx(result.macro_auroc) == pytest.approx(task.macro.value)
+    assert task.macro.low <= task.macro.value <= task.macro.high
+    assert [row.name for row in task.classes if not row.scored] == [
+        name for name, figures in metrics["tasks"]["synthetic"]["classes"].items() if not figures["scored"]
+    ]
+    table = storage.read_bytes(storage.join(result.result_uri, "table.md")).decode()
+    assert "SYNTHETIC" in table
+    assert "not a medical device" in table
+    assert all(storage.read_bytes(uri).startswith(b"\x89PNG") for uri in result.pictures)
+
+    bundle = load_bundle(trained.bundle_uri)
+    assert not storage.exists(storage.join(trained.bundle_uri, "trainer_state.pt"))
+    best = max(figures["validation_macro_auroc"] for figures in trained.history)
+    assert bundle.facts.metrics["validation_macro_auroc"] == pytest.approx(best)
+    # The validation fold scored again by the evaluation's own path gives the figure of the run.
+    again = evaluate(config_of(tmp_path, "folds.test=[9]", "folds.validation=[]", dataset_uri=prepared), prepared,
+                     trained.bundle_uri)  # fmt: skip
+    assert again.macro_auroc == pytest.approx(best, abs=1e-6)
+
+
+def test_evaluation_refuses_what_would_flatter(trained, prepared, tmp_path):
+    from mets_ray.evaluate import evaluate
+
+    with pytest.raises(ConfigError, match="fold 8, which the bundle was trained on"):
+        words = ["folds.train=[1]", "folds.test=[8]"]
+        evaluate(config_of(tmp_path, *words, dataset_uri=prepared), prepared, trained.bundle_uri)
+    with pytest.raises(ConfigError, match="`evaluate.tasks` names `ptbxl_super`"):
+        words = ["evaluate.tasks=[ptbxl_super]"]
+        evaluate(config_of(tmp_path, *words, dataset_uri=prepared), prepared, trained.bundle_uri)
+
+
+def test_a_run_resumes_from_its_last_checkpoint_and_a_new_one_starts_from_weights(trained, prepared, tmp_path):
+    from mets_ray.train import fit
+
+    words = ["train.num_workers=2", f"train.resume={trained.run_uri}"]
+    again = fit(config_of(tmp_path, *words, dataset_uri=prepared), prepared)
+    assert again.history == trained.history  # it was finished: nothing is trained twice
+    with pytest.raises(CheckpointError, match=r"`train.batch_size` was 48, is 32") as error:
+        fit(config_of(tmp_path, *words, "train.batch_size=32", dataset_uri=prepared), prepared)
+    assert "train.learning_rate" not in str(error.value)
+
+    started = fit(
+        config_of(tmp_path, "train.epochs=1", f"train.init_from={trained.bundle_uri}", dataset_uri=prepared), prepared
+    )
+    assert losses(started)[0] < losses(trained)[0]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_records(prepared, tmp_path):
+    from mets_ray.errors import MetsError
+    from mets_ray.train import fit
+
+    words = ["train.learning_rate=1e300", "train.gradient_clip_norm=0", "train.warmup_fraction=0",
+             "train.max_failures=0", "train.num_workers=1"]  # fmt: skip
+    with pytest.raises(MetsError, match="the loss is nan at epoch 1, step") as error:
+        fit(config_of(tmp_path, *words, dataset_uri=prepared), prepared)
+    assert "syn-" in error.value.where
+
+
+def test_a_patient_in_two_folds_stops_the_run_before_it_starts(ray_cluster, tmp_path):
+    from dataclasses import replace
+
+    from mets_ray.train import fit
+
+    rows = [replace(row, patient_id="one", fold=1 + n % 10) for n, row in enumerate(synthetic_rows(40))]
+    dataset_uri = write_dataset(tmp_path / "data", rows)
+    with pytest.raises(DatasetError, match="have records in the train and in the test folds"):
+        fit(config_of(tmp_path, dataset_uri=dataset_uri), dataset_uri)
