@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import tests.typecheck  # noqa: F401  jaxtyping looks it up as an attribute of `tests`
+
 # Before ray is imported anywhere: a HOME of its own, no token, and reports that return at once.
 os.environ |= {
     "HOME": tempfile.mkdtemp(prefix="mets_ray_home_"),

@@ -52,8 +52,8 @@ def test_whole_microvolts_stay_whole():
 
 @pytest.mark.parametrize(
     ("unit", "reason"),
-    [(None, "missing_unit"), ("", "missing_unit"), ("  ", "missing_unit"), ("MV", "unknown_unit"), ("v", "unknown_unit"),
-     ("mmHg", "unknown_unit"), ("UV", "unknown_unit")],
+    [(None, "missing_unit"), ("", "missing_unit"), ("  ", "missing_unit"), ("MV", "unknown_unit"),
+     ("v", "unknown_unit"), ("mmHg", "unknown_unit"), ("UV", "unknown_unit")],
 )  # fmt: skip
 def test_units_are_never_guessed(unit, reason):
     with pytest.raises(RecordError) as caught:

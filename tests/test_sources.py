@@ -551,7 +551,7 @@ def test_ptbxl_names_the_line(small_ptbxl, old, new):
 
 
 def test_ptbxl_elsewhere(tmp_path):
-    with pytest.raises(DatasetError, match="ptbxl_database.csv` does not exist"):
+    with pytest.raises(DatasetError, match=r"ptbxl_database\.csv` does not exist"):
         ptbxl_manifest(str(tmp_path), records=100, report_source="report", statements_uri=None)
 
 
