@@ -151,7 +151,11 @@ def training_batches(
 
     def read(batch: dict[str, Any]) -> dict[str, Any]:
         columns = read_block(
-            _item(batch), dataset_uri=dataset_uri, selection=selection, template=template, with_text=streaming is not None
+            _item(batch),
+            dataset_uri=dataset_uri,
+            selection=selection,
+            template=template,
+            with_text=streaming is not None,
         )
         todo = columns["step"] >= first_step
         return columns if todo.all() else {key: column[todo] for key, column in columns.items()}

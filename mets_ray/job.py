@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -24,11 +25,12 @@ from mets_ray.errors import ConfigError, MetsError
 
 def run_job(name: str, documentation: str, main: Callable[[Config, str], dict[str, Any]]) -> None:
     """Parse the command line, run `main(config, command)` inside a Ray session, print its figures, exit."""
-    result_stream = _keep_stdout_for_the_result()
     arguments = _parse(documentation)
+    result_stream = _keep_stdout_for_the_result()
     command = " ".join(map(shlex.quote, ["python", *sys.argv]))
     try:
         config = load_config(arguments.config, arguments.overrides)
+        _refuse_a_folder_that_vanishes(config)
         _show_config(name, config)
         figures = _in_ray(main, config, command)
         status = 0
@@ -75,6 +77,19 @@ def _parse(documentation: str) -> argparse.Namespace:
     parser.add_argument("--config", help="YAML file of settings, for example jobs/configs/quickstart.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that win over the file")
     return parser.parse_args()
+
+
+def _refuse_a_folder_that_vanishes(config: Config) -> None:
+    # `ray job submit --working-dir` runs in an unpacked copy that Ray deletes after the job.
+    if (
+        "runtime_resources" in Path.cwd().parts
+        and storage.is_local(config.run_uri)
+        and not Path(config.run_uri).is_absolute()
+    ):
+        raise ConfigError(
+            f"`run_uri` is the relative path `{config.run_uri}`, inside a copy of the working folder that Ray deletes",
+            hint="give an absolute path or a bucket, for example run_uri=$PWD/.runs",
+        )
 
 
 def _show_config(name: str, config: Config) -> None:

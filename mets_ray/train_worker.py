@@ -109,7 +109,11 @@ def train_worker(settings: dict[str, TrainJob]) -> None:
 
 def _quiet() -> None:
     """Leave the console to the epoch lines: Ray tells at each start of a stream and at each report what it does."""
-    for name, level in (("", logging.WARNING), ("ray.data", logging.WARNING), ("ray.data._internal.progress", logging.ERROR)):
+    for name, level in (
+        ("", logging.WARNING),
+        ("ray.data", logging.WARNING),
+        ("ray.data._internal.progress", logging.ERROR),
+    ):
         logging.getLogger(name).setLevel(level)
 
 

@@ -1,0 +1,32 @@
+"""Does it learn from the reports? True pairs against shuffled ones, the same small run each time."""
+
+import statistics
+
+import pytest
+
+from mets_ray.config import load_config
+from tests.datasets import synthetic_rows, write_dataset
+
+SEEDS = range(5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_shuffled_reports_teach_nothing(ray_cluster, tmp_path):
+    from mets_ray.evaluate import evaluate
+    from mets_ray.train import fit
+
+    def macro_auroc(name, *, seed, shuffled_reports):
+        rows = synthetic_rows(800, seed=seed, shuffled_reports=shuffled_reports)
+        dataset_uri = write_dataset(tmp_path / name, rows)
+        words = ["encoder.width=8", "train.epochs=8", "train.batch_size=64", "train.num_workers=2",
+                 "train.learning_rate=2e-3", "train.validation_prompt_set=descriptive", "evaluate.max_actors=1",
+                 "evaluate.prompt_set=descriptive", "evaluate.bootstrap_samples=10"]  # fmt: skip
+        config = load_config(None, [*words, f"seed={seed}", f"dataset_uri={dataset_uri}", f"run_uri={tmp_path}/{name}"])
+        return evaluate(config, dataset_uri, fit(config, dataset_uri).bundle_uri).macro_auroc
+
+    true = macro_auroc("true", seed=0, shuffled_reports=None)
+    shuffled = [macro_auroc(f"shuffled{seed}", seed=seed, shuffled_reports=seed) for seed in SEEDS]
+    print(f"true {true:.3f}, shuffled {[round(value, 3) for value in shuffled]}")
+    assert abs(statistics.mean(shuffled) - 0.5) <= 0.1
+    assert true - statistics.mean(shuffled) >= 0.25
