@@ -1,4 +1,4 @@
-"""Zero-shot evaluation: embed the test folds with a bundle, score them against class prompts, write tables and pictures."""
+"""Zero-shot evaluation: embed the test folds with a bundle, score them against class prompts, write tables."""
 
 import json
 import math
@@ -171,8 +171,8 @@ def report_table(result: Evaluated, prompt_set: str) -> str:
 def _check_fit(card: DatasetCard, facts: BundleFacts, test: Selection) -> None:
     if card.signal != facts.signal:
         raise CheckpointError(
-            f"the bundle was trained on {facts.sampling_rate_hz} Hz × {facts.duration_s:g} s × {len(facts.leads)} leads, "
-            f"the data set holds {card.sampling_rate_hz} Hz × {card.duration_s:g} s × {len(card.leads)} leads",
+            f"the bundle was trained on {facts.sampling_rate_hz} Hz × {facts.duration_s:g} s × {len(facts.leads)} leads "
+            f"and the data set holds {card.sampling_rate_hz} Hz × {card.duration_s:g} s × {len(card.leads)} leads",
             hint="prepare the data set with the bundle's sampling_rate_hz and duration_s",
         )
     overlap = sorted(set(facts.train_folds) & set(test.folds)) if card.source == facts.dataset_source else []
@@ -197,8 +197,8 @@ def _prompt_table(
     embedded = text.embed_texts(settings, text.store_uri(config, dataset_uri), reports=[], prompts=prompts)
     if embedded.fingerprint != facts.text_fingerprint:
         raise CheckpointError(
-            f"the LM `{facts.text_model}` found here has fingerprint {embedded.fingerprint[:16]}, the bundle was trained "
-            f"with {facts.text_fingerprint[:16]}",
+            f"the LM `{facts.text_model}` found here has fingerprint {embedded.fingerprint[:16]}, not "
+            f"{facts.text_fingerprint[:16]}, with which the bundle was trained",
             hint="give the workers the same LM weights, or use a prompt set that the bundle holds",
         )
     return embedded.table

@@ -8,6 +8,7 @@ import hashlib
 import io
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,8 @@ from mets_ray.errors import RecordError
 from mets_ray.report import clean_report
 from mets_ray.schema import MAX_ROW_GROUP_ROWS, REJECTED_SCHEMA, Shard, shard_schema
 from mets_ray.sources import ManifestRow, read_ecg
+
+Key = TypeVar("Key", int, str)
 
 
 @dataclass(frozen=True)
@@ -139,5 +142,5 @@ def _parquet(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def _count(values: list) -> dict:  # type: ignore[type-arg]
+def _count(values: list[Key]) -> dict[Key, int]:
     return {value: values.count(value) for value in sorted(set(values))}

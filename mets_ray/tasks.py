@@ -116,7 +116,7 @@ def task_scores(
 
 
 class EcgEmbedder:
-    """What a scoring actor runs: loads a bundle once, then turns `signal_uv` into `ecg_embedding` float32 [dimension]."""
+    """What a scoring actor runs: loads a bundle once, then turns `signal_uv` into `ecg_embedding` float32."""
 
     def __init__(self, bundle_uri: str, device: str) -> None:
         self._device = torch.device(device)

@@ -81,7 +81,9 @@ def embed_texts(text: TextConfig, store: str, *, reports: list[str], prompts: li
     blocks = max(1, min(len(missing) // text.batch_size, 8 * text.max_actors))
     dataset = ray.data.from_items(missing, override_num_blocks=blocks).map_batches(_add_text_id)
     written = embed_stage(dataset, text, batch_size=8 * text.batch_size).map_batches(
-        write_part, fn_kwargs={"folder_uri": folder}, batch_size=_TEXTS_PER_PART
+        write_part,  # type: ignore[arg-type]
+        fn_kwargs={"folder_uri": folder},
+        batch_size=_TEXTS_PER_PART,
     )
     counts = [(int(row["reports"]), int(row["prompts"])) for row in written.iter_rows()]
     return EmbeddedTexts(

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float16, Int64
 
 from mets_ray import storage
-from mets_ray.encoders import FrozenTextEncoder
+from mets_ray.encoders import FrozenTextEncoder, Pooling
 from mets_ray.errors import DatasetError
 from mets_ray.report import text_id
 
@@ -98,13 +98,9 @@ class TextEmbedder:
     `embedded` is 1 for each row whose text went through the LM here, so counts come from the actors themselves.
     """
 
-    def __init__(self, *, model: str, pooling: str, max_length: int, batch_size: int, device: str) -> None:
+    def __init__(self, *, model: str, pooling: Pooling, max_length: int, batch_size: int, device: str) -> None:
         self._encoder = FrozenTextEncoder(
-            model,
-            pooling=pooling,
-            max_length=max_length,
-            batch_size=batch_size,
-            device=device,  # type: ignore[arg-type]
+            model, pooling=pooling, max_length=max_length, batch_size=batch_size, device=device
         )
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -19,7 +19,7 @@ class Tracker:
 
         self._target_uri = storage.join(run_uri, "tensorboard")
         self._folder = Path(tempfile.mkdtemp(prefix="mets_ray_tensorboard_"))
-        self._writer = SummaryWriter(str(self._folder))  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(self._folder))
         settings = config.model_dump(mode="json")
         self._mlflow = _module("mlflow") if config.train.mlflow else None
         self._wandb = _module("wandb") if config.train.wandb else None
@@ -41,8 +41,8 @@ class Tracker:
         """Add one epoch; TensorBoard's file is copied to the run folder each time, so a lost driver loses nothing."""
         numbers = {key: value for key, value in figures.items() if isinstance(value, int | float)}
         for key, value in numbers.items():
-            self._writer.add_scalar(key, value, epoch)  # type: ignore[no-untyped-call]
-        self._writer.flush()  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(key, value, epoch)
+        self._writer.flush()
         for path in self._folder.iterdir():
             storage.write_bytes(storage.join(self._target_uri, path.name), path.read_bytes())
         if self._mlflow:
@@ -51,7 +51,7 @@ class Tracker:
             self._wandb.log(numbers, step=epoch)
 
     def close(self) -> None:
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
         shutil.rmtree(self._folder, ignore_errors=True)
         if self._mlflow:
             self._mlflow.end_run()

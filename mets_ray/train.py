@@ -120,8 +120,8 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
         block_rows=config.train.block_rows,
     ).steps
     _say(
-        f"training: {sum(group.rows for group in job.train_groups)} ECGs, {steps} steps of {config.train.batch_size} an "
-        f"epoch, {config.train.num_workers} workers with {shares.worker_cpus:g} CPUs and {shares.gpus_per_worker} GPUs"
+        f"training: {sum(group.rows for group in job.train_groups)} ECGs, an epoch of {steps} steps of "
+        f"{config.train.batch_size}, {config.train.num_workers} workers with {shares.worker_cpus:g} CPUs and {shares.gpus_per_worker} GPUs"
     )
     result = _run(job, run_uri, total_steps=steps * config.train.epochs)
     return _publish(job, run_uri, result, embedded)
@@ -244,7 +244,7 @@ def _run(job: TrainJob, run_uri: str, *, total_steps: int) -> Result:
                 checkpoint_score_attribute="selection_score",
                 checkpoint_score_order="max",
             ),
-            logging_config=LoggingConfig(log_level="WARNING"),
+            logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
         ),
     )
     with _shown(job, run_uri, total_steps):
@@ -257,7 +257,7 @@ def _run(job: TrainJob, run_uri: str, *, total_steps: int) -> Result:
     return result
 
 
-def _own_error(error: TrainingFailedError) -> Exception:
+def _own_error(error: Exception) -> Exception:
     """What a worker raised on purpose, instead of Ray's report around it."""
     for failure in getattr(error, "worker_failures", {}).values():
         while failure is not None:
@@ -322,7 +322,8 @@ def _shown_number(value: float | None) -> str:
 
 def _publish(job: TrainJob, run_uri: str, result: Result, embedded: text.EmbeddedTexts) -> Pretrained:
     """The best checkpoint as `<run>/bundle`, and the picture of the whole run beside it."""
-    best, _ = max(result.best_checkpoints, key=lambda pair: pair[1]["selection_score"])
+    assert result.checkpoint is not None
+    best, _ = max(result.best_checkpoints or [], key=lambda pair: pair[1]["selection_score"])
     bundle_uri = storage.join(run_uri, "bundle")
     publish_bundle(_checkpoint_uri(run_uri, best), bundle_uri)
     history = read_facts(_checkpoint_uri(run_uri, result.checkpoint)).history

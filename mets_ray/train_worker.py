@@ -5,6 +5,7 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,14 @@ from mets_ray.collectives import (
     mean_over_workers,
     sum_over_workers,
 )
-from mets_ray.config import Config, TrainConfig
+from mets_ray.config import Config
 from mets_ray.data import record_batches, training_batches
-from mets_ray.errors import MetsError
+from mets_ray.errors import CheckpointError, MetsError
 from mets_ray.folds import Selection
 from mets_ray.metrics import retrieval_recall
 from mets_ray.model import Mets
-from mets_ray.plan import RowGroup, plan_epoch, share, worker_blocks, worker_lanes
+from mets_ray.optimization import autocast_for, build_optimizer, choose_precision, set_learning_rate
+from mets_ray.plan import EpochPlan, RowGroup, plan_epoch, share, worker_blocks, worker_lanes
 from mets_ray.report import LabelSet, PromptSet, apply_template, text_id
 from mets_ray.resources import TrainShares
 from mets_ray.schema import DatasetCard
@@ -50,7 +52,7 @@ from mets_ray.text_store import EmbeddingTable
 _PROGRESS_EVERY_S = 0.5
 _VALIDATION_BATCH = 256
 
-History = tuple[dict[str, float | None], ...]
+Figures = dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class _State:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     epoch: int = 0
-    history: History = ()
+    history: tuple[Figures, ...] = ()
 
 
 def train_worker(settings: dict[str, TrainJob]) -> None:
@@ -98,13 +100,19 @@ def train_worker(settings: dict[str, TrainJob]) -> None:
     table: EmbeddingTable = ray.get(job.table)
     state = _start(job, device)
     reporter = _Reporter(job.progress)
-    for epoch in range(state.epoch, config.train.epochs):
-        figures = {"epoch": float(epoch + 1)} | _train_epoch(job, state, table, epoch, device, reporter)
-        figures |= _validate(job, state.model, table, device)
-        state.epoch = epoch + 1
-        state.history = (*state.history, figures)
-        reporter.epoch(figures)
-        _report(job, state, figures)
+    with ThreadPoolExecutor(1) as starter:
+        upcoming = _open_epoch(job, state.epoch, starter)
+        for epoch in range(state.epoch, config.train.epochs):
+            figures: Figures = {"epoch": float(epoch + 1)}
+            figures |= _train_epoch(job, state, table, upcoming, device, reporter)
+            if epoch + 1 < config.train.epochs:
+                # The next epoch's first blocks are read while this one is validated and saved.
+                upcoming = _open_epoch(job, epoch + 1, starter)
+            figures |= _validate(job, state.model, table, device)
+            state.epoch = epoch + 1
+            state.history = (*state.history, figures)
+            reporter.epoch(figures)
+            _report(job, state, figures)
 
 
 def _quiet() -> None:
@@ -121,7 +129,7 @@ def _start(job: TrainJob, device: torch.device) -> _State:
     """Fresh from the seed, from a bundle's weights, or from the last checkpoint of this run."""
     config = job.config
     torch.manual_seed(config.seed)
-    precision = _precision(config.train, device)
+    precision = choose_precision(config.train, device)
     if config.train.init_from:
         model = load_bundle(config.train.init_from).model.train()
         _same_shape(model, job)
@@ -133,7 +141,7 @@ def _start(job: TrainJob, device: torch.device) -> _State:
     state = _State(
         model=model,
         wrapped=wrapped,
-        optimizer=_optimizer(config.train, model),
+        optimizer=build_optimizer(config.train, model),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
     )
     checkpoint = ray.train.get_checkpoint()
@@ -147,9 +155,17 @@ def _start(job: TrainJob, device: torch.device) -> _State:
     return state
 
 
-def _train_epoch(
-    job: TrainJob, state: _State, table: EmbeddingTable, epoch: int, device: torch.device, reporter: "_Reporter"
-) -> dict[str, float]:
+@dataclass(frozen=True)
+class _EpochStream:
+    """One epoch as this worker sees it; `row_counts` are the rows of every worker in a step."""
+
+    plan: EpochPlan
+    row_counts: list[int]
+    batches: Iterator[dict[str, np.ndarray]]
+
+
+def _open_epoch(job: TrainJob, epoch: int, starter: ThreadPoolExecutor) -> _EpochStream:
+    """Plan an epoch and start reading it."""
     train = job.config.train
     context = ray.train.get_context()
     workers, rank = context.get_world_size(), context.get_world_rank()
@@ -162,7 +178,6 @@ def _train_epoch(
         block_rows=train.block_rows,
     )
     lanes = [worker_lanes(train.lanes, workers, worker) for worker in range(workers)]
-    row_counts = [len(owned) * plan.rows_per_lane_step for owned in lanes]
     stream = training_batches(
         worker_blocks(plan, lanes[rank]),
         first_step=0,
@@ -172,10 +187,33 @@ def _train_epoch(
         shares=job.shares,
         streaming=job.config.text if job.config.text.mode == "streaming" else None,
     )
-    autocast = _autocast(train, device)
+    first = starter.submit(next, stream, None)
+    return _EpochStream(plan, [len(owned) * plan.rows_per_lane_step for owned in lanes], _from_first(first, stream))
+
+
+def _from_first(
+    first: "Future[dict[str, np.ndarray] | None]", stream: Iterator[dict[str, np.ndarray]]
+) -> Iterator[dict[str, np.ndarray]]:
+    batch = first.result()
+    if batch is not None:
+        yield batch
+        yield from stream
+
+
+def _train_epoch(
+    job: TrainJob,
+    state: _State,
+    table: EmbeddingTable,
+    stream: _EpochStream,
+    device: torch.device,
+    reporter: "_Reporter",
+) -> Figures:
+    train, plan = job.config.train, stream.plan
+    autocast = autocast_for(train, device)
     state.wrapped.train()
     losses, waited, embedded, began = 0.0, 0.0, 0, time.perf_counter()
-    for step, (batch, wait) in enumerate(_timed(stream)):
+    before, step = plan.epoch * plan.steps, -1
+    for step, (batch, wait) in enumerate(_timed(stream.batches)):
         assert batch["step"][0] == step, f"the stream gave step {batch['step'][0]} where step {step} was due"
         waited += wait
         embedded += int(batch.get("embedded", np.zeros(1)).sum())
@@ -183,7 +221,7 @@ def _train_epoch(
         features = batch["embedding"] if "embedding" in batch else table.lookup(batch["text_id"])
         text_features = torch.from_numpy(np.require(features, np.float16, ["C", "W"])).to(device)
         text_ids = torch.tensor(batch["text_id"], device=device)
-        _set_learning_rate(state.optimizer, train, (epoch * plan.steps + step) / (train.epochs * plan.steps))
+        set_learning_rate(state.optimizer, train, (before + step) / (train.epochs * plan.steps))
         with autocast:
             ecg_embedding, text_embedding, logit_scale = state.wrapped(signal_mv, text_features)
         loss = global_contrastive_loss(
@@ -192,13 +230,13 @@ def _train_epoch(
             logit_scale,
             text_ids,
             targets=job.config.loss.targets,
-            row_counts=row_counts,
+            row_counts=stream.row_counts,
         )
         global_loss = mean_over_workers(loss.item())
         if not math.isfinite(global_loss):
-            raise _not_finite(state.model, batch, epoch, step, global_loss)
+            raise _not_finite(state.model, batch, plan.epoch, step, global_loss)
         state.optimizer.zero_grad(set_to_none=True)
-        state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        state.scaler.scale(loss).backward()
         if train.gradient_clip_norm:
             state.scaler.unscale_(state.optimizer)
             nn.utils.clip_grad_norm_(state.model.parameters(), train.gradient_clip_norm)
@@ -206,7 +244,8 @@ def _train_epoch(
         state.scaler.update()
         state.model.clamp_logit_scale()
         losses += global_loss
-        reporter.step(epoch * plan.steps + step + 1, global_loss)
+        reporter.step(before + step + 1, global_loss)
+    assert step + 1 == plan.steps, f"the stream ended after {step + 1} of {plan.steps} steps"
     seconds = time.perf_counter() - began
     return {
         "loss": losses / plan.steps,
@@ -217,14 +256,16 @@ def _train_epoch(
     }
 
 
-def _validate(job: TrainJob, model: Mets, table: EmbeddingTable, device: torch.device) -> dict[str, float | None]:
+def _validate(job: TrainJob, model: Mets, table: EmbeddingTable, device: torch.device) -> Figures:
     """Retrieval and zero-shot figures of the validation records, computed on rank 0 and known to all."""
     context = ray.train.get_context()
     groups = share(job.validation_groups, context.get_world_size(), context.get_world_rank())
     # Each worker's BatchNorm has seen other rows; rank 0's statistics are the ones that the checkpoint will hold.
     broadcast_buffers(model)
     model.eval()
-    ecg, ids, labels = [], [], []
+    ecg: list[np.ndarray] = []
+    ids: list[int] = []
+    labels: list[list[str]] = []
     for batch in record_batches(
         groups, dataset_uri=job.dataset_uri, selection=job.validation, batch_size=_VALIDATION_BATCH, shares=job.shares
     ):
@@ -233,7 +274,7 @@ def _validate(job: TrainJob, model: Mets, table: EmbeddingTable, device: torch.d
         ids.extend(text_id(apply_template(job.config.text.template, report)) for report in batch["report"])
         labels.extend(list(codes) for codes in batch["labels"])
     mine = (np.concatenate(ecg) if ecg else None, ids, labels)
-    figures: dict[str, float | None] = {"validation_macro_auroc": None}
+    figures: Figures = {"validation_macro_auroc": None}
     parts = [part for part in gather_objects(mine) if part[0] is not None]
     if parts and context.get_world_rank() == 0:
         figures |= _validation_figures(
@@ -244,19 +285,17 @@ def _validate(job: TrainJob, model: Mets, table: EmbeddingTable, device: torch.d
             np.asarray([one for part in parts for one in part[1]], dtype=np.int64),
             [one for part in parts for one in part[2]],
         )
-    figures = broadcast_object(figures)
-    return figures
+    known_to_all: Figures = broadcast_object(figures)
+    return known_to_all
 
 
 @torch.no_grad()
 def _validation_figures(
     job: TrainJob, model: Mets, table: EmbeddingTable, ecg: np.ndarray, ids: np.ndarray, labels: list[list[str]]
-) -> dict[str, float | None]:
+) -> Figures:
     features = torch.from_numpy(table.lookup(ids)).to(model.text_projection.weight)
     recall = retrieval_recall(ecg, model.embed_text(features).float().cpu().numpy(), ids)
-    figures: dict[str, float | None] = {
-        f"{way}_recall_at_{k}": value for way, by_k in recall.items() for k, value in by_k.items()
-    }
+    figures: Figures = {f"{way}_recall_at_{k}": value for way, by_k in recall.items() for k, value in by_k.items()}
     prompt_set = job.prompt_sets[job.config.train.validation_prompt_set]
     by_task = task_macro_auroc(model, prompt_set, job.tasks, table, ecg_embeddings=ecg, labels=labels)
     scored = [value for value in by_task.values() if not math.isnan(value)]
@@ -265,7 +304,7 @@ def _validation_figures(
     return figures
 
 
-def selection_score(figures: dict[str, float | None]) -> float:
+def selection_score(figures: Figures) -> float:
     """What the best checkpoint is chosen by: AUROC; without labels recall@10 both ways; without validation the last."""
     auroc = figures.get("validation_macro_auroc")
     if auroc is not None:
@@ -275,7 +314,7 @@ def selection_score(figures: dict[str, float | None]) -> float:
     return sum(known) / len(known) if known else figures["epoch"] or 0.0
 
 
-def _report(job: TrainJob, state: _State, figures: dict[str, float | None]) -> None:
+def _report(job: TrainJob, state: _State, figures: Figures) -> None:
     """Every worker reports (it is a barrier); rank 0 brings the checkpoint."""
     metrics = {key: value for key, value in figures.items() if value is not None}
     metrics["selection_score"] = selection_score(figures)
@@ -298,7 +337,7 @@ def _report(job: TrainJob, state: _State, figures: dict[str, float | None]) -> N
     )
 
 
-def _bundle(job: TrainJob, state: _State, figures: dict[str, float | None]) -> Bundle:
+def _bundle(job: TrainJob, state: _State, figures: Figures) -> Bundle:
     config, card = job.config, job.card
     ids = np.asarray(sorted(text_id(prompt) for prompt in job.prompts), dtype=np.int64)
     table: EmbeddingTable = ray.get(job.table)
@@ -324,47 +363,6 @@ def _bundle(job: TrainJob, state: _State, figures: dict[str, float | None]) -> B
     return Bundle(state.model, config, facts, EmbeddingTable.build(ids, table.lookup(ids)))
 
 
-def _optimizer(train: TrainConfig, model: Mets) -> torch.optim.Optimizer:
-    # Biases, norms and the logit scale are no weights: decay would only pull them to zero.
-    decayed = [value for value in model.parameters() if value.ndim > 1]
-    others = [value for value in model.parameters() if value.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": train.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    kind = torch.optim.AdamW if train.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=train.learning_rate)
-
-
-def _set_learning_rate(optimizer: torch.optim.Optimizer, train: TrainConfig, progress: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = train.learning_rate * schedule_factor(train, progress)
-
-
-def schedule_factor(train: TrainConfig, progress: float) -> float:
-    """Share of the highest learning rate at `progress` in [0, 1): linear warm-up, then cosine to 0 or constant.
-
-    A function of the samples seen, so it needs no state and does not change with the number of workers.
-    """
-    if progress < train.warmup_fraction:
-        return (progress + 1e-8) / train.warmup_fraction
-    if train.schedule == "constant":
-        return 1.0
-    after = (progress - train.warmup_fraction) / max(1e-8, 1.0 - train.warmup_fraction)
-    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, after)))
-
-
-def _precision(train: TrainConfig, device: torch.device) -> str:
-    if train.precision != "auto":
-        return train.precision
-    if device.type == "cpu":
-        return "float32"  # bf16 without native support is many times slower
-    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-
-
-def _autocast(train: TrainConfig, device: torch.device) -> torch.autocast:
-    halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    precision = _precision(train, device)
-    return torch.autocast(device.type, dtype=halves.get(precision, torch.bfloat16), enabled=precision in halves)
-
-
 def _timed(stream: Iterator[dict[str, np.ndarray]]) -> Iterator[tuple[dict[str, np.ndarray], float]]:
     """Batches with the seconds that the loop waited for each."""
     while True:
@@ -380,9 +378,9 @@ def _same_shape(model: Mets, job: TrainJob) -> None:
     found = model.state_dict()
     other = [key for key in expected if key not in found or found[key].shape != expected[key].shape]
     if other:
-        raise MetsError(
-            f"`train.init_from` has another `{other[0]}`: {tuple(found[other[0]].shape) if other[0] in found else None}, "
-            f"this run needs {tuple(expected[other[0]].shape)}",
+        shape = tuple(found[other[0]].shape) if other[0] in found else "absent"
+        raise CheckpointError(
+            f"`{other[0]}` of `train.init_from` is {shape}, this run needs {tuple(expected[other[0]].shape)}",
             hint="use the encoder settings and the LM that the bundle was trained with",
         )
 
@@ -412,6 +410,6 @@ class _Reporter:
             self._told = time.monotonic()
             self._queue.actor.put_nowait.remote({"step": step, "loss": loss})
 
-    def epoch(self, figures: dict[str, float | None]) -> None:
+    def epoch(self, figures: Figures) -> None:
         if self._queue is not None:
             self._queue.actor.put_nowait.remote({"figures": figures})

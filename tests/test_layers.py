@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "mets_ray"
 LAYERS = {
     0: "errors config folds ecg report schema metrics plan resources",
     1: "storage sources synthetic pictures shard_writer shard_reader",
-    2: "encoders model loss collectives zero_shot checkpoint text_store tasks tracking",
+    2: "encoders model loss collectives zero_shot checkpoint text_store tasks tracking optimization",
     3: "data text train train_worker evaluate job",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}
