@@ -171,7 +171,7 @@ def report_table(result: Evaluated, prompt_set: str) -> str:
 def _check_fit(card: DatasetCard, facts: BundleFacts, test: Selection) -> None:
     if card.signal != facts.signal:
         raise CheckpointError(
-            f"the bundle was trained on {facts.sampling_rate_hz} Hz × {facts.duration_s:g} s × {len(facts.leads)} leads "
+            f"the bundle is for {facts.sampling_rate_hz} Hz × {facts.duration_s:g} s × {len(facts.leads)} leads "
             f"and the data set holds {card.sampling_rate_hz} Hz × {card.duration_s:g} s × {len(card.leads)} leads",
             hint="prepare the data set with the bundle's sampling_rate_hz and duration_s",
         )

@@ -121,7 +121,8 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
     ).steps
     _say(
         f"training: {sum(group.rows for group in job.train_groups)} ECGs, an epoch of {steps} steps of "
-        f"{config.train.batch_size}, {config.train.num_workers} workers with {shares.worker_cpus:g} CPUs and {shares.gpus_per_worker} GPUs"
+        f"{config.train.batch_size}, {config.train.num_workers} workers "
+        f"with {shares.worker_cpus:g} CPUs and {shares.gpus_per_worker} GPUs"
     )
     result = _run(job, run_uri, total_steps=steps * config.train.epochs)
     return _publish(job, run_uri, result, embedded)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import wfdb
 
-from mets_ray import synthetic
+from mets_ray import synthetic, synthetic_signal
 from mets_ray.ecg import LEADS, SignalConfig, preprocess
 from mets_ray.errors import ConfigError, DatasetError, RecordError
 from mets_ray.report import clean_report
@@ -333,7 +333,7 @@ def test_synthetic_manifest_and_records():
         assert (row.report, row.labels, row.statements) == (record.report, record.labels, record.statements)
     assert manifest.rows[12].record_uri == "synthetic:?seed=7&index=12&sampling_rate_hz=100&duration_s=10"
     ecg = read_ecg(manifest.rows[12].record_uri)
-    expected = synthetic.render(synthetic.describe(12, seed=7), sampling_rate_hz=100.0, duration_s=10.0)
+    expected = synthetic_signal.render(synthetic.describe(12, seed=7), sampling_rate_hz=100.0, duration_s=10.0)
     assert np.array_equal(ecg.signal_mv, expected.signal_mv)
     assert preprocess(ecg, SignalConfig(100, 10.0)).shape == (12, 1000)
     assert manifest.sha256 != synthetic_manifest(30, seed=8, sampling_rate_hz=100, duration_s=10.0).sha256

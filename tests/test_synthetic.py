@@ -10,7 +10,8 @@ from scipy.signal import find_peaks, resample_poly
 
 from mets_ray.ecg import LEADS, Ecg
 from mets_ray.errors import ConfigError
-from mets_ray.synthetic import CLASSES, RHYTHMS, WORDINGS, SyntheticRecord, describe, render
+from mets_ray.synthetic import CLASSES, RHYTHMS, WORDINGS, SyntheticRecord, describe
+from mets_ray.synthetic_signal import render
 
 SEED = 3
 RATE_HZ = 500

@@ -6,7 +6,8 @@ import re
 from mets_ray.ecg import Ecg
 from mets_ray.errors import DatasetError
 from mets_ray.sources import Manifest, ManifestRow
-from mets_ray.synthetic import describe, render
+from mets_ray.synthetic import describe
+from mets_ray.synthetic_signal import render
 
 # Part of the manifest's hash: raise it when `mets_ray.synthetic` draws other ECGs or reports for the same seed.
 _VERSION = 1

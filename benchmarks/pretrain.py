@@ -1,0 +1,112 @@
+"""Pretraining speed against plain PyTorch, in one run on the same machine: ratios, not absolute claims.
+
+    python benchmarks/pretrain.py          # some minutes on 2 cores; the last line of stdout is one JSON object
+
+Three ways to train the same small encoder on the same synthetic shards with the same loss, one thread each:
+`ours` (Ray Data stream, cached text), `plain` (everything in memory, a torch DataLoader, cached text), and `lm_each_step`
+(as `plain`, but the frozen LM runs on the reports of every batch, as published research code does).
+"""
+
+import io
+import time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from mets_ray import storage
+from mets_ray.checkpoint import build_model
+from mets_ray.collectives import global_contrastive_loss
+from mets_ray.config import Config, load_config
+from mets_ray.data import find_or_make_dataset
+from mets_ray.encoders import FrozenTextEncoder
+from mets_ray.folds import Selection
+from mets_ray.job import run_job
+from mets_ray.model import Mets
+from mets_ray.optimization import build_optimizer
+from mets_ray.report import apply_template, text_id
+from mets_ray.shard_reader import read_card, signals
+from mets_ray.train import fit
+
+SETTINGS = ["encoder.width=16", "train.batch_size=64", "train.epochs=4", "synthetic.records=2400", "train.device=cpu"]
+LM_STEPS = 4
+
+
+def main(config: Config, command: str) -> dict[str, Any]:
+    config = load_config(None, [*SETTINGS, f"run_uri={config.run_uri}"])
+    dataset_uri = find_or_make_dataset(config, command)
+    history = fit(config, dataset_uri).history[1:]  # the first epoch starts processes
+    ours = float(np.median([figures["ecg_per_s"] or 0.0 for figures in history]))
+    torch.set_num_threads(1)
+    signal_uv, texts = _in_memory(dataset_uri, Selection(config.folds.train))
+    plain, lm_each_step = _plain(config, signal_uv, texts)
+    return {
+        "ecg_per_s": ours,
+        "ecg_per_s_plain": plain,
+        "ecg_per_s_lm_each_step": lm_each_step,
+        "throughput_ratio_plain": ours / plain,
+        "throughput_ratio_lm_each_step": ours / lm_each_step,
+        "data_wait_share": float(np.median([figures["data_wait_share"] or 0.0 for figures in history])),
+    }
+
+
+def _in_memory(dataset_uri: str, selection: Selection) -> tuple[np.ndarray, list[str]]:
+    card = read_card(dataset_uri)
+    table = pa.concat_tables(
+        [pq.read_table(io.BytesIO(storage.read_bytes(storage.join(dataset_uri, shard.path)))) for shard in card.shards]
+    )
+    table = table.filter(pa.array(selection.mask(table["fold"].to_numpy(), table["patient_id"].to_pylist())))
+    return signals(table), table["report"].to_pylist()
+
+
+def _plain(config: Config, signal_uv: np.ndarray, reports: list[str]) -> tuple[float, float]:
+    encoder = FrozenTextEncoder(
+        config.text.model, pooling=config.text.pooling, max_length=config.text.max_length, batch_size=64
+    )
+    texts = [apply_template(config.text.template, report) for report in reports]
+    features = torch.from_numpy(encoder(texts))
+    ids = torch.tensor([text_id(text) for text in texts])
+    dataset = TensorDataset(torch.from_numpy(signal_uv), features, ids, torch.arange(len(texts)))
+    loader = DataLoader(dataset, batch_size=config.train.batch_size, shuffle=True, drop_last=True)
+    model = build_model(config, leads=signal_uv.shape[1], text_features=features.shape[1])
+    optimizer = build_optimizer(config.train, model)
+
+    def step(batch: list[torch.Tensor], text_features: torch.Tensor) -> None:
+        _step(config, model, optimizer, batch[0], text_features, batch[2])
+
+    speeds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        for batch in loader:
+            step(batch, batch[1])
+        speeds.append(len(loader) * config.train.batch_size / (time.perf_counter() - began))
+    began = time.perf_counter()
+    for batch, _ in zip(loader, range(LM_STEPS), strict=False):
+        step(batch, torch.from_numpy(encoder([texts[row] for row in batch[3]])))
+    return float(np.median(speeds)), LM_STEPS * config.train.batch_size / (time.perf_counter() - began)
+
+
+def _step(
+    config: Config,
+    model: Mets,
+    optimizer: torch.optim.Optimizer,
+    signal_uv: torch.Tensor,
+    text_features: torch.Tensor,
+    text_ids: torch.Tensor,
+) -> None:
+    ecg, text, logit_scale = model(signal_uv.float() / 1000, text_features)
+    loss = global_contrastive_loss(
+        ecg, text, logit_scale, text_ids, targets=config.loss.targets, row_counts=[len(text_ids)]
+    )
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.gradient_clip_norm)
+    optimizer.step()
+    model.clamp_logit_scale()
+
+
+if __name__ == "__main__":
+    run_job("bench-pretrain", __doc__, main)
