@@ -3,8 +3,8 @@
     python benchmarks/pretrain.py          # some minutes on 2 cores; the last line of stdout is one JSON object
 
 Three ways to train the same small encoder on the same synthetic shards with the same loss, one thread each:
-`ours` (Ray Data stream, cached text), `plain` (everything in memory, a torch DataLoader, cached text), and `lm_each_step`
-(as `plain`, but the frozen LM runs on the reports of every batch, as published research code does).
+`ours` (Ray Data stream, cached text), `plain` (everything in memory, a torch DataLoader, cached text), and
+`lm_each_step` (as `plain`, but the frozen LM runs on the reports of every batch, as published research code does).
 """
 
 import io

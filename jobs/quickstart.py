@@ -3,10 +3,10 @@
 python jobs/quickstart.py --config jobs/configs/quickstart.yaml
 """
 
-import sys
 from typing import Any
 
 from mets_ray.config import Config
+from mets_ray.console import say
 from mets_ray.data import draw_first_record, find_or_make_dataset
 from mets_ray.evaluate import evaluate, figures
 from mets_ray.job import run_job
@@ -19,11 +19,10 @@ def main(config: Config, command: str) -> dict[str, Any]:
     trained = fit(config, dataset_uri)
     scored = figures(evaluate(config, dataset_uri, trained.bundle_uri))
     record_uri = draw_first_record(dataset_uri, read_card(dataset_uri))
-    print(
+    say(
         f"\nbundle    {trained.bundle_uri}\ntable     {scored['table_uri']}\n"
         f"pictures  {trained.picture_uri}\n          {record_uri}\n"
-        + "".join(f"          {uri}\n" for uri in scored["picture_uris"]),
-        file=sys.stderr,
+        + "".join(f"          {uri}\n" for uri in scored["picture_uris"])
     )
     return scored | {"dataset_uri": dataset_uri, "bundle_uri": trained.bundle_uri}
 

@@ -1,7 +1,6 @@
 """The Ray Data graphs: `prepare()` writes shards, `training_batches()` reads them back in the planned order."""
 
 import pickle
-import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +12,7 @@ from ray.data import Dataset, ExecutionResources
 
 from mets_ray import storage, text
 from mets_ray.config import Config, PrepareConfig, TextConfig
+from mets_ray.console import progress_bar, say
 from mets_ray.ecg import SignalConfig
 from mets_ray.errors import ConfigError, DatasetError
 from mets_ray.folds import Selection
@@ -47,7 +47,12 @@ def prepare(config: Config, dataset_uri: str, command: str) -> DatasetCard:
         return {"name": [task.name], "summary": [summary.model_dump_json()]}
 
     written = _items(tasks).map_batches(write, batch_size=None)
-    done = {row["name"]: ShardSummary.model_validate_json(row["summary"]) for row in written.iter_rows()}
+    written.context.enable_progress_bars = False
+    done = {}
+    with progress_bar(total=len(manifest.rows), unit="record", description="prepare") as bar:
+        for row in written.iter_rows():
+            done[row["name"]] = ShardSummary.model_validate_json(row["summary"])
+            bar.update(done[row["name"]].records_in)
     card = _card(config, manifest, signal, name, [done[task.name] for task in tasks], command)
     _check_rejected(card, settings, dataset_uri)
     storage.write_bytes(storage.join(dataset_uri, CARD_NAME), card.model_dump_json(indent=1).encode())
@@ -74,7 +79,7 @@ def find_or_make_dataset(config: Config, command: str) -> str:
     """The URI of the data set to read; with none named, the synthetic one is made first."""
     dataset_uri = prepare_uri(config)
     if config.dataset_uri is None:
-        print("no dataset_uri is set: making SYNTHETIC ECGs, whose scores say nothing about real ones", file=sys.stderr)
+        say("no dataset_uri is set: making SYNTHETIC ECGs, whose scores say nothing about real ones")
         show_card(prepare(config, dataset_uri, command))
     return dataset_uri
 
@@ -85,8 +90,8 @@ def show_card(card: DatasetCard) -> None:
     rows += [(f"  rejected: {reason}", count) for reason, count in sorted(card.rejected.items(), key=lambda kv: -kv[1])]
     source = f"{'SYNTHETIC ' if card.synthetic else ''}{card.source}"
     shape = f"{card.sampling_rate_hz} Hz × {card.duration_s:g} s × {len(card.leads)} leads"
-    print(f"\n{source}, {shape}, {len(card.shards)} shards", file=sys.stderr)
-    print("\n".join(f"{name:<34}{count:>9,}" for name, count in rows), file=sys.stderr)
+    say(f"\n{source}, {shape}, {len(card.shards)} shards")
+    say("\n".join(f"{name:<34}{count:>9,}" for name, count in rows))
 
 
 def read_manifest(config: Config) -> Manifest:

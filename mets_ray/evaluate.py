@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,6 +14,7 @@ from sklearn.metrics import roc_curve
 from mets_ray import storage, text
 from mets_ray.checkpoint import Bundle, BundleFacts, load_bundle
 from mets_ray.config import Config
+from mets_ray.console import progress_bar, say
 from mets_ray.data import record_dataset
 from mets_ray.errors import CheckpointError, ConfigError, DatasetError
 from mets_ray.folds import Selection
@@ -102,7 +102,13 @@ def evaluate(config: Config, dataset_uri: str, bundle_uri: str) -> Evaluated:
         num_cpus=1,
         num_gpus=gpus or None,
     )
-    rows = sorted(dataset.iter_rows(), key=lambda row: str(row["record_id"]))
+    dataset.context.enable_progress_bars = False
+    rows = []
+    with progress_bar(total=sum(group.rows for group in groups), unit="ECG", description="embedding") as bar:
+        for row in dataset.iter_rows():
+            rows.append(row)
+            bar.update()
+    rows.sort(key=lambda row: str(row["record_id"]))
     embeddings = np.asarray([row["ecg_embedding"] for row in rows], dtype=np.float32)
     labels = [list(row["labels"]) for row in rows]
     patients = np.asarray([row["patient_id"] for row in rows])
@@ -252,7 +258,7 @@ def _write(
     result: Evaluated, config: Config, card: DatasetCard, facts: BundleFacts, prompt_set: PromptSet, bundle_uri: str
 ) -> None:
     table = report_table(result, f"{prompt_set.name} version {prompt_set.version}")
-    print(table, file=sys.stderr)
+    say(table)
     storage.write_bytes(storage.join(result.result_uri, "table.md"), table.encode())
     metrics: dict[str, Any] = {
         "macro_auroc": _number(result.macro_auroc),

@@ -20,6 +20,7 @@ import ray
 
 from mets_ray import storage
 from mets_ray.config import Config, describe_settings, dump_config, load_config
+from mets_ray.console import say
 from mets_ray.errors import ConfigError, MetsError
 
 
@@ -42,7 +43,7 @@ def run_job(name: str, documentation: str, main: Callable[[Config, str], dict[st
         traceback.print_exc()
         figures, status = {"error": f"{type(error).__name__}: {error}"}, 1
     if status:
-        print(f"{name}: {figures['error']}", file=sys.stderr)
+        say(f"{name}: {figures['error']}")
     print(json.dumps({"job": name} | figures), file=result_stream, flush=True)
     raise SystemExit(status)
 
@@ -97,5 +98,5 @@ def _show_config(name: str, config: Config) -> None:
     text = dump_config(config)
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     uri = storage.join(storage.absolute(config.run_uri), "configs", f"{name}-{stamp}.yaml")
-    print(f"# {name}: resolved configuration, kept as {uri}\n{text}", file=sys.stderr)
+    say(f"# {name}: resolved configuration, kept as {uri}\n{text}")
     storage.write_bytes(uri, text.encode())

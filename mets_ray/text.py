@@ -11,6 +11,7 @@ from ray.data import ActorPoolStrategy, Dataset
 
 from mets_ray import storage
 from mets_ray.config import Config, TextConfig
+from mets_ray.console import progress_bar
 from mets_ray.encoders import text_model_fingerprint
 from mets_ray.errors import DatasetError
 from mets_ray.folds import Selection
@@ -20,7 +21,7 @@ from mets_ray.schema import DatasetCard
 from mets_ray.shard_reader import distinct_reports
 from mets_ray.text_store import EmbeddingTable, TextEmbedder, part_folder, read_store, write_part
 
-_TEXTS_PER_PART = 4096
+_TEXTS_PER_PART = 1024
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,12 @@ def embed_texts(text: TextConfig, store: str, *, reports: list[str], prompts: li
         fn_kwargs={"folder_uri": folder},
         batch_size=_TEXTS_PER_PART,
     )
-    counts = [(int(row["reports"]), int(row["prompts"])) for row in written.iter_rows()]
+    written.context.enable_progress_bars = False
+    counts = []
+    with progress_bar(total=len(missing), unit="text", description="frozen LM") as bar:
+        for row in written.iter_rows():
+            counts.append((int(row["reports"]), int(row["prompts"])))
+            bar.update(sum(counts[-1]))
     return EmbeddedTexts(
         table=read_store(store, fingerprint),
         fingerprint=fingerprint,

@@ -24,11 +24,11 @@ from ray.train import (
 )
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Empty, Queue
-from tqdm import tqdm
 
 from mets_ray import storage, text
 from mets_ray.checkpoint import publish_bundle, read_facts
 from mets_ray.config import Config, dump_config
+from mets_ray.console import progress_bar, say
 from mets_ray.errors import CheckpointError, ConfigError, MetsError
 from mets_ray.folds import Selection, selections
 from mets_ray.pictures import draw_training
@@ -87,9 +87,9 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
     everything = Selection(tuple(card.folds))
     wanted = everything if config.text.mode == "cached" else validation
     reports = text.report_texts(dataset_uri, card, config.text.template, wanted)
-    _say(f"text: {len(reports)} distinct reports and {len(prompts)} prompts, LM `{config.text.model}`")
+    say(f"text: {len(reports)} distinct reports and {len(prompts)} prompts, LM `{config.text.model}`")
     embedded = text.embed_texts(config.text, text.store_uri(config, dataset_uri), reports=reports, prompts=prompts)
-    _say(f"text: {embedded.reports_embedded} reports and {embedded.prompts_embedded} prompts went through the LM")
+    say(f"text: {embedded.reports_embedded} reports and {embedded.prompts_embedded} prompts went through the LM")
 
     shares = _shares(config)
     queue = Queue(actor_options={"num_cpus": 0})
@@ -119,7 +119,7 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
         lanes=config.train.lanes,
         block_rows=config.train.block_rows,
     ).steps
-    _say(
+    say(
         f"training: {sum(group.rows for group in job.train_groups)} ECGs, an epoch of {steps} steps of "
         f"{config.train.batch_size}, {config.train.num_workers} workers "
         f"with {shares.worker_cpus:g} CPUs and {shares.gpus_per_worker} GPUs"
@@ -275,7 +275,7 @@ def _shown(job: TrainJob, run_uri: str, total_steps: int) -> Iterator[None]:
     tracker = Tracker(job.config, run_uri)
 
     def show() -> None:
-        with tqdm(total=total_steps, unit="step", desc="training", file=sys.stderr, mininterval=1.0) as bar:
+        with progress_bar(total=total_steps, unit="step", description="training") as bar:
             while True:
                 try:
                     told = job.progress.get(timeout=0.5)
@@ -284,11 +284,11 @@ def _shown(job: TrainJob, run_uri: str, total_steps: int) -> Iterator[None]:
                         return
                     continue
                 if "step" in told:
-                    bar.n = told["step"]
-                    bar.set_postfix_str(f"loss {told['loss']:.3f}")
+                    bar.set_postfix_str(f"loss {told['loss']:.3f}", refresh=False)
+                    bar.update(told["step"] - bar.n)
                 else:
                     figures = told["figures"]
-                    bar.n = int(total_steps * figures["epoch"] / job.config.train.epochs)
+                    bar.update(int(total_steps * figures["epoch"] / job.config.train.epochs) - bar.n)
                     bar.write(epoch_line(figures, job.config.train.epochs), file=sys.stderr)
                     tracker.log(int(figures["epoch"]), figures)
 
@@ -349,7 +349,3 @@ def _checkpoint_uri(run_uri: str, checkpoint: Checkpoint) -> str:
 
 def _plain(figures: dict[str, float | None]) -> dict[str, float]:
     return {key: math.nan if value is None else value for key, value in figures.items()}
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mets_ray"
 LAYERS = {
-    0: "errors config folds ecg report schema metrics plan resources",
+    0: "errors config folds ecg report schema metrics plan resources console",
     1: "storage sources synthetic synthetic_signal pictures shard_writer shard_reader",
     2: "encoders model loss collectives zero_shot checkpoint text_store tasks tracking optimization",
     3: "data text train train_worker evaluate job",

@@ -164,12 +164,12 @@ def test_the_bundle_scores_on_its_own_and_as_the_run_did(trained, prepared, tmp_
 def test_evaluation_refuses_what_would_flatter(trained, prepared, tmp_path):
     from mets_ray.evaluate import evaluate
 
+    overlap = config_of(tmp_path, "folds.train=[1]", "folds.test=[8]", dataset_uri=prepared)
     with pytest.raises(ConfigError, match="fold 8, which the bundle was trained on"):
-        words = ["folds.train=[1]", "folds.test=[8]"]
-        evaluate(config_of(tmp_path, *words, dataset_uri=prepared), prepared, trained.bundle_uri)
-    with pytest.raises(ConfigError, match="`evaluate.tasks` names `ptbxl_super`"):
-        words = ["evaluate.tasks=[ptbxl_super]"]
-        evaluate(config_of(tmp_path, *words, dataset_uri=prepared), prepared, trained.bundle_uri)
+        evaluate(overlap, prepared, trained.bundle_uri)
+    foreign = config_of(tmp_path, "evaluate.tasks=[ptbxl_super]", dataset_uri=prepared)
+    with pytest.raises(ConfigError, match=r"`evaluate\.tasks` names `ptbxl_super`"):
+        evaluate(foreign, prepared, trained.bundle_uri)
 
 
 def test_a_run_resumes_from_its_last_checkpoint_and_a_new_one_starts_from_weights(trained, prepared, tmp_path):

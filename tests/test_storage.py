@@ -343,6 +343,14 @@ def test_s3_missing_bucket_is_no_missing_file(s3, call):
     assert not isinstance(caught.value, MissingFileError)
 
 
+def test_s3_listing_a_whole_bucket(s3):
+    assert storage.list_files("s3://data") == []
+    storage.write_bytes("s3://data/a", b"1")
+    assert storage.list_files("s3://data") == ["s3://data/a"]
+    with pytest.raises(DatasetError, match="there is no bucket `absent`"):
+        storage.list_files("s3://absent")
+
+
 @pytest.mark.parametrize("call", CALLS)
 def test_s3_wrong_credentials(s3, endpoint, call):
     storage.write_bytes("s3://data/a", b"1")
