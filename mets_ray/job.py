@@ -52,6 +52,8 @@ def _in_ray(main: Callable[[Config, str], dict[str, Any]], config: Config, comma
     # A report returns only at the controller's next poll, 2 s by default: epochs of a small run are shorter.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray ends idle task processes after 1 s and starts new ones for 3 s at every epoch's validation on a small machine.
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
     # DDP warns that find_unused_parameters found none; it is set for another reason (see train_worker).
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     ray.init(logging_level=logging.WARNING)

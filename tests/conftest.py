@@ -13,7 +13,7 @@ os.environ |= {
     "HOME": tempfile.mkdtemp(prefix="mets_ray_home_"),
     "RAY_AUTH_MODE": "disabled",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    "RAY_DEDUP_LOGS": "1",
+    "RAY_idle_worker_killing_time_threshold_ms": "60000",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
     "HF_HUB_OFFLINE": "1",
 }
