@@ -1,11 +1,8 @@
 """One WFDB record (`.hea` with its `.dat` or `.mat`) as an `Ecg`, from any storage.
 
-Formats: https://physionet.org/physiotools/wag/header-5.htm and signal-5.htm. Format 16, which PTB-XL, MIMIC-IV-ECG and
-the CinC challenges use, is decoded here from bytes: `wfdb.rdrecord` takes 4 ms for a PTB-XL record at 100 Hz, almost
-all of it in parsing the header, and this takes 0.4. All other formats are decoded by wfdb itself.
-
-The header is parsed here in any case, because wfdb fills in what is not there (mV for a missing unit, 200 for a missing
-gain) and reads headers as ASCII with the rest dropped, which turns µV into V.
+Formats: https://physionet.org/physiotools/wag/header-5.htm and signal-5.htm. Samples are decoded by wfdb (4 ms for a
+PTB-XL record at 100 Hz). The header is parsed here as well, because wfdb fills in what is not there (mV for a missing
+unit, 200 for a missing gain) and reads headers as ASCII with the rest dropped, which turns µV into V.
 """
 
 import math
@@ -15,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Bool, Float, Int, Integer
 
 from mets_ray import storage
 from mets_ray.ecg import Ecg, to_millivolts
@@ -45,7 +42,6 @@ _SAMPLE_BITS = {
 }
 _PACKED = {"212": 3, "310": 4, "311": 4}  # formats whose files end in whole groups of so many bytes
 _FLAC = ("508", "516", "524")
-_INVALID_16 = -32768  # "no sample here": signal(5)
 
 _STORAGE = re.compile(r"(?P<format>\d+)(x(?P<per_frame>\d+))?(:(?P<skew>\d+))?(\+(?P<offset>\d+))?")
 _GAIN = re.compile(r"(?P<gain>[-+]?[\d.]+([eE][-+]?\d+)?)(\((?P<baseline>-?\d+)\))?(/(?P<unit>\S+))?")
@@ -82,18 +78,15 @@ def read_wfdb(record_uri: str) -> Ecg:
     stem = record_uri.removesuffix(".hea")
     folder = stem.rpartition("/")[0]
     try:
-        header = _parse_header(_read(f"{stem}.hea"))
+        header_bytes = _read(f"{stem}.hea")
+        header = _parse_header(header_bytes)
         files = {
             name: _read(storage.join(folder, name) if folder else name)
             for name in dict.fromkeys(signal.file_name for signal in header.signals)
         }
         for name, data in files.items():
             _check_size(name, len(data), header)
-        if all(signal.format == "16" for signal in header.signals):
-            digital = _decode_16(header, files)
-            invalid = digital == _INVALID_16
-        else:
-            digital, invalid = _decode_by_wfdb(stem, header, files)
+        digital, invalid = _decode(stem, header, files | {f"{stem.rpartition('/')[2]}.hea": header_bytes})
         _check_checksums(digital, header)
         return Ecg(
             _to_physical(digital, invalid, header), tuple(s.name for s in header.signals), header.sampling_rate_hz
@@ -175,7 +168,12 @@ def _check_size(name: str, size: int, header: _Header) -> None:
     if len({(signal.format, signal.byte_offset) for signal in stored}) > 1:
         raise RecordError("header_mismatch", f"the signal lines of `{name}` give it several formats or offsets")
     bits = _SAMPLE_BITS.get(stored[0].format)
-    if bits is None or header.num_samples is None:
+    if bits is None:
+        return
+    if header.num_samples is None:
+        frame = len(stored) * bits / 8
+        if stored[0].format not in _PACKED and (size - stored[0].byte_offset) % frame:
+            raise RecordError("truncated_file", f"`{name}` ends inside a frame of {len(stored)} samples")
         return
     expected = stored[0].byte_offset + math.ceil(header.num_samples * len(stored) * bits / 8)
     if size < expected:
@@ -184,38 +182,30 @@ def _check_size(name: str, size: int, header: _Header) -> None:
         raise RecordError("header_mismatch", f"`{name}` has {size} bytes, the header says {expected}")
 
 
-def _decode_16(header: _Header, files: dict[str, bytes]) -> Int[np.ndarray, "lead sample"]:
-    """Signals of one file are interleaved, little-endian."""
-    rows: dict[int, np.ndarray] = {}
-    for name, data in files.items():
-        numbers = [number for number, signal in enumerate(header.signals) if signal.file_name == name]
-        stored = memoryview(data)[header.signals[numbers[0]].byte_offset :]
-        if len(stored) % (2 * len(numbers)):
-            raise RecordError("truncated_file", f"`{name}` ends inside a frame of {len(numbers)} samples")
-        samples = np.frombuffer(stored, dtype="<i2")
-        rows.update(zip(numbers, samples.reshape(-1, len(numbers)).T, strict=True))
-    if len({row.size for row in rows.values()}) > 1:
-        raise RecordError("header_mismatch", "the signal files differ in length")
-    return np.stack([rows[number] for number in range(len(header.signals))]).astype(np.int64)
-
-
-def _decode_by_wfdb(
+def _decode(
     stem: str, header: _Header, files: dict[str, bytes]
-) -> tuple[Int[np.ndarray, "lead sample"], np.ndarray]:
-    """Digital samples and a mask of the invalid ones; from copies on local disk, where wfdb can open them."""
-    import wfdb  # a second to import, which workers that read format 16 need not spend
-
+) -> tuple[Int[np.ndarray, "lead sample"], Bool[np.ndarray, "lead sample"]]:
+    """Digital samples and a mask of the invalid ones; wfdb opens local files only, so others are copied first."""
+    if storage.is_local(stem):
+        return _decode_local(Path(stem.removeprefix("file://")), header)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder)
+        path = Path(folder) / stem.rpartition("/")[2]
         for name, data in files.items():
-            (path / Path(name).name).write_bytes(data)
-        (path / f"{Path(stem).name}.hea").write_bytes(_read(f"{stem}.hea"))
-        try:
-            record = wfdb.rdrecord(str(path / Path(stem).name), physical=False)
-            digital = record.d_signal.T.astype(np.int64)
-            invalid = np.isnan(record.dac().T)
-        except Exception as error:  # wfdb raises bare exceptions of many kinds for bytes that it cannot decode
-            raise RecordError("truncated_file", f"wfdb cannot decode the signals: {error}") from error
+            (path.parent / name).write_bytes(data)
+        return _decode_local(path, header)
+
+
+def _decode_local(
+    path: Path, header: _Header
+) -> tuple[Int[np.ndarray, "lead sample"], Bool[np.ndarray, "lead sample"]]:
+    import wfdb  # a second to import, which readers of synthetic records need not spend
+
+    try:
+        record = wfdb.rdrecord(str(path), physical=False)
+        digital = record.d_signal.T.astype(np.int64)
+        invalid = np.isnan(record.dac().T)
+    except Exception as error:  # wfdb raises bare exceptions of many kinds for bytes that it cannot decode
+        raise RecordError("truncated_file", f"wfdb cannot decode the signals: {error}") from error
     if header.num_samples is not None and digital.shape[1] != header.num_samples:
         raise RecordError("truncated_file", f"{digital.shape[1]} samples of {header.num_samples}")
     return digital, invalid
