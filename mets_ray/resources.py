@@ -48,10 +48,8 @@ def train_shares(
         half = math.floor(share / 2 * 100) / 100
         return TrainShares(worker_cpus=half, task_cpus=half, data_cpus=half, gpus_per_worker=gpus)
     # A GPU worker needs one CPU and hungry data tasks; a CPU worker computes, and its data tasks are few.
-    worker = 1 if gpus else max(1, math.floor(share * 0.75))
-    return TrainShares(
-        worker_cpus=worker, task_cpus=1, data_cpus=max(1, math.floor(share - worker)), gpus_per_worker=gpus
-    )
+    worker = 1 if gpus else max(1, min(math.floor(share * 0.75), math.floor(share) - 1))
+    return TrainShares(worker_cpus=worker, task_cpus=1, data_cpus=math.floor(share - worker), gpus_per_worker=gpus)
 
 
 def check_actor_fits(
