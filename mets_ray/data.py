@@ -92,6 +92,8 @@ def show_card(card: DatasetCard) -> None:
     shape = f"{card.sampling_rate_hz} Hz × {card.duration_s:g} s × {len(card.leads)} leads"
     say(f"\n{source}, {shape}, {len(card.shards)} shards")
     say("\n".join(f"{name:<34}{count:>9,}" for name, count in rows))
+    for note in card.notes:
+        say(f"note: {note}")
 
 
 def read_manifest(config: Config) -> Manifest:
@@ -120,7 +122,12 @@ def read_manifest(config: Config) -> Manifest:
 def dataset_fingerprint(settings: PrepareConfig, manifest: Manifest) -> str:
     """Names the bytes that prepare will write: what is read, and how it is converted."""
     how = settings.model_dump(mode="json", include={"sampling_rate_hz", "duration_s"})
-    rows = [[row.record_id, row.patient_id, row.fold, row.record_uri, row.report, row.labels] for row in manifest.rows]
+    # Where the source lies is not part of it: a copy in another bucket gives the same bytes.
+    root = storage.absolute(settings.source_uri) if settings.source_uri else ""
+    rows = [
+        [row.record_id, row.patient_id, row.fold, row.record_uri.removeprefix(root), row.report, row.labels]
+        for row in manifest.rows
+    ]
     return fingerprint(
         {"schema": SCHEMA_VERSION, "manifest": manifest.sha256, "how": how, "rows": fingerprint({"": rows})}
     )
@@ -266,6 +273,7 @@ def _card(
         rejected=_add([summary.rejected for summary in summaries]),
         folds=_add([summary.folds for summary in summaries]),
         shards=shards,
+        notes=manifest.notes,
         command=command,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

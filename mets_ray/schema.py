@@ -70,7 +70,7 @@ class DatasetCard(BaseModel):
     """`card.json`: written last, so a folder without it is not a data set.
 
     `fingerprint` names the settings and the manifest that the shards were made from; the same fingerprint means the
-    same bytes. `folds` and `rejected` count records.
+    same bytes. `folds` and `rejected` count records; `notes` say how the source was read.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -89,6 +89,7 @@ class DatasetCard(BaseModel):
     rejected: dict[str, int]
     folds: dict[int, int]
     shards: tuple[Shard, ...]
+    notes: tuple[str, ...] = ()
     command: str
     created_at: str
 

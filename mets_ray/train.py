@@ -86,7 +86,8 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
     # The stream embeds the train reports itself; validation needs its reports once, whatever the mode.
     everything = Selection(tuple(card.folds))
     wanted = everything if config.text.mode == "cached" else validation
-    reports = text.report_texts(dataset_uri, card, config.text.template, wanted)
+    # The template stands in where neither gives a text: the LM's number of features must be known.
+    reports = text.report_texts(dataset_uri, card, config.text.template, wanted) or [config.text.template]
     say(f"text: {len(reports)} distinct reports and {len(prompts)} prompts, LM `{config.text.model}`")
     embedded = text.embed_texts(config.text, text.store_uri(config, dataset_uri), reports=reports, prompts=prompts)
     say(f"text: {embedded.reports_embedded} reports and {embedded.prompts_embedded} prompts went through the LM")

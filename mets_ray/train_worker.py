@@ -148,6 +148,7 @@ def _start(job: TrainJob, device: torch.device) -> _State:
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             bundle, saved = read_bundle(Path(folder)), read_trainer_state(Path(folder))
+        _same_data(bundle.facts, job)
         model.load_state_dict(bundle.model.state_dict())
         state.optimizer.load_state_dict(saved["optimizer"])
         state.scaler.load_state_dict(saved["scaler"])
@@ -383,6 +384,18 @@ def _same_shape(model: Mets, job: TrainJob) -> None:
             f"`{other[0]}` of `train.init_from` is {shape}, this run needs {tuple(expected[other[0]].shape)}",
             hint="use the encoder settings and the LM that the bundle was trained with",
         )
+
+
+def _same_data(facts: BundleFacts, job: TrainJob) -> None:
+    for what, before, now in (
+        ("data set", facts.dataset_fingerprint, job.card.fingerprint),
+        ("language model", facts.text_fingerprint, job.text_fingerprint),
+    ):
+        if before != now:
+            raise CheckpointError(
+                f"the {what} of this run had fingerprint {before[:16]}, now it has {now[:16]}",
+                hint="start a new run with train.init_from",
+            )
 
 
 def _not_finite(model: Mets, batch: dict[str, np.ndarray], epoch: int, step: int, loss: float) -> MetsError:

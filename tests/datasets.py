@@ -55,7 +55,7 @@ def write_card(dataset_uri, summaries, **changes):
     return card
 
 
-def write_dataset(dataset_uri, rows):
+def write_dataset(dataset_uri, rows, **changes):
     """A whole data set of one shard; answers its URI."""
-    write_card(dataset_uri, [write_rows(dataset_uri, rows)])
+    write_card(dataset_uri, [write_rows(dataset_uri, rows)], **changes)
     return str(dataset_uri)

@@ -4,10 +4,12 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -146,6 +148,44 @@ def test_the_whole_way_with_s3_uris_only(data_folder, monkeypatch):
         assert storage.read_bytes(scored["table_uri"]).decode() in shown
 
 
+@contextmanager
+def killed_once(command, sign):
+    """Start a job, SIGKILL it as soon as `sign()` holds."""
+    with subprocess.Popen(
+        command, env=os.environ | {"RAY_ADDRESS": "local"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as running:
+        deadline = time.monotonic() + 180
+        while not sign():
+            assert time.monotonic() < deadline
+            assert running.poll() is None
+            time.sleep(0.05)
+        running.send_signal(signal.SIGKILL)
+    yield
+
+
+@pytest.mark.slow
+def test_an_interrupted_prepare_is_no_data_set_and_goes_on(tmp_path):
+    words = ["synthetic.records=6000"]  # four shards
+    straight, broken = (storage.join(str(tmp_path), name) for name in ("straight", "broken"))
+    status, _, shown = run_job("prepare", *words, f"run_uri={tmp_path}", f"dataset_uri={straight}")
+    assert status == 0, shown
+
+    again = [*words, f"run_uri={tmp_path}", f"dataset_uri={broken}"]
+    command = [sys.executable, str(ROOT / "jobs" / "prepare.py"), *again]
+    with killed_once(command, lambda: storage.list_files(f"{broken}/progress")):
+        finished = {uri: Path(uri).stat().st_mtime_ns for uri in storage.list_files(f"{broken}/progress")}
+        assert 0 < len(finished) < 4
+        status, result, _ = run_job("pretrain", f"run_uri={tmp_path}", f"dataset_uri={broken}")
+        assert status == 1
+        assert "holds no card.json" in result["error"]
+    status, result, shown = run_job("prepare", *again)
+    assert status == 0, shown
+    assert result["records_out"] == 6000
+    assert {uri: Path(uri).stat().st_mtime_ns for uri in finished} == finished  # not written again
+    for uri in storage.list_files(f"{straight}/shards"):
+        assert storage.read_bytes(uri) == storage.read_bytes(uri.replace(straight, broken))
+
+
 @pytest.mark.slow
 def test_an_interrupted_run_resumes_to_the_very_same_weights(tmp_path):
     from mets_ray.checkpoint import load_bundle
@@ -155,15 +195,8 @@ def test_an_interrupted_run_resumes_to_the_very_same_weights(tmp_path):
     assert status == 0, shown
 
     command = [sys.executable, str(ROOT / "jobs" / "pretrain.py"), *words, f"run_uri={tmp_path}/broken"]
-    with subprocess.Popen(
-        command, env=os.environ | {"RAY_ADDRESS": "local"}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as running:
-        deadline = time.monotonic() + 180
-        while not list(tmp_path.glob("broken/pretrain-*/checkpoint-00001/bundle.json")):
-            assert time.monotonic() < deadline
-            assert running.poll() is None
-            time.sleep(0.05)
-        running.send_signal(signal.SIGKILL)
+    with killed_once(command, lambda: list(tmp_path.glob("broken/pretrain-*/checkpoint-00001/bundle.json"))):
+        pass
     (run,) = tmp_path.glob("broken/pretrain-*")
     status, resumed, shown = run_job("pretrain", *words, f"run_uri={tmp_path}/broken", f"train.resume={run}")
     assert status == 0, shown
@@ -173,16 +206,24 @@ def test_an_interrupted_run_resumes_to_the_very_same_weights(tmp_path):
     assert all(weights[0][key].equal(weights[1][key]) for key in weights[0])
 
 
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_ray_job_submit_runs_the_job_and_passes_its_status_on(tmp_path):
-    port, dashboard = "6399", "8299"
-    environment = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": "/tmp/rj"}
+    port, dashboard, agent = (str(free_port()) for _ in range(3))  # the default ports may still be a killed test's
+    # As after `source .venv/bin/activate`: the entrypoint's `python` is looked up where the head was started.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path}
     environment.pop("RAY_ADDRESS", None)
     ray = [sys.executable, "-m", "ray.scripts.scripts"]
     head = subprocess.Popen(
         [*ray, "start", "--head", "--block", "--port", port, "--dashboard-host", "127.0.0.1", "--num-cpus", "4",
-         "--dashboard-port", dashboard, "--min-worker-port", "0", "--max-worker-port", "0", "--temp-dir", "/tmp/rj"],
+         "--dashboard-port", dashboard, "--dashboard-agent-listen-port", agent, "--min-worker-port", "0", "--max-worker-port", "0", "--temp-dir", "/tmp/rj"],
         env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
 

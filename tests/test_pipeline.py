@@ -199,6 +199,22 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_records(prepared, tmp
     assert "syn-" in error.value.where
 
 
+def test_unlabelled_records_train_too_and_retrieval_chooses_the_checkpoint(ray_cluster, prepared, tmp_path):
+    from mets_ray.evaluate import evaluate
+    from mets_ray.train import fit
+
+    dataset_uri = write_dataset(tmp_path / "data", synthetic_rows(150), source="wfdb", synthetic=False)
+    words = ["train.epochs=1", "text.mode=streaming", "folds.validation=[]"]
+    alone = fit(config_of(tmp_path, *words, dataset_uri=dataset_uri), dataset_uri)
+    assert alone.history[0]["validation_macro_auroc"] is None
+    chosen = fit(config_of(tmp_path, "folds.validation=hash:0.3", dataset_uri=dataset_uri), dataset_uri)
+    assert chosen.history[0]["ecg_to_text_recall_at_10"] is not None
+    with pytest.raises(ConfigError, match="has no packaged label sets"):
+        evaluate(config_of(tmp_path, dataset_uri=dataset_uri), dataset_uri, chosen.bundle_uri)
+    # Its bundle holds no prompts, so a data set with labels is scored through the LM.
+    assert 0 < evaluate(config_of(tmp_path, dataset_uri=prepared), prepared, chosen.bundle_uri).macro_auroc < 1
+
+
 def test_a_patient_in_two_folds_stops_the_run_before_it_starts(ray_cluster, tmp_path):
     from dataclasses import replace
 
