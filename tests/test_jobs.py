@@ -221,9 +221,18 @@ def test_ray_job_submit_runs_the_job_and_passes_its_status_on(tmp_path):
     environment = os.environ | {"PATH": path}
     environment.pop("RAY_ADDRESS", None)
     ray = [sys.executable, "-m", "ray.scripts.scripts"]
+    options = {
+        "port": port,
+        "num-cpus": "4",
+        "temp-dir": "/tmp/rj",
+        "min-worker-port": "0",
+        "max-worker-port": "0",
+        "dashboard-host": "127.0.0.1",
+        "dashboard-port": dashboard,
+        "dashboard-agent-listen-port": agent,
+    }
     head = subprocess.Popen(
-        [*ray, "start", "--head", "--block", "--port", port, "--dashboard-host", "127.0.0.1", "--num-cpus", "4",
-         "--dashboard-port", dashboard, "--dashboard-agent-listen-port", agent, "--min-worker-port", "0", "--max-worker-port", "0", "--temp-dir", "/tmp/rj"],
+        [*ray, "start", "--head", "--block", *(f"--{name}={value}" for name, value in options.items())],
         env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
 
