@@ -11,6 +11,13 @@ from mets_ray.config import Config
 from mets_ray.errors import ConfigError
 
 
+def check_trackers(config: Config) -> None:
+    """Raise ConfigError where an asked tracker is not installed: before hours of work, not after them."""
+    for name in ("mlflow", "wandb"):
+        if getattr(config.train, name):
+            _module(name)
+
+
 class Tracker:
     """One run's loggers. Only the driver holds one, so a restarted worker never logs an epoch twice."""
 

@@ -38,7 +38,7 @@ from mets_ray.resources import TrainShares, train_shares
 from mets_ray.schema import DatasetCard
 from mets_ray.shard_reader import DatasetIndex, check_patients, read_card, read_index
 from mets_ray.tasks import PACKAGED_PROMPT_SETS, dataset_tasks, prompt_texts, read_prompt_set
-from mets_ray.tracking import Tracker
+from mets_ray.tracking import Tracker, check_trackers
 from mets_ray.train_worker import TrainJob, train_worker
 
 # Settings that say where and how a run goes, not what it computes: a resumed run may change them.
@@ -74,6 +74,7 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
     Raises DatasetError for a patient on two sides, ConfigError for what cannot fit, CheckpointError for a resume that
     does not match, and the worker's own MetsError when training fails.
     """
+    check_trackers(config)
     card = read_card(dataset_uri)
     index = read_index(dataset_uri, card)
     train, validation, test = selections(config.folds.train, config.folds.validation, config.folds.test)
