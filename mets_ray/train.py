@@ -79,6 +79,17 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
     index = read_index(dataset_uri, card)
     train, validation, test = selections(config.folds.train, config.folds.validation, config.folds.test)
     _check_folds(config, card, index, train, validation, test)
+    # All that can be refused is refused before the LM runs and before a run folder is made.
+    train_groups = tuple(index.row_groups(train))
+    steps = plan_epoch(
+        train_groups,
+        seed=config.seed,
+        epoch=0,
+        batch_size=config.train.batch_size,
+        lanes=config.train.lanes,
+        block_rows=config.train.block_rows,
+    ).steps
+    shares = _shares(config)
     run_uri = _run_folder(config)
     prompt_sets = _prompt_sets(config)
     tasks = dataset_tasks(card.source)
@@ -93,7 +104,6 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
     embedded = text.embed_texts(config.text, text.store_uri(config, dataset_uri), reports=reports, prompts=prompts)
     say(f"text: {embedded.reports_embedded} reports and {embedded.prompts_embedded} prompts went through the LM")
 
-    shares = _shares(config)
     queue = Queue(actor_options={"num_cpus": 0})
     job = TrainJob(
         config=config,
@@ -102,7 +112,7 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
         card=card,
         train=train,
         validation=validation,
-        train_groups=tuple(index.row_groups(train)),
+        train_groups=train_groups,
         validation_groups=tuple(index.row_groups(validation)),
         tasks=tasks,
         prompt_sets=prompt_sets,
@@ -113,16 +123,8 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
         shares=shares,
         progress=queue,
     )
-    steps = plan_epoch(
-        job.train_groups,
-        seed=config.seed,
-        epoch=0,
-        batch_size=config.train.batch_size,
-        lanes=config.train.lanes,
-        block_rows=config.train.block_rows,
-    ).steps
     say(
-        f"training: {sum(group.rows for group in job.train_groups)} ECGs, an epoch of {steps} steps of "
+        f"training: {sum(group.rows for group in train_groups)} ECGs, an epoch of {steps} steps of "
         f"{config.train.batch_size}, {config.train.num_workers} workers "
         f"with {shares.worker_cpus:g} CPUs and {shares.gpus_per_worker} GPUs"
     )
