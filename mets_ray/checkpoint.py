@@ -52,14 +52,21 @@ class BundleFacts(BaseModel):
     text_fingerprint: str
     text_features: int
     dataset_source: str
-    dataset_fingerprint: str
+    dataset_sha256: str
     synthetic: bool
     train_folds: tuple[int, ...]
     validation: tuple[int, ...] | str
+    earlier_folds: tuple[int, ...] = ()  # of the same source, seen by the bundle that `train.init_from` named
     prompt_sets: dict[str, PromptSet]
     metrics: dict[str, float | None]
     history: tuple[dict[str, float | None], ...]
     files: dict[str, str] = {}
+
+    @property
+    def seen_folds(self) -> tuple[int, ...]:
+        """Folds that trained or chose a checkpoint, here or before; `hash:` draws its patients from the train folds."""
+        listed = () if isinstance(self.validation, str) else self.validation
+        return tuple(sorted({*self.train_folds, *listed, *self.earlier_folds}))
 
     @property
     def signal(self) -> SignalConfig:

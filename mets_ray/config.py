@@ -138,7 +138,9 @@ class TrainConfig(Section):
     keep_checkpoints: PositiveInt = Field(2, description="best checkpoints that are kept")
     validation_prompt_set: str = Field("mets", description="prompts for the validation AUROC: mets, descriptive, a URI")
     max_failures: Annotated[int, Field(ge=0)] = Field(3, description="lost workers that training survives")
-    init_from: str | None = Field(None, description="bundle whose weights a new run starts from")
+    init_from: str | None = Field(
+        None, description="bundle whose weights a new run starts from; a resumed run goes on from its own"
+    )
     resume: str | None = Field(None, description="run folder to continue, with its data position")
     mlflow: bool = Field(False, description="also log to MLflow (extra `mlflow`, MLFLOW_TRACKING_URI)")
     wandb: bool = Field(False, description="also log to Weights & Biases (extra `wandb`, WANDB_API_KEY)")
@@ -224,6 +226,13 @@ def describe_settings() -> str:
     return "\n".join(lines)
 
 
+def check_source(prepare: PrepareConfig) -> None:
+    """Raise ConfigError where `prepare` lacks what its source needs; other jobs never read the source."""
+    faults = list(_source_faults(prepare))
+    if faults:
+        raise ConfigError("\n".join(fault for fault, _ in faults), hint="; ".join(hint for _, hint in faults))
+
+
 def _walk(model: type[BaseModel], prefix: str = "") -> typing.Iterator[tuple[str, Any]]:
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
@@ -276,7 +285,7 @@ def _same_leaf(key: str, known: list[str]) -> list[str]:
 
 def _combinations(config: Config) -> typing.Iterator[tuple[str, str]]:
     """Faults that no single key shows: (fact, hint)."""
-    train, prepare, folds = config.train, config.prepare, config.folds
+    train, folds = config.train, config.folds
     if train.batch_size % train.lanes:
         below = max(train.lanes, train.batch_size // train.lanes * train.lanes)
         yield (
@@ -295,20 +304,6 @@ def _combinations(config: Config) -> typing.Iterator[tuple[str, str]]:
         )
     if config.text.template.count("{}") != 1:
         yield (f"`text.template` is {config.text.template!r}, without exactly one {{}}", "put {} where the report goes")
-    if prepare.source != "synthetic" and prepare.source_uri is None:
-        yield (f"`prepare.source` is {prepare.source}, but `prepare.source_uri` is not set", "name the source's folder")
-    if prepare.source == "wfdb" and prepare.manifest_uri is None:
-        yield ("`prepare.source` is wfdb, but `prepare.manifest_uri` is not set", "name a CSV with `record,report`")
-    if prepare.source == "ptbxl" and prepare.report_source == "12sl" and prepare.statements_uri is None:
-        yield (
-            "`prepare.report_source` is 12sl, but `prepare.statements_uri` is not set",
-            "name PTB-XL+'s `labels` folder",
-        )
-    if train.init_from and train.resume:
-        yield (
-            "`train.init_from` and `train.resume` are both set",
-            "drop one: resume continues a run, init_from starts one",
-        )
     named = {"train": folds.train, "test": folds.test}
     if not isinstance(folds.validation, str):
         named["validation"] = folds.validation
@@ -319,3 +314,15 @@ def _combinations(config: Config) -> typing.Iterator[tuple[str, str]]:
                 f"fold {', '.join(map(str, both))} stands in `folds.{first}` and in `folds.{second}`",
                 f"take it out of one; {HASH_PREFIX}0.1 draws validation patients from the train folds",
             )
+
+
+def _source_faults(prepare: PrepareConfig) -> typing.Iterator[tuple[str, str]]:
+    if prepare.source != "synthetic" and prepare.source_uri is None:
+        yield (f"`prepare.source` is {prepare.source}, but `prepare.source_uri` is not set", "name the source's folder")
+    if prepare.source == "wfdb" and prepare.manifest_uri is None:
+        yield ("`prepare.source` is wfdb, but `prepare.manifest_uri` is not set", "name a CSV with `record,report`")
+    if prepare.source == "ptbxl" and prepare.report_source == "12sl" and prepare.statements_uri is None:
+        yield (
+            "`prepare.report_source` is 12sl, but `prepare.statements_uri` is not set",
+            "name PTB-XL+'s `labels` folder",
+        )

@@ -11,7 +11,8 @@ import ray
 from ray.data import Dataset, ExecutionResources
 
 from mets_ray import storage, text
-from mets_ray.config import Config, PrepareConfig, TextConfig
+from mets_ray.cluster import own_errors, plain
+from mets_ray.config import Config, PrepareConfig, TextConfig, check_source
 from mets_ray.console import progress_bar, say
 from mets_ray.ecg import SignalConfig
 from mets_ray.errors import ConfigError, DatasetError
@@ -46,10 +47,9 @@ def prepare(config: Config, dataset_uri: str, command: str) -> DatasetCard:
         summary = write_shard(task, signal=signal, dataset_uri=dataset_uri, reads_in_flight=settings.reads_in_flight)
         return {"name": [task.name], "summary": [summary.model_dump_json()]}
 
-    written = _items(tasks).map_batches(write, batch_size=None)
-    written.context.enable_progress_bars = False
+    written = plain(_items(tasks).map_batches(write, batch_size=None))
     done = {}
-    with progress_bar(total=len(manifest.rows), unit="record", description="prepare") as bar:
+    with own_errors(), progress_bar(total=len(manifest.rows), unit="record", description="prepare") as bar:
         for row in written.iter_rows():
             done[row["name"]] = ShardSummary.model_validate_json(row["summary"])
             bar.update(done[row["name"]].records_in)
@@ -99,6 +99,7 @@ def show_card(card: DatasetCard) -> None:
 def read_manifest(config: Config) -> Manifest:
     """The rows of the configured source."""
     settings = config.prepare
+    check_source(settings)
     if settings.source == "synthetic":
         return synthetic_manifest(
             config.synthetic.records,
@@ -222,10 +223,9 @@ def _item(batch: dict[str, Any]) -> Any:
 
 def _in_order(dataset: Dataset, limit: ExecutionResources) -> None:
     # On the data set's own context: what the driver's context says does not reach a training worker.
-    options = dataset.context.execution_options
+    options = plain(dataset).context.execution_options
     options.preserve_order = True
     options.resource_limits = limit
-    dataset.context.enable_progress_bars = False
 
 
 def _shard_tasks(manifest: Manifest, rows: int, name: str) -> list[ShardTask]:

@@ -7,12 +7,12 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-import ray
 from ray.data import ActorPoolStrategy
 from sklearn.metrics import roc_curve
 
 from mets_ray import storage, text
 from mets_ray.checkpoint import Bundle, BundleFacts, load_bundle
+from mets_ray.cluster import live_nodes, own_errors, plain
 from mets_ray.config import Config
 from mets_ray.console import progress_bar, say
 from mets_ray.data import record_dataset
@@ -24,7 +24,7 @@ from mets_ray.report import LabelSet, PromptSet
 from mets_ray.resources import check_actor_fits
 from mets_ray.schema import DatasetCard
 from mets_ray.shard_reader import check_patients, read_card, read_index
-from mets_ray.tasks import EcgEmbedder, choose_tasks, prompt_texts, read_prompt_set, task_scores
+from mets_ray.tasks import EcgEmbedder, check_prompts, choose_tasks, prompt_texts, read_prompt_set, task_scores
 from mets_ray.text_store import EmbeddingTable
 
 _PUBLISHED_TEST_FOLD = 10
@@ -78,7 +78,7 @@ def evaluate(config: Config, dataset_uri: str, bundle_uri: str) -> Evaluated:
     index = read_index(dataset_uri, card)
     _check_fit(card, bundle.facts, test)
     if bundle.facts.dataset_source == card.source:
-        check_patients(index, Selection(bundle.facts.train_folds), test, names=("train", "test"))
+        check_patients(index, Selection(bundle.facts.seen_folds), test, names=("train or validation", "test"))
     groups = index.row_groups(test)
     if not groups:
         raise DatasetError(
@@ -88,23 +88,27 @@ def evaluate(config: Config, dataset_uri: str, bundle_uri: str) -> Evaluated:
     if not tasks:
         raise ConfigError(f"the source `{card.source}` has no packaged label sets", hint="use a source with labels")
     prompt_set = read_prompt_set(config.evaluate.prompt_set)
+    check_prompts(prompt_set, tasks)
     table = _prompt_table(config, bundle, prompt_set, tasks, dataset_uri)
 
     actors = config.evaluate
     gpus = actors.num_gpus_per_actor
-    check_actor_fits(key="evaluate", cluster=ray.cluster_resources(), cpus=1.0, gpus=gpus, resources={})
+    check_actor_fits(live_nodes(), key="evaluate", cpus=1.0, gpus=gpus, resources={})
     dataset = record_dataset(groups, dataset_uri=dataset_uri, selection=test).map_batches(
         EcgEmbedder,
         fn_constructor_args=(bundle_uri, "cuda" if gpus else "cpu"),
         batch_size=actors.batch_size,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(min_size=1, max_size=actors.max_actors),
-        num_cpus=1,
+        num_cpus=0 if gpus else 1,  # on a CPU the reading is fused into the actor; beside a GPU it needs the CPU
         num_gpus=gpus or None,
     )
-    dataset.context.enable_progress_bars = False
+    plain(dataset)
     rows = []
-    with progress_bar(total=sum(group.rows for group in groups), unit="ECG", description="embedding") as bar:
+    with (
+        own_errors(),
+        progress_bar(total=sum(group.rows for group in groups), unit="ECG", description="embedding") as bar,
+    ):
         for row in dataset.iter_rows():
             rows.append(row)
             bar.update()
@@ -175,17 +179,29 @@ def report_table(result: Evaluated, prompt_set: str) -> str:
 
 
 def _check_fit(card: DatasetCard, facts: BundleFacts, test: Selection) -> None:
+    if card.synthetic and not facts.synthetic:
+        raise ConfigError(
+            f"the bundle was trained on real ECGs of `{facts.dataset_source}`, the data set to score is synthetic",
+            hint="set dataset_uri to a prepared data set of real ECGs",
+        )
+    absent = sorted(set(test.folds) - set(card.folds))
+    if absent:
+        raise ConfigError(
+            f"`folds.test` names fold {_folds(tuple(absent))}, the data set has folds {_folds(tuple(card.folds))}",
+            hint="leave it out",
+        )
     if card.signal != facts.signal:
         raise CheckpointError(
             f"the bundle is for {facts.sampling_rate_hz} Hz × {facts.duration_s:g} s × {len(facts.leads)} leads "
             f"and the data set holds {card.sampling_rate_hz} Hz × {card.duration_s:g} s × {len(card.leads)} leads",
             hint="prepare the data set with the bundle's sampling_rate_hz and duration_s",
         )
-    overlap = sorted(set(facts.train_folds) & set(test.folds)) if card.source == facts.dataset_source else []
+    overlap = sorted(set(facts.seen_folds) & set(test.folds)) if card.source == facts.dataset_source else []
     if overlap:
         raise ConfigError(
-            f"`folds.test` holds fold {_folds(tuple(overlap))}, which the bundle was trained on",
-            hint=f"the bundle's train folds are {_folds(facts.train_folds)}",
+            f"`folds.test` holds fold {_folds(tuple(overlap))}, which trained the bundle or chose its checkpoint",
+            hint=f"train folds were {_folds(facts.train_folds)}, validation {facts.validation}, earlier "
+            f"{_folds(facts.earlier_folds) or 'none'}",
         )
 
 
@@ -281,7 +297,7 @@ def _write(
             for task in result.tasks
         },
         "bundle_uri": bundle_uri,
-        "dataset_fingerprint": card.fingerprint,
+        "dataset_sha256": card.content_sha256,
         "train_folds": facts.train_folds,
         "test_folds": config.folds.test,
         "prompt_set": {"name": prompt_set.name, "version": prompt_set.version, "sha256": prompt_set.sha256},

@@ -31,7 +31,8 @@ def run_job(name: str, documentation: str, main: Callable[[Config, str], dict[st
     command = " ".join(map(shlex.quote, ["python", *sys.argv]))
     try:
         config = load_config(arguments.config, arguments.overrides)
-        _refuse_a_folder_that_vanishes(config)
+        _refuse_folders_that_vanish(config)
+        config = _absolute(config)
         _show_config(name, config)
         figures = _in_ray(main, config, command)
         status = 0
@@ -82,17 +83,43 @@ def _parse(documentation: str) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _refuse_a_folder_that_vanishes(config: Config) -> None:
+def _refuse_folders_that_vanish(config: Config) -> None:
     # `ray job submit --working-dir` runs in an unpacked copy that Ray deletes after the job.
-    if (
-        "runtime_resources" in Path.cwd().parts
-        and storage.is_local(config.run_uri)
-        and not Path(config.run_uri).is_absolute()
-    ):
-        raise ConfigError(
-            f"`run_uri` is the relative path `{config.run_uri}`, inside a copy of the working folder that Ray deletes",
-            hint="give an absolute path or a bucket, for example run_uri=$PWD/.runs",
-        )
+    if "runtime_resources" not in Path.cwd().parts:
+        return
+    written = {"run_uri": config.run_uri, "dataset_uri": config.dataset_uri, "text.store_uri": config.text.store_uri}
+    for key, uri in written.items():
+        if uri is not None and storage.is_local(uri) and not Path(uri.removeprefix("file://")).is_absolute():
+            raise ConfigError(
+                f"`{key}` is the relative path `{uri}`, inside a copy of the working folder that Ray deletes",
+                hint=f"give an absolute path or a bucket, for example {key}=$PWD/{uri}",
+            )
+
+
+def _absolute(config: Config) -> Config:
+    """Local paths made absolute, because workers may start in another folder."""
+
+    def absolute(uri: str | None) -> str | None:
+        return uri if uri is None else storage.absolute(uri)
+
+    text, train, prepare = config.text, config.train, config.prepare
+    model = absolute(text.model) if Path(text.model).is_dir() else text.model
+    return config.model_copy(
+        update={
+            "dataset_uri": absolute(config.dataset_uri),
+            "run_uri": absolute(config.run_uri),
+            "text": text.model_copy(update={"model": model, "store_uri": absolute(text.store_uri)}),
+            "train": train.model_copy(
+                update={"init_from": absolute(train.init_from), "resume": absolute(train.resume)}
+            ),
+            "prepare": prepare.model_copy(
+                update={
+                    name: absolute(getattr(prepare, name)) for name in ("source_uri", "manifest_uri", "statements_uri")
+                }
+            ),
+            "evaluate": config.evaluate.model_copy(update={"bundle_uri": absolute(config.evaluate.bundle_uri)}),
+        }
+    )
 
 
 def _show_config(name: str, config: Config) -> None:

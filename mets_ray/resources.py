@@ -5,6 +5,7 @@ feed them, and both wait for ever without an error. So every share is fixed here
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mets_ray.errors import ConfigError
@@ -23,18 +24,33 @@ class TrainShares:
 
 
 def train_shares(
-    *, cluster_cpus: float, cluster_gpus: float, num_workers: int, device: str, lm_cpus_per_worker: float
+    nodes: Sequence[Mapping[str, float]],
+    *,
+    num_workers: int,
+    device: str,
+    lm_cpus_per_worker: float = 0.0,
+    lm_gpus_per_worker: float = 0.0,
 ) -> TrainShares:
     """Split the cluster between `num_workers` workers and what feeds them.
 
-    `lm_cpus_per_worker` is what streaming LM actors hold beside one worker (0 when text is cached).
+    nodes: what each live node has, {"CPU": 8, "GPU": 1}. `lm_*_per_worker` is what streaming LM actors hold beside one
+    worker (0 when text is cached). A worker is never larger than what as many nodes as are needed can hold.
     Raises ConfigError, with what is missing, where the request cannot fit.
     """
-    gpus = int(device == "gpu" or (device == "auto" and cluster_gpus >= num_workers))
-    if gpus and cluster_gpus < num_workers:
+    cluster_cpus, cluster_gpus = (sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU"))
+    free_gpus = cluster_gpus - num_workers * lm_gpus_per_worker
+    if free_gpus < 0:
         raise ConfigError(
-            f"`train.num_workers` is {num_workers} with `train.device` gpu, but the cluster has {cluster_gpus:g} GPUs",
-            hint="use fewer workers, more GPU nodes, or train.device=cpu",
+            f"streaming LM actors ask for {cluster_gpus - free_gpus:g} GPUs, the cluster has {cluster_gpus:g}",
+            hint="lower text.max_actors or text.num_gpus_per_actor, or set text.mode=cached",
+        )
+    gpus = int(device == "gpu" or (device == "auto" and free_gpus >= num_workers))
+    if free_gpus < num_workers * gpus:
+        for_lm = f", of which streaming LM actors hold {cluster_gpus - free_gpus:g}" if lm_gpus_per_worker else ""
+        raise ConfigError(
+            f"`train.num_workers` is {num_workers} with `train.device` gpu, but the cluster has {cluster_gpus:g} GPUs"
+            f"{for_lm}",
+            hint="use fewer workers, more GPU nodes, text.mode=cached, or train.device=cpu",
         )
     share = cluster_cpus / num_workers - lm_cpus_per_worker
     if share < 2 * _SMALLEST_SHARE:
@@ -48,18 +64,32 @@ def train_shares(
         half = math.floor(share / 2 * 100) / 100
         return TrainShares(worker_cpus=half, task_cpus=half, data_cpus=half, gpus_per_worker=gpus)
     # A GPU worker needs one CPU and hungry data tasks; a CPU worker computes, and its data tasks are few.
-    worker = 1 if gpus else max(1, min(math.floor(share * 0.75), math.floor(share) - 1))
+    largest = math.floor(_largest_slot([node.get("CPU", 0.0) for node in nodes], num_workers))
+    worker = 1 if gpus else max(1, min(math.floor(share * 0.75), math.floor(share) - 1, largest))
     return TrainShares(worker_cpus=worker, task_cpus=1, data_cpus=math.floor(share - worker), gpus_per_worker=gpus)
 
 
+def _largest_slot(node_cpus: Sequence[float], num_workers: int) -> float:
+    """The largest number of CPUs of which `num_workers` equal slots fit on the nodes; a slot lies on one node."""
+    sizes = {cpus / parts for cpus in node_cpus for parts in range(1, num_workers + 1)}
+    fitting = [size for size in sizes if size and sum(cpus // size for cpus in node_cpus) >= num_workers]
+    return max(fitting, default=0.0)
+
+
 def check_actor_fits(
-    *, key: str, cluster: dict[str, float], cpus: float, gpus: float, resources: dict[str, float]
+    nodes: Sequence[Mapping[str, float]], *, key: str, cpus: float, gpus: float, resources: Mapping[str, float]
 ) -> None:
-    """Raise ConfigError where even one actor asks for more than the whole cluster has."""
+    """Raise ConfigError where no single node can hold even one actor."""
     wanted = {"CPU": cpus, "GPU": gpus, **resources}
-    short = {
-        name: (amount, cluster.get(name, 0.0)) for name, amount in wanted.items() if amount > cluster.get(name, 0.0)
-    }
-    if short:
-        lack = ", ".join(f"{amount:g} {name} (the cluster has {have:g})" for name, (amount, have) in short.items())
-        raise ConfigError(f"one actor of `{key}` asks for {lack}", hint=f"lower it under `{key}`, or add such a node")
+    if any(all(amount <= node.get(name, 0.0) for name, amount in wanted.items()) for node in nodes):
+        return
+    asked = ", ".join(f"{amount:g} {name}" for name, amount in wanted.items() if amount)
+    largest = ", ".join(
+        f"{max((node.get(name, 0.0) for node in nodes), default=0.0):g} {name}"
+        for name, amount in wanted.items()
+        if amount
+    )
+    raise ConfigError(
+        f"one actor of `{key}` asks for {asked}, which no node has; the most on one node is {largest}",
+        hint=f"lower it under `{key}`, or add such a node",
+    )

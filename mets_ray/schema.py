@@ -97,6 +97,11 @@ class DatasetCard(BaseModel):
     def signal(self) -> SignalConfig:
         return SignalConfig(self.sampling_rate_hz, self.duration_s, self.leads)
 
+    @property
+    def content_sha256(self) -> str:
+        """Names the bytes of all shards: what a run that resumes must find unchanged."""
+        return fingerprint({"shards": [shard.sha256 for shard in self.shards]})
+
 
 def fingerprint(facts: dict[str, Any]) -> str:
     """sha256 of a JSON form of `facts` that does not depend on the order of keys."""

@@ -22,6 +22,9 @@ from mets_ray.report import clean_report
 from mets_ray.schema import MAX_ROW_GROUP_ROWS, REJECTED_SCHEMA, Shard, shard_schema
 from mets_ray.sources import ManifestRow, read_ecg
 
+# A file that was absent or damaged may have been mended since: such a shard is read again.
+MENDABLE = frozenset({"missing_file", "truncated_file", "header_mismatch", "unreadable_header"})
+
 Key = TypeVar("Key", int, str)
 
 
@@ -56,11 +59,14 @@ class _Accepted:
 def write_shard(task: ShardTask, *, signal: SignalConfig, dataset_uri: str, reads_in_flight: int) -> ShardSummary:
     """Write `shards/<name>.parquet`, `rejected/<name>.parquet` and, last, `progress/<name>.json`.
 
+    A finished shard is not read again, unless it had records whose files may have been mended since (`MENDABLE`).
     Bad records are counted by reason and kept in `rejected/`; storage failures (DatasetError) stop the job.
     """
     progress_uri = storage.join(dataset_uri, "progress", f"{task.name}.json")
     if storage.exists(progress_uri):
-        return ShardSummary.model_validate_json(storage.read_bytes(progress_uri)).model_copy(update={"reused": True})
+        summary = ShardSummary.model_validate_json(storage.read_bytes(progress_uri))
+        if not summary.rejected.keys() & MENDABLE:
+            return summary.model_copy(update={"reused": True})
 
     def read(position: int) -> _Accepted | RecordError:
         row = task.rows[position]

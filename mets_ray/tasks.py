@@ -59,22 +59,28 @@ def prompt_texts(prompt_sets: Iterable[PromptSet], tasks: Iterable[str]) -> list
     )
 
 
+def check_prompts(prompt_set: PromptSet, tasks: dict[str, LabelSet]) -> None:
+    """Raise ConfigError where the prompt set has no words for a task or for one of its classes."""
+    for task, label_set in tasks.items():
+        missing = [name for name in label_set.classes if name not in prompt_set.tasks.get(task, {})]
+        if missing:
+            raise ConfigError(
+                f"prompt set `{prompt_set.name}` version {prompt_set.version} has no prompt for `{missing[0]}` of "
+                f"`{task}`",
+                hint="add the class to the prompt set, or leave the task out of evaluate.tasks",
+            )
+
+
 @torch.no_grad()
 def class_vectors(
     model: Mets, prompt_set: PromptSet, label_set: LabelSet, table: EmbeddingTable
 ) -> Float[Tensor, "class dimension"]:
     """One unit vector per class of `label_set`, in its order: wordings averaged after projection and L2.
 
-    Raises ConfigError where the prompt set has no words for the task or for one of its classes.
+    Raises ConfigError as `check_prompts`.
     """
-    classes = prompt_set.tasks.get(label_set.task, {})
-    missing = [name for name in label_set.classes if name not in classes]
-    if missing:
-        raise ConfigError(
-            f"prompt set `{prompt_set.name}` version {prompt_set.version} has no prompt for `{missing[0]}` of "
-            f"`{label_set.task}`",
-            hint="add the class to the prompt set, or leave the task out of evaluate.tasks",
-        )
+    check_prompts(prompt_set, {label_set.task: label_set})
+    classes = prompt_set.tasks[label_set.task]
     device = model.text_projection.weight.device
     embeddings = []
     for name in label_set.classes:

@@ -10,6 +10,7 @@ import ray
 from ray.data import ActorPoolStrategy, Dataset
 
 from mets_ray import storage
+from mets_ray.cluster import live_nodes, own_errors, plain
 from mets_ray.config import Config, TextConfig
 from mets_ray.console import progress_bar
 from mets_ray.encoders import text_model_fingerprint
@@ -51,7 +52,8 @@ def report_texts(dataset_uri: str, card: DatasetCard, template: str, selection: 
 
     paths = [{"path": shard.path} for shard in card.shards]
     dataset = ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(read, batch_size=None)
-    reports = {str(row["report"]) for row in dataset.iter_rows()}
+    with own_errors():
+        reports = {str(row["report"]) for row in plain(dataset).iter_rows()}
     return sorted(apply_template(template, report) for report in reports)
 
 
@@ -62,36 +64,37 @@ def embed_texts(text: TextConfig, store: str, *, reports: list[str], prompts: li
     Raises ConfigError where an LM actor cannot fit or the model cannot be loaded, DatasetError for a full collision.
     """
     check_actor_fits(
+        live_nodes(),
         key="text",
-        cluster=ray.cluster_resources(),
         cpus=text.num_cpus_per_actor,
         gpus=text.num_gpus_per_actor,
         resources=text.resources,
     )
     fingerprint = _fingerprint(text)
     table = read_store(store, fingerprint)
-    missing = [{"text": item, "is_prompt": False} for item in table.missing(reports)]
-    known = {item["text"] for item in missing}
-    missing += [{"text": item, "is_prompt": True} for item in table.missing(prompts) if item not in known]
-    if len({text_id(str(item["text"])) for item in missing}) != len(missing):
+    new_reports = table.missing(reports)
+    known = set(new_reports)
+    new_prompts = [prompt for prompt in table.missing(prompts) if prompt not in known]
+    missing = [
+        {"text": item, "text_id": text_id(item), "is_prompt": is_prompt}
+        for items, is_prompt in ((new_reports, False), (new_prompts, True))
+        for item in items
+    ]
+    if len({item["text_id"] for item in missing}) != len(missing):
         raise DatasetError("two different texts have the same 64-bit id", hint="report this: it is a 1 in 10^6 event")
     if not missing:
         return EmbeddedTexts(table, fingerprint, 0, 0)
 
     folder = part_folder(store, fingerprint)
     blocks = max(1, min(len(missing) // text.batch_size, 8 * text.max_actors))
-    dataset = ray.data.from_items(missing, override_num_blocks=blocks).map_batches(_add_text_id)
-    written = embed_stage(dataset, text, batch_size=8 * text.batch_size).map_batches(
-        write_part,  # type: ignore[arg-type]
-        fn_kwargs={"folder_uri": folder},
-        batch_size=_TEXTS_PER_PART,
-    )
-    written.context.enable_progress_bars = False
+    dataset = ray.data.from_items(missing, override_num_blocks=blocks)
+    embedded = plain(embed_stage(dataset, text, batch_size=8 * text.batch_size))
     counts = []
-    with progress_bar(total=len(missing), unit="text", description="frozen LM") as bar:
-        for row in written.iter_rows():
-            counts.append((int(row["reports"]), int(row["prompts"])))
-            bar.update(sum(counts[-1]))
+    # Parts are written from here: a task that writes would wait for ever for a CPU that the LM actors hold.
+    with own_errors(), progress_bar(total=len(missing), unit="text", description="frozen LM") as bar:
+        for batch in embedded.iter_batches(batch_size=_TEXTS_PER_PART, batch_format="numpy"):
+            counts.append(write_part(batch, folder_uri=folder))
+            bar.update(len(batch["text"]))
     return EmbeddedTexts(
         table=read_store(store, fingerprint),
         fingerprint=fingerprint,
@@ -124,11 +127,5 @@ def _fingerprint(text: TextConfig) -> str:
     task = ray.remote(text_model_fingerprint).options(
         num_cpus=text.num_cpus_per_actor, num_gpus=text.num_gpus_per_actor, resources=text.resources
     )
-    try:
+    with own_errors():
         return str(ray.get(task.remote(text.model, text.pooling, text.max_length)))
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause if isinstance(error.cause, Exception) else error from None
-
-
-def _add_text_id(batch: dict[str, Any]) -> dict[str, Any]:
-    return batch | {"text_id": [text_id(str(item)) for item in batch["text"]]}

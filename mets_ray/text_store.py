@@ -68,8 +68,8 @@ def read_store(store_uri: str, fingerprint: str) -> EmbeddingTable:
     return EmbeddingTable.build(np.concatenate(ids), np.concatenate(vectors))
 
 
-def write_part(batch: dict[str, np.ndarray], *, folder_uri: str) -> dict[str, np.ndarray]:
-    """Store one part; answers how many texts of each kind the LM embedded for it."""
+def write_part(batch: dict[str, np.ndarray], *, folder_uri: str) -> tuple[int, int]:
+    """Store one part; answers how many reports and how many prompts the LM embedded for it."""
     hashes = [hashlib.sha256(text.encode()).hexdigest() for text in batch["text"]]
     flat = np.ascontiguousarray(batch["embedding"], dtype=np.float16)
     features = flat.shape[1]
@@ -86,10 +86,7 @@ def write_part(batch: dict[str, np.ndarray], *, folder_uri: str) -> dict[str, np
     storage.write_bytes(storage.join(folder_uri, f"part-{name}.parquet"), buffer.getvalue())
     embedded = batch["embedded"].astype(np.int64)
     prompts = batch["is_prompt"].astype(np.int64)
-    return {
-        "reports": np.asarray([int((embedded * (1 - prompts)).sum())]),
-        "prompts": np.asarray([int((embedded * prompts).sum())]),
-    }
+    return int((embedded * (1 - prompts)).sum()), int((embedded * prompts).sum())
 
 
 class TextEmbedder:
@@ -99,14 +96,16 @@ class TextEmbedder:
     """
 
     def __init__(self, *, model: str, pooling: Pooling, max_length: int, batch_size: int, device: str) -> None:
-        self._encoder = FrozenTextEncoder(
-            model, pooling=pooling, max_length=max_length, batch_size=batch_size, device=device
-        )
+        self._settings = {"pooling": pooling, "max_length": max_length, "batch_size": batch_size, "device": device}
+        self._model = model
+        self._encoder: FrozenTextEncoder | None = None
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         texts = [str(text) for text in batch["text"]]
         first = np.zeros(len(texts), dtype=np.int8)
         first[np.unique(np.asarray(texts, dtype=object), return_index=True)[1]] = 1
+        if self._encoder is None:  # not in __init__: Ray hides the error of an actor that cannot start
+            self._encoder = FrozenTextEncoder(self._model, **self._settings)  # type: ignore[arg-type]
         before = self._encoder.texts_embedded
         embedding = self._encoder(texts)
         if self._encoder.texts_embedded - before != int(first.sum()):

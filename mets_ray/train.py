@@ -1,6 +1,7 @@
 """Contrastive pretraining on Ray Train: `fit()` plans and starts it, `train_worker` is what every worker runs."""
 
 import math
+import statistics
 import sys
 import threading
 import uuid
@@ -26,10 +27,11 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Empty, Queue
 
 from mets_ray import storage, text
-from mets_ray.checkpoint import publish_bundle, read_facts
+from mets_ray.checkpoint import MANIFEST_NAME, publish_bundle, read_facts
+from mets_ray.cluster import live_nodes, own_error
 from mets_ray.config import Config, dump_config
 from mets_ray.console import progress_bar, say
-from mets_ray.errors import CheckpointError, ConfigError, MetsError
+from mets_ray.errors import CheckpointError, ConfigError
 from mets_ray.folds import Selection, selections
 from mets_ray.pictures import draw_training
 from mets_ray.plan import plan_epoch
@@ -37,7 +39,7 @@ from mets_ray.report import PromptSet
 from mets_ray.resources import TrainShares, train_shares
 from mets_ray.schema import DatasetCard
 from mets_ray.shard_reader import DatasetIndex, check_patients, read_card, read_index
-from mets_ray.tasks import PACKAGED_PROMPT_SETS, dataset_tasks, prompt_texts, read_prompt_set
+from mets_ray.tasks import PACKAGED_PROMPT_SETS, check_prompts, dataset_tasks, prompt_texts, read_prompt_set
 from mets_ray.tracking import Tracker, check_trackers
 from mets_ray.train_worker import TrainJob, train_worker
 
@@ -46,6 +48,7 @@ _FREE_TO_CHANGE = (
     "run_uri",
     "evaluate",
     "train.resume",
+    "train.init_from",
     "train.num_workers",
     "train.device",
     "train.max_failures",
@@ -79,6 +82,9 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
     index = read_index(dataset_uri, card)
     train, validation, test = selections(config.folds.train, config.folds.validation, config.folds.test)
     _check_folds(config, card, index, train, validation, test)
+    prompt_sets = _prompt_sets(config)
+    tasks = dataset_tasks(card.source)
+    check_prompts(prompt_sets[config.train.validation_prompt_set], tasks)
     # All that can be refused is refused before the LM runs and before a run folder is made.
     train_groups = tuple(index.row_groups(train))
     steps = plan_epoch(
@@ -91,8 +97,6 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
     ).steps
     shares = _shares(config)
     run_uri = _run_folder(config)
-    prompt_sets = _prompt_sets(config)
-    tasks = dataset_tasks(card.source)
     prompts = prompt_texts(prompt_sets.values(), tasks)
 
     # The stream embeds the train reports itself; validation needs its reports once, whatever the mode.
@@ -118,6 +122,7 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
         prompt_sets=prompt_sets,
         prompts=tuple(prompts),
         text_fingerprint=embedded.fingerprint,
+        earlier_folds=_earlier_folds(config, card),
         text_features=embedded.table.vectors.shape[1],
         table=ray.put(embedded.table),
         shares=shares,
@@ -128,6 +133,7 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
         f"{config.train.batch_size}, {config.train.num_workers} workers "
         f"with {shares.worker_cpus:g} CPUs and {shares.gpus_per_worker} GPUs"
     )
+    say(f"run: {run_uri}" + (" (resumed)" if config.train.resume else ""))
     result = _run(job, run_uri, total_steps=steps * config.train.epochs)
     return _publish(job, run_uri, result, embedded)
 
@@ -141,18 +147,17 @@ def figures(result: Pretrained) -> dict[str, Any]:
         "picture_uri": result.picture_uri,
         "epochs": int(last["epoch"] or 0),
         "loss": last["loss"],
-        "validation_macro_auroc": max((f["validation_macro_auroc"] or 0.0 for f in result.history), default=None),
-        "ecg_per_s": _mean([f["ecg_per_s"] for f in result.history]),
-        "data_wait_share": _mean([f["data_wait_share"] for f in result.history]),
-        "lm_texts_embedded": result.reports_embedded + int(sum(f["lm_texts_embedded"] or 0.0 for f in result.history)),
+        "validation_macro_auroc": max(_known("validation_macro_auroc", result), default=None),
+        "ecg_per_s": statistics.fmean(_known("ecg_per_s", result)),
+        "data_wait_share": statistics.fmean(_known("data_wait_share", result)),
+        "lm_texts_embedded": result.reports_embedded + int(sum(_known("lm_texts_embedded", result))),
         "lm_prompts_embedded": result.prompts_embedded,
         "notices": [result.notice] if result.notice else [],
     }
 
 
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+def _known(name: str, result: Pretrained) -> list[float]:
+    return [value for value in (figures.get(name) for figures in result.history) if value is not None]
 
 
 def _check_folds(
@@ -167,6 +172,14 @@ def _check_folds(
             f"{list(card.folds)}",
             hint="choose other folds",
         )
+
+
+def _earlier_folds(config: Config, card: DatasetCard) -> tuple[int, ...]:
+    """What the weights that this run starts from have already seen of the same source."""
+    if config.train.init_from is None:
+        return ()
+    facts = read_facts(config.train.init_from)
+    return facts.seen_folds if facts.dataset_source == card.source else ()
 
 
 def _prompt_sets(config: Config) -> dict[str, PromptSet]:
@@ -186,6 +199,11 @@ def _run_folder(config: Config) -> str:
     if not storage.exists(config_uri):
         raise CheckpointError(
             f"`train.resume` is `{run_uri}`, which holds no config.yaml", hint="give the run_uri that pretrain printed"
+        )
+    if storage.exists(storage.join(run_uri, MANIFEST_NAME)):
+        raise CheckpointError(
+            f"`train.resume` is `{run_uri}`, a bundle or a checkpoint and not a run",
+            hint=f"give the run's folder, {run_uri.rpartition('/')[0]}, or start a new run with train.init_from",
         )
     before = yaml.safe_load(storage.read_bytes(config_uri))
     changed = _changed(before, config.model_dump(mode="json"))
@@ -213,15 +231,13 @@ def _changed(before: dict[str, Any], after: dict[str, Any], prefix: str = "") ->
 
 
 def _shares(config: Config) -> TrainShares:
-    cluster = ray.cluster_resources()
-    streaming = config.text.mode == "streaming"
-    lm_cpus = config.text.num_cpus_per_actor * config.text.max_actors if streaming else 0.0
+    actors = config.text.max_actors if config.text.mode == "streaming" else 0
     return train_shares(
-        cluster_cpus=cluster.get("CPU", 0.0),
-        cluster_gpus=cluster.get("GPU", 0.0),
+        live_nodes(),
         num_workers=config.train.num_workers,
         device=config.train.device,
-        lm_cpus_per_worker=lm_cpus,
+        lm_cpus_per_worker=actors * config.text.num_cpus_per_actor,
+        lm_gpus_per_worker=actors * config.text.num_gpus_per_actor,
     )
 
 
@@ -256,20 +272,10 @@ def _run(job: TrainJob, run_uri: str, *, total_steps: int) -> Result:
         try:
             result = trainer.fit()
         except TrainingFailedError as error:
-            raise _own_error(error) from error
+            raise own_error(error) from error
     if result.error is not None:
-        raise _own_error(result.error) from result.error
+        raise own_error(result.error) from result.error
     return result
-
-
-def _own_error(error: Exception) -> Exception:
-    """What a worker raised on purpose, instead of Ray's report around it."""
-    for failure in getattr(error, "worker_failures", {}).values():
-        while failure is not None:
-            if isinstance(failure, MetsError):
-                return failure
-            failure = getattr(failure, "cause", None) or failure.__cause__
-    return error
 
 
 @contextmanager
@@ -277,6 +283,7 @@ def _shown(job: TrainJob, run_uri: str, total_steps: int) -> Iterator[None]:
     """A progress bar, one line per epoch and the trackers, fed by rank 0 through the job's queue."""
     stop = threading.Event()
     tracker = Tracker(job.config, run_uri)
+    logged: set[int] = set()
 
     def show() -> None:
         with progress_bar(total=total_steps, unit="step", description="training") as bar:
@@ -294,7 +301,12 @@ def _shown(job: TrainJob, run_uri: str, total_steps: int) -> Iterator[None]:
                     figures = told["figures"]
                     bar.update(int(total_steps * figures["epoch"] / job.config.train.epochs) - bar.n)
                     bar.write(epoch_line(figures, job.config.train.epochs), file=sys.stderr)
-                    tracker.log(int(figures["epoch"]), figures)
+                    if figures["epoch"] not in logged:  # a restarted worker tells an epoch again
+                        logged.add(figures["epoch"])
+                        try:
+                            tracker.log(int(figures["epoch"]), figures)
+                        except Exception as error:  # a tracker that is down must not take the run with it
+                            bar.write(f"epoch {figures['epoch']:.0f} was not logged: {error}", file=sys.stderr)
 
     thread = threading.Thread(target=show, name="progress", daemon=True)
     thread.start()
@@ -328,11 +340,12 @@ def _shown_number(value: float | None) -> str:
 def _publish(job: TrainJob, run_uri: str, result: Result, embedded: text.EmbeddedTexts) -> Pretrained:
     """The best checkpoint as `<run>/bundle`, and the picture of the whole run beside it."""
     assert result.checkpoint is not None
-    best, _ = max(result.best_checkpoints or [], key=lambda pair: pair[1]["selection_score"])
+    best, chosen = max(result.best_checkpoints or [], key=lambda pair: pair[1]["selection_score"])
     bundle_uri = storage.join(run_uri, "bundle")
     publish_bundle(_checkpoint_uri(run_uri, best), bundle_uri)
     history = read_facts(_checkpoint_uri(run_uri, result.checkpoint)).history
     notice = "SYNTHETIC data: these figures say nothing about real ECGs" if job.card.synthetic else ""
+    say(f"best epoch {int(chosen['epoch'])}, selection score {chosen['selection_score']:.3f}; bundle {bundle_uri}")
     picture_uri = storage.join(run_uri, "training.png")
     title = f"{job.run}, {job.config.loss.targets}" + (" (SYNTHETIC data)" if job.card.synthetic else "")
     storage.write_bytes(picture_uri, draw_training([_plain(figures) for figures in history], title))

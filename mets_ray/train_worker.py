@@ -72,6 +72,7 @@ class TrainJob:
     prompts: tuple[str, ...]
     text_fingerprint: str
     text_features: int
+    earlier_folds: tuple[int, ...]
     table: Any
     shares: TrainShares
     progress: Any
@@ -130,7 +131,8 @@ def _start(job: TrainJob, device: torch.device) -> _State:
     config = job.config
     torch.manual_seed(config.seed)
     precision = choose_precision(config.train, device)
-    if config.train.init_from:
+    checkpoint = ray.train.get_checkpoint()
+    if config.train.init_from and checkpoint is None:
         model = load_bundle(config.train.init_from).model.train()
         _same_shape(model, job)
     else:
@@ -144,7 +146,6 @@ def _start(job: TrainJob, device: torch.device) -> _State:
         optimizer=build_optimizer(config.train, model),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
     )
-    checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             bundle, saved = read_bundle(Path(folder)), read_trainer_state(Path(folder))
@@ -353,10 +354,11 @@ def _bundle(job: TrainJob, state: _State, figures: Figures) -> Bundle:
         text_fingerprint=job.text_fingerprint,
         text_features=job.text_features,
         dataset_source=card.source,
-        dataset_fingerprint=card.fingerprint,
+        dataset_sha256=card.content_sha256,
         synthetic=card.synthetic,
         train_folds=config.folds.train,
         validation=config.folds.validation,
+        earlier_folds=job.earlier_folds,
         prompt_sets=job.prompt_sets,
         metrics=figures,
         history=state.history,
@@ -388,7 +390,7 @@ def _same_shape(model: Mets, job: TrainJob) -> None:
 
 def _same_data(facts: BundleFacts, job: TrainJob) -> None:
     for what, before, now in (
-        ("data set", facts.dataset_fingerprint, job.card.fingerprint),
+        ("data set", facts.dataset_sha256, job.card.content_sha256),
         ("language model", facts.text_fingerprint, job.text_fingerprint),
     ):
         if before != now:

@@ -41,7 +41,7 @@ def bundle():
         text_fingerprint="f",
         text_features=6,
         dataset_source="ptbxl",
-        dataset_fingerprint="d",
+        dataset_sha256="d",
         synthetic=False,
         train_folds=(1, 2),
         validation="hash:0.1",

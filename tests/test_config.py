@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mets_ray.config import Config, describe_settings, dump_config, load_config
+from mets_ray.config import Config, check_source, describe_settings, dump_config, load_config
 from mets_ray.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parents[1] / "jobs" / "configs").glob("*.yaml"))
@@ -41,9 +41,6 @@ def test_all_faults_come_at_once_with_what_was_meant():
         (["train.batch_size=100"], "`train.batch_size` is 100, which 16 lanes cannot share equally", "96 or 112"),
         (["train.num_workers=32"], "`train.lanes` is 16, fewer than the 32", "at least 32"),
         (["folds.test=[8]"], "fold 8 stands in `folds.train` and in `folds.test`", "hash:0.1"),
-        (["prepare.source=ptbxl"], "`prepare.source_uri` is not set", "source's folder"),
-        (["prepare.source=wfdb", "prepare.source_uri=x"], "`prepare.manifest_uri` is not set", "record,report"),
-        (["train.resume=a", "train.init_from=b"], "are both set", "drop one"),
         (["text.template=no place"], "without exactly one {}", "put {}"),
         (["text.min_actors=4"], "below `text.min_actors` 4", "at least 4"),
     ],
@@ -53,6 +50,20 @@ def test_settings_that_cannot_work_together_are_refused(words, fact, hint):
         load_config(None, words)
     assert fact in error.value.fact
     assert hint in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("words", "fact"),
+    [
+        (["prepare.source=ptbxl"], "`prepare.source_uri` is not set"),
+        (["prepare.source=wfdb", "prepare.source_uri=x"], "`prepare.manifest_uri` is not set"),
+        (["prepare.source=ptbxl", "prepare.source_uri=x", "prepare.report_source=12sl"], "`prepare.statements_uri` is"),
+    ],
+)
+def test_only_prepare_needs_what_its_source_needs(words, fact):
+    config = load_config(None, words)
+    with pytest.raises(ConfigError, match=fact):
+        check_source(config.prepare)
 
 
 @pytest.mark.parametrize("word", ["train.epochs", "=3", "train.epochs.more=3", "seed=[1"])

@@ -49,6 +49,27 @@ def test_wrong_settings_end_with_status_2_and_say_what_to_do(tmp_path):
     assert result["error"] in shown
 
 
+def test_folders_that_vanish_with_the_job_are_refused_and_others_made_absolute(tmp_path, monkeypatch):
+    from mets_ray.config import load_config
+    from mets_ray.errors import ConfigError
+    from mets_ray.job import _absolute, _refuse_folders_that_vanish
+
+    folder = tmp_path / "runtime_resources" / "working_dir"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    for words in (["run_uri=.runs"], ["run_uri=/x", "dataset_uri=data"], ["run_uri=s3://b", "text.store_uri=store"]):
+        with pytest.raises(ConfigError, match="that Ray deletes"):
+            _refuse_folders_that_vanish(load_config(None, words))
+    _refuse_folders_that_vanish(load_config(None, ["run_uri=/x", "dataset_uri=s3://b/data"]))
+
+    (folder / "lm").mkdir()
+    words = ["text.model=lm", "train.init_from=bundle", "dataset_uri=s3://b/data"]
+    config = _absolute(load_config(None, words))
+    assert (config.text.model, config.train.init_from) == (str(folder / "lm"), str(folder / "bundle"))
+    assert config.dataset_uri == "s3://b/data"
+    assert _absolute(load_config(None, ["text.model=emily/bert"])).text.model == "emily/bert"
+
+
 def test_help_lists_every_setting():
     done = subprocess.run(
         [sys.executable, str(ROOT / "jobs" / "prepare.py"), "--help"], capture_output=True, text=True, check=True

@@ -12,10 +12,15 @@ LAYERS = {
     0: "errors config folds ecg report schema metrics plan resources console",
     1: "storage sources synthetic synthetic_signal pictures shard_writer shard_reader",
     2: "encoders model loss collectives zero_shot checkpoint text_store tasks tracking optimization",
-    3: "data text train train_worker evaluate job",
+    3: "cluster data text train train_worker evaluate job",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}
-RAY_MODULES = {"data", "text", "train_worker"}  # what other layer-3 modules may import; the worker belongs to train
+RAY_MODULES = {
+    "cluster",
+    "data",
+    "text",
+    "train_worker",
+}  # what other layer-3 modules may import; the worker belongs to train
 
 
 def module_of(path):

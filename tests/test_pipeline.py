@@ -7,8 +7,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from mets_ray import storage
+from mets_ray.checkpoint import read_facts
 from mets_ray.config import load_config
 from mets_ray.errors import CheckpointError, ConfigError, DatasetError
+from mets_ray.folds import Selection
+from mets_ray.shard_reader import read_card, read_index, read_records
+from mets_ray.tasks import EcgEmbedder, dataset_tasks, task_macro_auroc
 from tests.datasets import synthetic_rows, write_dataset
 
 SMALL = [
@@ -47,6 +51,16 @@ def trained(prepared, tmp_path_factory):
 
 def losses(result):
     return [figures["loss"] for figures in result.history]
+
+
+def test_an_lm_that_holds_every_cpu_still_writes_what_it_made(ray_cluster, tmp_path):
+    from mets_ray.text import embed_texts
+
+    config = config_of(tmp_path, "text.num_cpus_per_actor=4")
+    done = embed_texts(config.text, str(tmp_path), reports=["sinus rhythm", "atrial flutter"], prompts=["normal"])
+    assert (done.reports_embedded, done.prompts_embedded) == (2, 1)
+    with pytest.raises(ConfigError, match="asks for 5 CPU, which no node has"):
+        embed_texts(config_of(tmp_path, "text.num_cpus_per_actor=5").text, str(tmp_path), reports=[], prompts=[])
 
 
 def test_prepare_again_reads_nothing_and_changes_no_byte(prepared):
@@ -155,18 +169,30 @@ def test_the_bundle_scores_on_its_own_and_as_the_run_did(trained, prepared, tmp_
     assert not storage.exists(storage.join(trained.bundle_uri, "trainer_state.pt"))
     best = max(figures["validation_macro_auroc"] for figures in trained.history)
     assert bundle.facts.metrics["validation_macro_auroc"] == pytest.approx(best)
-    # The validation fold scored again by the evaluation's own path gives the figure of the run.
-    again = evaluate(config_of(tmp_path, "folds.test=[9]", "folds.validation=[]", dataset_uri=prepared), prepared,
-                     trained.bundle_uri)  # fmt: skip
-    assert again.macro_auroc == pytest.approx(best, abs=1e-6)
+    # The validation fold, read and scored again by the bundle alone, gives the figure of the run.
+    validation = Selection((9,))
+    embedder, labels, embeddings = EcgEmbedder(trained.bundle_uri, "cpu"), [], []
+    for group in read_index(prepared, read_card(prepared)).row_groups(validation):
+        rows = embedder(read_records(group, dataset_uri=prepared, selection=validation))
+        labels += rows["labels"].to_pylist()
+        embeddings += rows["ecg_embedding"].to_pylist()
+    tasks, prompts = dataset_tasks("synthetic"), bundle.facts.prompt_sets["mets"]
+    again = task_macro_auroc(
+        bundle.model, prompts, tasks, bundle.prompts, ecg_embeddings=np.asarray(embeddings, np.float32), labels=labels
+    )
+    assert again["synthetic"] == pytest.approx(best, abs=1e-6)
 
 
 def test_evaluation_refuses_what_would_flatter(trained, prepared, tmp_path):
     from mets_ray.evaluate import evaluate
 
-    overlap = config_of(tmp_path, "folds.train=[1]", "folds.test=[8]", dataset_uri=prepared)
-    with pytest.raises(ConfigError, match="fold 8, which the bundle was trained on"):
-        evaluate(overlap, prepared, trained.bundle_uri)
+    for fold, words in ((8, ["folds.train=[1]"]), (9, ["folds.validation=[]"])):
+        overlap = config_of(tmp_path, *words, f"folds.test=[{fold}]", dataset_uri=prepared)
+        with pytest.raises(ConfigError, match=f"fold {fold}, which trained the bundle or chose its checkpoint"):
+            evaluate(overlap, prepared, trained.bundle_uri)
+    absent = config_of(tmp_path, "folds.test=[10,42]", dataset_uri=prepared)
+    with pytest.raises(ConfigError, match="names fold 42, the data set has folds 1, 2"):
+        evaluate(absent, prepared, trained.bundle_uri)
     foreign = config_of(tmp_path, "evaluate.tasks=[ptbxl_super]", dataset_uri=prepared)
     with pytest.raises(ConfigError, match=r"`evaluate\.tasks` names `ptbxl_super`"):
         evaluate(foreign, prepared, trained.bundle_uri)
@@ -182,10 +208,14 @@ def test_a_run_resumes_from_its_last_checkpoint_and_a_new_one_starts_from_weight
         fit(config_of(tmp_path, *words, "train.batch_size=32", dataset_uri=prepared), prepared)
     assert "train.learning_rate" not in str(error.value)
 
-    started = fit(
-        config_of(tmp_path, "train.epochs=1", f"train.init_from={trained.bundle_uri}", dataset_uri=prepared), prepared
-    )
+    words = ["train.epochs=1", f"train.init_from={trained.bundle_uri}"]
+    started = fit(config_of(tmp_path, *words, dataset_uri=prepared), prepared)
+    assert read_facts(started.bundle_uri).earlier_folds == (1, 2, 3, 4, 5, 6, 7, 8, 9)
+    with pytest.raises(CheckpointError, match="a bundle or a checkpoint and not a run"):
+        fit(config_of(tmp_path, f"train.resume={started.bundle_uri}", dataset_uri=prepared), prepared)
     assert losses(started)[0] < losses(trained)[0]
+    words.append(f"train.resume={started.run_uri}")  # with the settings of the run that is resumed
+    assert fit(config_of(tmp_path, *words, dataset_uri=prepared), prepared).history == started.history
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_records(prepared, tmp_path):
@@ -201,18 +231,43 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_records(prepared, tmp
 
 def test_unlabelled_records_train_too_and_retrieval_chooses_the_checkpoint(ray_cluster, prepared, tmp_path):
     from mets_ray.evaluate import evaluate
-    from mets_ray.train import fit
+    from mets_ray.train import figures, fit
 
-    dataset_uri = write_dataset(tmp_path / "data", synthetic_rows(150), source="wfdb", synthetic=False)
+    dataset_uri = write_dataset(tmp_path / "data", synthetic_rows(150), source="wfdb")
     words = ["train.epochs=1", "text.mode=streaming", "folds.validation=[]"]
     alone = fit(config_of(tmp_path, *words, dataset_uri=dataset_uri), dataset_uri)
     assert alone.history[0]["validation_macro_auroc"] is None
+    assert figures(alone)["validation_macro_auroc"] is None
     chosen = fit(config_of(tmp_path, "folds.validation=hash:0.3", dataset_uri=dataset_uri), dataset_uri)
     assert chosen.history[0]["ecg_to_text_recall_at_10"] is not None
     with pytest.raises(ConfigError, match="has no packaged label sets"):
         evaluate(config_of(tmp_path, dataset_uri=dataset_uri), dataset_uri, chosen.bundle_uri)
     # Its bundle holds no prompts, so a data set with labels is scored through the LM.
     assert 0 < evaluate(config_of(tmp_path, dataset_uri=prepared), prepared, chosen.bundle_uri).macro_auroc < 1
+
+
+def test_faults_in_tasks_and_actors_arrive_as_they_were_raised(prepared, tmp_path):
+    from mets_ray.data import prepare
+    from mets_ray.train import fit
+
+    with pytest.raises(ConfigError, match=r"`text\.max_length` is 4096 tokens"):
+        fit(config_of(tmp_path, "text.max_length=4096", dataset_uri=prepared), prepared)
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(DatasetError, match=f"{tmp_path}/file"):
+        prepare(config_of(tmp_path), f"{tmp_path}/file/data", "test")
+
+
+def test_prompts_that_lack_a_class_are_refused_before_any_work(prepared, tmp_path):
+    from mets_ray.train import fit
+
+    prompts = tmp_path / "mine.yaml"
+    prompts.write_text(
+        "{name: mine, version: 1, source: me, tasks: {synthetic: {template: 'ecg of {}', classes: {SR: [sinus]}}}}"
+    )
+    config = config_of(tmp_path / "run", f"train.validation_prompt_set={prompts}", dataset_uri=prepared)
+    with pytest.raises(ConfigError, match="prompt set `mine` version 1 has no prompt for `SBRAD`"):
+        fit(config, prepared)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_patient_in_two_folds_stops_the_run_before_it_starts(ray_cluster, tmp_path):

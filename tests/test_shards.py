@@ -50,6 +50,19 @@ def test_a_finished_shard_is_not_read_again(tmp_path):
     assert again.shard == first.shard
 
 
+def test_a_shard_with_files_that_may_have_been_mended_is_read_again(tmp_path):
+    rows = list(synthetic_rows(4))
+    absent = ManifestRow(**vars(rows[2]) | {"record_uri": str(tmp_path / "absent")})
+    first = write_rows(tmp_path, [*rows[:2], absent, rows[3]])
+    assert first.rejected == {"missing_file": 1}
+    mended = write_rows(tmp_path, rows)
+    assert mended.rejected == {}
+    assert mended.shard != first.shard
+    without_words = ManifestRow(**vars(rows[2]) | {"report": ""})
+    write_rows(tmp_path, [without_words], name="part-00001-abc")
+    assert write_rows(tmp_path, [rows[2]], name="part-00001-abc").reused  # no file to mend
+
+
 def test_an_unfinished_shard_is_made_again(tmp_path):
     rows = synthetic_rows(40)
     first = write_rows(tmp_path, rows)

@@ -26,7 +26,7 @@ def test_parts_come_back_as_one_table(tmp_path):
     folder = part_folder(str(tmp_path), "a" * 64)
     first, second = batch_of(TEXTS[:4], prompts=TEXTS[:1]), batch_of(TEXTS[4:])
     counts = [write_part(batch, folder_uri=folder) for batch in (first, second)]
-    assert [(int(c["reports"][0]), int(c["prompts"][0])) for c in counts] == [(3, 1), (3, 0)]
+    assert counts == [(3, 1), (3, 0)]
     table = read_store(str(tmp_path), "a" * 64)
     expected = np.concatenate([first["embedding"], second["embedding"]])
     np.testing.assert_array_equal(table.lookup(np.asarray([text_id(text) for text in TEXTS])), expected)

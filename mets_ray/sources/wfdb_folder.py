@@ -50,7 +50,16 @@ def wfdb_folder_manifest(source_uri: str, manifest_uri: str) -> Manifest:
                 sex=_sex(row.get("sex", ""), f"{manifest_uri}, line {number}"),
             )
         )
-    return Manifest(tuple(rows), "wfdb", sha256_of(data))
+    return Manifest(tuple(rows), "wfdb", sha256_of(data), _notes(set(table.columns)))
+
+
+def _notes(columns: set[str]) -> tuple[str, ...]:
+    notes = []
+    if "patient_id" not in columns:
+        notes.append("the CSV has no `patient_id`: each record counts as a patient of its own")
+    if "fold" not in columns:
+        notes.append("the CSV has no `fold`: patients were drawn into folds 1 to 10 by a hash of their id")
+    return tuple(notes)
 
 
 def _fold_of(patient_id: str) -> int:

@@ -148,7 +148,7 @@ def _parse_signal(line: str, number: int) -> _Signal:
         raise RecordError("missing_unit", f"the header gives no gain for {name}, so its samples have no unit")
     if scale["unit"] is None:
         raise RecordError("missing_unit", f"the header gives no unit for {name}", hint="write gain/mV, if it is mV")
-    if "/" in fields[0]:
+    if "/" in fields[0] or fields[0] in (".", ".."):
         raise RecordError("unreadable_header", f"signal file `{fields[0]}` is not in the header's own folder")
     adc_zero = int(fields[4]) if len(fields) > 4 else 0
     return _Signal(
