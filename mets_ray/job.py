@@ -57,7 +57,8 @@ def _in_ray(main: Callable[[Config, str], dict[str, Any]], config: Config, comma
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
     # DDP warns that find_unused_parameters found none; it is set for another reason (see train_worker).
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    ray.init(logging_level=logging.WARNING)
+    # Without an address Ray would look for a cluster on this machine, and wait minutes for one that is long dead.
+    ray.init(address=os.environ.get("RAY_ADDRESS", "local"), logging_level=logging.WARNING)
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     try:
         return main(config, command)
