@@ -48,7 +48,6 @@ _FREE_TO_CHANGE = (
     "run_uri",
     "evaluate",
     "train.resume",
-    "train.init_from",
     "train.num_workers",
     "train.device",
     "train.max_failures",
