@@ -6,7 +6,7 @@ METS_TEST_DATA ?= ../shared/data
 export METS_TEST_DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow lint bench constraints clean
+.PHONY: help install quickstart serve test test-slow lint bench constraints clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 quickstart: install  ## synthetic ECGs → shards → frozen text → training → zero-shot table, some minutes on 2 cores
 	@$(BIN)/python jobs/quickstart.py --config jobs/configs/quickstart.yaml
 
+serve: install  ## the newest bundle under .runs on http://127.0.0.1:8000, API and page; Ctrl-C stops it
+	@echo "starting; then open http://127.0.0.1:8000 (API: http://127.0.0.1:8000/docs)"
+	@RAY_ADDRESS=local RAY_AUTH_MODE=disabled $(BIN)/serve run serve_configs/local.yaml
+
 test: install  ## the default tests, at most 10 minutes on 2 cores
 	@$(BIN)/python -m pytest -m "not slow"
 
@@ -33,8 +37,9 @@ lint: install  ## ruff and mypy
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy mets_ray jobs
 
-bench: install  ## speed, as ratios against plain PyTorch
+bench: install  ## speed, as ratios against plain PyTorch and plain uvicorn, in a quarter of an hour
 	@$(BIN)/python benchmarks/pretrain.py
+	@$(BIN)/python benchmarks/serve.py
 
 constraints: install  ## write constraints.txt from what is installed now
 	@$(BIN)/python -m pip freeze --exclude-editable | sed -E 's/\+cpu$$//' | grep -v ' @ ' > constraints.txt

@@ -155,6 +155,23 @@ def load_bundle(bundle_uri: str) -> Bundle:
         return read_bundle(Path(folder))
 
 
+def newest_bundle(uri: str) -> str:
+    """`uri` itself where it is a bundle, else the newest `<run>/bundle` below it, by the time in the run's name.
+
+    Raises CheckpointError where there is none.
+    """
+    if storage.exists(storage.join(uri, MANIFEST_NAME)):
+        return uri
+    suffix = f"/bundle/{MANIFEST_NAME}"
+    bundles = [found.removesuffix(f"/{MANIFEST_NAME}") for found in storage.list_files(uri, suffix=suffix)]
+    if not bundles:
+        raise CheckpointError(
+            f"`{uri}` is no bundle and holds none",
+            hint="run `make quickstart`, or give the bundle_uri of a pretrain run",
+        )
+    return max(bundles, key=lambda bundle: bundle.split("/")[-2])
+
+
 def read_facts(bundle_uri: str) -> BundleFacts:
     """The facts of a bundle or checkpoint, without its weights."""
     return _parse_facts(storage.read_bytes(storage.join(bundle_uri, MANIFEST_NAME)), bundle_uri)

@@ -172,11 +172,12 @@ def _lead_rows(ecg: Ecg, config: SignalConfig) -> list[int]:
 
 
 def _check_values(signal_mv: Float[np.ndarray, "lead sample"], config: SignalConfig) -> None:
-    bad = (~np.isfinite(signal_mv)).sum(axis=1)
-    if bad.any():
+    lowest, highest = signal_mv.min(axis=1), signal_mv.max(axis=1)  # NaN where any sample of the lead is NaN
+    if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):
+        bad = (~np.isfinite(signal_mv)).sum(axis=1)
         counts = ", ".join(f"{lead} ({count})" for lead, count in zip(config.leads, bad, strict=True) if count)
         raise RecordError("non_finite", f"samples that are NaN or infinite: {counts}")
-    flat = np.ptp(signal_mv, axis=1) == 0
+    flat = lowest == highest
     if flat.any():
         leads = ", ".join(lead for lead, is_flat in zip(config.leads, flat, strict=True) if is_flat)
         raise RecordError("flat_lead", f"all samples are equal in {leads}")

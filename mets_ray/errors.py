@@ -4,7 +4,8 @@ MetsError                 base: a fact, where it was seen, and a `hint:` with th
 ├── ConfigError           a setting or a combination of settings that cannot work
 ├── RecordError           one ECG that must not enter the data set; `reason` is what is counted
 ├── DatasetError          a data set, manifest or storage location that cannot be used
-└── CheckpointError       a bundle or checkpoint that cannot be used
+├── CheckpointError       a bundle or checkpoint that cannot be used
+└── RequestError          one HTTP request that cannot be answered as it stands, with its status and `reason`
 """
 
 
@@ -50,6 +51,18 @@ class RecordError(MetsError):
 
     def __init__(self, reason: str, fact: str, *, where: str = "", hint: str = "") -> None:
         super().__init__(fact, where=where, hint=hint)
+        self.reason = reason
+
+
+class RequestError(MetsError):
+    """One HTTP request that cannot be answered as it stands.
+
+    `status` is the HTTP status of the answer (4xx, or 503), `reason` a short snake_case word that is counted.
+    """
+
+    def __init__(self, status: int, reason: str, fact: str, *, where: str = "", hint: str = "") -> None:
+        super().__init__(fact, where=where, hint=hint)
+        self.status = status
         self.reason = reason
 
 

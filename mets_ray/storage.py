@@ -150,6 +150,33 @@ def write_bytes(uri: str, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def create_bytes(uri: str, data: bytes) -> bool:
+    """Write a new file, whole or not at all; False where there is one already, whoever wrote it. Raises DatasetError.
+
+    Local: a hard link of a finished temporary file. Object stores: a conditional upload (S3 `If-None-Match`).
+    """
+    if not is_local(uri):
+        fs, path = filesystem(uri)
+        with _facts(uri, fs):
+            try:
+                fs.pipe_file(path, data, mode="create")
+            except FileExistsError:
+                return False
+        return True
+    target = Path(_local_path(uri))
+    temporary = _temporary_sibling(target)
+    with _facts(uri):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(data)
+            os.link(temporary, target)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+    return True
+
+
 def exists(uri: str) -> bool:
     """Whether a file or folder is there. Raises DatasetError where the store does not answer or has no such bucket."""
     fs, path = filesystem(uri)

@@ -14,6 +14,7 @@ os.environ |= {
     "RAY_AUTH_MODE": "disabled",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_idle_worker_killing_time_threshold_ms": "60000",
+    "RAY_metrics_report_interval_ms": "500",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
     "HF_HUB_OFFLINE": "1",
 }
@@ -39,3 +40,22 @@ def ray_cluster():
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield ray
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def served(ray_cluster, tmp_path_factory):
+    """The application as users run it, on Ray Serve over real HTTP, with a small bundle; see `tests.serving.Served`."""
+    from ray import serve
+
+    from mets_ray.serve import ServeConfig, build
+    from tests.serving import Served, free_port, make_bundle, metrics_url
+
+    folder = tmp_path_factory.mktemp("served")
+    bundle, state, port = make_bundle(folder), folder / "state", free_port()
+    config = ServeConfig(
+        bundle_uri=str(bundle), state_uri=str(state), auth="none", encoder_cpus=0.5, encoder_threads=2, text_cpus=0.5
+    )
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    serve.run(build(config), name="mets_ray")
+    yield Served(f"http://127.0.0.1:{port}", bundle, state, metrics_url())
+    serve.shutdown()

@@ -42,6 +42,7 @@ _SAMPLE_BITS = {
 }
 _PACKED = {"212": 3, "310": 4, "311": 4}  # formats whose files end in whole groups of so many bytes
 _FLAC = ("508", "516", "524")
+_MAX_SIGNALS = 64  # of a record from anybody
 
 _STORAGE = re.compile(r"(?P<format>\d+)(x(?P<per_frame>\d+))?(:(?P<skew>\d+))?(\+(?P<offset>\d+))?")
 _GAIN = re.compile(r"(?P<gain>[-+]?[\d.]+([eE][-+]?\d+)?)(\((?P<baseline>-?\d+)\))?(/(?P<unit>\S+))?")
@@ -94,6 +95,37 @@ def read_wfdb(record_uri: str) -> Ecg:
     except RecordError as error:
         error.where = error.where or record_uri
         raise
+
+
+def decode_wfdb(header_name: str, files: dict[str, bytes]) -> Ecg:
+    """The same for a record whose files are in memory, from anybody: `files` by name, the header among them.
+
+    Sizes are checked before anything is decoded, and FLAC, which unpacks to any size, is refused.
+    Raises RecordError as `read_wfdb`.
+    """
+    try:
+        header = _parse_header(files[header_name])
+        if len(header.signals) > _MAX_SIGNALS:
+            raise RecordError("unsupported_format", f"the record has {len(header.signals)} signals")
+        signal_files = {signal.file_name: files.get(signal.file_name) for signal in header.signals}
+        for name, data in signal_files.items():
+            if data is None or name == header_name:
+                raise RecordError("missing_file", f"the header names `{name[:80]}`, which is not there")
+            _check_size(name, len(data), header)
+        if any(signal.format in _FLAC for signal in header.signals):
+            raise RecordError("unsupported_format", "the samples are FLAC", hint="write them as format 16")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / header_name
+            path.write_bytes(files[header_name])
+            for name, data in signal_files.items():
+                (Path(folder) / name).write_bytes(data or b"")
+            digital, invalid = _decode_local(path.with_suffix(""), header)
+        _check_checksums(digital, header)
+        return Ecg(
+            _to_physical(digital, invalid, header), tuple(s.name for s in header.signals), header.sampling_rate_hz
+        )
+    except (ValueError, TypeError, ArithmeticError, OSError) as error:  # numbers of 5,000 digits, names with NUL, ...
+        raise RecordError("unreadable_header", "the header holds a number or a name that cannot be") from error
 
 
 def _read(uri: str) -> bytes:

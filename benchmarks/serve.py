@@ -1,0 +1,279 @@
+"""Serving speed against the bare model and against plain uvicorn + FastAPI, in one run on the same machine.
+
+    python benchmarks/serve.py          # about ten minutes on 2 cores; the last line of stdout is one JSON object
+
+The paper's encoder (3.85 M parameters, random weights) on ECGs of 12 x 1000 and 12 x 5000 samples:
+
+bare      the batched forward pass alone, int16 in memory, 16 at a time: what the machine can do
+uvicorn   `plain_server.py`: the same model, the same batching, no checks, no Ray
+serve     mets_ray on Ray Serve behind HAProxy (RAY_SERVE_ENABLE_HA_PROXY=1), int16 npy bodies, 32 clients
+
+Clients run on the same cores. Baselines are measured before and after, with no Ray running, and the better one counts.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from mets_ray.checkpoint import Bundle, BundleFacts, build_model, load_bundle, write_bundle
+from mets_ray.config import load_config
+from mets_ray.console import say
+from mets_ray.ecg import LEADS
+from mets_ray.report import load_prompt_set, text_id
+from mets_ray.serve.engine import Engine
+from mets_ray.sources.synthetic_source import render_synthetic
+from mets_ray.tasks import prompt_texts
+from mets_ray.text_store import EmbeddingTable
+
+HERE = Path(__file__).parent
+TASK = "ptbxl_super"
+CLIENTS = 32
+BATCH_SIZE = 8
+THREADS = os.cpu_count() or 1
+BEDS = (400, 600, 800, 1000, 1200, 1600)
+BEDS_P95_MS = 1000.0
+
+
+def main() -> None:
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="mets_bench_") as folder:
+        for sampling_rate_hz, suffix in ((100, ""), (500, "_5000")):
+            bundle, body = _make(Path(folder) / f"{sampling_rate_hz}", sampling_rate_hz)
+            results |= {f"{key}{suffix}": value for key, value in _compare(bundle, body, beds=not suffix).items()}
+    print(json.dumps(results), flush=True)
+
+
+def _compare(bundle: Path, body: Path, *, beds: bool) -> dict[str, Any]:
+    before = _baselines(bundle, body)
+    with _serve(bundle, haproxy=True) as url:
+        binary = _load(url, body, clients=CLIENTS)
+        mean_batch = _mean_batch()
+        alone = _load(url, body, clients=1, duration_s=5)
+        as_json = _load(url, body.with_suffix(".json"), clients=CLIENTS, duration_s=5, content_type="application/json")
+        most_beds = _most_beds(url, body) if beds else {}
+    with _serve(bundle, haproxy=False) as url:
+        default_proxy = _load(url, body, clients=CLIENTS, duration_s=5)
+    after = _baselines(bundle, body)
+    bare, uvicorn = max(before["bare"], after["bare"]), max(before["uvicorn"], after["uvicorn"])
+    bare_p50_ms = min(before["bare_p50_ms"], after["bare_p50_ms"])
+    return {
+        "throughput_ratio_bare": binary["per_s"] / bare,
+        "throughput_ratio_uvicorn": binary["per_s"] / uvicorn,
+        "p50_overhead_ms": alone["p50_ms"] - bare_p50_ms,
+        "mean_batch": mean_batch,
+        **most_beds,
+        "json_ratio_bare": as_json["per_s"] / bare,
+        "default_proxy_ratio_bare": default_proxy["per_s"] / bare,
+        "ecg_per_s": binary["per_s"],
+        "ecg_per_s_bare": bare,
+        "ecg_per_s_uvicorn": uvicorn,
+        "p50_ms": alone["p50_ms"],
+        "p50_ms_uvicorn": min(before["uvicorn_p50_ms"], after["uvicorn_p50_ms"]),
+        "p95_ms_at_32": binary["p95_ms"],
+        "failed": sum(count for status, count in binary["statuses"].items() if status != "200"),
+    }
+
+
+def _make(folder: Path, sampling_rate_hz: int) -> tuple[Path, Path]:
+    """A bundle with random weights, and the request bodies, on disk."""
+    folder.mkdir()
+    config = load_config()
+    prompt_set = load_prompt_set("descriptive")
+    texts = prompt_texts([prompt_set], [TASK])
+    draw = np.random.default_rng(0)
+    torch.manual_seed(0)
+    facts = BundleFacts(
+        run="benchmark",
+        sampling_rate_hz=sampling_rate_hz,
+        duration_s=10.0,
+        leads=LEADS,
+        text_model="none",
+        text_pooling="mean",
+        text_max_length=128,
+        text_fingerprint="none",
+        text_features=384,
+        dataset_source="synthetic",
+        dataset_sha256="",
+        synthetic=True,
+        train_folds=(),
+        validation=(),
+        prompt_sets={"descriptive": prompt_set},
+        metrics={},
+        history=(),
+    )
+    ids = np.asarray([text_id(text) for text in texts])
+    features = draw.standard_normal((len(texts), 384)).astype(np.float16)
+    bundle = folder / "bundle"
+    bundle.mkdir()
+    model = build_model(config, leads=12, text_features=384)
+    write_bundle(bundle, Bundle(model, config, facts, EmbeddingTable.build(ids, features)))
+    ecg = render_synthetic(f"synthetic:?seed=0&index=1&sampling_rate_hz={sampling_rate_hz}&duration_s=10")
+    signal_uv = np.rint(ecg.signal_mv * 1000).astype(np.int16)
+    np.save(folder / "ecg.npy", signal_uv)
+    (folder / "ecg.json").write_text(
+        json.dumps(
+            {
+                "ecg": {
+                    "signal": np.round(ecg.signal_mv, 3).tolist(),
+                    "unit": "mV",
+                    "leads": LEADS,
+                    "sampling_rate_hz": sampling_rate_hz,
+                },
+                "prompt_set": f"descriptive:{TASK}",
+            }
+        )
+    )
+    return bundle, folder / "ecg.npy"
+
+
+def _baselines(bundle: Path, body: Path) -> dict[str, float]:
+    torch.set_num_threads(THREADS)
+    engine = Engine(load_bundle(str(bundle)), device="cpu", text_cache_texts=10_000)
+    signal_uv = np.load(body)
+    figures = {"bare": _bare(engine, signal_uv, BATCH_SIZE)[0], "bare_p50_ms": _bare(engine, signal_uv, 1)[1]}
+    port = _free_port()
+    command = [sys.executable, str(HERE / "plain_server.py"), str(bundle), str(port), str(THREADS), str(BATCH_SIZE)]
+    with _process(command, port, {}) as url:
+        figures["uvicorn"] = _load(url, body, clients=CLIENTS)["per_s"]
+        figures["uvicorn_p50_ms"] = _load(url, body, clients=1, duration_s=5)["p50_ms"]
+    say(f"  {figures}")
+    return figures
+
+
+def _bare(engine: Engine, signal_uv: np.ndarray, batch_size: int) -> tuple[float, float]:
+    """(ECGs per second, median milliseconds of a pass)."""
+    batch = np.stack([signal_uv] * batch_size)
+    for _ in range(3):
+        engine.embed_windows(batch)
+    times = []
+    while sum(times) < 5.0:
+        began = time.perf_counter()
+        engine.embed_windows(batch)
+        times.append(time.perf_counter() - began)
+    return batch_size * len(times) / sum(times), 1000 * float(np.median(times))
+
+
+@contextmanager
+def _serve(bundle: Path, *, haproxy: bool) -> Iterator[str]:
+    port = _free_port()
+    config = {
+        "proxy_location": "HeadOnly",
+        "http_options": {"host": "127.0.0.1", "port": port},
+        "logging_config": {"enable_access_log": False},
+        "applications": [
+            {
+                "name": "mets_ray",
+                "route_prefix": "/",
+                "import_path": "mets_ray.serve:build",
+                "args": {
+                    "bundle_uri": str(bundle),
+                    "prompt_set": f"descriptive:{TASK}",
+                    "auth": "none",
+                    "batch_size": BATCH_SIZE,
+                    "encoder_threads": THREADS,
+                    "text_min_replicas": 0,
+                    "text_max_replicas": 0,
+                    "max_queued_requests": 2000,
+                },
+            }
+        ],
+    }
+    path = bundle.parent / "serve.yaml"
+    path.write_text(yaml.safe_dump(config))
+    serve = Path(sys.executable).with_name("serve")
+    environment = {"RAY_SERVE_ENABLE_HA_PROXY": "1" if haproxy else "0", "RAY_AUTH_MODE": "disabled"}
+    with _process([str(serve), "run", str(path)], port, environment) as url:
+        yield url
+
+
+@contextmanager
+def _process(command: list[str], port: int, environment: dict[str, str]) -> Iterator[str]:
+    log = tempfile.TemporaryFile()  # noqa: SIM115  closed below, after the process has ended
+    process = subprocess.Popen(
+        command, env=os.environ | {"RAY_ADDRESS": "local"} | environment, stdout=log, stderr=log, start_new_session=True
+    )
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2).read()
+                break
+            except (urllib.error.URLError, OSError):
+                if process.poll() is not None:
+                    break
+                time.sleep(0.5)
+        else:
+            process.poll()
+        if process.poll() is not None:
+            log.seek(0)
+            raise RuntimeError(f"{command} ended: {log.read().decode()[-3000:]}")
+        yield f"http://127.0.0.1:{port}/v1/zero-shot"
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+        log.close()
+
+
+def _load(
+    url: str, body: Path, *, clients: int = 0, beds: int = 0, duration_s: float = 8.0, content_type: str = ""
+) -> dict[str, Any]:
+    rate = 100 if "100" in body.parent.name else 500
+    query = "" if content_type else f"?unit=uV&sampling_rate_hz={rate}&leads={','.join(LEADS)}"
+    command = [sys.executable, str(HERE / "load.py"), url + query, str(body), "--duration-s", str(duration_s)]
+    command += ["--content-type", content_type or "application/x-npy"]
+    command += ["--beds", str(beds)] if beds else ["--clients", str(clients)]
+    figures: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    say(f"  {url.split('/')[2]} {body.suffix} clients {clients} beds {beds}: {figures}")
+    return figures
+
+
+def _most_beds(url: str, body: Path) -> dict[str, Any]:
+    """The largest number of beds whose 95th percentile stays below a second without one failed request."""
+    most: dict[str, Any] = {"beds": 0, "beds_p95_ms": None}
+    for beds in BEDS:
+        seen = _load(url, body, beds=beds, duration_s=20)
+        if set(seen["statuses"]) != {"200"} or seen["p95_ms"] >= BEDS_P95_MS:
+            break
+        most = {"beds": beds, "beds_p95_ms": seen["p95_ms"]}
+    return most
+
+
+def _mean_batch() -> float:
+    """Windows per forward pass, from the replica's own Prometheus counters."""
+    discovery = Path(tempfile.gettempdir()) / "ray" / "prom_metrics_service_discovery.json"
+    time.sleep(12)  # counters are exported every 10 s at the latest
+    totals = {"ray_mets_ray_windows_total": 0.0, "ray_mets_ray_forward_passes_total": 0.0}
+    for target in json.loads(discovery.read_text())[0]["targets"]:
+        with urllib.request.urlopen(f"http://{target}/metrics", timeout=10) as answer:
+            for line in answer.read().decode().splitlines():
+                name = line.partition("{")[0]
+                if name in totals:
+                    totals[name] += float(line.rsplit(" ", 1)[1])
+    return totals["ray_mets_ray_windows_total"] / max(1.0, totals["ray_mets_ray_forward_passes_total"])
+
+
+def _free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,295 @@
+"""ECGs from HTTP bodies. A new format (EDF, DICOM, ...) is a function here and a line in `_READERS` and `_SUFFIXES`.
+
+Bodies come from anybody: sizes are checked before memory is taken, nothing is unpickled, nothing is unpacked under a
+name that a body chose, and whatever a decoder makes of hostile bytes ends as a RequestError or a RecordError.
+"""
+
+import io
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import python_multipart
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from python_multipart.exceptions import FormParserError
+
+from mets_ray.ecg import LEADS, SAMPLING_RATES_HZ, Ecg, to_millivolts
+from mets_ray.errors import RecordError, RequestError
+from mets_ray.sources.wfdb_record import decode_wfdb
+
+_T = TypeVar("_T")
+
+MAX_LEADS = 64
+_MAX_FILES = 64
+_UNPACKED_TIMES = 4  # what a zip may unpack to, in bodies of the largest size; WFDB packs to half at best
+_NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+@dataclass(frozen=True)
+class BodyLimits:
+    """What a body may hold at most."""
+
+    max_body_bytes: int
+    max_ecgs: int
+    max_duration_s: float
+
+
+@dataclass(frozen=True)
+class BodyParameters:
+    """What stands beside a body that cannot say it for itself; None where the request did not say it either."""
+
+    unit: str | None = None
+    sampling_rate_hz: float | None = None
+    leads: tuple[str, ...] | None = None
+
+
+class JsonEcg(BaseModel):
+    """An ECG as JSON."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"signal": [[0.01, 0.02], [0.0, 0.01]], "unit": "mV", "leads": ["I", "II"], "sampling_rate_hz": 500}
+            ]
+        },
+    )
+
+    signal: list[list[float]] = Field(description="one row of samples per lead")
+    unit: str = Field(description="unit of the samples: mV or uV (also V, µV); never guessed")
+    leads: list[str] = Field(description=f"name of each row, in any order, of {', '.join(LEADS)}")
+    sampling_rate_hz: float = Field(description="samples per second")
+
+    def to_ecg(self, limits: BodyLimits) -> Ecg:
+        """Raises RequestError 422 for rows of unequal length, RecordError as `decode_body`."""
+        if len({len(row) for row in self.signal}) > 1:
+            raise RequestError(422, "ragged_signal", "the leads of `signal` have different numbers of samples")
+        samples = np.array(self.signal, dtype=np.float64).reshape(len(self.signal), -1)
+        (ecg,) = _ecgs(samples, BodyParameters(self.unit, self.sampling_rate_hz, tuple(self.leads)), limits)
+        return ecg
+
+
+def decode_body(content_type: str, body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
+    """The ECGs of a body: one, or of an npy of three dimensions several.
+
+    Raises RequestError 400 for a body that its format does not allow, 413 for too many ECGs, 415 for an unknown type,
+    422 for parameters that are missing; RecordError for a record that cannot be used.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        return _read_files(_multipart_files(content_type, body), parameters, limits)
+    reader = _READERS.get(kind)
+    if reader is None:
+        known = ", ".join([*_READERS, "multipart/form-data"])
+        raise RequestError(
+            415, "unsupported_media_type", f"the content type is `{kind[:80]}`", hint=f"send one of {known}"
+        )
+    return reader(body, parameters, limits)
+
+
+def _read_json(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
+    try:
+        return [JsonEcg.model_validate_json(body).to_ecg(limits)]
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, fault["loc"]))
+        raise _malformed(f"this is no ECG in JSON: {f'`{place}`: ' if place else ''}{fault['msg']}") from None
+
+
+def _read_npy(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
+    """`[lead, sample]` or `[ecg, lead, sample]`; not numpy.load, which trusts the shape and can unpickle."""
+    stream = io.BytesIO(body)
+    try:
+        shape, is_fortran, dtype = _NPY_HEADERS[np.lib.format.read_magic(stream)](stream)
+    except (ValueError, SyntaxError, EOFError, TypeError, KeyError, RecursionError, MemoryError) as error:
+        raise _malformed("this is no .npy of version 1 or 2, or its header cannot be read") from error
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise _malformed(f"the array holds {dtype.kind}{dtype.itemsize}, not integers or floats of up to 64 bits")
+    count = 1
+    for length in shape:
+        count *= length
+    data = memoryview(body)[stream.tell() :]
+    if len(shape) not in (2, 3) or count * dtype.itemsize != len(data):
+        raise _malformed(f"an array of shape {shape} and {len(data)} bytes of samples", "save [lead, sample]")
+    samples = np.frombuffer(data, dtype).reshape(shape, order="F" if is_fortran else "C")
+    return _ecgs(samples, parameters, limits)
+
+
+def _read_csv(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
+    """A header of lead names, then a row per sample; a column `time_s` is checked and left out."""
+    head = body.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0]
+    if b"," not in head and (b";" in head or b"\t" in head):
+        raise _malformed("the columns are not separated by commas", "write 0.12,0.34 with points and commas")
+    names = [name.strip().strip('"') for name in head.decode("utf-8", "replace").strip().split(",")]
+    if len(names) > MAX_LEADS + 1 or len(set(names)) < len(names):
+        raise _malformed(f"the header has {len(names)} columns, of {len(set(names))} names")
+    try:
+        table = pa.csv.read_csv(
+            io.BytesIO(body),
+            pa.csv.ReadOptions(use_threads=False, column_names=names, skip_rows=1),
+            convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.float64())),
+        )
+    except (pa.ArrowInvalid, pa.ArrowKeyError, pa.ArrowNotImplementedError) as error:
+        raise _malformed("a row has another number of cells than the header, or a cell is no number") from error
+    rate = _required(parameters.sampling_rate_hz, "sampling_rate_hz")
+    if "time_s" in names:
+        _check_times(table["time_s"].to_numpy(), rate)
+        table = table.drop_columns(["time_s"])
+    leads = tuple(table.column_names)
+    if parameters.leads is not None and parameters.leads != leads:
+        raise RequestError(422, "leads_twice", "`leads` names others than the header of the table", hint="leave it out")
+    samples = np.stack([column.to_numpy() for column in table.columns]) if leads else np.empty((0, 0))
+    return _ecgs(samples, replace(parameters, leads=leads), limits)
+
+
+def _read_zip(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
+    return _read_files(_zip_files(body, limits), parameters, limits)
+
+
+_READERS: dict[str, Callable[[bytes, BodyParameters, BodyLimits], list[Ecg]]] = {
+    "application/json": _read_json,
+    "application/x-npy": _read_npy,
+    "application/zip": _read_zip,
+    "text/csv": _read_csv,
+}
+_SUFFIXES = {".json": _read_json, ".npy": _read_npy, ".zip": _read_zip, ".csv": _read_csv}
+
+
+def _read_files(files: dict[str, bytes], parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
+    """One WFDB record, or one file of another format; file names decide."""
+    headers = [name for name in files if name.lower().endswith(".hea")]
+    if len(headers) > 1:
+        raise RequestError(
+            422, "several_records", f"there are {len(headers)} WFDB headers", hint="send one record at a time"
+        )
+    if headers:
+        folder = headers[0].rpartition("/")[0]
+        record = {name.rpartition("/")[2]: data for name, data in files.items() if name.rpartition("/")[0] == folder}
+        ecg = decode_wfdb(headers[0].rpartition("/")[2], record)
+        _check_size(ecg.signal_mv.shape, ecg.sampling_rate_hz, limits)
+        return [ecg]
+    known = [(name, suffix) for name in files for suffix in _SUFFIXES if name.lower().endswith(suffix)]
+    if len(known) != 1 or len(files) != 1:
+        raise RequestError(
+            422,
+            "no_record",
+            f"{len(files)} files, among them no WFDB header (.hea) and {len(known)} of another format",
+            hint=f"send a .hea with its .dat or .mat, or one of {', '.join(_SUFFIXES)}",
+        )
+    ((name, suffix),) = known
+    return _SUFFIXES[suffix](files[name], parameters, limits)
+
+
+def _multipart_files(content_type: str, body: bytes) -> dict[str, bytes]:
+    _, options = python_multipart.multipart.parse_options_header(content_type)
+    boundary = options.get(b"boundary")
+    if not boundary:
+        raise _malformed("the content type multipart/form-data names no boundary")
+    files: dict[str, bytes] = {}
+
+    def keep(file: python_multipart.multipart.File) -> None:
+        name = (file.file_name or b"").decode("utf-8", "replace").replace("\\", "/").rpartition("/")[2]
+        if len(files) >= _MAX_FILES or name in files:
+            raise _malformed(f"more than {_MAX_FILES} files, or two of one name")
+        file.file_object.seek(0)
+        files[name] = file.file_object.read()
+
+    def refuse(field: object) -> None:
+        raise _malformed("a part is no file", "send files here, and everything else in the query string")
+
+    try:
+        parser = python_multipart.FormParser(
+            "multipart/form-data",
+            refuse,
+            keep,
+            boundary=boundary,
+            config={"MAX_MEMORY_FILE_SIZE": len(body) + 1, "UPLOAD_ERROR_ON_BAD_CTE": True},
+        )
+        parser.write(body)
+        parser.finalize()
+    except (FormParserError, ValueError, UnicodeError) as error:
+        raise _malformed("the multipart body cannot be read") from error
+    return files
+
+
+def _zip_files(body: bytes, limits: BodyLimits) -> dict[str, bytes]:
+    allowed = _UNPACKED_TIMES * limits.max_body_bytes
+    files: dict[str, bytes] = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(body)) as archive:
+            members = [
+                info
+                for info in archive.infolist()
+                if not info.is_dir() and not any(part.startswith((".", "__")) for part in info.filename.split("/"))
+            ]
+            if len(members) > _MAX_FILES:
+                raise _malformed(f"the zip holds {len(members)} files, and {_MAX_FILES} are allowed")
+            for info in members:
+                if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise _malformed("the zip is packed with another method than deflate")
+                with archive.open(info) as member:  # sizes in the zip's own directory may lie: bytes are counted
+                    data = member.read(allowed + 1)
+                allowed -= len(data)
+                if allowed < 0:
+                    raise RequestError(413, "too_large", "the zip unpacks to more than this server takes")
+                files[info.filename] = data
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, OSError, ValueError) as error:
+        raise _malformed("the zip is damaged, cut off or encrypted") from error
+    return files
+
+
+def _ecgs(samples: np.ndarray, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
+    unit = _required(parameters.unit, "unit")
+    rate = _required(parameters.sampling_rate_hz, "sampling_rate_hz")
+    leads = _required(parameters.leads, "leads")
+    several = samples if samples.ndim == 3 else samples[None]
+    if len(several) > limits.max_ecgs:
+        raise RequestError(413, "too_many_ecgs", f"{len(several)} ECGs, and {limits.max_ecgs} are allowed")
+    if len(leads) != several.shape[1]:
+        raise RequestError(422, "leads_mismatch", f"{len(leads)} lead names for {several.shape[1]} rows of samples")
+    _check_size(several.shape[1:], rate, limits)
+    return [Ecg(_millivolts(one, unit), leads, rate) for one in several]
+
+
+def _millivolts(samples: np.ndarray, unit: str) -> Float[np.ndarray, "lead sample"]:
+    with np.errstate(over="ignore", invalid="ignore"):  # float16 of 1e5 is infinite: `preprocess` refuses it by name
+        return to_millivolts(samples.astype(np.float64), unit)
+
+
+def _check_size(shape: tuple[int, ...], rate: float, limits: BodyLimits) -> None:
+    if shape[0] > MAX_LEADS:
+        raise RecordError("unknown_lead", f"the record has {shape[0]} signals, and a 12-lead ECG has 12")
+    # At an implausible rate the duration means nothing: `preprocess` refuses the rate itself.
+    if rate >= SAMPLING_RATES_HZ[0] and shape[1] > limits.max_duration_s * rate:
+        raise RecordError(
+            "too_long",
+            f"{shape[1]} samples at {rate:g} Hz, {shape[1] / rate:.1f} s of the {limits.max_duration_s:g} s allowed",
+            hint="send a shorter part",
+        )
+
+
+def _check_times(time_s: np.ndarray, rate: float) -> None:
+    expected_s = np.arange(len(time_s)) / rate if rate > 0 else np.full(len(time_s), np.nan)
+    # Half a sample: a time column is rounded to milliseconds, a wrong rate is off by more after a few samples.
+    if len(time_s) and not np.all(np.abs(time_s - time_s[0] - expected_s) <= 0.5 / rate + 1e-3):
+        raise RecordError(
+            "sampling_rate_mismatch", f"the column `time_s` does not go on in steps of 1/{rate:g} s", hint="check both"
+        )
+
+
+def _required(value: _T | None, name: str) -> _T:
+    if value is None:
+        raise RequestError(
+            422, "missing_parameter", f"`{name}` is not given", hint=f"add `{name}=` to the query; it is never guessed"
+        )
+    return value
+
+
+def _malformed(fact: str, hint: str = "") -> RequestError:
+    return RequestError(400, "malformed_body", fact, hint=hint)

@@ -1,0 +1,59 @@
+"""Made-up ECGs to try the server with: no patient's, and each with a known answer."""
+
+import functools
+import itertools
+
+import numpy as np
+
+from mets_ray.ecg import Ecg
+from mets_ray.serve import messages
+from mets_ray.serve.bodies import JsonEcg
+from mets_ray.sources.synthetic_source import render_synthetic
+from mets_ray.synthetic import CLASSES, RHYTHMS, describe
+
+_SEED = 2026
+_SAMPLING_RATE_HZ = 500
+
+
+@functools.cache
+def _records() -> dict[str, int]:
+    """For each class the first made-up patient of this seed who has it and, but for a sinus rhythm, nothing else."""
+    found: dict[str, int] = {}
+    for index in itertools.count():
+        labels = describe(index, seed=_SEED).labels
+        findings = [label for label in labels if label not in RHYTHMS] or list(labels)
+        if len(findings) == 1 and (findings[0] in RHYTHMS or "SR" in labels):
+            found.setdefault(findings[0].lower(), index)
+        if len(found) == len(CLASSES):
+            return {code.lower(): found[code.lower()] for code in CLASSES}
+    raise AssertionError("unreachable")
+
+
+def list_examples() -> list[messages.Example]:
+    """One for each class of `synthetic.py`, all with the same suggested labels."""
+    labels = list(CLASSES.values())
+    return [
+        messages.Example(
+            name=name,
+            title=f"{CLASSES[name.upper()][0].upper()}{CLASSES[name.upper()][1:]} (synthetic)",
+            candidate_labels=labels,
+        )
+        for name in _records()
+    ]
+
+
+@functools.cache
+def example(name: str, duration_s: float) -> JsonEcg | None:
+    """The example called `name` as a request carries it, in whole microvolts at 500 Hz; None for an unknown name."""
+    index = _records().get(name)
+    if index is None:
+        return None
+    ecg: Ecg = render_synthetic(
+        f"synthetic:?seed={_SEED}&index={index}&sampling_rate_hz={_SAMPLING_RATE_HZ}&duration_s={duration_s:g}"
+    )
+    return JsonEcg(
+        signal=np.rint(ecg.signal_mv * 1000).tolist(),
+        unit="uV",
+        leads=list(ecg.leads),
+        sampling_rate_hz=ecg.sampling_rate_hz,
+    )

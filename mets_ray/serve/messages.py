@@ -1,0 +1,226 @@
+"""What goes over HTTP: requests and answers, as OpenAPI shows them."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from mets_ray.serve.bodies import JsonEcg
+
+NOTICE = "Research software, not a medical device. Scores are not calibrated probabilities."
+
+_LABELS = "classes as plain text, for example `atrial fibrillation`"
+_PROMPT_SET = "name of a prompt set, `name` or `name@version`; see /v1/model"
+_TEMPLATE = "text in which `{}` is replaced by each candidate label; default: the bundle's training template"
+_MULTI_LABEL = "true: each class by itself, sigmoid of the logit; false: softmax over the classes"
+
+
+class Options(BaseModel):
+    """What to decide between. The words are those of Hugging Face's zero-shot pipelines."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    candidate_labels: list[str] | None = Field(None, description=_LABELS)
+    prompt_set: str | None = Field(None, description=_PROMPT_SET)
+    hypothesis_template: str | None = Field(None, description=_TEMPLATE)
+    multi_label: bool = Field(False, description=_MULTI_LABEL)
+
+
+class SignalParameters(BaseModel):
+    """What a body that cannot say it for itself (npy, CSV) needs beside it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    unit: str | None = Field(None, description="npy, CSV: unit of the samples, mV or uV; never guessed")
+    sampling_rate_hz: float | None = Field(None, description="npy, CSV: samples per second; never guessed")
+    leads: str | None = Field(None, description="npy: names of the rows, `I,II,III,aVR,...`; never guessed")
+
+
+class ZeroShotQuery(Options, SignalParameters):
+    """Query string of a request whose body is not JSON."""
+
+
+class ZeroShotRequest(Options):
+    ecg: JsonEcg
+
+
+class BatchRequest(Options):
+    ecgs: list[JsonEcg] = Field(min_length=1)
+
+
+class EmbedRequest(BaseModel):
+    """Exactly one of the two."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ecg: JsonEcg | None = None
+    texts: list[str] | None = Field(None, description="texts, embedded as they stand, without a template")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "EmbedRequest":
+        if (self.ecg is None) == (self.texts is None):
+            raise ValueError("give exactly one of `ecg` and `texts`")
+        return self
+
+
+class PromptSetRequest(BaseModel):
+    """A class list: plain labels, or classes with one or more wordings each."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"candidate_labels": ["atrial fibrillation", "sinus rhythm"]},
+                {"classes": {"AFIB": ["atrial fibrillation", "a-fib, no p waves"], "SR": ["sinus rhythm"]}},
+            ]
+        },
+    )
+
+    candidate_labels: list[str] | None = Field(None, description=_LABELS)
+    classes: dict[str, list[str]] | None = Field(None, description="wordings by class; their vectors are averaged")
+    hypothesis_template: str | None = Field(None, description=_TEMPLATE)
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "PromptSetRequest":
+        if (self.candidate_labels is None) == (self.classes is None):
+            raise ValueError("give exactly one of `candidate_labels` and `classes`")
+        return self
+
+
+class Warned(BaseModel):
+    reason: str
+    message: str
+
+
+class ErrorFacts(BaseModel):
+    reason: str = Field(description="short word, stable: missing_unit, missing_leads, too_large, ...")
+    message: str
+    hint: str | None = None
+
+
+class ErrorAnswer(BaseModel):
+    error: ErrorFacts
+
+
+class ClassScore(BaseModel):
+    class_name: str
+    score: float = Field(description="softmax over the classes, or sigmoid with `multi_label`; not calibrated")
+    similarity: float = Field(description="cosine of ECG and class embedding")
+    rank: int = Field(description="1 is the highest score")
+
+
+class Scored(BaseModel):
+    """One ECG's scores, in the order in which the classes were asked for."""
+
+    classes: list[ClassScore]
+    windows: int = Field(description="windows of the model's length whose embeddings were averaged")
+    warnings: list[Warned]
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+    multi_label: bool
+    hypothesis_template: str | None
+    prompt_set: str | None = Field(description="`name@version` of the prompt set that was used")
+    model_version: str
+    timings_ms: dict[str, float]
+    notice: str = NOTICE
+
+
+class ZeroShotAnswer(_Facts, Scored):
+    pass
+
+
+class BatchAnswer(_Facts):
+    results: list[Scored | ErrorAnswer]
+
+
+class EcgAnswer(BaseModel):
+    """The first window as the model sees it."""
+
+    leads: list[str]
+    sampling_rate_hz: int
+    duration_s: float
+    signal_uv: list[list[int]]
+    windows: int
+    warnings: list[Warned]
+
+
+class EmbedAnswer(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+    embeddings: list[list[float]] = Field(description="unit vectors [row, dimension]; ECGs and texts share the space")
+    dimension: int
+    model_version: str
+    windows: int | None = None
+    warnings: list[Warned] = []
+
+
+class PromptSetAnswer(BaseModel):
+    name: str
+    version: int
+    prompt_set: str = Field(description="`name@version`, to be used in requests")
+    classes: list[str]
+    hypothesis_template: str | None
+
+
+class KnownPromptSet(BaseModel):
+    name: str
+    version: int
+    classes: list[str]
+    origin: str = Field(description="bundle or registered")
+
+
+class SignalFacts(BaseModel):
+    sampling_rate_hz: int
+    duration_s: float
+    leads: list[str]
+
+
+class TextModelFacts(BaseModel):
+    name: str
+    pooling: str
+    max_length: int
+    fingerprint: str
+
+
+class TrainingFacts(BaseModel):
+    source: str
+    dataset_sha256: str
+    synthetic: bool
+    train_folds: list[int]
+    metrics: dict[str, float | None]
+
+
+class ModelAnswer(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_version: str
+    bundle_uri: str
+    signal: SignalFacts
+    text_model: TextModelFacts
+    hypothesis_template: str = Field(description="used where a request gives labels and no template")
+    prompt_sets: list[KnownPromptSet]
+    default_prompt_set: str | None
+    training_data: TrainingFacts
+    intended_use: str
+    device: str
+    auth: str
+    limits: dict[str, float]
+
+
+class Example(BaseModel):
+    name: str
+    title: str
+    candidate_labels: list[str]
+
+
+class ExamplesAnswer(BaseModel):
+    examples: list[Example]
+
+
+Ready = Annotated[str, Field(description="ok, or starting")]
+
+
+class Health(BaseModel):
+    status: Ready

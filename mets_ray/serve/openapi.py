@@ -1,0 +1,92 @@
+"""What FastAPI cannot see, as the routes read their bodies themselves: bodies by content type, errors, the token."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from mets_ray.serve import messages
+from mets_ray.serve.bodies import JsonEcg
+
+_REF = "#/components/schemas/{model}"
+_MODELS: tuple[type[BaseModel], ...] = (
+    JsonEcg,
+    messages.ZeroShotRequest,
+    messages.BatchRequest,
+    messages.EmbedRequest,
+    messages.PromptSetRequest,
+    messages.ErrorAnswer,
+    messages.ZeroShotAnswer,
+    messages.BatchAnswer,
+    messages.EmbedAnswer,
+    messages.EcgAnswer,
+    messages.PromptSetAnswer,
+)
+_BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+_FILES: dict[str, Any] = {
+    "application/x-npy": _BINARY,
+    "application/zip": _BINARY,
+    "text/csv": {"schema": {"type": "string"}},
+    "multipart/form-data": {
+        "schema": {
+            "type": "object",
+            "properties": {"file": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+        }
+    },
+}
+_ERRORS = {
+    400: "malformed body",
+    401: "no token, or another one",
+    403: "this server keeps no prompt sets",
+    404: "no such prompt set or example",
+    409: "the name is a prompt set of the bundle",
+    413: "larger than this server takes",
+    415: "a content type that this server does not read",
+    422: "well-formed, and cannot be used: unknown unit, missing leads, NaN, ...",
+    429: "too many requests wait; see Retry-After",
+    503: "overloaded or past the deadline; see Retry-After",
+}
+
+
+def _body(model: type[BaseModel], **others: Any) -> dict[str, Any]:
+    json_body = {"application/json": {"schema": {"$ref": _REF.format(model=model.__name__)}}}
+    return {"requestBody": {"required": True, "content": json_body | others}}
+
+
+def _answer(model: type[BaseModel], *statuses: int) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": _REF.format(model=model.__name__)}}}
+    return {"responses": {str(status): {"description": "Answer", "content": content} for status in statuses}}
+
+
+ZERO_SHOT_BODY = _body(messages.ZeroShotRequest, **_FILES) | _answer(messages.ZeroShotAnswer, 200)
+BATCH_BODY = _body(messages.BatchRequest, **{"application/x-npy": _BINARY}) | _answer(messages.BatchAnswer, 200)
+EMBED_BODY = _body(messages.EmbedRequest, **_FILES) | _answer(messages.EmbedAnswer, 200)
+ECG_BODY = _body(JsonEcg, **_FILES) | _answer(messages.EcgAnswer, 200)
+PROMPT_SET_BODY = _body(messages.PromptSetRequest) | _answer(messages.PromptSetAnswer, 200, 201)
+
+
+def describe(app: FastAPI, *, bearer: bool) -> None:
+    """Complete the app's OpenAPI document: schemas of the bodies, the error answers, the bearer token."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = generate()
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            _, definitions = models_json_schema([(model, "validation") for model in _MODELS], ref_template=_REF)
+            for name, schema in definitions["$defs"].items():
+                schemas.setdefault(name, schema)
+            error = {"application/json": {"schema": {"$ref": _REF.format(model="ErrorAnswer")}}}
+            for path, operations in document["paths"].items():
+                for operation in operations.values() if path.startswith("/v1/") else ():
+                    operation["responses"] |= {
+                        str(status): {"description": meaning, "content": error} for status, meaning in _ERRORS.items()
+                    }
+                    if bearer:
+                        operation["security"] = [{"bearer": []}]
+            if bearer:
+                document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+        return app.openapi_schema  # type: ignore[return-value]
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,451 @@
+// The page: one ECG, one list of classes, their scores. Signals live in this tab's memory only.
+
+import { call, hasToken, keepToken, Problem } from "./api.js";
+import { $, element, sentence, setOptions, showProblem } from "./dom.js";
+import { acceptDrops } from "./drop.js";
+import { contentOf, ending, needsFacts, readFiles } from "./files.js";
+import { describe, draw } from "./paper.js";
+import { aboutScores, clearBars, modelFacts, runFacts, showBars, spokenScores } from "./scores.js";
+
+const DEBOUNCE_MS = 300;
+const USUAL_LEADS = "I, II, III, aVR, aVL, aVF, V1, V2, V3, V4, V5, V6";
+// Labels of a file's request travel in its address, and servers and proxies take addresses of 16 KB.
+const LONGEST_QUERY = 12_000;
+const CLASS_REASONS = new Set([
+  "no_classes", "too_many_classes", "repeated_class", "blank_class", "class_too_long", "not_unicode",
+  "unknown_text", "unknown_prompt_set", "ambiguous_prompt_set", "long_query",
+]);
+
+let model = null;
+let examples = [];
+/** What was chosen: {files, query: URLSearchParams, suggested: labels of an example, else null}. */
+let source = null;
+/** Answer of /v1/ecg for `source`, once it is there. */
+let ecg = null;
+let suggestedText = "";
+/** One running task of each kind; a new one stops the old one, whose answer is then never shown. */
+const running = {};
+/** What to do again once a token is given. */
+const withToken = new Map();
+
+function begin(kind) {
+  running[kind]?.abort();
+  running[kind] = new AbortController();
+  return running[kind].signal;
+}
+
+/** Show `error` in `slot`, unless it only says that its task was stopped. */
+function report(error, signal, slot, retry) {
+  if (signal?.aborted) return;
+  if (!(error instanceof Problem)) {
+    console.error(error);
+    error = new Problem("This page failed.", { hint: "Reload it; the browser's console says more." });
+  }
+  if (error.status === 401) {
+    askToken(error);
+    withToken.set(slot.id, retry);
+  } else {
+    showProblem(slot, error, retry);
+  }
+}
+
+// --- the ECG ---
+
+async function openFiles(files) {
+  if (!files.length) return;
+  clearSource();
+  const signal = begin("open");
+  const retry = () => openFiles(files);
+  try {
+    const copies = await readFiles(files, model?.limits.max_body_bytes ?? Infinity);
+    signal.throwIfAborted();
+    const chosen = { files: copies, query: new URLSearchParams(), suggested: null };
+    if (needsFacts(copies)) await askFacts(chosen, signal);
+    else await load(chosen);
+  } catch (error) {
+    report(error, signal, $("source-problem"), retry);
+  }
+}
+
+async function openExample(name) {
+  clearSource();
+  $("example").value = name;
+  const signal = begin("open");
+  busy("Loading the example…");
+  try {
+    const { answer } = await call(`v1/examples/${encodeURIComponent(name)}`, { signal, onWait });
+    const suggested = examples.find((example) => example.name === name).candidate_labels;
+    suggest(suggested);
+    const file = new File([JSON.stringify(answer)], `${name}.json`);
+    await load({ files: [file], query: new URLSearchParams(), suggested });
+  } catch (error) {
+    idle();
+    report(error, signal, $("source-problem"), () => openExample(name));
+  }
+}
+
+/** Nothing of the ECG before may stay beside the next one. */
+function clearSource() {
+  for (const kind of ["open", "load", "score"]) running[kind]?.abort();
+  clearTimeout(timer);
+  for (const key of ["source-problem", "score-problem"]) {
+    withToken.delete(key);
+    showProblem($(key), null);
+  }
+  source = null;
+  $("facts-form").hidden = true;
+  $("example").value = "";
+  $("files").value = "";
+  showSource();
+  showEcg(null);
+  clearScores();
+  idle();
+}
+
+function showSource() {
+  $("source-name").textContent = source && !source.suggested ? source.files.map((file) => file.name).join(" + ") : "";
+  $("remove").hidden = source === null;
+  $("change-facts").hidden = !source || !needsFacts(source.files);
+  $("empty").hidden = source !== null || !$("facts-form").hidden;
+  $("suggest").hidden = !source?.suggested || source.suggested.join("\n") === typedLabels().join("\n");
+}
+
+async function askFacts(chosen, signal) {
+  const [file] = chosen.files;
+  const content = await contentOf(file);
+  signal.throwIfAborted();
+  $("facts-form").reset();
+  $("facts-file").textContent = file.name;
+  $("facts-content").textContent = content;
+  const isNpy = ending(file.name) === "npy";
+  $("leads-field").hidden = !isNpy;
+  $("leads").required = isNpy;
+  showFacts();
+  $("facts-form").onsubmit = (event) => {
+    event.preventDefault();
+    chosen.query = new URLSearchParams({ unit: $("unit").value, sampling_rate_hz: $("rate").value });
+    if (isNpy) chosen.query.set("leads", $("leads").value.split(/[\s,;]+/).filter(Boolean).join(","));
+    load(chosen);
+  };
+}
+
+function showFacts() {
+  $("facts-form").hidden = false;
+  showSource();
+  $("unit").focus();
+}
+
+function upload() {
+  const form = new FormData();
+  for (const file of source.files) form.append("file", file, file.name);
+  return form;
+}
+
+async function load(chosen) {
+  running.score?.abort();
+  const signal = begin("load");
+  source = chosen;
+  showSource();
+  showEcg(null);
+  showProblem($("source-problem"), null);
+  busy("Reading the ECG…");
+  try {
+    const { answer } = await call(withQuery("v1/ecg", source.query), { method: "POST", form: upload(), signal, onWait });
+    $("facts-form").hidden = true;
+    idle();
+    showEcg(answer);
+    score(0);
+  } catch (error) {
+    if (!signal.aborted) idle();
+    report(error, signal, $("source-problem"), () => load(chosen));
+  }
+}
+
+function showEcg(answer) {
+  ecg = answer;
+  $("warnings").replaceChildren();
+  $("ecg-text").textContent = "";
+  $("paper").ariaLabel = "Empty ECG paper";
+  if (ecg) {
+    const { name, text } = describe(ecg);
+    $("paper").ariaLabel = name;
+    $("ecg-text").textContent = text;
+    showWarnings(ecg.warnings);
+  }
+  drawPaper();
+}
+
+function drawPaper() {
+  const plan = draw($("paper"), ecg);
+  if (!ecg || !plan) {
+    $("caption").replaceChildren();
+    return;
+  }
+  const facts = ["25 mm/s", "10 mm/mV", `${ecg.sampling_rate_hz} Hz`];
+  facts.push(plan.shown_s < ecg.duration_s ? `first ${plan.shown_s} of ${ecg.duration_s} s` : `${ecg.duration_s} s`);
+  if (ecg.windows > 1) facts.push(`window 1 of ${ecg.windows}`);
+  facts.push("as the model sees it, unfiltered");
+  $("caption").replaceChildren(...facts.map((fact) => element("span", {}, fact)));
+}
+
+function showWarnings(warnings) {
+  const shown = new Map(warnings.map((warning) => [warning.message, warning]));
+  $("warnings").replaceChildren(...[...shown.values()].map(({ message }) => element("li", {}, ...sentence(message))));
+}
+
+// --- the classes ---
+
+const typedLabels = () => [...new Set($("labels").value.split("\n").map((line) => line.trim()).filter(Boolean))];
+const chosenSet = () => model?.prompt_sets.find((set) => reference(set) === $("list").value);
+const reference = (set) => `${set.name}@${set.version}`;
+
+/** Fill in an example's classes, unless somebody has typed other ones. */
+function suggest(labels) {
+  if (!labels.length || $("list").value) return;
+  if (typedLabels().length && $("labels").value !== suggestedText) return;
+  suggestedText = labels.join("\n");
+  $("labels").value = suggestedText;
+  showClasses();
+}
+
+function showClasses() {
+  const set = chosenSet();
+  const count = set ? set.classes.length : typedLabels().length;
+  $("class-count").textContent = count || "";
+  $("typed").hidden = Boolean(set);
+  $("stored").hidden = !set;
+  $("save-form").hidden = Boolean(set);
+  $("template-field").hidden = Boolean(set);
+  $("stored-classes").replaceChildren(...(set?.classes ?? []).map((name) => element("li", {}, name)));
+  showSource();
+}
+
+function classesChanged() {
+  showClasses();
+  $("saved").textContent = "";
+  showProblem($("save-problem"), null);
+  score(DEBOUNCE_MS);
+}
+
+function template() {
+  return $("template").value.trim() || null;
+}
+
+async function save(event) {
+  event.preventDefault();
+  const signal = begin("save");
+  showProblem($("save-problem"), null);
+  const name = $("save-name").value;
+  const body = { candidate_labels: typedLabels() };
+  if (template()) body.hypothesis_template = template();
+  $("saved").textContent = "Saving…";
+  try {
+    const { answer, status } = await call(`v1/prompt-sets/${encodeURIComponent(name)}`, {
+      method: "PUT", json: body, signal, onWait,
+    });
+    $("saved").textContent = status === 201 ? `Saved as ${answer.prompt_set}.` : `Unchanged: this is ${answer.prompt_set}.`;
+    await loadModel();
+  } catch (error) {
+    if (!signal.aborted) $("saved").textContent = "";
+    report(error, signal, $("save-problem"), () => $("save-form").requestSubmit());
+  }
+}
+
+// --- the scores ---
+
+let timer = 0;
+
+/** Ask for the scores in `delay_ms`. From now on the ones that stand there are not current, and look it. */
+function score(delay_ms) {
+  running.score?.abort();
+  clearTimeout(timer);
+  for (const key of ["score-problem", "class-problem", "template-problem"]) {
+    withToken.delete(key);
+    showProblem($(key), null);
+  }
+  if (!ecg) return;
+  if (!$("list").value && !typedLabels().length) {
+    clearScores("Type at least one class.");
+    return;
+  }
+  $("scores").classList.add("stale");
+  $("nothing").hidden = true;
+  $("state").textContent = "Updating…";
+  timer = setTimeout(askScores, delay_ms);
+}
+
+async function askScores() {
+  const signal = begin("score");
+  try {
+    const query = new URLSearchParams(source.query);
+    if ($("list").value) query.set("prompt_set", $("list").value);
+    else {
+      for (const label of typedLabels()) query.append("candidate_labels", label);
+      if (template()) query.set("hypothesis_template", template());
+    }
+    query.set("multi_label", $("multi-label").checked);
+    if (String(query).length > LONGEST_QUERY) {
+      throw new Problem("This list is too long for one request of this page.", {
+        reason: "long_query", hint: "Save it as a prompt set below, then choose it above.",
+      });
+    }
+    const { answer } = await call(withQuery("v1/zero-shot", query), { method: "POST", form: upload(), signal, onWait });
+    showScores(answer);
+  } catch (error) {
+    if (signal.aborted) return;
+    const slot = error.reason === "bad_template" ? "template-problem" : CLASS_REASONS.has(error.reason) ? "class-problem" : "score-problem";
+    clearScores(slot === "score-problem" ? "" : "No scores: see the message beside the classes.");
+    if (slot === "template-problem") $("advanced").open = true;
+    report(error, signal, $(slot), () => score(0));
+  }
+}
+
+function showScores(answer) {
+  $("scores").classList.remove("stale");
+  $("state").textContent = "";
+  $("nothing").hidden = true;
+  showBars(answer);
+  $("scores-about").textContent = aboutScores(answer);
+  $("run-facts").replaceChildren(...runFacts(answer));
+  $("announce").textContent = spokenScores(answer);
+  showWarnings([...ecg.warnings, ...answer.warnings]);
+}
+
+function clearScores(remark = "The scores appear here.") {
+  $("scores").classList.remove("stale");
+  for (const key of ["state", "scores-about", "announce"]) $(key).textContent = "";
+  $("run-facts").replaceChildren();
+  clearBars();
+  $("nothing").textContent = remark;
+  $("nothing").hidden = !remark;
+}
+
+// --- waiting, the token, the model ---
+
+function busy(words) {
+  $("paper-frame").dataset.busy = words;
+}
+
+function idle() {
+  delete $("paper-frame").dataset.busy;
+}
+
+function onWait(seconds) {
+  const words = `The server is busy; trying again in ${Math.ceil(seconds)} s…`;
+  if ($("paper-frame").dataset.busy) busy(words);
+  else $("state").textContent = words;
+  $("announce").textContent = words;
+}
+
+function askToken(problem) {
+  idle();
+  $("token-form").hidden = false;
+  showProblem($("token-problem"), new Problem(hasToken() ? problem.message : "This server wants a token."));
+  $("token").focus();
+}
+
+async function useToken(event) {
+  event.preventDefault();
+  keepToken($("token").value.trim());
+  $("token").value = "";
+  $("token-form").hidden = true;
+  showProblem($("token-problem"), null);
+  const again = [...withToken.values()];
+  withToken.clear();
+  for (const task of again) await task();
+}
+
+function forgetToken() {
+  keepToken(null);
+  location.reload();
+}
+
+async function loadModel() {
+  const signal = begin("model");
+  showProblem($("model-problem"), null);
+  try {
+    const first = model === null;
+    ({ answer: model } = await call("v1/model", { signal }));
+    showModel();
+    if (first && model.default_prompt_set && !$("labels").value) {
+      const set = model.prompt_sets.find((item) => [item.name, reference(item)].includes(model.default_prompt_set));
+      if (set) $("list").value = reference(set);
+    }
+    showClasses();
+  } catch (error) {
+    report(error, signal, $("model-problem"), loadModel);
+  }
+}
+
+function showModel() {
+  $("synthetic").hidden = !model.training_data.synthetic;
+  $("template").placeholder = model.hypothesis_template;
+  $("model-facts").replaceChildren(
+    ...modelFacts(model).flatMap(([term, words]) => [element("dt", {}, term), element("dd", {}, words)]),
+  );
+  if (hasToken()) {
+    const forget = element("button", { type: "button", className: "plain", onclick: forgetToken }, "Forget the token");
+    $("model-facts").append(element("dt", {}, "Access"), element("dd", {}, "with your token. ", forget));
+  }
+  const sets = (origin) =>
+    model.prompt_sets.filter((set) => set.origin === origin)
+      .map((set) => [reference(set), `${reference(set)} (${set.classes.length})`]);
+  setOptions($("list"), { "Saved on this server": sets("registered"), "Delivered with the model": sets("bundle") });
+}
+
+async function loadExamples() {
+  const signal = begin("examples");
+  try {
+    ({ answer: { examples } } = await call("v1/examples", { signal, onWait }));
+    setOptions($("example"), { "Made-up ECGs": examples.map(({ name, title }) => [name, title]) });
+    const some = examples.filter((_, i) => i % Math.ceil(examples.length / 4) === 0);
+    $("empty-examples").querySelector(".choices").replaceChildren(
+      ...some.map(({ name, title }) =>
+        element("button", { type: "button", onclick: () => openExample(name) }, title.replace(/ \(synthetic\)$/, ""))),
+    );
+    $("empty-examples").hidden = !some.length;
+  } catch (error) {
+    report(error, signal, $("source-problem"), loadExamples);
+  }
+}
+
+function withQuery(path, query) {
+  const text = String(query);
+  return text ? `${path}?${text}` : path;
+}
+
+// --- events ---
+
+$("files").onchange = () => openFiles([...$("files").files]);
+$("example").onchange = () => ($("example").value ? openExample($("example").value) : clearSource());
+$("remove").onclick = () => {
+  clearSource();
+  $("files").focus();
+};
+$("facts-cancel").onclick = () => (ecg ? ($("facts-form").hidden = true) : $("remove").click());
+$("change-facts").onclick = showFacts;
+$("usual-leads").onclick = () => ($("leads").value = USUAL_LEADS);
+$("labels").oninput = classesChanged;
+$("list").onchange = classesChanged;
+$("template").oninput = classesChanged;
+$("multi-label").onchange = () => score(0);
+$("suggest").onclick = () => {
+  suggestedText = source.suggested.join("\n");
+  $("labels").value = suggestedText;
+  classesChanged();
+};
+$("edit-stored").onclick = () => {
+  $("labels").value = chosenSet().classes.join("\n");
+  $("list").value = "";
+  classesChanged();
+  $("labels").focus();
+};
+$("save-form").onsubmit = save;
+$("token-form").onsubmit = useToken;
+acceptDrops(openFiles, () =>
+  showProblem($("source-problem"), new Problem("This is a folder.", { hint: "Drop the files of one ECG." })));
+new ResizeObserver(drawPaper).observe($("paper-frame"));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawPaper);
+showClasses();
+loadModel();
+loadExamples();

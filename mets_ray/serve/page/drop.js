@@ -1,0 +1,24 @@
+// Files dropped anywhere on the page.
+
+import { $ } from "./dom.js";
+
+/** Call `onFiles(files)` for a drop of files, `onFolder()` for one of a folder; the page shows where it would land. */
+export function acceptDrops(onFiles, onFolder) {
+  let depth = 0; // of the elements that the pointer has entered and not left
+  const listen = (type, act) =>
+    addEventListener(type, (event) => {
+      if (!event.dataTransfer?.types.includes("Files")) return;
+      event.preventDefault();
+      act(event);
+      $("drop").hidden = depth <= 0;
+    });
+  listen("dragenter", () => (depth += 1));
+  listen("dragover", () => {});
+  listen("dragleave", () => (depth -= 1));
+  listen("drop", ({ dataTransfer }) => {
+    depth = 0;
+    const isFolder = [...dataTransfer.items].some((item) => item.webkitGetAsEntry?.()?.isDirectory);
+    if (isFolder) onFolder();
+    else onFiles([...dataTransfer.files]);
+  });
+}

@@ -1,0 +1,308 @@
+"""One request's way through a replica, without Ray: check, encode in a shared batch, find the classes, score."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from mets_ray.ecg import Ecg
+from mets_ray.errors import RecordError, RequestError
+from mets_ray.serve import messages
+from mets_ray.serve.bodies import BodyLimits
+from mets_ray.serve.engine import Engine, Windows, mean_embedding
+from mets_ray.serve.prompt_sets import ClassList, PromptSets, class_list, labels_as_classes
+from mets_ray.serve.settings import ServeConfig
+
+INTENDED_USE = (
+    "Research on zero-shot recognition of findings in 12-lead ECGs. Not a medical device: not for diagnosis, "
+    "triage or any decision about a patient. Scores are not calibrated probabilities."
+)
+
+
+class Telemetry(Protocol):
+    """What is counted, wherever it is counted."""
+
+    def text_cache(self, hits: int, misses: int) -> None: ...
+
+
+@dataclass
+class Timings:
+    """Milliseconds by stage."""
+
+    began: float = field(default_factory=time.perf_counter)
+    stages: dict[str, float] = field(default_factory=dict)
+
+    def stop(self, stage: str, since: float) -> float:
+        now = time.perf_counter()
+        self.stages[stage] = self.stages.get(stage, 0.0) + round(1000 * (now - since), 3)
+        return now
+
+    def total(self) -> dict[str, float]:
+        return self.stages | {"total": round(1000 * (time.perf_counter() - self.began), 3)}
+
+
+class Service:
+    """What the routes call.
+
+    encode: one window, int16 [lead, sample], to its unit vector; calls that come together share a forward pass.
+    ask_lm: texts to the frozen LM's features, float16 [text, feature]; None where no LM is deployed.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        config: ServeConfig,
+        *,
+        bundle_uri: str,
+        encode: Callable[[np.ndarray], Awaitable[np.ndarray]],
+        ask_lm: Callable[[list[str]], Awaitable[np.ndarray]] | None,
+        telemetry: Telemetry,
+    ) -> None:
+        self.engine = engine
+        self.config = config
+        self.bundle_uri = bundle_uri
+        self.limits = BodyLimits(config.max_body_bytes, config.max_ecgs, config.max_duration_s)
+        self.prompt_sets = PromptSets(engine, config)
+        self._encode = encode
+        self._ask_lm = ask_lm
+        self._telemetry = telemetry
+        self._asked: dict[str, asyncio.Future[None]] = {}
+
+    async def zero_shot(self, ecg: Ecg, options: messages.Options, timings: Timings) -> messages.ZeroShotAnswer:
+        """Scores of one ECG. Raises RecordError for an ECG that cannot be used, RequestError for the rest."""
+        since = time.perf_counter()
+        windows = self.engine.windows(ecg)
+        since = timings.stop("preprocess", since)
+        chosen, vectors = await self._classes(options)
+        since = timings.stop("classes", since)
+        embedding = await self._embed(windows)
+        timings.stop("encode", since)
+        scored = self._scored(windows, embedding, chosen, vectors, options.multi_label)
+        return messages.ZeroShotAnswer.model_construct(**vars(scored), **self._facts(chosen, options, timings))
+
+    async def batch(
+        self, ecgs: Sequence[Ecg | RecordError], options: messages.Options, timings: Timings
+    ) -> messages.BatchAnswer:
+        """Scores of several ECGs; one that cannot be used has its error in its place, the others are scored."""
+        since = time.perf_counter()
+        chosen, vectors = await self._classes(options)
+        since = timings.stop("classes", since)
+
+        async def one(ecg: Ecg | RecordError) -> messages.Scored | messages.ErrorAnswer:
+            try:
+                if isinstance(ecg, RecordError):
+                    raise ecg
+                windows = self.engine.windows(ecg)
+            except RecordError as error:
+                return messages.ErrorAnswer(error=error_facts(error))
+            return self._scored(windows, await self._embed(windows), chosen, vectors, options.multi_label)
+
+        results = await asyncio.gather(*map(one, ecgs))
+        timings.stop("encode", since)
+        return messages.BatchAnswer.model_construct(results=results, **self._facts(chosen, options, timings))
+
+    async def embed_ecg(self, ecg: Ecg) -> messages.EmbedAnswer:
+        windows = self.engine.windows(ecg)
+        vector = mean_embedding(await self._embed(windows)).tolist()
+        return messages.EmbedAnswer(
+            embeddings=[vector],
+            dimension=len(vector),
+            model_version=self.engine.model_version,
+            windows=len(windows.signal_uv),
+            warnings=_warned(windows),
+        )
+
+    async def embed_texts(self, texts: list[str]) -> messages.EmbedAnswer:
+        """Texts as they stand. Raises RequestError 422 beyond the limits of classes."""
+        given = class_list(dict.fromkeys(texts, ("x",)), None, self.config, default_template="{}")
+        await self.learn(list(given.classes))
+        embeddings = self.engine.embed_texts(texts).tolist()
+        return messages.EmbedAnswer(
+            embeddings=embeddings, dimension=len(embeddings[0]), model_version=self.engine.model_version
+        )
+
+    def preview(self, ecg: Ecg) -> messages.EcgAnswer:
+        windows = self.engine.windows(ecg)
+        facts = self.engine.facts
+        return messages.EcgAnswer.model_construct(
+            leads=list(facts.leads),
+            sampling_rate_hz=facts.sampling_rate_hz,
+            duration_s=facts.duration_s,
+            signal_uv=windows.signal_uv[0].tolist(),
+            windows=len(windows.signal_uv),
+            warnings=_warned(windows),
+        )
+
+    async def register(self, name: str, request: messages.PromptSetRequest) -> tuple[messages.PromptSetAnswer, bool]:
+        """A class list under a name; (the answer, whether a new version was made)."""
+        classes = request.classes if request.classes is not None else labels_as_classes(request.candidate_labels or [])
+        given = class_list(
+            classes, request.hypothesis_template, self.config, default_template=self.engine.config.text.template
+        )
+        await self.learn(given.texts)
+        stored, is_new = await self.prompt_sets.register(name, given)
+        answer = messages.PromptSetAnswer(
+            name=name,
+            version=stored.version,
+            prompt_set=f"{name}@{stored.version}",
+            classes=list(stored.classes),
+            hypothesis_template=stored.template,
+        )
+        return answer, is_new
+
+    async def model(self) -> messages.ModelAnswer:
+        facts, config = self.engine.facts, self.config
+        return messages.ModelAnswer(
+            model_version=self.engine.model_version,
+            bundle_uri=self.bundle_uri,
+            signal=messages.SignalFacts(
+                sampling_rate_hz=facts.sampling_rate_hz, duration_s=facts.duration_s, leads=list(facts.leads)
+            ),
+            text_model=messages.TextModelFacts(
+                name=facts.text_model,
+                pooling=facts.text_pooling,
+                max_length=facts.text_max_length,
+                fingerprint=facts.text_fingerprint,
+            ),
+            hypothesis_template=self.engine.config.text.template,
+            prompt_sets=[
+                messages.KnownPromptSet(
+                    name=item.name or "", version=item.version, classes=list(item.classes), origin=origin
+                )
+                for item, origin in await self.prompt_sets.known()
+            ],
+            default_prompt_set=config.prompt_set,
+            training_data=messages.TrainingFacts(
+                source=facts.dataset_source,
+                dataset_sha256=facts.dataset_sha256,
+                synthetic=facts.synthetic,
+                train_folds=list(facts.train_folds),
+                metrics=facts.metrics,
+            ),
+            intended_use=INTENDED_USE,
+            device=str(self.engine.device),
+            auth=config.auth,
+            limits={
+                name: getattr(config, name)
+                for name in ("max_body_bytes", "max_ecgs", "max_duration_s", "max_classes", "max_label_chars")
+            },
+        )
+
+    async def learn(self, texts: list[str]) -> None:
+        """Make sure that the features of `texts` are known; only what nobody knows goes to the LM, and only once.
+
+        Raises RequestError 422 where no LM is deployed.
+        """
+        missing = self.engine.missing_texts(texts)
+        distinct = len(set(texts))
+        self._telemetry.text_cache(distinct - len(missing), len(missing))
+        if not missing:
+            return
+        if self._ask_lm is None:
+            raise RequestError(
+                422,
+                "unknown_text",
+                f"{len(missing)} of the texts are not stored in the bundle, and this server runs no language model",
+                hint="use a prompt set of /v1/model, or deploy with text_max_replicas of at least 1",
+            )
+        # Requests that bring the same new text at the same time wait for one call.
+        others = {id(future): future for text in missing if (future := self._asked.get(text)) is not None}
+        mine = [text for text in missing if text not in self._asked]
+        if mine:
+            await self._ask(mine)
+        for future in others.values():
+            await asyncio.shield(future)
+
+    async def _ask(self, texts: list[str]) -> None:
+        assert self._ask_lm is not None
+        call: asyncio.Future[None] = asyncio.ensure_future(self._ask_and_keep(texts))
+        self._asked |= dict.fromkeys(texts, call)
+        call.add_done_callback(lambda _: [self._asked.pop(text, None) for text in texts])
+        # Shielded: a client that goes away must not fail the others that wait for the same words.
+        await asyncio.shield(call)
+
+    async def _ask_and_keep(self, texts: list[str]) -> None:
+        assert self._ask_lm is not None
+        self.engine.keep_features(texts, await self._ask_lm(texts))
+
+    async def _classes(self, options: messages.Options) -> tuple[ClassList, Tensor]:
+        if options.candidate_labels is not None and options.prompt_set is not None:
+            raise RequestError(
+                422, "two_class_lists", "`candidate_labels` and `prompt_set` are both given", hint="give one of them"
+            )
+        if options.candidate_labels is not None:
+            chosen = class_list(
+                labels_as_classes(options.candidate_labels),
+                options.hypothesis_template,
+                self.config,
+                default_template=self.engine.config.text.template,
+            )
+        else:
+            reference = options.prompt_set or self.config.prompt_set
+            if reference is None:
+                raise RequestError(
+                    422,
+                    "no_classes",
+                    "neither `candidate_labels` nor `prompt_set` is given, and this server has no default",
+                    hint='add for example candidate_labels: ["atrial fibrillation", "sinus rhythm"]',
+                )
+            if options.hypothesis_template is not None:
+                raise RequestError(
+                    422,
+                    "template_without_labels",
+                    "`hypothesis_template` is given with a prompt set, whose wordings are complete",
+                    hint="leave it out, or give candidate_labels",
+                )
+            chosen = await self.prompt_sets.find(reference)
+        vectors = self.engine.class_vectors(chosen.classes)
+        if vectors is None:
+            await self.learn(chosen.texts)
+            vectors = self.engine.class_vectors(chosen.classes)
+            assert vectors is not None, "the features that were just kept are gone"
+        else:
+            self._telemetry.text_cache(len(chosen.classes), 0)
+        return chosen, vectors
+
+    async def _embed(self, windows: Windows) -> np.ndarray:
+        """Unit vectors [window, dimension]."""
+        if len(windows.signal_uv) == 1:
+            return (await self._encode(windows.signal_uv[0]))[None]
+        return np.stack(await asyncio.gather(*map(self._encode, windows.signal_uv)))
+
+    def _scored(
+        self, windows: Windows, embedding: np.ndarray, chosen: ClassList, vectors: Tensor, multi_label: bool
+    ) -> messages.Scored:
+        scores, cosines = self.engine.score(embedding, vectors, multi_label=multi_label)
+        ranks = np.empty(len(scores), dtype=np.int64)
+        ranks[np.argsort(-np.asarray(cosines), kind="stable")] = np.arange(1, len(scores) + 1)
+        return messages.Scored.model_construct(
+            classes=[
+                messages.ClassScore.model_construct(class_name=name, score=score, similarity=cosine, rank=int(rank))
+                for name, score, cosine, rank in zip(chosen.classes, scores, cosines, ranks, strict=True)
+            ],
+            windows=len(windows.signal_uv),
+            warnings=_warned(windows),
+        )
+
+    def _facts(self, chosen: ClassList, options: messages.Options, timings: Timings) -> dict[str, Any]:
+        return {
+            "multi_label": options.multi_label,
+            "hypothesis_template": chosen.template,
+            "prompt_set": chosen.label,
+            "model_version": self.engine.model_version,
+            "timings_ms": timings.total(),
+        }
+
+
+def error_facts(error: RecordError | RequestError) -> messages.ErrorFacts:
+    """An error as it is answered: what, where, and the smallest remedy."""
+    message = f"{error.fact} ({error.where})" if error.where else error.fact
+    return messages.ErrorFacts(reason=error.reason, message=message, hint=error.hint or None)
+
+
+def _warned(windows: Windows) -> list[messages.Warned]:
+    return [messages.Warned(reason=reason, message=message) for reason, message in windows.warnings]
