@@ -380,3 +380,18 @@ def test_s3_unreachable(closed_endpoint, call):
     assert time.monotonic() - started < 20
     assert closed_endpoint in caught.value.fact
     assert not isinstance(caught.value, MissingFileError)
+
+
+def test_a_file_is_created_by_one_writer_only(root):
+    uri = storage.join(root, "versions", "00000001.json")
+    assert storage.create_bytes(uri, b"first")
+    assert not storage.create_bytes(uri, b"second")
+    assert storage.read_bytes(uri) == b"first"
+
+
+def test_of_many_creators_at_a_time_one_wins(root):
+    uri = storage.join(root, "version.json")
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda number: storage.create_bytes(uri, b"%d" % number), range(16)))
+    assert made.count(True) == 1
+    assert storage.read_bytes(uri) == b"%d" % made.index(True)

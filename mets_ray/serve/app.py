@@ -169,7 +169,7 @@ def _add_scoring(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/ecg", summary="The first window as the model sees it", openapi_extra=ECG_BODY)
     async def preview(request: Request, query: EcgQuery) -> Response:
-        return _json(service.preview(await read_one(request, query)))
+        return _json(await service.preview(await read_one(request, query)))
 
 
 def _add_model(app: FastAPI, service: Service) -> None:

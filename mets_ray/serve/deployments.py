@@ -75,7 +75,7 @@ class TextEncoder:
 class ZeroShot:
     """HTTP ingress and batched ECG encoder in one replica: a hop between them would halve the requests per second."""
 
-    def __init__(self, config: ServeConfig, bundle_uri: str, text_encoder: DeploymentHandle | None) -> None:
+    def __init__(self, config: ServeConfig, bundle_uri: str, text_encoder: DeploymentHandle[Any] | None) -> None:
         self._telemetry = RequestTelemetry()
         device = _device(config.encoder_gpus)
         self._engine = Engine(load_bundle(bundle_uri), device=device, text_cache_texts=config.text_cache_texts)
@@ -166,7 +166,7 @@ def build(config: ServeConfig) -> Application:
             max_queued_requests=config.max_queued_requests,
             max_surge_percent=100,
         ).bind(read_facts(bundle_uri), config)
-    return ZeroShot.options(  # type: ignore[attr-defined]
+    return ZeroShot.options(  # type: ignore[attr-defined, no-any-return]
         **_scale(config.encoder_min_replicas, config.encoder_max_replicas, target=config.max_ongoing_requests / 2),
         ray_actor_options={"num_cpus": config.encoder_cpus, "num_gpus": config.encoder_gpus},
         max_ongoing_requests=config.max_ongoing_requests,

@@ -17,6 +17,9 @@ from mets_ray.serve.engine import Engine, Windows, mean_embedding
 from mets_ray.serve.prompt_sets import ClassList, PromptSets, class_list, labels_as_classes
 from mets_ray.serve.settings import ServeConfig
 
+# Longer signals are checked and resampled in a thread, where they do not hold up the other requests.
+_INLINE_SAMPLES = 12 * 10_000
+
 INTENDED_USE = (
     "Research on zero-shot recognition of findings in 12-lead ECGs. Not a medical device: not for diagnosis, "
     "triage or any decision about a patient. Scores are not calibrated probabilities."
@@ -75,7 +78,7 @@ class Service:
     async def zero_shot(self, ecg: Ecg, options: messages.Options, timings: Timings) -> messages.ZeroShotAnswer:
         """Scores of one ECG. Raises RecordError for an ECG that cannot be used, RequestError for the rest."""
         since = time.perf_counter()
-        windows = self.engine.windows(ecg)
+        windows = await self._windows(ecg)
         since = timings.stop("preprocess", since)
         chosen, vectors = await self._classes(options)
         since = timings.stop("classes", since)
@@ -96,7 +99,7 @@ class Service:
             try:
                 if isinstance(ecg, RecordError):
                     raise ecg
-                windows = self.engine.windows(ecg)
+                windows = await self._windows(ecg)
             except RecordError as error:
                 return messages.ErrorAnswer(error=error_facts(error))
             return self._scored(windows, await self._embed(windows), chosen, vectors, options.multi_label)
@@ -106,7 +109,7 @@ class Service:
         return messages.BatchAnswer.model_construct(results=results, **self._facts(chosen, options, timings))
 
     async def embed_ecg(self, ecg: Ecg) -> messages.EmbedAnswer:
-        windows = self.engine.windows(ecg)
+        windows = await self._windows(ecg)
         vector = mean_embedding(await self._embed(windows)).tolist()
         return messages.EmbedAnswer(
             embeddings=[vector],
@@ -125,8 +128,8 @@ class Service:
             embeddings=embeddings, dimension=len(embeddings[0]), model_version=self.engine.model_version
         )
 
-    def preview(self, ecg: Ecg) -> messages.EcgAnswer:
-        windows = self.engine.windows(ecg)
+    async def preview(self, ecg: Ecg) -> messages.EcgAnswer:
+        windows = await self._windows(ecg)
         facts = self.engine.facts
         return messages.EcgAnswer.model_construct(
             leads=list(facts.leads),
@@ -266,6 +269,11 @@ class Service:
         else:
             self._telemetry.text_cache(len(chosen.classes), 0)
         return chosen, vectors
+
+    async def _windows(self, ecg: Ecg) -> Windows:
+        if ecg.signal_mv.size <= _INLINE_SAMPLES:
+            return self.engine.windows(ecg)
+        return await asyncio.to_thread(self.engine.windows, ecg)
 
     async def _embed(self, windows: Windows) -> np.ndarray:
         """Unit vectors [window, dimension]."""
