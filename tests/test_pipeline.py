@@ -137,6 +137,7 @@ def test_one_worker_gives_the_losses_of_two(trained, prepared, tmp_path):
     np.testing.assert_allclose(losses(alone), losses(trained), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_streaming_gives_the_losses_of_cached(trained, prepared, tmp_path):
     from mets_ray.train import fit
 
@@ -229,6 +230,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_records(prepared, tmp
     assert "syn-" in error.value.where
 
 
+@pytest.mark.slow
 def test_unlabelled_records_train_too_and_retrieval_chooses_the_checkpoint(ray_cluster, prepared, tmp_path):
     from mets_ray.evaluate import evaluate
     from mets_ray.train import figures, fit

@@ -480,6 +480,8 @@ def test_a_fault_of_ours_is_500_without_the_message(bundle, monkeypatch, caplog)
 def test_the_page_and_the_documentation_ask_no_other_host(client):
     page = client.get("/")
     assert page.headers["content-security-policy"].startswith("default-src 'self'")
+    script = client.get("/static/app.js")
+    assert (script.status_code, script.headers["cache-control"]) == (200, "no-cache")
     for text in (page.text, client.get("/docs").text):
         for attribute in ('src="http', 'href="http', "src='http", "//cdn"):
             assert attribute not in text

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import FileResponse
@@ -63,7 +63,7 @@ def create_app(service: Service, telemetry: Telemetry) -> FastAPI:
 
 
 def _add_pages(app: FastAPI, service: Service) -> None:
-    app.mount("/static", StaticFiles(directory=_PAGE), name="static")
+    app.mount("/static", _PageFiles(directory=_PAGE), name="static")
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
@@ -185,6 +185,15 @@ def _add_model(app: FastAPI, service: Service) -> None:
         asked = messages.PromptSetRequest.model_validate_json(body)
         answer, is_new = await service.register(name, asked)
         return _json(answer, status=201 if is_new else 200)
+
+
+class _PageFiles(StaticFiles):
+    """Asked for again at each visit (304 if unchanged), so that a page is never half of an older version."""
+
+    def file_response(self, *arguments: Any, **named: Any) -> Response:
+        response = super().file_response(*arguments, **named)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:

@@ -81,6 +81,8 @@ class Engine:
                 error.where = f"window {number + 1} of {count}, from {start_s:.1f} s"
                 refused.append(error)
         if not usable:
+            if len({error.reason for error in refused}) == 1:
+                refused[0].where = ""  # it is the recording's fault, not that window's
             raise refused[0]
         signal_uv = np.stack(usable)
         largest_mv = float((signal_uv.max(axis=2).astype(np.float64) - signal_uv.min(axis=2)).max()) / 1000
