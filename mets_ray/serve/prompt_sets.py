@@ -188,9 +188,8 @@ class PromptSets:
         names = []
         if self._config.state_uri is not None:
             names = await asyncio.to_thread(self._list_names, self._config.state_uri)
-        return [(item, "bundle") for item in self._bundle.values()] + [
-            (await self.find(name), "registered") for name in names
-        ]
+        registered = await asyncio.gather(*map(self.find, names))
+        return [(item, "bundle") for item in self._bundle.values()] + [(item, "registered") for item in registered]
 
     def _bundle_name(self, name: str) -> str:
         tasks = [known for known in self._bundle if known.partition(":")[0] == name]

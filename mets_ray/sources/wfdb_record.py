@@ -57,6 +57,7 @@ class _Signal:
     byte_offset: int
     gain: float
     baseline: int
+    initial: int
     unit: str
     checksum: int | None
     name: str
@@ -104,9 +105,7 @@ def decode_wfdb(header_name: str, files: dict[str, bytes]) -> Ecg:
     Raises RecordError as `read_wfdb`.
     """
     try:
-        header = _parse_header(files[header_name])
-        if len(header.signals) > _MAX_SIGNALS:
-            raise RecordError("unsupported_format", f"the record has {len(header.signals)} signals")
+        header = _parse_header(files[header_name], max_signals=_MAX_SIGNALS)
         signal_files = {signal.file_name: files.get(signal.file_name) for signal in header.signals}
         for name, data in signal_files.items():
             if data is None or name == header_name:
@@ -115,17 +114,26 @@ def decode_wfdb(header_name: str, files: dict[str, bytes]) -> Ecg:
         if any(signal.format in _FLAC for signal in header.signals):
             raise RecordError("unsupported_format", "the samples are FLAC", hint="write them as format 16")
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / header_name
-            path.write_bytes(files[header_name])
-            for name, data in signal_files.items():
-                (Path(folder) / name).write_bytes(data or b"")
-            digital, invalid = _decode_local(path.with_suffix(""), header)
+            (Path(folder) / "r.hea").write_text(_plain_header(header, list(signal_files)))
+            for number, data in enumerate(signal_files.values()):
+                (Path(folder) / f"{number}.dat").write_bytes(data or b"")
+            digital, invalid = _decode_local(Path(folder) / "r", header)
         _check_checksums(digital, header)
         return Ecg(
             _to_physical(digital, invalid, header), tuple(s.name for s in header.signals), header.sampling_rate_hz
         )
     except (ValueError, TypeError, ArithmeticError, OSError) as error:  # numbers of 5,000 digits, names with NUL, ...
         raise RecordError("unreadable_header", "the header holds a number or a name that cannot be") from error
+
+
+def _plain_header(header: _Header, file_names: list[str]) -> str:
+    """What was checked, and nothing else, for wfdb, whose own reading of a header could differ: it drops what is not
+    ASCII. Rate, gain and unit do not matter to the samples."""
+    lines = [f"r {len(header.signals)} 100 {'' if header.num_samples is None else header.num_samples}"]
+    for signal in header.signals:
+        name = f"{file_names.index(signal.file_name)}.dat"
+        lines.append(f"{name} {signal.format}+{signal.byte_offset} 1(0)/mV 16 0 {signal.initial} 0 0 s")
+    return "\n".join(lines) + "\n"
 
 
 def _read(uri: str) -> bytes:
@@ -135,7 +143,7 @@ def _read(uri: str) -> bytes:
         raise RecordError("missing_file", f"`{uri.rpartition('/')[2]}` does not exist") from error
 
 
-def _parse_header(data: bytes) -> _Header:
+def _parse_header(data: bytes, max_signals: int | None = None) -> _Header:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
@@ -151,6 +159,8 @@ def _parse_header(data: bytes) -> _Header:
     if rate is None:
         raise RecordError("unreadable_header", "the record line gives no sampling rate")
     count = int(record[1])
+    if max_signals is not None and max(count, len(lines) - 1) > max_signals:
+        raise RecordError("unsupported_format", f"the record has {max(count, len(lines) - 1)} signals")
     if count == 0 or len(lines) - 1 != count:
         raise RecordError("header_mismatch", f"the record line says {count} signals, {len(lines) - 1} lines follow")
     try:
@@ -189,6 +199,7 @@ def _parse_signal(line: str, number: int) -> _Signal:
         byte_offset=int(stored["offset"] or 0),
         gain=float(scale["gain"]),
         baseline=int(scale["baseline"]) if scale["baseline"] else adc_zero,
+        initial=int(fields[5]) if sample_format == "8" and len(fields) > 5 else 0,
         unit=scale["unit"],
         checksum=int(fields[6]) if len(fields) > 6 else None,
         name=name,
@@ -260,7 +271,7 @@ def _check_checksums(digital: Integer[np.ndarray, "lead sample"], header: _Heade
 def _to_physical(
     digital: Integer[np.ndarray, "lead sample"], invalid: np.ndarray, header: _Header
 ) -> Float[np.ndarray, "lead sample"]:
-    baseline = np.array([signal.baseline for signal in header.signals])[:, None]
+    baseline = np.array([signal.baseline for signal in header.signals], dtype=np.float64)[:, None]
     gain = np.array([signal.gain for signal in header.signals])[:, None]
     physical = (digital - baseline) / gain
     physical[invalid] = np.nan
