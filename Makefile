@@ -24,7 +24,7 @@ quickstart: install  ## synthetic ECGs → shards → frozen text → training �
 
 serve: install  ## the newest bundle under .runs on http://127.0.0.1:8000, API and page; Ctrl-C stops it
 	@echo "starting; then open http://127.0.0.1:8000 (API: http://127.0.0.1:8000/docs)"
-	@RAY_ADDRESS=local RAY_AUTH_MODE=disabled $(BIN)/serve run serve_configs/local.yaml
+	@RAY_ADDRESS=local $(BIN)/serve run serve_configs/local.yaml
 
 test: install  ## the default tests, at most 10 minutes on 2 cores
 	@$(BIN)/python -m pytest -m "not slow"

@@ -43,7 +43,7 @@ from mets_ray.text_store import EmbeddingTable
 HERE = Path(__file__).parent
 TASK = "ptbxl_super"
 CLIENTS = 32
-BATCH_SIZE = 8
+BATCH_SIZE = 16
 THREADS = os.cpu_count() or 1
 BEDS = (400, 600, 800, 1000, 1200, 1600)
 BEDS_P95_MS = 1000.0
@@ -196,7 +196,9 @@ def _serve(bundle: Path, *, haproxy: bool) -> Iterator[str]:
     path = bundle.parent / "serve.yaml"
     path.write_text(yaml.safe_dump(config))
     serve = Path(sys.executable).with_name("serve")
-    environment = {"RAY_SERVE_ENABLE_HA_PROXY": "1" if haproxy else "0", "RAY_AUTH_MODE": "disabled"}
+    environment = {"RAY_AUTH_MODE": "disabled", "RAY_SERVE_ENABLE_HA_PROXY": "1" if haproxy else "0"}
+    if haproxy:
+        environment |= {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
     with _process([str(serve), "run", str(path)], port, environment) as url:
         yield url
 

@@ -20,6 +20,7 @@ from tests.conftest import ROOT
 
 RAY_SERVICE = ROOT / "serve_configs" / "rayservice.yaml"
 PRODUCTION = ROOT / "serve_configs" / "production.yaml"
+PRETRAIN_JOB = ROOT / "docs" / "deploy" / "rayjob.yaml"
 NETWORK_POLICY = ROOT / "docs" / "deploy" / "networkpolicy.yaml"
 SERVE_CONFIGS = [
     file for file in sorted((ROOT / "serve_configs").glob("*.yaml")) if "kind" not in yaml.safe_load(file.read_text())
@@ -76,7 +77,9 @@ spec:
 """)
 
 
-@pytest.mark.parametrize("manifest", [read(RAY_SERVICE), read(NETWORK_POLICY), RAY_JOB], ids=lambda it: it["kind"])
+@pytest.mark.parametrize(
+    "manifest", [read(RAY_SERVICE), read(NETWORK_POLICY), read(PRETRAIN_JOB), RAY_JOB], ids=lambda it: it["kind"]
+)
 def test_manifests_fit_the_schema(manifest):
     assert schema_errors(manifest) == []
 
@@ -160,6 +163,81 @@ def test_slips_in_the_rayservice_are_caught(path, change):
 )
 def test_slips_in_other_manifests_are_caught(manifest, path, change):
     assert schema_errors(changed(manifest, path, change))
+
+
+JOB_CLUSTER = "spec.rayClusterSpec"
+JOB_WORKER = f"{JOB_CLUSTER}.workerGroupSpecs.1"
+
+
+@pytest.mark.parametrize(
+    ("path", "change"),
+    [
+        ("spec", rename("shutdownAfterJobFinishes", "shutdownAfterJobFinished")),
+        ("spec", rename("ttlSecondsAfterFinished", "ttlSecondsAfterFinish")),
+        ("spec", put("backoffLimit", "0")),
+        ("spec", put("submissionMode", "K8sJob")),
+        ("spec", rename("rayClusterSpec", "rayClusterConfig")),  # as a RayService calls it
+        ("spec.submitterConfig", rename("backoffLimit", "backofLimit")),
+        (JOB_CLUSTER, rename("enableInTreeAutoscaling", "enableAutoscaling")),
+        (f"{JOB_CLUSTER}.autoscalerOptions", put("version", 2)),
+        (f"{JOB_CLUSTER}.authOptions", put("mode", "tokens")),
+        (f"{JOB_CLUSTER}.headGroupSpec.rayStartParams", put("num-cpus", 0)),
+        (JOB_WORKER, rename("priority", "prioritys")),
+        (JOB_WORKER, put("minReplicas", None)),
+        (f"{JOB_WORKER}.template.spec", rename("nodeSelector", "nodeSelectors")),
+        (f"{JOB_WORKER}.template.spec.tolerations.0", rename("effect", "efect")),
+        (f"{JOB_WORKER}.template.spec.containers.0.resources.limits", put("nvidia.com/gpu", 0.5)),
+        (
+            f"{JOB_CLUSTER}.workerGroupSpecs.2.template.spec.affinity.nodeAffinity",
+            rename("requiredDuringSchedulingIgnoredDuringExecution", "requiredDuringScheduling"),
+        ),
+    ],
+)
+def test_slips_in_the_rayjob_are_caught(path, change):
+    assert schema_errors(changed(read(PRETRAIN_JOB), path, change))
+
+
+def test_the_rayjob_goes_away_when_it_is_done_and_starts_from_nothing():
+    spec = read(PRETRAIN_JOB)["spec"]
+    assert spec["shutdownAfterJobFinishes"]
+    assert 0 < spec["ttlSecondsAfterFinished"] <= 3600
+    assert spec["backoffLimit"] == 0, "a second try would be a second run; train.resume goes on with the first"
+    assert spec["rayClusterSpec"]["autoscalerOptions"]["version"] == "v2"
+    for group in spec["rayClusterSpec"]["workerGroupSpecs"]:
+        assert group["minReplicas"] == group["replicas"] == 0 < group["maxReplicas"]
+
+
+def test_the_rayjobs_pods_are_as_closed_as_the_services():
+    cluster = read(PRETRAIN_JOB)["spec"]["rayClusterSpec"]
+    assert cluster["authOptions"] == read(RAY_SERVICE)["spec"]["rayClusterConfig"]["authOptions"]
+    assert cluster["rayVersion"] == version("ray")
+    head, *workers = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    assert head["rayStartParams"]["num-cpus"] == "0"
+    assert (head["serviceType"], head["enableIngress"]) == ("ClusterIP", False)
+    for group in (head, *workers):
+        pod = group["template"]["spec"]
+        assert pod["securityContext"] == groups()[0]["template"]["spec"]["securityContext"]
+        assert group["template"]["metadata"]["labels"] == groups()[0]["template"]["metadata"]["labels"]
+        (container,) = pod["containers"]
+        assert container["securityContext"] == containers()[0]["securityContext"]
+        assert container["resources"]["requests"] == container["resources"]["limits"]
+        assert float(group["rayStartParams"]["num-cpus"]) < float(container["resources"]["limits"]["cpu"])
+        assert not [variable for variable in container["env"] if "TOKEN" in variable["name"]], "only serving has users"
+
+
+def test_spot_and_on_demand_workers_are_equal_but_for_where_they_may_run():
+    groups = {it["groupName"]: it for it in read(PRETRAIN_JOB)["spec"]["rayClusterSpec"]["workerGroupSpecs"]}
+    spot, other = groups["train-spot"], groups["train-on-demand"]
+    assert spot["priority"] > other["priority"]
+    assert spot["maxReplicas"] <= other["maxReplicas"]
+    assert spot["rayStartParams"] == other["rayStartParams"]
+    pods = [group["template"]["spec"] for group in (spot, other)]
+    assert pods[0]["containers"] == pods[1]["containers"]
+    (label,) = pods[0]["nodeSelector"]
+    assert [it["value"] for it in pods[0]["tolerations"] if it["key"] == label] == [pods[0]["nodeSelector"][label]]
+    assert label not in {it["key"] for it in pods[1]["tolerations"]}
+    (term,) = pods[1]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert term["matchExpressions"] == [{"key": label, "operator": "DoesNotExist"}]
 
 
 def groups():

@@ -210,6 +210,30 @@ def test_a_million_signal_lines_are_refused_at_once():
     assert time.perf_counter() - began < 2.0
 
 
+@pytest.mark.parametrize("length", ["", str(4 * MIB - 4000)])
+@pytest.mark.parametrize(("rate", "leads"), [("100", 1), ("1e9", 1), ("1e-9", 1), ("10000", 4)])
+def test_long_records_are_refused_before_they_are_decoded(rate, leads, length):
+    """wfdb takes 25 bytes of memory for a sample: 100 MB for 4 MiB of format 80, which pack to 4 kB."""
+    header = f"r {leads} {rate} {length and int(length) // leads}\n" + "r.dat 80 1000/mV\n" * leads
+    body = zipped({"r.hea": header, "r.dat": bytes(4 * MIB - 4000)})
+    reason = "too_long" if rate in ("100", "10000") else "implausible_sampling_rate"
+    assert peak_bytes(lambda: refused(422, reason, "application/zip", body)) < 16 * MIB
+
+
+def test_a_header_of_comments_is_refused():
+    header = "# c\n" * 300_000 + ONE_LEAD
+    refused(422, "unsupported_format", "application/zip", zipped({"r.hea": header, "r.dat": bytes(2000)}))
+
+
+def test_a_full_disk_is_no_fault_of_the_record(monkeypatch):
+    def full():
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mets_ray.sources.wfdb_record.tempfile.TemporaryDirectory", full)
+    with pytest.raises(OSError, match="No space"):
+        decode("application/zip", zipped({"r.hea": HEADER, "r.dat": DIGITAL.tobytes()}))
+
+
 def test_one_record_at_a_time():
     record = {"r.hea": HEADER, "r.dat": DIGITAL.tobytes()}
     refused(422, "several_records", "application/zip", zipped(record | {"s.hea": HEADER}))
@@ -252,6 +276,39 @@ def test_a_zip_whose_directory_points_beyond_everything_is_refused():
     tail = bytearray(whole[end:])
     tail[12:16] = len(entry).to_bytes(4, "little")
     malformed("application/zip", whole[:directory] + bytes(entry) + bytes(tail))
+
+
+def test_two_files_of_one_name_are_refused():
+    """The one that stands last must not silently win."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in (("r.hea", ONE_LEAD), ("r.dat", b"\1\0" * 1000), ("s.dat", b"\2\0" * 1000)):
+            archive.writestr(name, data)
+    malformed("application/zip", buffer.getvalue().replace(b"s.dat", b"r.dat"))
+
+
+def test_a_file_without_a_name_is_no_record():
+    """zipfile of Python 3.11 raises IndexError when it is asked whether such a member is a folder."""
+    whole = zipped({"a.csv": table()}, zipfile.ZIP_STORED)
+    nameless = bytearray(whole.replace(b"a.csv", b""))
+    directory, end = nameless.find(b"PK\1\2"), nameless.find(b"PK\5\6")
+    for place in (26, directory + 28):
+        nameless[place : place + 2] = b"\0\0"
+    nameless[end + 12 : end + 20] = (end - directory).to_bytes(4, "little") + directory.to_bytes(4, "little")
+    refused(422, "no_record", "application/zip", bytes(nameless))
+
+
+def test_a_directory_of_many_entries_is_refused_at_once():
+    """All of them are one file. zipfile takes three seconds for the 170,000 that 8 MB can list."""
+    whole = zipped({"a": b""}, zipfile.ZIP_STORED)
+    directory, end = whole.find(b"PK\1\2"), whole.find(b"PK\5\6")
+    entries = whole[directory:end] * 20_000
+    tail = bytearray(whole[end:])
+    tail[12:16] = len(entries).to_bytes(4, "little")
+    body = whole[:directory] + entries + bytes(tail)
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        assert len(archive.infolist()) == 20_000
+    assert peak_bytes(lambda: malformed("application/zip", body)) < MIB
 
 
 def peak_bytes(call):

@@ -27,6 +27,7 @@ _T = TypeVar("_T")
 
 MAX_LEADS = 64
 _MAX_FILES = 64
+_MAX_ENTRIES = 1024  # of a zip, with its folders and the files that are left out
 _UNPACKED_TIMES = 4  # what a zip may unpack to, in bodies of the largest size; WFDB packs to half at best
 _NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -175,8 +176,12 @@ def _read_files(files: dict[str, bytes], parameters: BodyParameters, limits: Bod
     if headers:
         folder = headers[0].rpartition("/")[0]
         record = {name.rpartition("/")[2]: data for name, data in files.items() if name.rpartition("/")[0] == folder}
-        ecg = decode_wfdb(headers[0].rpartition("/")[2], record)
-        _check_size(ecg.signal_mv.shape, ecg.sampling_rate_hz, limits)
+        ecg = decode_wfdb(
+            headers[0].rpartition("/")[2],
+            record,
+            max_samples=limits.max_body_bytes,  # an array of one byte a sample could hold no more either
+            max_duration_s=limits.max_duration_s,
+        )
         return [ecg]
     known = [(name, suffix) for name in files for suffix in _SUFFIXES if name.lower().endswith(suffix)]
     if len(known) != 1 or len(files) != 1:
@@ -226,13 +231,16 @@ def _multipart_files(content_type: str, body: bytes) -> dict[str, bytes]:
 
 def _zip_files(body: bytes, limits: BodyLimits) -> dict[str, bytes]:
     allowed = _UNPACKED_TIMES * limits.max_body_bytes
+    if body.count(b"PK\1\2") > _MAX_ENTRIES:  # before zipfile spends seconds on them
+        raise _malformed(f"the zip lists more than {_MAX_ENTRIES} files")
     files: dict[str, bytes] = {}
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             members = [
                 info
                 for info in archive.infolist()
-                if not info.is_dir() and not any(part.startswith((".", "__")) for part in info.filename.split("/"))
+                if not info.filename.endswith("/")
+                and not any(part.startswith((".", "__")) for part in info.filename.split("/"))
             ]
             if len(members) > _MAX_FILES:
                 raise _malformed(f"the zip holds {len(members)} files, and {_MAX_FILES} are allowed")
@@ -241,6 +249,8 @@ def _zip_files(body: bytes, limits: BodyLimits) -> dict[str, bytes]:
                     raise _malformed("the zip is packed with another method than deflate")
                 if info.filename.lower().endswith(".zip"):  # each would be held while the next is unpacked
                     raise _malformed("the zip holds another zip")
+                if info.filename in files:
+                    raise _malformed(f"the zip holds two files called `{info.filename[:80]}`")
                 with archive.open(info) as member:  # sizes in the zip's own directory may lie: bytes are counted
                     data = member.read(allowed + 1)
                 allowed -= len(data)

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
 
 from mets_ray import storage
-from mets_ray.ecg import Ecg, to_millivolts
+from mets_ray.ecg import SAMPLING_RATES_HZ, Ecg, to_millivolts
 from mets_ray.errors import RecordError
 
 # Every reason that `read_wfdb` raises RecordError with, besides missing_unit and unknown_unit of `to_millivolts`.
@@ -43,6 +43,7 @@ _SAMPLE_BITS = {
 _PACKED = {"212": 3, "310": 4, "311": 4}  # formats whose files end in whole groups of so many bytes
 _FLAC = ("508", "516", "524")
 _MAX_SIGNALS = 64  # of a record from anybody
+_MAX_HEADER_BYTES = 256 * 1024  # the same, with its comments
 
 _STORAGE = re.compile(r"(?P<format>\d+)(x(?P<per_frame>\d+))?(:(?P<skew>\d+))?(\+(?P<offset>\d+))?")
 _GAIN = re.compile(r"(?P<gain>[-+]?[\d.]+([eE][-+]?\d+)?)(\((?P<baseline>-?\d+)\))?(/(?P<unit>\S+))?")
@@ -98,13 +99,16 @@ def read_wfdb(record_uri: str) -> Ecg:
         raise
 
 
-def decode_wfdb(header_name: str, files: dict[str, bytes]) -> Ecg:
+def decode_wfdb(header_name: str, files: dict[str, bytes], *, max_samples: int, max_duration_s: float) -> Ecg:
     """The same for a record whose files are in memory, from anybody: `files` by name, the header among them.
 
-    Sizes are checked before anything is decoded, and FLAC, which unpacks to any size, is refused.
-    Raises RecordError as `read_wfdb`.
+    Sizes are checked before anything is decoded, because wfdb takes 25 bytes of memory for a sample: at most
+    `max_samples` of all leads together, and `max_duration_s`. FLAC, which unpacks to any size, is refused.
+    Raises RecordError as `read_wfdb`, `too_long` and `implausible_sampling_rate`.
     """
     try:
+        if len(files[header_name]) > _MAX_HEADER_BYTES:
+            raise RecordError("unsupported_format", f"the header has {len(files[header_name])} bytes")
         header = _parse_header(files[header_name], max_signals=_MAX_SIGNALS)
         signal_files = {signal.file_name: files.get(signal.file_name) for signal in header.signals}
         for name, data in signal_files.items():
@@ -113,6 +117,9 @@ def decode_wfdb(header_name: str, files: dict[str, bytes]) -> Ecg:
             _check_size(name, len(data), header)
         if any(signal.format in _FLAC for signal in header.signals):
             raise RecordError("unsupported_format", "the samples are FLAC", hint="write them as format 16")
+        _check_length(
+            header, {name: len(data or b"") for name, data in signal_files.items()}, max_samples, max_duration_s
+        )
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "r.hea").write_text(_plain_header(header, list(signal_files)))
             for number, data in enumerate(signal_files.values()):
@@ -122,8 +129,9 @@ def decode_wfdb(header_name: str, files: dict[str, bytes]) -> Ecg:
         return Ecg(
             _to_physical(digital, invalid, header), tuple(s.name for s in header.signals), header.sampling_rate_hz
         )
-    except (ValueError, TypeError, ArithmeticError, OSError) as error:  # numbers of 5,000 digits, names with NUL, ...
-        raise RecordError("unreadable_header", "the header holds a number or a name that cannot be") from error
+    # Numbers of 5,000 digits, for example. No OSError: a full disk is the server's fault.
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise RecordError("unreadable_header", "the header holds a number that cannot be") from error
 
 
 def _plain_header(header: _Header, file_names: list[str]) -> str:
@@ -223,6 +231,27 @@ def _check_size(name: str, size: int, header: _Header) -> None:
         raise RecordError("truncated_file", f"`{name}` has {size} bytes of the {expected} that the header says")
     if size >= expected + _PACKED.get(stored[0].format, 1):
         raise RecordError("header_mismatch", f"`{name}` has {size} bytes, the header says {expected}")
+
+
+def _check_length(header: _Header, sizes: dict[str, int], max_samples: int, max_duration_s: float) -> None:
+    """`sizes` in bytes by signal file; without a number of samples in the header the largest file gives it."""
+    rate, (lowest, highest) = header.sampling_rate_hz, SAMPLING_RATES_HZ
+    if not lowest <= rate <= highest:  # a rate of 1e9 Hz would make any record short
+        raise RecordError(
+            "implausible_sampling_rate", f"the sampling rate is {rate:g} Hz, outside {lowest:g} to {highest:g}"
+        )
+    length = header.num_samples or 0
+    if header.num_samples is None:
+        for signal in header.signals:
+            together = sum(other.file_name == signal.file_name for other in header.signals)
+            length = max(length, int(sizes[signal.file_name] * 8 / (_SAMPLE_BITS[signal.format] * together)))
+    if length > max_duration_s * rate or length * len(header.signals) > max_samples:
+        raise RecordError(
+            "too_long",
+            f"{length} samples of {len(header.signals)} leads at {rate:g} Hz, {length / rate:.1f} s, of the "
+            f"{max_duration_s:g} s and {max_samples} samples allowed",
+            hint="send a shorter part",
+        )
 
 
 def _decode(
