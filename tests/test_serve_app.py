@@ -213,6 +213,21 @@ def test_requests_that_do_not_fit_say_what_does_not(client):
     refused(client.get("/v1/nothing"), 404, "no_such_route")
 
 
+def test_an_error_is_short_whatever_it_quotes(client):
+    ecg = json_ecg(synthetic_ecg())
+    assert len(ask(client, ecg | {"unit": "x" * 100_000}).text) < 1500
+    assert len(ask(client, ecg | {"x" * 100_000: 1}).text) < 1500
+
+
+def test_what_would_hold_up_the_parser_is_refused_before_it(client):
+    body = b'{"ecg": {"signal": [' + b"[]," * 100_000 + b"[]]}}"
+    answer = client.post("/v1/zero-shot", content=body, headers={"content-type": "application/json"})
+    refused(answer, 422, "too_many_arrays")
+    refused(ask(client, json_ecg(synthetic_ecg()) | {"signal": []}), 422, "leads_mismatch")
+    none = npy(np.zeros((0, 12, 1000), dtype=np.int16))
+    refused(client.post("/v1/zero-shot/batch", params=PARAMETERS, content=none, headers=NPY), 422, "no_ecg")
+
+
 def test_an_error_never_holds_the_signal(client):
     ecg = json_ecg(synthetic_ecg()) | {"signal": [[123.456789] * 1000] * 11 + [["secret"] * 1000]}
     answer = ask(client, ecg)

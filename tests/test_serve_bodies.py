@@ -480,7 +480,10 @@ def test_arrays_whose_shape_lies():
 
 
 def test_empty_arrays_are_no_ecg(engine):
-    for shape in ((12, 0), (0, 10), (0, 12, 10), (1, 12, 0), (1, 0, 10)):
+    with pytest.raises(RequestError) as refused:
+        decode("application/x-npy", npy(np.zeros((0, 12, 10))), BodyParameters("mV", 100.0, LEADS))
+    assert refused.value.reason == "no_ecg"
+    for shape in ((12, 0), (0, 10), (1, 12, 0), (1, 0, 10)):
         parameters = BodyParameters("mV", 100.0, LEADS if 12 in shape else ())
         for ecg in decode("application/x-npy", npy(np.zeros(shape)), parameters):
             with pytest.raises(RecordError):

@@ -14,7 +14,7 @@ from starlette.staticfiles import StaticFiles
 from mets_ray.ecg import Ecg
 from mets_ray.errors import RecordError, RequestError
 from mets_ray.serve import messages
-from mets_ray.serve.bodies import BodyParameters, JsonEcg, decode_body
+from mets_ray.serve.bodies import MAX_LEADS, BodyParameters, JsonEcg, decode_body
 from mets_ray.serve.examples import example, list_examples
 from mets_ray.serve.guard import Guard, Telemetry, add_error_answers, read_token
 from mets_ray.serve.openapi import BATCH_BODY, ECG_BODY, EMBED_BODY, PROMPT_SET_BODY, ZERO_SHOT_BODY, describe
@@ -35,6 +35,7 @@ _PAGE_HEADERS = {
 # JSON number takes ten times its characters in memory. Files always are: wfdb reads from disk.
 _INLINE_BYTES = 128 * 1024
 _DECODERS = 2
+_OTHER_ARRAYS = 1000  # brackets in class names
 
 
 def create_app(service: Service, telemetry: Telemetry) -> FastAPI:
@@ -95,6 +96,9 @@ def _add_scoring(app: FastAPI, service: Service) -> None:
 
     async def read(request: Request, parse: Callable[[bytes], T], *, inline: bool) -> T:
         body = await read_body(request, limits.max_body_bytes)
+        if _is_json(request) and body.count(b"[") > limits.max_ecgs * (MAX_LEADS + 2) + _OTHER_ARRAYS:
+            # 8 MB of `[],[],…` would hold the interpreter for seconds before pydantic could refuse them.
+            raise RequestError(422, "too_many_arrays", "the JSON holds more arrays than ECGs have leads")
         if inline and len(body) <= _INLINE_BYTES:
             return parse(body)
         async with decoders:

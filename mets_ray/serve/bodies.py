@@ -267,6 +267,8 @@ def _ecgs(samples: np.ndarray, parameters: BodyParameters, limits: BodyLimits) -
     rate = _required(parameters.sampling_rate_hz, "sampling_rate_hz")
     leads = _required(parameters.leads, "leads")
     several = samples if samples.ndim == 3 else samples[None]
+    if len(several) == 0:
+        raise RequestError(422, "no_ecg", "the array holds no ECG: its first dimension is 0")
     if len(several) > limits.max_ecgs:
         raise RequestError(413, "too_many_ecgs", f"{len(several)} ECGs, and {limits.max_ecgs} are allowed")
     if len(leads) != several.shape[1]:
