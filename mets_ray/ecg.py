@@ -123,9 +123,7 @@ def preprocess(ecg: Ecg, config: SignalConfig) -> Int16[np.ndarray, "lead sample
     Raises RecordError with one of `REASONS`; checks run in the order in which they stand there.
     """
     rate = ecg.sampling_rate_hz
-    if not (math.isfinite(rate) and SAMPLING_RATES_HZ[0] <= rate <= SAMPLING_RATES_HZ[1]):
-        low, high = SAMPLING_RATES_HZ
-        raise RecordError("implausible_sampling_rate", f"the sampling rate is {rate:g} Hz, outside {low:g} to {high:g}")
+    check_sampling_rate(rate)
     rows = _lead_rows(ecg, config)
 
     samples_needed = math.ceil(round(config.duration_s * rate, 6))
@@ -147,6 +145,13 @@ def preprocess(ecg: Ecg, config: SignalConfig) -> Int16[np.ndarray, "lead sample
         _check_amplitude(signal_mv, config)  # the filter overshoots at steps, and int16 would wrap round silently
     signal_uv = np.rint(signal_mv[:, : config.num_samples] * 1000.0)
     return signal_uv.astype(np.int16)
+
+
+def check_sampling_rate(rate: float) -> None:
+    """Raise RecordError `implausible_sampling_rate` for what is no number of Hz within SAMPLING_RATES_HZ."""
+    low, high = SAMPLING_RATES_HZ
+    if not (math.isfinite(rate) and low <= rate <= high):
+        raise RecordError("implausible_sampling_rate", f"the sampling rate is {rate:g} Hz, outside {low:g} to {high:g}")
 
 
 def _lead_rows(ecg: Ecg, config: SignalConfig) -> list[int]:

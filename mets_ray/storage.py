@@ -140,14 +140,8 @@ def write_bytes(uri: str, data: bytes) -> None:
             fs.pipe_file(path, data)
         return
     target = Path(_local_path(uri))
-    temporary = _temporary_sibling(target)
-    with _facts(uri):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(data)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with _facts(uri), _finished_sibling(target, data) as finished:
+        finished.replace(target)
 
 
 def create_bytes(uri: str, data: bytes) -> bool:
@@ -164,16 +158,11 @@ def create_bytes(uri: str, data: bytes) -> bool:
                 return False
         return True
     target = Path(_local_path(uri))
-    temporary = _temporary_sibling(target)
-    with _facts(uri):
-        target.parent.mkdir(parents=True, exist_ok=True)
+    with _facts(uri), _finished_sibling(target, data) as finished:
         try:
-            temporary.write_bytes(data)
-            os.link(temporary, target)
+            os.link(finished, target)
         except FileExistsError:
             return False
-        finally:
-            temporary.unlink(missing_ok=True)
     return True
 
 
@@ -249,6 +238,18 @@ def _local_path(uri: str) -> str:
 
 def _temporary_sibling(target: Path) -> Path:
     return target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+
+
+@contextmanager
+def _finished_sibling(target: Path, data: bytes) -> Iterator[Path]:
+    """A whole file with `data` beside `target`, to be moved or linked there; what is left of it is removed."""
+    temporary = _temporary_sibling(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        temporary.write_bytes(data)
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _is_temporary(path: str) -> bool:

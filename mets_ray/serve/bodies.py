@@ -24,8 +24,10 @@ from mets_ray.errors import RecordError, RequestError
 from mets_ray.sources.wfdb_record import decode_wfdb
 
 _T = TypeVar("_T")
+_Model = TypeVar("_Model", bound=BaseModel)
 
 MAX_LEADS = 64
+_OTHER_ARRAYS = 1000  # brackets in class names
 _MAX_FILES = 64
 _MAX_ENTRIES = 1024  # of a zip, with its folders and the files that are left out
 _UNPACKED_TIMES = 4  # what a zip may unpack to, in bodies of the largest size; WFDB packs to half at best
@@ -77,13 +79,35 @@ class JsonEcg(BaseModel):
         return ecg
 
 
+def media_type(content_type: str) -> str:
+    """`application/json` of `Application/JSON; charset=utf-8`."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def parse_json(model: type[_Model], body: bytes, limits: BodyLimits) -> _Model:
+    """Raises RequestError 422 before 8 MB of `[],[],…` hold the interpreter for seconds; pydantic's ValidationError."""
+    if _has_too_many_arrays(body, limits):
+        raise RequestError(422, "too_many_arrays", "the JSON holds more arrays than ECGs have leads")
+    return model.model_validate_json(body)
+
+
+def _has_too_many_arrays(body: bytes, limits: BodyLimits) -> bool:
+    return body.count(b"[") > limits.max_ecgs * (MAX_LEADS + 2) + _OTHER_ARRAYS
+
+
+def check_count(ecgs: int, limits: BodyLimits) -> None:
+    """Raise RequestError 413 for more ECGs than one request may hold."""
+    if ecgs > limits.max_ecgs:
+        raise RequestError(413, "too_many_ecgs", f"{ecgs} ECGs, and {limits.max_ecgs} are allowed")
+
+
 def decode_body(content_type: str, body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
     """The ECGs of a body: one, or of an npy of three dimensions several.
 
     Raises RequestError 400 for a body that its format does not allow, 413 for too many ECGs, 415 for an unknown type,
     422 for parameters that are missing; RecordError for a record that cannot be used.
     """
-    kind = content_type.partition(";")[0].strip().lower()
+    kind = media_type(content_type)
     if kind == "multipart/form-data":
         return _read_files(_multipart_files(content_type, body), parameters, limits)
     reader = _READERS.get(kind)
@@ -96,6 +120,8 @@ def decode_body(content_type: str, body: bytes, parameters: BodyParameters, limi
 
 
 def _read_json(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
+    if _has_too_many_arrays(body, limits):
+        raise _malformed("the JSON holds more arrays than an ECG has leads")
     try:
         return [JsonEcg.model_validate_json(body).to_ecg(limits)]
     except ValidationError as error:
@@ -269,8 +295,7 @@ def _ecgs(samples: np.ndarray, parameters: BodyParameters, limits: BodyLimits) -
     several = samples if samples.ndim == 3 else samples[None]
     if len(several) == 0:
         raise RequestError(422, "no_ecg", "the array holds no ECG: its first dimension is 0")
-    if len(several) > limits.max_ecgs:
-        raise RequestError(413, "too_many_ecgs", f"{len(several)} ECGs, and {limits.max_ecgs} are allowed")
+    check_count(len(several), limits)
     if len(leads) != several.shape[1]:
         raise RequestError(422, "leads_mismatch", f"{len(leads)} lead names for {several.shape[1]} rows of samples")
     _check_size(several.shape[1:], rate, limits)

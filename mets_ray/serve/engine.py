@@ -13,7 +13,7 @@ from jaxtyping import Float, Float16, Float32, Int16
 from torch import Tensor
 
 from mets_ray.checkpoint import Bundle
-from mets_ray.ecg import FRANK_LEADS, SAMPLING_RATES_HZ, Ecg, preprocess
+from mets_ray.ecg import FRANK_LEADS, Ecg, check_sampling_rate, preprocess
 from mets_ray.errors import RecordError
 from mets_ray.report import text_id
 from mets_ray.tasks import microvolts_to_millivolts
@@ -65,9 +65,9 @@ class Engine:
         used is left out with a warning as long as another one can. Raises RecordError with a reason of `ecg.REASONS`.
         """
         rate = ecg.sampling_rate_hz
+        check_sampling_rate(rate)
         warnings = self._remarks(ecg)
-        low, high = SAMPLING_RATES_HZ
-        length_s = ecg.signal_mv.shape[1] / rate if low <= rate <= high else 0.0  # `preprocess` refuses other rates
+        length_s = ecg.signal_mv.shape[1] / rate
         excess_s = length_s - self._signal.duration_s
         count = 1 + max(0, math.ceil(excess_s / self._signal.duration_s - _TOLERATED_SHARE))
         usable, refused = [], []

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mets_ray.errors import ConfigError, DatasetError, RecordError, RequestError
 from mets_ray.serve.messages import ErrorAnswer, ErrorFacts
-from mets_ray.serve.service import MESSAGE_CHARS, error_facts
+from mets_ray.serve.service import error_facts
 from mets_ray.serve.settings import ServeConfig
 
 logger = logging.getLogger("ray.serve")
@@ -165,8 +165,6 @@ def _fields(where: str, faults: Sequence[Any]) -> ErrorFacts:
 
 
 def _error_response(status: int, facts: ErrorFacts) -> Response:
-    # Faults quote keys of the request, which can be as long as a body.
-    facts = facts.model_copy(update={"message": facts.message[:MESSAGE_CHARS]})
     response = Response(ErrorAnswer(error=facts).model_dump_json(), status_code=status, media_type="application/json")
     if status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"

@@ -2,12 +2,13 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from mets_ray.serve.bodies import JsonEcg
 
 NOTICE = "Research software, not a medical device. Scores are not calibrated probabilities."
 
+_MESSAGE_CHARS = 600
 _LABELS = "classes as plain text, for example `atrial fibrillation`"
 _PROMPT_SET = "name of a prompt set, `name` or `name@version`; see /v1/model"
 _TEMPLATE = "text in which `{}` is replaced by each candidate label; default: the bundle's training template"
@@ -93,7 +94,8 @@ class Warned(BaseModel):
 
 class ErrorFacts(BaseModel):
     reason: str = Field(description="short word, stable: missing_unit, missing_leads, too_large, ...")
-    message: str
+    # Errors quote what they were given, which can be as long as a body.
+    message: Annotated[str, AfterValidator(lambda message: message[:_MESSAGE_CHARS])]
     hint: str | None = None
 
 

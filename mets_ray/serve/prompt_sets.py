@@ -5,9 +5,9 @@
 """
 
 import asyncio
-import hashlib
 import re
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,9 +18,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from mets_ray import storage
 from mets_ray.checkpoint import BundleFacts
 from mets_ray.errors import ConfigError, DatasetError, RequestError
-from mets_ray.report import apply_template
+from mets_ray.report import apply_template, text_hash
 from mets_ray.serve.engine import Engine
 from mets_ray.serve.settings import WORDINGS_PER_CLASS, ServeConfig
+from mets_ray.text_store import part_folder
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _ATTEMPTS = 20  # at other replicas' versions of the same name, written in the same moment
@@ -98,7 +99,7 @@ def class_list(
 
 def labels_as_classes(labels: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Each label is its own class and its own wording. Raises RequestError 422 where one stands twice."""
-    repeated = {label for label in labels if labels.count(label) > 1} if len(set(labels)) < len(labels) else ()
+    repeated = [label for label, times in Counter(labels).items() if times > 1]
     if repeated:
         raise RequestError(
             422, "repeated_class", f"{len(repeated)} of the candidate labels stand twice, first `{min(repeated)}`"
@@ -187,7 +188,7 @@ class PromptSets:
         """All lists with their origin: the bundle's, then the newest version of each registered name."""
         names = []
         if self._config.state_uri is not None:
-            names = await asyncio.to_thread(self._list_names, self._config.state_uri)
+            names = await asyncio.to_thread(self._list_names)
         registered = await asyncio.gather(*map(self.find, names))
         return [(item, "bundle") for item in self._bundle.values()] + [(item, "registered") for item in registered]
 
@@ -243,7 +244,7 @@ class PromptSets:
         files = storage.list_files(storage.join(self._folder(), name), suffix=".json")
         return max((int(stem) for uri in files if (stem := _stem(uri)).isdecimal()), default=0)
 
-    def _list_names(self, state_uri: str) -> list[str]:
+    def _list_names(self) -> list[str]:
         return sorted({uri.split("/")[-2] for uri in storage.list_files(self._folder(), suffix=".json")})
 
     def _create(self, stored: ClassList) -> bool:
@@ -276,12 +277,9 @@ class PromptSets:
 
     def _features_uri(self, texts: list[str]) -> str:
         assert self._config.state_uri is not None
-        folder = storage.join(self._config.state_uri, "text_features", self._engine.facts.text_fingerprint[:16])
-        return storage.join(folder, f"{_texts_sha256(texts)}.safetensors")
-
-
-def _texts_sha256(texts: list[str]) -> str:
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+        store_uri = storage.join(self._config.state_uri, "text_features")
+        folder = part_folder(store_uri, self._engine.facts.text_fingerprint)
+        return storage.join(folder, f"{text_hash(chr(0).join(texts))}.safetensors")
 
 
 def _stem(uri: str) -> str:

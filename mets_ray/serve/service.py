@@ -17,8 +17,6 @@ from mets_ray.serve.engine import Engine, Windows, mean_embedding
 from mets_ray.serve.prompt_sets import ClassList, PromptSets, class_list, labels_as_classes
 from mets_ray.serve.settings import ServeConfig
 
-MESSAGE_CHARS = 600  # errors quote what they were given, which can be as long as a body
-
 # Longer signals are checked and resampled in a thread, where they do not hold up the other requests.
 _INLINE_SAMPLES = 12 * 10_000
 
@@ -311,7 +309,7 @@ class Service:
 def error_facts(error: RecordError | RequestError) -> messages.ErrorFacts:
     """An error as it is answered: what, where, and the smallest remedy."""
     message = f"{error.fact} ({error.where})" if error.where else error.fact
-    return messages.ErrorFacts(reason=error.reason, message=message[:MESSAGE_CHARS], hint=error.hint or None)
+    return messages.ErrorFacts(reason=error.reason, message=message, hint=error.hint or None)
 
 
 def _warned(windows: Windows) -> list[messages.Warned]:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
 
 from mets_ray import storage
-from mets_ray.ecg import SAMPLING_RATES_HZ, Ecg, to_millivolts
+from mets_ray.ecg import Ecg, check_sampling_rate, to_millivolts
 from mets_ray.errors import RecordError
 
 # Every reason that `read_wfdb` raises RecordError with, besides missing_unit and unknown_unit of `to_millivolts`.
@@ -89,11 +89,7 @@ def read_wfdb(record_uri: str) -> Ecg:
         }
         for name, data in files.items():
             _check_size(name, len(data), header)
-        digital, invalid = _decode(stem, header, files | {f"{stem.rpartition('/')[2]}.hea": header_bytes})
-        _check_checksums(digital, header)
-        return Ecg(
-            _to_physical(digital, invalid, header), tuple(s.name for s in header.signals), header.sampling_rate_hz
-        )
+        return _ecg(header, *_decode(stem, header, files | {f"{stem.rpartition('/')[2]}.hea": header_bytes}))
     except RecordError as error:
         error.where = error.where or record_uri
         raise
@@ -125,10 +121,7 @@ def decode_wfdb(header_name: str, files: dict[str, bytes], *, max_samples: int, 
             for number, data in enumerate(signal_files.values()):
                 (Path(folder) / f"{number}.dat").write_bytes(data or b"")
             digital, invalid = _decode_local(Path(folder) / "r", header)
-        _check_checksums(digital, header)
-        return Ecg(
-            _to_physical(digital, invalid, header), tuple(s.name for s in header.signals), header.sampling_rate_hz
-        )
+        return _ecg(header, digital, invalid)
     # Numbers of 5,000 digits, for example. No OSError: a full disk is the server's fault.
     except (ValueError, TypeError, ArithmeticError) as error:
         raise RecordError("unreadable_header", "the header holds a number that cannot be") from error
@@ -235,11 +228,8 @@ def _check_size(name: str, size: int, header: _Header) -> None:
 
 def _check_length(header: _Header, sizes: dict[str, int], max_samples: int, max_duration_s: float) -> None:
     """`sizes` in bytes by signal file; without a number of samples in the header the largest file gives it."""
-    rate, (lowest, highest) = header.sampling_rate_hz, SAMPLING_RATES_HZ
-    if not lowest <= rate <= highest:  # a rate of 1e9 Hz would make any record short
-        raise RecordError(
-            "implausible_sampling_rate", f"the sampling rate is {rate:g} Hz, outside {lowest:g} to {highest:g}"
-        )
+    rate = header.sampling_rate_hz
+    check_sampling_rate(rate)  # 1e9 Hz would make any record short
     length = header.num_samples or 0
     if header.num_samples is None:
         for signal in header.signals:
@@ -281,6 +271,12 @@ def _decode_local(
     if header.num_samples is not None and digital.shape[1] != header.num_samples:
         raise RecordError("truncated_file", f"{digital.shape[1]} samples of {header.num_samples}")
     return digital, invalid
+
+
+def _ecg(header: _Header, digital: Int[np.ndarray, "lead sample"], invalid: Bool[np.ndarray, "lead sample"]) -> Ecg:
+    _check_checksums(digital, header)
+    leads = tuple(signal.name for signal in header.signals)
+    return Ecg(_to_physical(digital, invalid, header), leads, header.sampling_rate_hz)
 
 
 def _check_checksums(digital: Integer[np.ndarray, "lead sample"], header: _Header) -> None:
