@@ -5,8 +5,6 @@ No `from __future__ import annotations` here: Serve would hand the builder an un
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -25,6 +23,7 @@ from mets_ray.encoders import FrozenTextEncoder
 from mets_ray.errors import CheckpointError, RequestError
 from mets_ray.report import text_id
 from mets_ray.serve.app import create_app
+from mets_ray.serve.batching import Batches, torch_pool
 from mets_ray.serve.engine import Engine
 from mets_ray.serve.service import Service
 from mets_ray.serve.settings import ServeConfig
@@ -54,7 +53,7 @@ class TextEncoder:
                 hint="set text_model to the folder of the weights that pretraining used",
             )
         self._kept = LRUCache[int, np.ndarray](config.text_cache_texts)
-        self._thread = _pool(1, torch_threads=_threads(config.text_cpus))
+        self._thread = torch_pool(1, torch_threads=_threads(config.text_cpus))
         self._lm_texts = lm_texts_counter()
 
     async def embed(self, texts: list[str]) -> np.ndarray:
@@ -85,7 +84,13 @@ class ZeroShot:
             self._engine,
             config,
             bundle_uri=bundle_uri,
-            encode=_batched(self._engine, config, threads, self._telemetry),
+            encode=Batches(
+                self._engine.embed_windows,
+                batch_size=config.batch_size,
+                wait_s=config.batch_wait_s,
+                threads=threads,
+                counted=self._telemetry.batch,
+            ),
             ask_lm=None if text_encoder is None else self._ask_lm,
             telemetry=self._telemetry,
         )
@@ -112,36 +117,6 @@ class ZeroShot:
                 503, "no_language_model", "the language model gave no answer", hint="try again, or use stored classes"
             ) from error
         return features
-
-
-def _batched(
-    engine: Engine, config: ServeConfig, threads: int, telemetry: RequestTelemetry
-) -> Callable[[np.ndarray], Awaitable[np.ndarray]]:
-    """One window to its unit vector; windows that come while others are computed share the next forward pass.
-
-    Two passes on a thread each gave more than one pass on two threads (487 against 409 ECGs a second in batches of 8
-    on 2 cores): nothing waits at a barrier for a core that serves HTTP. A window that is alone takes all threads.
-    """
-    shared, alone = _pool(threads, torch_threads=1), _pool(1, torch_threads=threads)
-    running = 0
-
-    @serve.batch(
-        max_batch_size=config.batch_size, batch_wait_timeout_s=config.batch_wait_s, max_concurrent_batches=threads
-    )
-    async def encode(windows: list[np.ndarray]) -> list[np.ndarray]:
-        nonlocal running
-        telemetry.batch(len(windows))
-        executor = alone if len(windows) == 1 and running == 0 else shared
-        running += 1
-        try:
-            embedding = await asyncio.get_running_loop().run_in_executor(
-                executor, lambda: engine.embed_windows(np.stack(windows))
-            )
-        finally:
-            running -= 1
-        return list(embedding)
-
-    return encode
 
 
 def build(config: ServeConfig) -> Application:
@@ -185,8 +160,3 @@ def _device(gpus: float) -> str:
 
 def _threads(cpus: float) -> int:
     return max(1, round(cpus))
-
-
-def _pool(workers: int, *, torch_threads: int) -> ThreadPoolExecutor:
-    # torch's number of threads belongs to the calling thread, and changing it there builds a new team each time.
-    return ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(torch_threads,))
