@@ -6,7 +6,7 @@ METS_TEST_DATA ?= ../shared/data
 export METS_TEST_DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart serve test test-slow lint bench constraints clean
+.PHONY: help install quickstart serve test test-slow lint bench chaos constraints clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,10 @@ lint: install  ## ruff and mypy
 bench: install  ## speed, as ratios against plain PyTorch and plain uvicorn, in a quarter of an hour
 	@$(BIN)/python benchmarks/pretrain.py
 	@$(BIN)/python benchmarks/serve.py
+
+MINUTES ?= 2
+chaos: install  ## training under SIGKILLs for MINUTES=2 minutes, beside the same training undisturbed
+	@$(BIN)/python benchmarks/chaos.py --minutes $(MINUTES)
 
 constraints: install  ## write constraints.txt from what is installed now
 	@$(BIN)/python -m pip freeze --exclude-editable | sed -E 's/\+cpu$$//' | grep -v ' @ ' > constraints.txt

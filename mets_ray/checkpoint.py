@@ -91,6 +91,7 @@ def build_model(config: Config, *, leads: int, text_features: int) -> Mets:
         norm=config.encoder.norm,
         text_features=text_features,
         dimension=config.encoder.embedding_dimension,
+        activation_checkpointing=config.encoder.activation_checkpointing,
     )
 
 

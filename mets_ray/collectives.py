@@ -3,6 +3,7 @@
 Without a process group everything here is the identity of one lone worker.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -74,23 +75,23 @@ def global_contrastive_loss(
     )
 
 
+def sums_over_workers(values: Sequence[float]) -> list[float]:
+    """The sums of several values of each worker, on every worker, in one round."""
+    if num_workers() == 1:
+        return list(values)
+    totals = torch.tensor(values, dtype=torch.float64, device=_device())
+    dist.all_reduce(totals)
+    return totals.tolist()
+
+
 def sum_over_workers(value: float) -> float:
     """The sum of each worker's value, on every worker."""
-    if num_workers() == 1:
-        return value
-    total = torch.tensor(value, dtype=torch.float64, device=_device())
-    dist.all_reduce(total)
-    return total.item()
+    return sums_over_workers([value])[0]
 
 
 def mean_over_workers(value: float) -> float:
     """The mean of each worker's value, on every worker."""
     return sum_over_workers(value) / num_workers()
-
-
-def any_worker(flag: bool) -> bool:
-    """Whether the flag is set on any worker; all workers get the same answer."""
-    return sum_over_workers(float(flag)) > 0
 
 
 def broadcast_object(value: Any, source: int = 0) -> Any:
@@ -116,6 +117,12 @@ def gather_objects(value: Any) -> list[Any]:
     values: list[Any] = [None] * num_workers()
     dist.all_gather_object(values, value)
     return values
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether an error says that another worker went away or kept silent, so that the cause lies there."""
+    # gloo raises plain RuntimeErrors, which name its C++ file.
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo/" in str(error))
 
 
 class _GatherRows(torch.autograd.Function):

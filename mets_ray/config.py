@@ -107,6 +107,9 @@ class EncoderConfig(Section):
         "batch", description="batch: per worker; sync: over all workers, GPU only; group: independent of the batch"
     )
     embedding_dimension: PositiveInt = Field(128, description="length of the shared ECG and text embedding")
+    activation_checkpointing: bool = Field(
+        False, description="recompute each stage in the backward pass: less memory, a third more time"
+    )
 
 
 class LossConfig(Section):
@@ -120,12 +123,27 @@ class LossConfig(Section):
 class TrainConfig(Section):
     """The contrastive pretraining itself."""
 
-    num_workers: PositiveInt = Field(1, description="training processes")
+    num_workers: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
+        1, description="training processes; [least, most]: the group grows and shrinks with the cluster"
+    )
+    resize_every_s: Annotated[float, Field(gt=0.0)] = Field(
+        60.0, description="[least, most]: how often the group looks whether it could have another size"
+    )
+    resources: dict[str, float] = Field(
+        default_factory=dict,
+        description="custom resources of one training worker, to pin it to a node type: {train_gpu: 1}",
+    )
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: GPUs when the cluster has enough of them")
     precision: Literal["auto", "float32", "bf16", "fp16", "float64"] = Field(
         "auto", description="auto: bf16 (else fp16) on a GPU, float32 on a CPU; float64 is for tests"
     )
     batch_size: PositiveInt = Field(32, description="ECGs in a global batch, whatever the number of workers")
+    micro_batch_size: PositiveInt | None = Field(
+        None,
+        description="rows of one worker per forward pass; smaller than its share: two passes, exact global negatives; "
+        "with encoder.norm=batch statistics are those of the part",
+    )
+    compile: bool = Field(False, description="torch.compile the ECG encoder; the first steps take a minute longer")
     lanes: PositiveInt = Field(16, description="equal stretches of an epoch; divides batch_size, at least num_workers")
     block_rows: PositiveInt = Field(256, description="rows of one lane that are read and shuffled together")
     epochs: PositiveInt = Field(50, description="passes over the train folds")
@@ -135,15 +153,33 @@ class TrainConfig(Section):
     schedule: Literal["cosine", "constant"] = Field("cosine", description="after the warm-up; constant is the paper's")
     warmup_fraction: Fraction = Field(0.05, description="share of all steps that raises the rate from 0")
     gradient_clip_norm: Annotated[float, Field(ge=0.0)] = Field(1.0, description="highest gradient norm; 0 is off")
-    keep_checkpoints: PositiveInt = Field(2, description="best checkpoints that are kept")
+    keep_checkpoints: PositiveInt = Field(2, description="best checkpoints that are kept, beside the newest")
+    checkpoint_every_steps: PositiveInt | None = Field(None, description="also save within an epoch, by steps")
+    checkpoint_every_minutes: Annotated[float, Field(gt=0.0)] | None = Field(
+        10.0, description="also save within an epoch, by time"
+    )
     validation_prompt_set: str = Field("mets", description="prompts for the validation AUROC: mets, descriptive, a URI")
-    max_failures: Annotated[int, Field(ge=0)] = Field(3, description="lost workers that training survives")
+    max_failures: Annotated[int, Field(ge=0)] = Field(
+        3, description="how often training goes on after a lost worker or an error"
+    )
+    step_timeout_s: Annotated[float, Field(gt=0.0)] = Field(
+        900.0, description="a worker that takes longer for one step is ended, and training goes on from the checkpoint"
+    )
+    log_batches: bool = Field(False, description="keep the record ids of every step under <run>/batches")
     init_from: str | None = Field(
         None, description="bundle whose weights a new run starts from; a resumed run goes on from its own"
     )
     resume: str | None = Field(None, description="run folder to continue, with its data position")
     mlflow: bool = Field(False, description="also log to MLflow (extra `mlflow`, MLFLOW_TRACKING_URI)")
     wandb: bool = Field(False, description="also log to Weights & Biases (extra `wandb`, WANDB_API_KEY)")
+
+    @property
+    def least_workers(self) -> int:
+        return self.num_workers[0] if isinstance(self.num_workers, tuple) else self.num_workers
+
+    @property
+    def most_workers(self) -> int:
+        return self.num_workers[1] if isinstance(self.num_workers, tuple) else self.num_workers
 
 
 class EvaluateConfig(Section):
@@ -292,10 +328,21 @@ def _combinations(config: Config) -> typing.Iterator[tuple[str, str]]:
             f"`train.batch_size` is {train.batch_size}, which {train.lanes} lanes cannot share equally",
             f"use a multiple of {train.lanes}, for example {below} or {below + train.lanes}",
         )
-    if train.lanes < train.num_workers:
+    if train.lanes < train.most_workers:
         yield (
-            f"`train.lanes` is {train.lanes}, fewer than the {train.num_workers} of `train.num_workers`",
-            f"set train.lanes to at least {train.num_workers}",
+            f"`train.lanes` is {train.lanes}, fewer than the {train.most_workers} of `train.num_workers`",
+            f"set train.lanes to at least {train.most_workers}",
+        )
+    if train.least_workers > train.most_workers:
+        yield (
+            f"`train.num_workers` is {list(train.num_workers)}, the least above the most",  # type: ignore[arg-type]
+            f"write train.num_workers=[{train.most_workers},{train.least_workers}]",
+        )
+    if train.compile and config.encoder.activation_checkpointing:
+        yield (
+            "`train.compile` and `encoder.activation_checkpointing` are both true, and torch.compile itself plans what "
+            "to recompute",
+            "set one of them to false",
         )
     if config.text.max_actors < config.text.min_actors:
         yield (

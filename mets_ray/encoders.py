@@ -5,6 +5,7 @@ import importlib.util
 import json
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float16, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mets_ray.errors import ConfigError
 
@@ -42,11 +44,17 @@ class EcgEncoder(nn.Module):
 
     norm: "batch" has statistics of each worker's own rows, "sync" of all workers' rows (GPU only), "group" does not
     look at the batch at all.
+
+    activation_checkpointing: in training keep only the input of the stem and of each block, and compute what is inside
+    again in the backward pass (Chen et al. 2016): the same gradients, less memory, a third more time.
     """
 
-    def __init__(self, *, leads: int = 12, width: int = 64, norm: Norm = "batch") -> None:
+    def __init__(
+        self, *, leads: int = 12, width: int = 64, norm: Norm = "batch", activation_checkpointing: bool = False
+    ) -> None:
         super().__init__()
         self.norm = norm
+        self.activation_checkpointing = activation_checkpointing
         self.num_features = 8 * width
         self.stem = nn.Sequential(
             nn.Conv1d(leads, width, kernel_size=7, stride=2, padding=3, bias=False),
@@ -71,8 +79,11 @@ class EcgEncoder(nn.Module):
                 "`encoder.norm` is sync, which torch has for GPUs only, and the encoder trains on a CPU",
                 hint="set encoder.norm to group, or train.device to gpu",
             )
-        pooled: Tensor = self.stages(self.stem(signal_mv)).mean(dim=-1)
-        return pooled
+        recompute = self.activation_checkpointing and self.training and torch.is_grad_enabled()
+        hidden = signal_mv
+        for part in (self.stem, *self.stages):
+            hidden = _checkpointed(part, hidden) if recompute else part(hidden)
+        return hidden.mean(dim=-1)
 
 
 class _BasicBlock(nn.Module):
@@ -98,6 +109,29 @@ class _BasicBlock(nn.Module):
         self, hidden: Float[Tensor, "batch channel_in sample_in"]
     ) -> Float[Tensor, "batch channel_out sample_out"]:
         return torch.relu(self.residual(hidden) + self.shortcut(hidden))
+
+
+def _checkpointed(
+    part: nn.Module, hidden: Float[Tensor, "batch channel_in sample_in"]
+) -> Float[Tensor, "batch channel_out sample_out"]:
+    # The second time must not move the running statistics again.
+    output: Tensor = checkpoint(
+        part, hidden, use_reentrant=False, context_fn=lambda: (nullcontext(), buffers_kept(part))
+    )
+    return output
+
+
+@contextmanager
+def buffers_kept(module: nn.Module) -> Iterator[None]:
+    """Within it, the module works on copies of its buffers, so BatchNorm's running statistics stay as they are."""
+    kept = [(part, name, buffer) for part in module.modules() for name, buffer in part.named_buffers(recurse=False)]
+    try:
+        for part, name, buffer in kept:
+            setattr(part, name, buffer.clone())
+        yield
+    finally:
+        for part, name, buffer in kept:
+            setattr(part, name, buffer)
 
 
 def _norm(norm: Norm, channels: int) -> nn.Module:

@@ -17,14 +17,23 @@ class Mets(nn.Module):
     """What METS trains (PMLR v227, li24a): ECG encoder, a linear projection on each side, the logit scale.
 
     text_features: length of the frozen LM's feature vectors. dimension: length of the shared embedding.
-    leads, width, norm: see `EcgEncoder`.
+    leads, width, norm, activation_checkpointing: see `EcgEncoder`.
     """
 
     def __init__(
-        self, *, text_features: int, leads: int = 12, width: int = 64, norm: Norm = "batch", dimension: int = 128
+        self,
+        *,
+        text_features: int,
+        leads: int = 12,
+        width: int = 64,
+        norm: Norm = "batch",
+        dimension: int = 128,
+        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self.ecg_encoder = EcgEncoder(leads=leads, width=width, norm=norm)
+        self.ecg_encoder = EcgEncoder(
+            leads=leads, width=width, norm=norm, activation_checkpointing=activation_checkpointing
+        )
         self.ecg_projection = nn.Linear(self.ecg_encoder.num_features, dimension)
         self.text_projection = nn.Linear(text_features, dimension)
         self.log_logit_scale = nn.Parameter(torch.tensor(math.log(INITIAL_LOGIT_SCALE)))

@@ -1,12 +1,9 @@
 """Contrastive pretraining on Ray Train: `fit()` plans and starts it, `train_worker` is what every worker runs."""
 
 import math
+import os
 import statistics
-import sys
-import threading
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -22,16 +19,18 @@ from ray.train import (
     RunConfig,
     ScalingConfig,
     TrainingFailedError,
+    UserCallback,
 )
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.util.queue import Empty, Queue
+from ray.util.queue import Queue
 
 from mets_ray import storage, text
 from mets_ray.checkpoint import MANIFEST_NAME, publish_bundle, read_facts
 from mets_ray.cluster import live_nodes, own_error
 from mets_ray.config import Config, dump_config
-from mets_ray.console import progress_bar, say
-from mets_ray.errors import CheckpointError, ConfigError
+from mets_ray.console import say
+from mets_ray.errors import CheckpointError, ConfigError, MetsError
+from mets_ray.failures import repeated_failure
 from mets_ray.folds import Selection, selections
 from mets_ray.pictures import draw_training
 from mets_ray.plan import plan_epoch
@@ -40,8 +39,10 @@ from mets_ray.resources import TrainShares, train_shares
 from mets_ray.schema import DatasetCard
 from mets_ray.shard_reader import DatasetIndex, check_patients, read_card, read_index
 from mets_ray.tasks import PACKAGED_PROMPT_SETS, check_prompts, dataset_tasks, prompt_texts, read_prompt_set
-from mets_ray.tracking import Tracker, check_trackers
-from mets_ray.train_worker import TrainJob, train_worker
+from mets_ray.tracking import check_trackers
+from mets_ray.train_console import TrainConsole
+from mets_ray.train_state import TrainJob
+from mets_ray.train_worker import failures_uri, train_worker
 
 # Settings that say where and how a run goes, not what it computes: a resumed run may change them.
 _FREE_TO_CHANGE = (
@@ -49,8 +50,15 @@ _FREE_TO_CHANGE = (
     "evaluate",
     "train.resume",
     "train.num_workers",
+    "train.resize_every_s",
+    "train.resources",
     "train.device",
     "train.max_failures",
+    "train.step_timeout_s",
+    "train.checkpoint_every_steps",
+    "train.checkpoint_every_minutes",
+    "train.keep_checkpoints",
+    "train.log_batches",
     "train.mlflow",
     "train.wandb",
     *(f"text.{key}" for key in ("num_cpus_per_actor", "num_gpus_per_actor", "min_actors", "max_actors", "resources")),
@@ -67,6 +75,7 @@ class Pretrained:
     history: tuple[dict[str, float | None], ...]
     reports_embedded: int
     prompts_embedded: int
+    restarts: int
     notice: str
 
 
@@ -111,6 +120,8 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
     job = TrainJob(
         config=config,
         run=run_uri.rsplit("/", 1)[-1],
+        run_uri=run_uri,
+        attempt=uuid.uuid4().hex[:8],
         dataset_uri=dataset_uri,
         card=card,
         train=train,
@@ -129,12 +140,12 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
     )
     say(
         f"training: {sum(group.rows for group in train_groups)} ECGs, an epoch of {steps} steps of "
-        f"{config.train.batch_size}, {config.train.num_workers} workers "
+        f"{config.train.batch_size}, {_workers(config)} workers "
         f"with {shares.worker_cpus:g} CPUs and {shares.gpus_per_worker} GPUs"
     )
     say(f"run: {run_uri}" + (" (resumed)" if config.train.resume else ""))
-    result = _run(job, run_uri, total_steps=steps * config.train.epochs)
-    return _publish(job, run_uri, result, embedded)
+    result, restarts = _run(job, run_uri, steps=steps)
+    return _publish(job, run_uri, result, embedded, restarts)
 
 
 def figures(result: Pretrained) -> dict[str, Any]:
@@ -151,6 +162,7 @@ def figures(result: Pretrained) -> dict[str, Any]:
         "data_wait_share": statistics.fmean(_known("data_wait_share", result)),
         "lm_texts_embedded": result.reports_embedded + int(sum(_known("lm_texts_embedded", result))),
         "lm_prompts_embedded": result.prompts_embedded,
+        "restarts": result.restarts,
         "notices": [result.notice] if result.notice else [],
     }
 
@@ -222,7 +234,7 @@ def _changed(before: dict[str, Any], after: dict[str, Any], prefix: str = "") ->
         key, old, new = f"{prefix}{name}", before.get(name), after.get(name)
         if key in _FREE_TO_CHANGE or old == new:
             continue
-        if isinstance(old, dict) and isinstance(new, dict) and key != "text.resources":
+        if isinstance(old, dict) and isinstance(new, dict) and key not in ("text.resources", "train.resources"):
             found += _changed(old, new, f"{key}.")
         else:
             found.append((key, old, new))
@@ -230,29 +242,49 @@ def _changed(before: dict[str, Any], after: dict[str, Any], prefix: str = "") ->
 
 
 def _shares(config: Config) -> TrainShares:
+    """For the largest group that the cluster can ever hold. Raises ConfigError where not even the smallest fits."""
     actors = config.text.max_actors if config.text.mode == "streaming" else 0
-    return train_shares(
-        live_nodes(),
-        num_workers=config.train.num_workers,
-        device=config.train.device,
-        lm_cpus_per_worker=actors * config.text.num_cpus_per_actor,
-        lm_gpus_per_worker=actors * config.text.num_gpus_per_actor,
+    for workers in range(config.train.most_workers, config.train.least_workers - 1, -1):
+        try:
+            return train_shares(
+                live_nodes(),
+                num_workers=workers,
+                device=config.train.device,
+                lm_cpus_per_worker=actors * config.text.num_cpus_per_actor,
+                lm_gpus_per_worker=actors * config.text.num_gpus_per_actor,
+            )
+        except ConfigError:
+            if workers == config.train.least_workers:
+                raise
+    raise AssertionError("a group has at least one worker")
+
+
+def _workers(config: Config) -> str:
+    train = config.train
+    return (
+        f"{train.least_workers} to {train.most_workers}"
+        if train.least_workers < train.most_workers
+        else str(train.most_workers)
     )
 
 
-def _run(job: TrainJob, run_uri: str, *, total_steps: int) -> Result:
+def _run(job: TrainJob, run_uri: str, *, steps: int) -> tuple[Result, int]:
+    """(what Ray Train ended with, how often the group was started again)."""
     train = job.config.train
     parent, name = run_uri.rstrip("/").rsplit("/", 1)
     filesystem, path = storage.arrow_filesystem(parent)
     gpus = job.shares.gpus_per_worker
+    # A lone worker that is stopped has no other one that would notice: Ray's poll of it must fail in time.
+    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(train.step_timeout_s)
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
-        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        torch_config=TorchConfig(backend="nccl" if gpus else "gloo", timeout_s=math.ceil(train.step_timeout_s)),
         scaling_config=ScalingConfig(
-            num_workers=train.num_workers,
+            num_workers=train.num_workers,  # type: ignore[arg-type]
             use_gpu=bool(gpus),
-            resources_per_worker={"CPU": job.shares.worker_cpus} | ({"GPU": gpus} if gpus else {}),
+            resources_per_worker={"CPU": job.shares.worker_cpus} | ({"GPU": gpus} if gpus else {}) | train.resources,
+            elastic_resize_monitor_interval_s=train.resize_every_s,  # type: ignore[call-arg]
         ),
         run_config=RunConfig(
             name=name,
@@ -264,79 +296,44 @@ def _run(job: TrainJob, run_uri: str, *, total_steps: int) -> Result:
                 checkpoint_score_attribute="selection_score",
                 checkpoint_score_order="max",
             ),
+            callbacks=[_TellFailures(job.progress)],  # type: ignore[list-item]
             logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
         ),
     )
-    with _shown(job, run_uri, total_steps):
+    console = TrainConsole(job, run_uri, steps=steps)
+    with console:
         try:
             result = trainer.fit()
         except TrainingFailedError as error:
             raise own_error(error) from error
+    # The workers end without an error when they find one that came back: Ray would start them again for it.
+    if failure := repeated_failure(failures_uri(job)):
+        raise failure.as_error()
     if result.error is not None:
         raise own_error(result.error) from result.error
-    return result
+    return result, console.restarts
 
 
-@contextmanager
-def _shown(job: TrainJob, run_uri: str, total_steps: int) -> Iterator[None]:
-    """A progress bar, one line per epoch and the trackers, fed by rank 0 through the job's queue."""
-    stop = threading.Event()
-    tracker = Tracker(job.config, run_uri)
-    logged: set[int] = set()
+class _TellFailures(UserCallback):
+    """Runs in Ray Train's controller: the driver learns which worker was lost and of what."""
 
-    def show() -> None:
-        with progress_bar(total=total_steps, unit="step", description="training") as bar:
-            while True:
-                try:
-                    told = job.progress.get(timeout=0.5)
-                except Empty:
-                    if stop.is_set():
-                        return
-                    continue
-                if "step" in told:
-                    bar.set_postfix_str(f"loss {told['loss']:.3f}", refresh=False)
-                    bar.update(told["step"] - bar.n)
-                else:
-                    figures = told["figures"]
-                    bar.update(int(total_steps * figures["epoch"] / job.config.train.epochs) - bar.n)
-                    bar.write(epoch_line(figures, job.config.train.epochs), file=sys.stderr)
-                    if figures["epoch"] not in logged:  # a restarted worker tells an epoch again
-                        logged.add(figures["epoch"])
-                        try:
-                            tracker.log(int(figures["epoch"]), figures)
-                        except Exception as error:  # a tracker that is down must not take the run with it
-                            bar.write(f"epoch {figures['epoch']:.0f} was not logged: {error}", file=sys.stderr)
+    def __init__(self, progress: Any) -> None:
+        self._progress = progress
 
-    thread = threading.Thread(target=show, name="progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(timeout=10.0)
-        tracker.close()
-        job.progress.shutdown()
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        told = {rank: _in_one_line(error) for rank, error in sorted(worker_exceptions.items())}
+        self._progress.actor.put_nowait.remote({"failed": told})
 
 
-def epoch_line(figures: dict[str, float | None], epochs: int) -> str:
-    """One epoch in one line: loss, logit scale, recall@1/5/10 both ways, AUROC, ECG/s, share of waiting for data."""
-
-    def recall(way: str) -> str:
-        return "/".join(_shown_number(figures.get(f"{way}_recall_at_{k}")) for k in (1, 5, 10))
-
-    return (
-        f"epoch {int(figures['epoch'] or 0)}/{epochs}  loss {_shown_number(figures['loss'])}  "
-        f"logit scale {figures['logit_scale']:.1f}  recall@1/5/10 ecg→text {recall('ecg_to_text')} "
-        f"text→ecg {recall('text_to_ecg')}  validation AUROC {_shown_number(figures['validation_macro_auroc'])}  "
-        f"{figures['ecg_per_s']:.0f} ECG/s  data wait {figures['data_wait_share']:.0%}"
-    )
+def _in_one_line(error: Exception) -> str:
+    cause = own_error(error)
+    if isinstance(cause, MetsError):
+        return cause.fact
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return f"{type(cause).__name__}: {lines[-1] if lines else ''}"[:200]
 
 
-def _shown_number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _publish(job: TrainJob, run_uri: str, result: Result, embedded: text.EmbeddedTexts) -> Pretrained:
+def _publish(job: TrainJob, run_uri: str, result: Result, embedded: text.EmbeddedTexts, restarts: int) -> Pretrained:
     """The best checkpoint as `<run>/bundle`, and the picture of the whole run beside it."""
     assert result.checkpoint is not None
     best, chosen = max(result.best_checkpoints or [], key=lambda pair: pair[1]["selection_score"])
@@ -355,6 +352,7 @@ def _publish(job: TrainJob, run_uri: str, result: Result, embedded: text.Embedde
         history=history,
         reports_embedded=embedded.reports_embedded,
         prompts_embedded=embedded.prompts_embedded,
+        restarts=restarts,
         notice=notice,
     )
 

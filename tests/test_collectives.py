@@ -102,7 +102,7 @@ def worker(rank: int, world: int, folder: str) -> None:
             found["no_grad", key, kind] = train_once(loss_without_gathered_gradient, row_counts, kind)
     found["sum"] = collectives.sum_over_workers(0.1 + rank)
     found["mean"] = collectives.mean_over_workers(0.1 + rank)
-    found["any"] = [collectives.any_worker(False), collectives.any_worker(rank == world - 1)]
+    found["sums"] = collectives.sums_over_workers([1.0, float(rank == world - 1)])
     found["objects"] = collectives.gather_objects({"worker": rank})
     found["broadcast"] = [collectives.broadcast_object(f"from {rank}", source) for source in (0, world - 1)]
     for wrong in ([BATCH] * world if world > 1 else [3], [BATCH] * (world + 1)):
@@ -190,7 +190,7 @@ def test_small_talk(found, world: int):
         assert (answer["rank"], answer["num_workers"]) == (rank, world)
         assert answer["sum"] == pytest.approx(sum(0.1 + other for other in range(world)), abs=1e-12)
         assert answer["mean"] == pytest.approx(answer["sum"] / world, abs=1e-12)
-        assert answer["any"] == [False, True]
+        assert answer["sums"] == [world, 1.0]
         assert answer["objects"] == [{"worker": other} for other in range(world)]
         assert answer["broadcast"] == ["from 0", f"from {world - 1}"]
 
@@ -202,8 +202,7 @@ def test_a_lone_worker_needs_no_process_group():
     assert collectives.gather_rows(rows, [3]) is rows
     assert not collectives.gather_rows_no_grad(rows, [3]).requires_grad
     assert collectives.sum_over_workers(2.5) == collectives.mean_over_workers(2.5) == 2.5
-    assert collectives.any_worker(True)
-    assert not collectives.any_worker(False)
+    assert collectives.sums_over_workers([1.5, 0.0]) == [1.5, 0.0]
     assert collectives.broadcast_object({"a": 1}) == {"a": 1}
     assert collectives.gather_objects("x") == ["x"]
     for kind in KINDS:

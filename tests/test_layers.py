@@ -10,9 +10,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mets_ray"
 LAYERS = {
     0: "errors config folds ecg report schema metrics plan resources console",
-    1: "storage sources synthetic synthetic_signal pictures shard_writer shard_reader",
-    2: "encoders model loss collectives zero_shot checkpoint text_store tasks tracking optimization",
-    3: "cluster data text train train_worker evaluate job serve",
+    1: "storage sources synthetic synthetic_signal pictures shard_writer shard_reader failures batch_log",
+    2: "encoders model loss collectives zero_shot checkpoint text_store tasks tracking optimization accumulation",
+    3: "cluster data text train train_worker train_state train_console validation evaluate job serve",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 RAY_MODULES = {
@@ -20,7 +20,10 @@ RAY_MODULES = {
     "data",
     "text",
     "train_worker",
-}  # what other layer-3 modules may import; the worker belongs to train
+    "train_state",
+    "train_console",
+    "validation",
+}  # what other layer-3 modules may import; the last four are train's own parts
 
 
 def module_of(path):

@@ -1,0 +1,61 @@
+"""What went wrong while training, kept in the run's folder, so that a bug is told from bad luck.
+
+A lost machine is worth another try; an error that comes back at the same step is not. Ray Train counts retries and does
+not look at them, so workers write down where they failed, and a restarted group looks there before it begins.
+"""
+
+from collections import defaultdict
+
+from pydantic import BaseModel, ConfigDict
+
+from mets_ray import storage
+from mets_ray.errors import MetsError
+
+_ALLOWED_AT_ONE_STEP = 1
+
+
+class Failure(BaseModel):
+    """An error that a worker raised by itself, not because another one went away.
+
+    start: names one start of the worker group, so that an error on all workers counts once.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    start: str
+    worker: int
+    epoch: int
+    step: int
+    fact: str
+    where: str = ""
+    hint: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException, *, start: str, worker: int, epoch: int, step: int) -> "Failure":
+        at = {"start": start, "worker": worker, "epoch": epoch, "step": step}
+        if isinstance(error, MetsError):
+            return cls(**at, fact=error.fact, where=error.where, hint=error.hint)
+        return cls(**at, fact=f"{type(error).__name__}: {error}")
+
+    def as_error(self) -> MetsError:
+        """The error to end the job with."""
+        place = f"epoch {self.epoch + 1}, step {self.step}, worker {self.worker}; it failed there twice"
+        return MetsError(self.fact, where=f"{self.where}; {place}" if self.where else place, hint=self.hint)
+
+
+def record_failure(failure: Failure, folder_uri: str) -> None:
+    """Write a failure below `<folder_uri>`, one file per worker and start."""
+    uri = storage.join(folder_uri, f"{failure.start}-{failure.worker:05d}.json")
+    storage.write_bytes(uri, failure.model_dump_json(indent=1).encode())
+
+
+def repeated_failure(folder_uri: str) -> Failure | None:
+    """A failure that came back: two starts of the group failed by themselves at the same epoch and step."""
+    starts: dict[tuple[int, int], dict[str, Failure]] = defaultdict(dict)
+    for uri in storage.list_files(folder_uri, suffix=".json"):
+        failure = Failure.model_validate_json(storage.read_bytes(uri))
+        starts[failure.epoch, failure.step].setdefault(failure.start, failure)
+    for at_one_step in starts.values():
+        if len(at_one_step) > _ALLOWED_AT_ONE_STEP:
+            return next(iter(at_one_step.values()))
+    return None
