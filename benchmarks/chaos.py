@@ -55,6 +55,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    result_stream = os.fdopen(os.dup(1), "w")  # Ray tells of each death on stdout, which is for the result alone
+    os.dup2(2, 1)
     os.environ |= {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5", "METS_RAY_SHARED_FILESYSTEM": "1"}
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30"}
     folder = Path(".runs/chaos").absolute()
@@ -88,6 +90,7 @@ def main() -> None:
                 "picture": str(folder / "chaos.png"),
             }
         ),
+        file=result_stream,
         flush=True,
     )
 
@@ -190,8 +193,8 @@ class _Storm:
         return done[0]
 
     def _pause(self) -> float:
-        # At least two kills in any storm, and in a long one at least one every two minutes.
-        return self._draw.uniform(0.2, 0.4) * min(120.0, 60 * self._minutes)
+        # Three kills or so in a short storm; in a long one at least one every two minutes.
+        return min(self._draw.uniform(45.0, 90.0), self._draw.uniform(0.15, 0.3) * 60 * self._minutes)
 
     def _kill_process(self) -> str | None:
         # Workers first while few were killed: a short storm must hit them twice.

@@ -19,6 +19,7 @@ from typing import Any
 import ray
 
 from mets_ray import storage
+from mets_ray.cluster import check_storage
 from mets_ray.config import Config, describe_settings, dump_config, load_config
 from mets_ray.console import say
 from mets_ray.errors import ConfigError, MetsError
@@ -34,7 +35,7 @@ def run_job(name: str, documentation: str, main: Callable[[Config, str], dict[st
         _refuse_folders_that_vanish(config)
         config = _absolute(config)
         _show_config(name, config)
-        figures = _in_ray(main, config, command)
+        figures = _in_ray(name, main, config, command)
         status = 0
     except ConfigError as error:
         figures, status = {"error": str(error)}, 2
@@ -49,7 +50,7 @@ def run_job(name: str, documentation: str, main: Callable[[Config, str], dict[st
     raise SystemExit(status)
 
 
-def _in_ray(main: Callable[[Config, str], dict[str, Any]], config: Config, command: str) -> dict[str, Any]:
+def _in_ray(name: str, main: Callable[[Config, str], dict[str, Any]], config: Config, command: str) -> dict[str, Any]:
     # A report returns only at the controller's next poll, 2 s by default: epochs of a small run are shorter.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -61,9 +62,15 @@ def _in_ray(main: Callable[[Config, str], dict[str, Any]], config: Config, comma
     ray.init(address=os.environ.get("RAY_ADDRESS", "local"), logging_level=logging.WARNING)
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     try:
+        check_storage(_used_uris(name, config))
         return main(config, command)
     finally:
         ray.shutdown()
+
+
+def _used_uris(name: str, config: Config) -> dict[str, str | None]:
+    uris = {"dataset_uri": config.dataset_uri, "run_uri": config.run_uri, "text.store_uri": config.text.store_uri}
+    return uris | ({"prepare.source_uri": config.prepare.source_uri} if name == "prepare" else {})
 
 
 def _keep_stdout_for_the_result() -> Any:

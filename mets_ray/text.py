@@ -10,7 +10,7 @@ import ray
 from ray.data import ActorPoolStrategy, Dataset
 
 from mets_ray import storage
-from mets_ray.cluster import live_nodes, own_errors, plain
+from mets_ray.cluster import own_errors, plain, reachable_nodes
 from mets_ray.config import Config, TextConfig
 from mets_ray.console import progress_bar
 from mets_ray.encoders import text_model_fingerprint
@@ -64,7 +64,7 @@ def embed_texts(text: TextConfig, store: str, *, reports: list[str], prompts: li
     Raises ConfigError where an LM actor cannot fit or the model cannot be loaded, DatasetError for a full collision.
     """
     check_actor_fits(
-        live_nodes(),
+        reachable_nodes(),
         key="text",
         cpus=text.num_cpus_per_actor,
         gpus=text.num_gpus_per_actor,

@@ -26,7 +26,8 @@ from ray.util.queue import Queue
 
 from mets_ray import storage, text
 from mets_ray.checkpoint import MANIFEST_NAME, publish_bundle, read_facts
-from mets_ray.cluster import live_nodes, own_error
+from mets_ray.cluster import own_error, reachable_nodes
+from mets_ray.collectives import is_lost_peer
 from mets_ray.config import Config, dump_config
 from mets_ray.console import say
 from mets_ray.errors import CheckpointError, ConfigError, MetsError
@@ -247,9 +248,10 @@ def _shares(config: Config) -> TrainShares:
     for workers in range(config.train.most_workers, config.train.least_workers - 1, -1):
         try:
             return train_shares(
-                live_nodes(),
+                reachable_nodes(),
                 num_workers=workers,
                 device=config.train.device,
+                resources=config.train.resources,
                 lm_cpus_per_worker=actors * config.text.num_cpus_per_actor,
                 lm_gpus_per_worker=actors * config.text.num_gpus_per_actor,
             )
@@ -329,8 +331,10 @@ def _in_one_line(error: Exception) -> str:
     cause = own_error(error)
     if isinstance(cause, MetsError):
         return cause.fact
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return f"{type(cause).__name__}: {lines[-1] if lines else ''}"[:200]
+    if is_lost_peer(cause):
+        return "its connection to another worker broke"
+    first = str(cause).strip().split("\n")[0].split(". ")[0]
+    return f"{type(cause).__name__}: {first}"[:200]
 
 
 def _publish(job: TrainJob, run_uri: str, result: Result, embedded: text.EmbeddedTexts, restarts: int) -> Pretrained:

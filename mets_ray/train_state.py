@@ -108,6 +108,9 @@ def start_state(job: TrainJob, device: torch.device) -> State:
     else:
         model = build_model(config, leads=len(job.card.leads), text_features=job.text_features)
     model.to(device=device, dtype=torch.float64 if precision == "float64" else torch.float32)
+    model.ecg_encoder.activation_checkpointing = config.encoder.activation_checkpointing  # not init_from's
+    if config.train.compile:
+        model.ecg_encoder.compile()  # in place: the state dict keeps its keys
     # The first step rebuilds DDP's buckets, so a resumed run would sum in another order; this keeps them as they are.
     wrapped = prepare_model(model, move_to_device=False, parallel_strategy_kwargs={"find_unused_parameters": True})
     state = State(

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from mets_ray import storage
+from mets_ray.accumulation import forward_loss
 from mets_ray.batch_log import write_steps
 from mets_ray.collectives import (
     broadcast_object,
     gather_objects,
-    global_contrastive_loss,
     is_lost_peer,
     mean_over_workers,
     num_workers,
@@ -187,13 +187,13 @@ def _train_epoch(
         text_features, text_ids = _text(batch, table, device)
         done = plan.epoch * plan.steps + step
         set_learning_rate(state.optimizer, train, done / (train.epochs * plan.steps))
-        with autocast:
-            ecg_embedding, text_embedding, logit_scale = state.wrapped(signal_mv, text_features)
-        loss = global_contrastive_loss(
-            ecg_embedding,
-            text_embedding,
-            logit_scale,
+        loss, backward = forward_loss(
+            state.wrapped,
+            signal_mv,
+            text_features,
             text_ids,
+            rows_per_part=train.micro_batch_size,
+            autocast=autocast,
             targets=job.config.loss.targets,
             row_counts=stream.row_counts,
         )
@@ -201,7 +201,7 @@ def _train_epoch(
         if not math.isfinite(global_loss):
             raise _not_finite(state.model, batch, plan.epoch, step, global_loss)
         state.optimizer.zero_grad(set_to_none=True)
-        state.scaler.scale(loss).backward()
+        backward(state.scaler)
         _take_step(state, train.gradient_clip_norm)
         seen.add(step, batch["record_id"])
 

@@ -29,7 +29,7 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator
 
-from mets_ray.config import TrainConfig, load_config
+from mets_ray.config import load_config
 from tests.conftest import ROOT
 from tests.test_jobs import free_port
 from tests.test_manifests import changed, put, rename
@@ -254,20 +254,11 @@ def settings_of(words):
     return load_config(file, words)
 
 
-# Until training workers can be pinned, their node types carry the resource that will do it, and no command names it.
-# Once `train.resources` is a setting, a command with `text.resources` must use it: the LM's GPUs fit a worker too.
-_COMING = set() if "resources" in TrainConfig.model_fields else {"train_gpu"}
-
-
 @cache
 def asked_for():
     """Custom resources that a shown command asks for."""
     configs = [settings_of(words) for words in shown_commands()]
-    return {
-        name
-        for config in configs
-        for name in (*config.text.resources, *getattr(config.train, "resources", {}))
-    } | _COMING  # fmt: skip
+    return {name for config in configs for name in (*config.text.resources, *config.train.resources)}
 
 
 def test_shown_commands_are_right():
@@ -615,16 +606,12 @@ DRIVER = textwrap.dedent("""
 """)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(240)
-def test_the_node_types_of_the_real_file_come_and_go_as_they_are_asked_for():
-    (with_lm,) = [config for words in shown_commands() if (config := settings_of(words)).text.resources]
-    text = with_lm.text
-    actor = {"num_cpus": text.num_cpus_per_actor, "num_gpus": text.num_gpus_per_actor, "resources": text.resources}
-    bundle = {"CPU": 1, "GPU": 1} | dict.fromkeys(_COMING, 1) | getattr(with_lm.train, "resources", {})
+@contextlib.contextmanager
+def fake_cloud(*, idle_minutes):
+    """The real autoscaler with the node types of the real file; its machines are processes. (address, a folder)."""
     port, agent, client = (free_port() for _ in range(3))
     temporary = Path(tempfile.mkdtemp(prefix="mr_", dir="/tmp"))  # short: sockets live below it
-    (temporary / "cluster.json").write_text(json.dumps(fake_config(f"127.0.0.1:{port}", idle_minutes=0.1)))
+    (temporary / "cluster.json").write_text(json.dumps(fake_config(f"127.0.0.1:{port}", idle_minutes=idle_minutes)))
     environment = os.environ | {
         "RAY_FAKE_CLUSTER": "1",
         "RAY_enable_autoscaler_v2": "1",
@@ -651,8 +638,24 @@ def test_the_node_types_of_the_real_file_come_and_go_as_they_are_asked_for():
         env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        question = json.dumps([f"127.0.0.1:{port}", actor, text.max_actors, bundle, 2])
         wait_for_port(port, head)
+        yield f"127.0.0.1:{port}", temporary
+    finally:
+        head.terminate()
+        head.wait(timeout=60)
+        end_all_of(temporary)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_the_node_types_of_the_real_file_come_and_go_as_they_are_asked_for():
+    (with_lm,) = [config for words in shown_commands() if (config := settings_of(words)).text.resources]
+    text = with_lm.text
+    actor = {"num_cpus": text.num_cpus_per_actor, "num_gpus": text.num_gpus_per_actor, "resources": text.resources}
+    bundle = {"CPU": 1, "GPU": 1} | with_lm.train.resources
+    with fake_cloud(idle_minutes=0.1) as (address, temporary):
+        question = json.dumps([address, actor, text.max_actors, bundle, 2])
         done = subprocess.run(
             [sys.executable, "-c", DRIVER, question],
             env=os.environ, cwd=temporary, capture_output=True, text=True, timeout=200, check=False,
@@ -660,16 +663,65 @@ def test_the_node_types_of_the_real_file_come_and_go_as_they_are_asked_for():
         sys.stderr.write(done.stderr)
         assert done.returncode == 0, done.stderr[-3000:]
         said = json.loads(done.stdout.splitlines()[-1])
-    finally:
-        head.terminate()
-        head.wait(timeout=60)
-        end_all_of(temporary)
-        shutil.rmtree(temporary, ignore_errors=True)
     assert said["before"] == ["head"]
     assert said["lm"] == ["lm_gpu"] * text.max_actors
     assert said["with_lm"] == ["head"] + ["lm_gpu"] * text.max_actors
     assert said["training"] == ["train_gpu_spot"] * 2, "spot first, and not the LM's GPUs"
     assert said["after"] == ["head"]
+
+
+WATCH = textwrap.dedent("""
+    import json, sys, time
+    import ray
+    ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
+    while True:
+        nodes = [node["Labels"].get("test/type", "head") for node in ray.nodes() if node["Alive"]]
+        print(json.dumps(sorted(nodes)), flush=True)
+        time.sleep(0.5)
+""")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(500)
+def test_a_job_makes_a_cluster_grow_from_nothing_and_leaves_nothing(tmp_path):
+    """jobs/pretrain.py as it stands, on CPUs: nodes for the LM, then nodes for training, then none."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "ray_bootstrap_config.yaml").write_text((ROOT / "cluster.yaml").read_text())
+    words = ["synthetic.records=200", "encoder.width=4", "train.epochs=2", "train.num_workers=2", "train.device=cpu"]
+    words += ["train.resources={train_gpu: 1}", "text.resources={lm_gpu: 1}", f"run_uri={tmp_path}/runs"]
+    with fake_cloud(idle_minutes=0.1) as (address, temporary):
+        environment = os.environ | {"HOME": str(home), "RAY_ADDRESS": address}
+        job = [sys.executable, str(ROOT / "jobs" / "pretrain.py")]
+        watch = subprocess.Popen(
+            [sys.executable, "-c", WATCH, address], stdout=subprocess.PIPE, text=True, cwd=temporary
+        )
+        try:
+            refused = subprocess.run(
+                [*job, *words], env=environment, capture_output=True, text=True, timeout=200, check=False
+            )
+            assert refused.returncode == 2
+            assert "a path of one machine" in refused.stderr
+            environment["METS_RAY_SHARED_FILESYSTEM"] = "1"
+            too_many = subprocess.run(
+                [*job, *words, "train.num_workers=5"], env=environment, capture_output=True, text=True, timeout=300,
+                check=False,
+            )  # fmt: skip
+            assert too_many.returncode == 2
+            assert "the nodes hold 4 such workers" in too_many.stderr
+            done = subprocess.run(
+                [*job, *words], env=environment, capture_output=True, text=True, timeout=400, check=False
+            )
+            assert done.returncode == 0, done.stderr[-3000:]
+            time.sleep(30)  # idle nodes go after 6 s
+        finally:
+            watch.terminate()
+            seen = [json.loads(line) for line in watch.stdout.read().splitlines()]
+    assert seen[0] == ["head"]
+    assert {name for nodes in seen for name in nodes} == {"head", "cpu", "lm_gpu", "train_gpu_spot"}
+    assert max(nodes.count("train_gpu_spot") for nodes in seen) == 2
+    assert seen[-1] == ["head"], "all of them are gone again"
+    assert json.loads(done.stdout)["epochs"] == 2
 
 
 def end_all_of(folder):

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mets_ray"
 LAYERS = {
     0: "errors config folds ecg report schema metrics plan resources console",
-    1: "storage sources synthetic synthetic_signal pictures shard_writer shard_reader failures batch_log",
+    1: "storage s3 sources synthetic synthetic_signal pictures shard_writer shard_reader failures batch_log",
     2: "encoders model loss collectives zero_shot checkpoint text_store tasks tracking optimization accumulation",
     3: "cluster data text train train_worker train_state train_console validation evaluate job serve",
 }
