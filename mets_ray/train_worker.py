@@ -93,11 +93,12 @@ def _train(job: TrainJob, state: State, device: torch.device, watchdog: "_Watchd
     table: EmbeddingTable = ray.get(job.table)
     reporter = _Reporter(job.progress)
     reporter.started(state)
+    saving = _SaveClock(job)
     with ThreadPoolExecutor(2) as readers:
         upcoming = _open_epoch(job, state.epoch, state.step, readers, device)
         while state.epoch < config.train.epochs:
             figures: Figures = {"epoch": float(state.epoch + 1)}
-            figures |= _train_epoch(job, state, table, upcoming, device, reporter, watchdog)
+            figures |= _train_epoch(job, state, table, upcoming, device, reporter, watchdog, saving)
             if state.epoch + 1 < config.train.epochs:
                 # The next epoch's first blocks are read while this one is validated and saved.
                 upcoming = _open_epoch(job, state.epoch + 1, 0, readers, device)
@@ -106,6 +107,7 @@ def _train(job: TrainJob, state: State, device: torch.device, watchdog: "_Watchd
             state.history = (*state.history, figures)
             reporter.epoch(figures)
             report_checkpoint(job, state)
+            saving.saved()
             watchdog.still_alive()
 
 
@@ -174,10 +176,11 @@ def _train_epoch(
     device: torch.device,
     reporter: "_Reporter",
     watchdog: "_Watchdog",
+    saving: "_SaveClock",
 ) -> Figures:
     train, plan, running = job.config.train, stream.plan, state.running
     autocast = autocast_for(train, device)
-    saving, seen = _SaveClock(job), _BatchLog(job)
+    seen = _BatchLog(job)
     state.wrapped.train()
     began = time.perf_counter()
     for batch, waited_s in _timed(stream.batches):
