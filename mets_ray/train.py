@@ -23,6 +23,7 @@ from ray.train import (
 )
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mets_ray import storage, text
 from mets_ray.checkpoint import MANIFEST_NAME, publish_bundle, read_facts
@@ -117,7 +118,9 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
     embedded = text.embed_texts(config.text, text.store_uri(config, dataset_uri), reports=reports, prompts=prompts)
     say(f"text: {embedded.reports_embedded} reports and {embedded.prompts_embedded} prompts went through the LM")
 
-    queue = Queue(actor_options={"num_cpus": 0})
+    # Here, where the driver is: on another node it would go with that node, and nothing more would be told.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
     job = TrainJob(
         config=config,
         run=run_uri.rsplit("/", 1)[-1],

@@ -24,7 +24,6 @@ class TrainConsole:
         self._steps = steps
         self._tracker = Tracker(job.config, run_uri)
         self._logged: set[int] = set()
-        self._failed = ""
         self._workers: int | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._show, name="progress", daemon=True)
@@ -55,18 +54,21 @@ class TrainConsole:
                 elif "figures" in told:
                     self._epoch(told["figures"], bar)
                 elif "failed" in told:
-                    self._failed = "; ".join(f"worker {rank}: {what}" for rank, what in told["failed"].items())
-                    bar.write(f"training was interrupted: {self._failed}", file=sys.stderr)
+                    failed = "; ".join(f"worker {rank}: {what}" for rank, what in told["failed"].items())
+                    bar.write(f"training was interrupted: {failed}", file=sys.stderr)
                 else:
                     self._started(told["started"], bar)
 
     def _started(self, at: dict[str, int], bar: Any) -> None:
         if self._workers is not None:
             self.restarts += 1
-            why = "goes on" if self._failed else f"goes on with another group size than {self._workers}"
-            where = f"epoch {at['epoch'] + 1}, step {at['step']}, with {at['workers']} workers"
-            bar.write(f"training {why} from {where} (restart {self.restarts})", file=sys.stderr)
-        self._workers, self._failed = at["workers"], ""
+            instead = "" if at["workers"] == self._workers else f" instead of {self._workers}"
+            bar.write(
+                f"training goes on from epoch {at['epoch'] + 1}, step {at['step']}, with {at['workers']} workers{instead} "
+                f"(restart {self.restarts})",
+                file=sys.stderr,
+            )
+        self._workers = at["workers"]
         bar.update(self._steps * at["epoch"] + at["step"] - bar.n)
 
     def _epoch(self, figures: Figures, bar: Any) -> None:
