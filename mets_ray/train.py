@@ -50,6 +50,7 @@ from mets_ray.train_worker import failures_uri, train_worker
 _FREE_TO_CHANGE = (
     "run_uri",
     "evaluate",
+    "encoder.activation_checkpointing",
     "train.resume",
     "train.num_workers",
     "train.resize_every_s",

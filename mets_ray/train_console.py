@@ -63,11 +63,9 @@ class TrainConsole:
         if self._workers is not None:
             self.restarts += 1
             instead = "" if at["workers"] == self._workers else f" instead of {self._workers}"
-            bar.write(
-                f"training goes on from epoch {at['epoch'] + 1}, step {at['step']}, with {at['workers']} workers{instead} "
-                f"(restart {self.restarts})",
-                file=sys.stderr,
-            )
+            group = f"{at['workers']} workers{instead} (restart {self.restarts})"
+            line = f"training goes on from epoch {at['epoch'] + 1}, step {at['step']}, with {group}"
+            bar.write(line, file=sys.stderr)
         self._workers = at["workers"]
         bar.update(self._steps * at["epoch"] + at["step"] - bar.n)
 
