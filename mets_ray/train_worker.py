@@ -94,7 +94,8 @@ def _train(job: TrainJob, state: State, device: torch.device, watchdog: "_Watchd
     reporter = _Reporter(job.progress)
     reporter.started(state)
     saving = _SaveClock(job)
-    with ThreadPoolExecutor(2) as readers:
+    readers = ThreadPoolExecutor(2)
+    try:
         upcoming = _open_epoch(job, state.epoch, state.step, readers, device)
         while state.epoch < config.train.epochs:
             figures: Figures = {"epoch": float(state.epoch + 1)}
@@ -109,6 +110,8 @@ def _train(job: TrainJob, state: State, device: torch.device, watchdog: "_Watchd
             report_checkpoint(job, state)
             saving.saved()
             watchdog.still_alive()
+    finally:
+        readers.shutdown(wait=False, cancel_futures=True)  # a read that hangs must not keep an error back
 
 
 def _quiet() -> None:

@@ -9,12 +9,12 @@ import pytest
 
 from mets_ray.batch_log import read_batches
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def run(scenario, folder):
     command = [sys.executable, "-m", "tests.nodes_come_and_go", scenario, str(folder)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=580)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=1100)
     assert done.returncode == 0, done.stderr[-5000:]
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
@@ -22,7 +22,7 @@ def run(scenario, folder):
 def test_the_group_grows_and_shrinks_with_the_cluster_and_the_losses_do_not_notice(tmp_path):
     told, shown = run("elastic", tmp_path)
     assert told["grew_to"] == 2
-    assert told["restarts"] >= 2
+    assert told["restarts"] >= 2, shown[-3000:]
     assert "with 2 workers instead of 1" in shown
     assert "with 1 workers instead of 2" in shown
     assert told["losses"] == pytest.approx(told["undisturbed"], abs=1e-6)
