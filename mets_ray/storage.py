@@ -12,6 +12,7 @@ import functools
 import os
 import posixpath
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,16 +34,14 @@ _EXTRAS = {
     "abfss": "azure",
 }
 
-# By default a silent endpoint is tried for a quarter of an hour. With these a closed one fails within 3 s, one that
-# lets nobody connect in 2 x 5 s, and one that accepts and then says nothing in 2 x 2 x 2 x 20 s, because botocore tries
-# twice and s3fs has two loops around it. 64: prepare reads from many threads.
+# A closed endpoint fails within 3 s and one that lets nobody connect in 2 x 5 s. One that has answered, or accepts and
+# then says nothing for 20 s, is asked again by `s3.PatientCall`, not by botocore. 64: prepare reads from many threads.
 _S3_CLIENT = {
     "connect_timeout": 5,
     "read_timeout": 20,
-    "retries": {"max_attempts": 1, "mode": "standard"},
+    "retries": {"total_max_attempts": 1, "mode": "standard"},
     "max_pool_connections": 64,
 }
-_S3_ROUNDS = 2
 
 # By name, so that no store's library need be installed.
 _REFUSED = {
@@ -99,13 +98,15 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
         options["config_kwargs"] = _S3_CLIENT | fsspec.config.conf.get(scheme, {}).get("config_kwargs", {})
     with _facts(uri):
         try:
+            if scheme in ("s3", "s3a"):
+                from mets_ray.s3 import PatientS3FileSystem  # not at the top: s3fs is an extra
+
+                return PatientS3FileSystem(**options), PatientS3FileSystem._strip_protocol(uri).rstrip("/")
             fs, path = fsspec.url_to_fs(uri, **options)
         except (ImportError, ValueError) as error:
             extra = _EXTRAS.get(scheme)
             hint = f"pip install mets_ray[{extra}]" if extra else f"use a local path or one of {', '.join(_EXTRAS)}"
             raise ConfigError(f"`{uri}` cannot be opened: {error}", hint=hint) from error
-    if "s3" in fs.protocol:
-        fs.retries = _S3_ROUNDS
     return fs, path.rstrip("/")
 
 
@@ -115,6 +116,12 @@ def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
         return pyarrow.fs.LocalFileSystem(), _local_path(uri)
     fs, path = filesystem(uri)
     return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs)), path
+
+
+def retries() -> int:
+    """How many requests to object stores this process has sent again, because the first went wrong by bad luck."""
+    s3 = sys.modules.get("mets_ray.s3")
+    return s3.retries() if s3 is not None else 0
 
 
 def read_bytes(uri: str) -> bytes:
@@ -288,9 +295,16 @@ def _facts(uri: str, fs: fsspec.AbstractFileSystem | None = None) -> Iterator[No
             hint = "check the file's permissions" if is_local(uri) else hint
         elif names & _UNREACHABLE:
             where, hint = f"the store of `{uri}` cannot be reached", "check the network and AWS_ENDPOINT_URL"
+        elif any(_status(link) >= 500 for link in _causes(error)):
+            where, hint = f"the store of `{uri}` answers with errors of its own", "it was asked again; try later"
         else:
             where, hint = f"`{uri}` cannot be used", ""
         raise DatasetError(f"{where}: {type(error).__name__}: {error}", hint=hint) from error
+
+
+def _status(error: BaseException) -> int:
+    metadata: dict[str, Any] = getattr(error, "response", None) or {}
+    return int(metadata.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) if isinstance(metadata, dict) else 0
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -280,7 +280,9 @@ def test_every_reason_has_a_test():
 
 def test_records_and_manifests_from_s3(tmp_path, monkeypatch):
     boto3 = pytest.importorskip("boto3")
-    s3fs = pytest.importorskip("s3fs")
+    pytest.importorskip("s3fs")
+    from mets_ray.s3 import PatientS3FileSystem
+
     server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -288,7 +290,7 @@ def test_records_and_manifests_from_s3(tmp_path, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "any")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    s3fs.S3FileSystem.clear_instance_cache()
+    PatientS3FileSystem.clear_instance_cache()
     try:
         client = boto3.client("s3")
         client.create_bucket(Bucket="ecgs")
@@ -309,10 +311,10 @@ def test_records_and_manifests_from_s3(tmp_path, monkeypatch):
             read_ecg("s3://absent/in/a")
     finally:
         server.stop()
-    s3fs.S3FileSystem.clear_instance_cache()
+    PatientS3FileSystem.clear_instance_cache()
     with pytest.raises(DatasetError, match="cannot be reached"):  # stops the job; it is no rejected record
         read_ecg("s3://ecgs/in/a")
-    s3fs.S3FileSystem.clear_instance_cache()
+    PatientS3FileSystem.clear_instance_cache()
 
 
 def _with_uris(manifest: Manifest, folder: str) -> Manifest:

@@ -20,8 +20,9 @@ from mets_ray.errors import ConfigError, DatasetError
 from mets_ray.storage import MissingFileError
 
 boto3 = pytest.importorskip("boto3")
-s3fs = pytest.importorskip("s3fs")
+pytest.importorskip("s3fs")
 moto_server = pytest.importorskip("moto.server")
+s3_module = pytest.importorskip("mets_ray.s3")
 
 
 def names_in(folder: Path) -> list[str]:
@@ -39,7 +40,7 @@ def use_endpoint(environment: pytest.MonkeyPatch, endpoint: str) -> None:
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     }.items():
         environment.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
+    s3_module.PatientS3FileSystem.clear_instance_cache()
     storage._require_s3_bucket.cache_clear()
 
 
@@ -60,7 +61,7 @@ def s3(endpoint, monkeypatch):
     urllib.request.urlopen(urllib.request.Request(f"{endpoint}/moto-api/reset", method="POST"))
     client.create_bucket(Bucket="data")
     yield client
-    s3fs.S3FileSystem.clear_instance_cache()
+    s3_module.PatientS3FileSystem.clear_instance_cache()
 
 
 def set_unchecked_requests(endpoint: str, count: bytes) -> None:
@@ -85,7 +86,7 @@ def closed_endpoint(monkeypatch):
         port = unused.getsockname()[1]
     use_endpoint(monkeypatch, f"http://127.0.0.1:{port}")
     yield f"127.0.0.1:{port}"
-    s3fs.S3FileSystem.clear_instance_cache()
+    s3_module.PatientS3FileSystem.clear_instance_cache()
 
 
 # --- names
@@ -367,7 +368,7 @@ def test_s3_wrong_credentials(s3, endpoint, call):
 def test_s3_no_credentials(s3, monkeypatch):
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    s3fs.S3FileSystem.clear_instance_cache()
+    s3_module.PatientS3FileSystem.clear_instance_cache()
     with pytest.raises(DatasetError, match=r"is refused.*Unable to locate credentials"):
         storage.read_bytes("s3://data/a")
 

@@ -1,0 +1,190 @@
+"""Does memory stay flat while a data set far bigger than the object store is streamed? No training, one epoch.
+
+    python benchmarks/streaming.py --folder /tmp/streaming       # 200,000 ECGs, 5 GB; minutes; the folder is left
+
+Shards of the real schema are made from 2,000 synthetic ECGs with noise. Two workers with the shares of a 2-CPU machine
+read their lanes with `training_batches`, as training does, into an object store of 500 MB, while private memory (what
+no other process shares, so no mapped object store) and the store are sampled. The last line of stdout is one JSON
+object. `flat` is true where no peak after the first tenth of the records is above 1.1 × the peak within it.
+"""
+
+import argparse
+import json
+import logging
+import os
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import ray
+from ray._private.internal_api import memory_summary
+
+from mets_ray import storage
+from mets_ray.data import training_batches
+from mets_ray.ecg import SignalConfig, preprocess
+from mets_ray.folds import Selection
+from mets_ray.plan import EpochPlan, plan_epoch, worker_blocks, worker_lanes
+from mets_ray.resources import TrainShares, train_shares
+from mets_ray.schema import CARD_NAME, SCHEMA_VERSION, DatasetCard, Shard, rows_per_shard
+from mets_ray.shard_reader import read_card, read_index
+from mets_ray.shard_writer import _Accepted, _write_accepted
+from mets_ray.sources import ManifestRow, read_ecg
+from mets_ray.sources.synthetic_source import synthetic_manifest
+
+SIGNAL = SignalConfig(100, 10.0)
+TEMPLATES = 2_000
+NUM_WORKERS = 2
+FOLDS = tuple(range(1, 11))
+LANES, BLOCK_ROWS = 16, 256
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", required=True)
+    parser.add_argument("--records", type=int, default=200_000)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--store-mb", type=int, default=500)
+    arguments = parser.parse_args()
+    dataset_uri = storage.absolute(storage.join(arguments.folder, f"streaming-{arguments.records}"))
+    if not storage.exists(storage.join(dataset_uri, CARD_NAME)):
+        _write_dataset(dataset_uri, arguments.records)
+
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    ray.init(
+        address="local", num_cpus=2, object_store_memory=arguments.store_mb * 10**6, include_dashboard=False,
+        log_to_driver=False, logging_level=logging.ERROR,
+    )  # fmt: skip
+    figures = _stream(dataset_uri, arguments.batch_size)
+    ray.shutdown()
+    print(json.dumps(figures | {"object_store_mb": arguments.store_mb, "batch_size": arguments.batch_size}))
+
+
+def _write_dataset(dataset_uri: str, records: int) -> None:
+    manifest = synthetic_manifest(min(TEMPLATES, records), 0, SIGNAL.sampling_rate_hz, SIGNAL.duration_s)
+    with ThreadPoolExecutor(2) as pool:
+        drawn = list(pool.map(lambda row: preprocess(read_ecg(row.record_uri), SIGNAL), manifest.rows))
+        rows = rows_per_shard(SIGNAL)
+
+        def write(start: int) -> Shard:
+            noise = np.random.default_rng(start)
+            accepted = []
+            for number in range(start, min(records, start + rows)):
+                template = number % len(drawn)
+                signal = drawn[template] + noise.integers(-3, 4, drawn[template].shape, dtype=np.int16)
+                row = _renamed(manifest.rows[template], number)
+                accepted.append(_Accepted(row, row.report, signal))
+            return _write_accepted(f"part-{start // rows:05d}", accepted, SIGNAL, dataset_uri)
+
+        shards = tuple(pool.map(write, range(0, records, rows)))
+    folds = [manifest.rows[number % len(drawn)].fold for number in range(records)]
+    card = DatasetCard(
+        schema_version=SCHEMA_VERSION, fingerprint="streaming benchmark", source="synthetic", source_uri=None,
+        source_sha256=manifest.sha256, synthetic=True, sampling_rate_hz=SIGNAL.sampling_rate_hz,
+        duration_s=SIGNAL.duration_s, leads=SIGNAL.leads, records_in=records, records_out=records, rejected={},
+        folds={fold: folds.count(fold) for fold in FOLDS}, shards=shards, command="benchmarks/streaming.py",
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )  # fmt: skip
+    storage.write_bytes(storage.join(dataset_uri, CARD_NAME), card.model_dump_json(indent=1).encode())
+
+
+def _renamed(row: ManifestRow, number: int) -> ManifestRow:
+    patient = f"{row.patient_id}-{number // TEMPLATES}"
+    return replace(row, record_id=f"syn-{number:06d}", patient_id=patient)
+
+
+class _Worker:
+    """One training worker without a model; it counts what arrives, while another thread is asked how far it is."""
+
+    def __init__(self) -> None:
+        self._records = 0
+
+    def process_id(self) -> int:
+        return os.getpid()
+
+    def records(self) -> int:
+        return self._records
+
+    def stream(self, dataset_uri: str, plan: EpochPlan, worker: int, shares: TrainShares) -> dict[str, int]:
+        blocks = worker_blocks(plan, worker_lanes(LANES, NUM_WORKERS, worker))
+        step, seen, signal_bytes = -1, set(), 0
+        for batch in training_batches(
+            blocks, first_step=0, dataset_uri=dataset_uri, selection=Selection(FOLDS), template="{}",
+            shares=shares, streaming=None,
+        ):  # fmt: skip
+            step += 1
+            assert batch["step"][0] == step
+            seen.update(batch["record_id"].tolist())
+            signal_bytes += batch["signal_uv"].nbytes
+            self._records += len(batch["step"])
+        assert len(seen) == self._records
+        return {"records": self._records, "signal_bytes": signal_bytes}
+
+
+def _stream(dataset_uri: str, batch_size: int) -> dict[str, Any]:
+    card = read_card(dataset_uri)
+    groups = read_index(dataset_uri, card).row_groups(Selection(FOLDS))
+    plan = plan_epoch(groups, seed=0, epoch=0, batch_size=batch_size, lanes=LANES, block_rows=BLOCK_ROWS)
+    shares = train_shares([{"CPU": 2.0}], num_workers=NUM_WORKERS, device="cpu")
+    actor: Any = ray.remote(num_cpus=shares.worker_cpus, max_concurrency=2)(_Worker)  # type: ignore[call-overload]
+    workers = [actor.remote() for _ in range(NUM_WORKERS)]
+    consumers = set(ray.get([worker.process_id.remote() for worker in workers]))
+    began = time.perf_counter()
+    running = [worker.stream.remote(dataset_uri, plan, rank, shares) for rank, worker in enumerate(workers)]
+    samples = []
+    while len(ray.wait(running, num_returns=len(running), timeout=0.5)[0]) < len(running):
+        done = sum(ray.get([worker.records.remote() for worker in workers]))
+        samples.append((done / (plan.steps * batch_size), _memory_mb(consumers)))
+    results = ray.get(running)
+    seconds = time.perf_counter() - began
+    records = sum(result["records"] for result in results)
+    assert records == plan.steps * batch_size
+
+    figures: dict[str, Any] = {
+        "records": records,
+        "seconds": round(seconds, 1),
+        "records_per_s": round(records / seconds),
+        "mb_per_s": round(sum(result["signal_bytes"] for result in results) / seconds / 1e6, 1),
+        "samples": len(samples),
+    }
+    flat = True
+    for name in samples[0][1]:
+        first = max(memory[name] for share, memory in samples if share <= 0.1)
+        after = max(memory[name] for share, memory in samples if share > 0.1)
+        figures |= {f"{name}_first_tenth": round(first), f"{name}_after": round(after)}
+        flat = flat and after <= 1.1 * first
+    return figures | {"flat": flat}
+
+
+def _memory_mb(consumers: set[int]) -> dict[str, float]:
+    """Private memory of the consumers and of Ray's other worker processes, each the sum; bytes in the store."""
+    of_consumers = of_tasks = 0.0
+    for process in psutil.Process().children(recursive=True):
+        try:
+            private = process.memory_info().rss - process.memory_info().shared
+            if process.pid in consumers:
+                of_consumers += private
+            elif "ray::" in process.name() or any("ray::" in word for word in process.cmdline()[:1]):
+                of_tasks += private
+        except psutil.Error:
+            continue
+    summary = memory_summary(address=ray.get_runtime_context().gcs_address, stats_only=True)
+    used = re.search(r"Plasma memory usage (\d+) MiB", summary)
+    spilled = re.search(r"Spilled (\d+) MiB", summary)
+    assert used is not None, summary
+    return {
+        "consumers_mb": of_consumers / 1e6,
+        "data_tasks_mb": of_tasks / 1e6,
+        "object_store_mb_used": float(used[1]) * 1.048576,
+        "spilled_mb": float(spilled[1]) * 1.048576 if spilled else 0.0,
+    }
+
+
+if __name__ == "__main__":
+    Path("/proc/self/statm").stat()  # shared memory is told apart on Linux only
+    main()
