@@ -50,6 +50,7 @@ from mets_ray.train_worker import failures_uri, train_worker
 _FREE_TO_CHANGE = (
     "run_uri",
     "evaluate",
+    "score",
     "encoder.activation_checkpointing",
     "train.resume",
     "train.num_workers",
@@ -337,8 +338,10 @@ def _in_one_line(error: Exception) -> str:
         return cause.fact
     if is_lost_peer(cause):
         return "its connection to another worker broke"
-    first = str(cause).strip().split("\n")[0].split(". ")[0]
-    return f"{type(cause).__name__}: {first}"[:200]
+    kind = type(cause).__name__
+    if kind == "WorkerHealthCheckFailedError":  # internal to Ray; its text is a report of thirty lines
+        return "its process or its node died, or gave no sign"
+    return f"{kind}: {str(cause).strip().splitlines()[0] if str(cause).strip() else ''}"[:200]
 
 
 def _publish(job: TrainJob, run_uri: str, result: Result, embedded: text.EmbeddedTexts, restarts: int) -> Pretrained:
