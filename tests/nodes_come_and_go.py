@@ -71,7 +71,7 @@ def main(scenario, folder):
 
     told = {}
     if scenario == "elastic":
-        epochs = "train.epochs=40"
+        epochs = "train.epochs=20"
         undisturbed = train("undisturbed", "train.num_workers=1", epochs)
         thread, done = in_thread("elastic", "train.num_workers=[1,2]", epochs)
         wait_for("elastic/*/checkpoint-00002-*")
