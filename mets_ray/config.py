@@ -36,9 +36,10 @@ class SyntheticConfig(Section):
 class PrepareConfig(Section):
     """From WFDB records and reports to Parquet shards and a card."""
 
-    source: Literal["synthetic", "ptbxl", "wfdb"] = Field(
+    source: Literal["synthetic", "ptbxl", "wfdb", "mitbih", "cinc"] = Field(
         "synthetic",
-        description="synthetic: made-up ECGs; ptbxl: PTB-XL in its official layout; wfdb: any folder of WFDB records",
+        description="synthetic: made-up ECGs; ptbxl: PTB-XL in its official layout; wfdb: any folder of WFDB records; "
+        "mitbih: windows round the beats of MIT-BIH; cinc: PhysioNet/CinC 2020-21 (both without reports: to score)",
     )
     source_uri: str | None = Field(None, description="folder of the source (local, s3://, gs://, az://)")
     manifest_uri: str | None = Field(None, description="wfdb: CSV with the columns `record` and `report`")
@@ -47,6 +48,17 @@ class PrepareConfig(Section):
         "report", description="ptbxl: the `report` column, or text rendered from the PTB-XL+ 12SL statements"
     )
     statements_uri: str | None = Field(None, description="12sl: the `labels` folder of PTB-XL+")
+    mitbih_beats: PositiveInt | None = Field(
+        None, description="mitbih: at most so many beats of each kind of each record, drawn by seed; default: all"
+    )
+    cinc_database: Literal["cpsc2018", "csn", "any"] = Field(
+        "any", description="cinc: whose classes are scored; csn is Chapman-Shaoxing and Ningbo, any has no classes"
+    )
+    cinc_stretch: Literal["start", "first_5s_padded", "windows"] = Field(
+        "start",
+        description="cinc: start: the first duration_s, shorter records rejected; first_5s_padded: as MERL reads "
+        "CPSC2018; windows: the whole record in windows of duration_s",
+    )
     sampling_rate_hz: Annotated[int, Field(ge=50, le=1000)] = Field(100, description="rate that shards are written at")
     duration_s: Annotated[float, Field(gt=0.0, le=60.0)] = Field(
         10.0, description="length that shards are written with"
@@ -191,13 +203,33 @@ class EvaluateConfig(Section):
         None, description="label sets to score; default: all of the data set's source"
     )
     bootstrap_samples: PositiveInt = Field(1000, description="resamples of patients behind each 95% interval")
+    balanced_per_class: PositiveInt = Field(
+        200, description="records of each class in METS's balanced tables; fewer where a class has fewer"
+    )
     batch_size: PositiveInt = Field(256, description="ECGs per forward pass")
     max_actors: PositiveInt = Field(2, description="encoder actors at most")
     num_gpus_per_actor: Annotated[float, Field(ge=0.0)] = Field(0.0, description="GPUs that one encoder actor holds")
 
 
+class ScoreConfig(Section):
+    """Zero-shot scores and embeddings of every record of a prepared data set, with or without labels."""
+
+    bundle_uri: str | None = Field(None, description="bundle that pretrain made")
+    prompt_set: str = Field("mets", description="class prompts: mets, descriptive, or the URI of a YAML file")
+    tasks: tuple[str, ...] | None = Field(
+        None, description="tasks of the prompt set; default: those of the data set's source, else of the bundle's"
+    )
+    embeddings: bool = Field(True, description="also write the ECG embeddings")
+    output_uri: str | None = Field(
+        None, description="folder of the scores; default: <run_uri>/scores-… named after bundle, prompts and data"
+    )
+    batch_size: Annotated[int, Field(ge=1, le=256)] = Field(256, description="ECGs per forward pass")
+    max_actors: PositiveInt = Field(2, description="encoder actors at most")
+    num_gpus_per_actor: Annotated[float, Field(ge=0.0)] = Field(0.0, description="GPUs that one encoder actor holds")
+
+
 class Config(Section):
-    """All of it: one file describes prepare, pretrain and evaluate together."""
+    """All of it: one file describes prepare, pretrain, evaluate and score together."""
 
     seed: Annotated[int, Field(ge=0)] = Field(
         0, description="seeds the synthetic data, the weights, the order of training, the bootstrap"
@@ -212,6 +244,7 @@ class Config(Section):
     loss: LossConfig = LossConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    score: ScoreConfig = ScoreConfig()
 
 
 def load_config(path: str | Path | None = None, overrides: typing.Sequence[str] = ()) -> Config:

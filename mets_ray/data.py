@@ -24,6 +24,8 @@ from mets_ray.schema import CARD_NAME, SCHEMA_VERSION, DatasetCard, fingerprint,
 from mets_ray.shard_reader import read_block, read_card, read_records, signals
 from mets_ray.shard_writer import ShardSummary, ShardTask, write_shard
 from mets_ray.sources import Manifest
+from mets_ray.sources.cinc import cinc_manifest
+from mets_ray.sources.mitbih import mitbih_manifest
 from mets_ray.sources.ptbxl import ptbxl_manifest
 from mets_ray.sources.synthetic_source import synthetic_manifest
 from mets_ray.sources.wfdb_folder import wfdb_folder_manifest
@@ -112,6 +114,14 @@ def read_manifest(config: Config) -> Manifest:
     if settings.source == "wfdb":
         assert settings.manifest_uri is not None
         return wfdb_folder_manifest(source_uri, storage.absolute(settings.manifest_uri))
+    if settings.source == "mitbih":
+        return mitbih_manifest(
+            source_uri, duration_s=settings.duration_s, beats=settings.mitbih_beats, seed=config.seed
+        )
+    if settings.source == "cinc":
+        return cinc_manifest(
+            source_uri, database=settings.cinc_database, stretch=settings.cinc_stretch, duration_s=settings.duration_s
+        )
     return ptbxl_manifest(
         source_uri,
         records=settings.ptbxl_records,
@@ -238,7 +248,8 @@ def _shard_tasks(manifest: Manifest, rows: int, name: str) -> list[ShardTask]:
             if row.record_id in seen:
                 duplicates.append(position)
             seen.add(row.record_id)
-        tasks.append(ShardTask(f"part-{number:05d}-{name[:8]}", tuple(part), frozenset(duplicates)))
+        shard_name = f"part-{number:05d}-{name[:8]}"
+        tasks.append(ShardTask(shard_name, tuple(part), frozenset(duplicates), manifest.has_reports))
     if not tasks:
         raise DatasetError(f"the manifest of `{manifest.source}` names no record", hint="look at the CSV")
     return tasks
@@ -274,6 +285,7 @@ def _card(
         folds=_add([summary.folds for summary in summaries]),
         shards=shards,
         notes=manifest.notes,
+        has_reports=manifest.has_reports,
         command=command,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

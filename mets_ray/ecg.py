@@ -92,11 +92,16 @@ class SignalConfig:
 
 @dataclass(frozen=True)
 class Ecg:
-    """An ECG as its source has it: any leads in any order, any rate, any length; millivolts."""
+    """An ECG as its source has it: any leads in any order, any rate, any length; millivolts.
+
+    `absent_leads` are leads that the source states it never recorded (a two-lead Holter): `preprocess` writes them as
+    zeros. A lead that is neither in `leads` nor here is missing, and refused.
+    """
 
     signal_mv: Float[np.ndarray, "lead sample"]
     leads: tuple[str, ...]
     sampling_rate_hz: float
+    absent_leads: tuple[str, ...] = ()
 
 
 def to_millivolts(signal: Float[np.ndarray, "*shape"], unit: str | None) -> Float[np.ndarray, "*shape"]:
@@ -119,12 +124,13 @@ def preprocess(ecg: Ecg, config: SignalConfig) -> Int16[np.ndarray, "lead sample
     Leads are picked by name, whatever their case and order; Frank leads (VX VY VZ) are left out. Another rate is
     reached with `scipy.signal.resample_poly`, lead by lead, from the same stretch of time (plus the filter's reach, if
     the record goes on). Only that stretch is checked: a fault later in a long record rejects nothing.
+    Leads that `ecg.absent_leads` names are zeros; at least one wanted lead must be there.
 
     Raises RecordError with one of `REASONS`; checks run in the order in which they stand there.
     """
     rate = ecg.sampling_rate_hz
     check_sampling_rate(rate)
-    rows = _lead_rows(ecg, config)
+    present, rows = _lead_rows(ecg, config)
 
     samples_needed = math.ceil(round(config.duration_s * rate, 6))
     samples_present = ecg.signal_mv.shape[1]
@@ -138,13 +144,17 @@ def preprocess(ecg: Ecg, config: SignalConfig) -> Int16[np.ndarray, "lead sample
     # Half the length of resample_poly's filter, in samples of the record.
     reach = 0 if ratio == 1 else 10 * math.ceil(max(1.0, float(1 / ratio))) + 1
     signal_mv = ecg.signal_mv[rows, : samples_needed + reach].astype(np.float64, copy=False)
-    _check_values(signal_mv, config)
+    _check_values(signal_mv, present)
 
     if ratio != 1:
         signal_mv = resample_poly(signal_mv, ratio.numerator, ratio.denominator, axis=1, padtype=PADTYPE)
-        _check_amplitude(signal_mv, config)  # the filter overshoots at steps, and int16 would wrap round silently
-    signal_uv = np.rint(signal_mv[:, : config.num_samples] * 1000.0)
-    return signal_uv.astype(np.int16)
+        _check_amplitude(signal_mv, present)  # the filter overshoots at steps, and int16 would wrap round silently
+    signal_uv = np.rint(signal_mv[:, : config.num_samples] * 1000.0).astype(np.int16)
+    if present == config.leads:
+        return signal_uv
+    whole = np.zeros((len(config.leads), config.num_samples), dtype=np.int16)
+    whole[[config.leads.index(lead) for lead in present]] = signal_uv
+    return whole
 
 
 def check_sampling_rate(rate: float) -> None:
@@ -154,8 +164,8 @@ def check_sampling_rate(rate: float) -> None:
         raise RecordError("implausible_sampling_rate", f"the sampling rate is {rate:g} Hz, outside {low:g} to {high:g}")
 
 
-def _lead_rows(ecg: Ecg, config: SignalConfig) -> list[int]:
-    """Row of each wanted lead in `ecg.signal_mv`."""
+def _lead_rows(ecg: Ecg, config: SignalConfig) -> tuple[tuple[str, ...], list[int]]:
+    """The wanted leads that the ECG has, and the row of each in `ecg.signal_mv`."""
     if len(ecg.leads) != ecg.signal_mv.shape[0]:
         raise ValueError(f"{len(ecg.leads)} lead names for {ecg.signal_mv.shape[0]} signals")
     known = {lead.upper() for lead in LEADS + FRANK_LEADS}
@@ -170,31 +180,36 @@ def _lead_rows(ecg: Ecg, config: SignalConfig) -> list[int]:
     duplicates = sorted({lead for lead in names if names.count(lead) > 1})
     if duplicates:
         raise RecordError("duplicate_lead", f"more than one signal is called {', '.join(duplicates)}")
-    missing = [lead for lead in config.leads if lead.upper() not in names]
-    if missing:
+    absent = {lead.upper() for lead in ecg.absent_leads}
+    if absent & set(names) or not absent <= known:
+        raise ValueError(f"`absent_leads` {ecg.absent_leads} are recorded, or are no leads; there are {ecg.leads}")
+    missing = [lead for lead in config.leads if lead.upper() not in names and lead.upper() not in absent]
+    present = tuple(lead for lead in config.leads if lead.upper() in names)
+    if missing or not present:
+        missing = missing or list(config.leads)
         raise RecordError("missing_leads", f"{len(missing)} of {len(config.leads)} leads missing: {', '.join(missing)}")
-    return [names.index(lead.upper()) for lead in config.leads]
+    return present, [names.index(lead.upper()) for lead in present]
 
 
-def _check_values(signal_mv: Float[np.ndarray, "lead sample"], config: SignalConfig) -> None:
+def _check_values(signal_mv: Float[np.ndarray, "lead sample"], names: tuple[str, ...]) -> None:
     lowest, highest = signal_mv.min(axis=1), signal_mv.max(axis=1)  # NaN where any sample of the lead is NaN
     if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):
         bad = (~np.isfinite(signal_mv)).sum(axis=1)
-        counts = ", ".join(f"{lead} ({count})" for lead, count in zip(config.leads, bad, strict=True) if count)
+        counts = ", ".join(f"{lead} ({count})" for lead, count in zip(names, bad, strict=True) if count)
         raise RecordError("non_finite", f"samples that are NaN or infinite: {counts}")
     flat = lowest == highest
     if flat.any():
-        leads = ", ".join(lead for lead, is_flat in zip(config.leads, flat, strict=True) if is_flat)
+        leads = ", ".join(lead for lead, is_flat in zip(names, flat, strict=True) if is_flat)
         raise RecordError("flat_lead", f"all samples are equal in {leads}")
-    _check_amplitude(signal_mv, config)
+    _check_amplitude(signal_mv, names)
 
 
-def _check_amplitude(signal_mv: Float[np.ndarray, "lead sample"], config: SignalConfig) -> None:
+def _check_amplitude(signal_mv: Float[np.ndarray, "lead sample"], names: tuple[str, ...]) -> None:
     largest = np.abs(signal_mv).max(axis=1)
     if largest.max() > MAX_AMPLITUDE_MV:
         row = int(largest.argmax())
         raise RecordError(
             "amplitude_too_large",
-            f"lead {config.leads[row]} reaches {largest[row]:.4g} mV, above {MAX_AMPLITUDE_MV:g} mV",
+            f"lead {names[row]} reaches {largest[row]:.4g} mV, above {MAX_AMPLITUDE_MV:g} mV",
             hint="check the unit and the gain in the header",
         )

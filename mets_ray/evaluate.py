@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -10,65 +9,29 @@ import numpy as np
 from ray.data import ActorPoolStrategy
 from sklearn.metrics import roc_curve
 
-from mets_ray import storage, text
-from mets_ray.checkpoint import Bundle, BundleFacts, load_bundle
+from mets_ray import storage, tables, text
+from mets_ray.balanced import score_balanced, sets_of_task
+from mets_ray.checkpoint import BundleFacts, load_bundle
 from mets_ray.cluster import live_nodes, own_errors, plain
 from mets_ray.config import Config
 from mets_ray.console import progress_bar, say
 from mets_ray.data import record_dataset
-from mets_ray.errors import CheckpointError, ConfigError, DatasetError
+from mets_ray.errors import ConfigError, DatasetError
 from mets_ray.folds import Selection
-from mets_ray.metrics import Interval, average_precision, bootstrap_macro_auroc
+from mets_ray.metrics import average_precision, bootstrap_macro_auroc
 from mets_ray.pictures import draw_roc
 from mets_ray.report import LabelSet, PromptSet
 from mets_ray.resources import check_actor_fits
 from mets_ray.schema import DatasetCard
 from mets_ray.shard_reader import check_patients, read_card, read_index
-from mets_ray.tasks import EcgEmbedder, check_prompts, choose_tasks, prompt_texts, read_prompt_set, task_scores
-from mets_ray.text_store import EmbeddingTable
+from mets_ray.tables import ClassScore, Evaluated, TaskScore, interval_json, interval_text, number_json
+from mets_ray.tasks import EcgEmbedder, check_prompts, check_signal, choose_tasks, read_prompt_set, task_scores
 
 _PUBLISHED_TEST_FOLD = 10
 
 
-@dataclass(frozen=True)
-class ClassScore:
-    """One row of a task's table; the AUROC is nan where the class has no positives or no negatives."""
-
-    name: str
-    auroc: Interval
-    average_precision: float
-    positives: int
-    records: int
-
-    @property
-    def scored(self) -> bool:
-        return not math.isnan(self.auroc.value)
-
-
-@dataclass(frozen=True)
-class TaskScore:
-    """One task: its macro AUROC with a 95% interval over patients, and its classes."""
-
-    task: str
-    macro: Interval
-    classes: tuple[ClassScore, ...]
-    records: int
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """What an evaluation leaves behind. `macro_auroc` is the mean of the tasks' macro AUROCs."""
-
-    result_uri: str
-    macro_auroc: float
-    over: str
-    tasks: tuple[TaskScore, ...]
-    notices: tuple[str, ...]
-    pictures: tuple[str, ...]
-
-
 def evaluate(config: Config, dataset_uri: str, bundle_uri: str) -> Evaluated:
-    """Score `folds.test` of a prepared data set with a bundle, and write `metrics.json`, `table.md` and ROC pictures.
+    """Score `folds.test` of a prepared data set with a bundle; write `metrics.json`, `table.md`, CSV and ROC pictures.
 
     Raises CheckpointError where bundle and data set do not fit, DatasetError for a patient that the bundle was trained
     on, ConfigError for unknown tasks or prompts.
@@ -89,7 +52,7 @@ def evaluate(config: Config, dataset_uri: str, bundle_uri: str) -> Evaluated:
         raise ConfigError(f"the source `{card.source}` has no packaged label sets", hint="use a source with labels")
     prompt_set = read_prompt_set(config.evaluate.prompt_set)
     check_prompts(prompt_set, tasks)
-    table = _prompt_table(config, bundle, prompt_set, tasks, dataset_uri)
+    table = text.prompt_table(config, bundle, prompt_set, tasks, dataset_uri)
 
     actors = config.evaluate
     gpus = actors.num_gpus_per_actor
@@ -119,7 +82,7 @@ def evaluate(config: Config, dataset_uri: str, bundle_uri: str) -> Evaluated:
 
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     result_uri = storage.join(storage.absolute(config.run_uri), f"evaluate-{stamp}-{prompt_set.name}")
-    scored, pictures = [], []
+    scored, balanced, pictures = [], [], []
     for label_set in tasks.values():
         similarity, truth, kept = task_scores(bundle.model, prompt_set, label_set, table, embeddings, labels)
         if not len(truth):
@@ -128,6 +91,19 @@ def evaluate(config: Config, dataset_uri: str, bundle_uri: str) -> Evaluated:
         uri = storage.join(result_uri, f"roc_{label_set.task}.png")
         storage.write_bytes(uri, _roc_picture(scored[-1], similarity, truth, card))
         pictures.append(uri)
+        balanced += [
+            score_balanced(
+                of_task,
+                tuple(label_set.classes),
+                similarity,
+                truth,
+                patients[kept],
+                per_class=config.evaluate.balanced_per_class,
+                samples=config.evaluate.bootstrap_samples,
+                seed=config.seed,
+            )
+            for of_task in sets_of_task(label_set.task)
+        ]
     values = [score.macro.value for score in scored if not math.isnan(score.macro.value)]
     result = Evaluated(
         result_uri=result_uri,
@@ -135,6 +111,7 @@ def evaluate(config: Config, dataset_uri: str, bundle_uri: str) -> Evaluated:
         over=f"mean of {len(values)} tasks' macro AUROC ({', '.join(score.task for score in scored)}), "
         f"{len(rows)} records of folds {_folds(test.folds)}",
         tasks=tuple(scored),
+        balanced=tuple(balanced),
         notices=tuple(_notices(card, bundle.facts, test)),
         pictures=tuple(pictures),
     )
@@ -148,34 +125,16 @@ def figures(result: Evaluated) -> dict[str, Any]:
         "result_uri": result.result_uri,
         "table_uri": storage.join(result.result_uri, "table.md"),
         "picture_uris": list(result.pictures),
-        "macro_auroc": _number(result.macro_auroc),
+        "macro_auroc": number_json(result.macro_auroc),
         "over": result.over,
-        "tasks": {task.task: task_figures(task.macro) for task in result.tasks},
+        "tasks": {task.task: interval_json(task.macro) for task in result.tasks},
+        "balanced": {
+            score.set.name: {"per_class": score.per_class}
+            | {name: number_json(interval.value) for name, interval in score.scores.items()}
+            for score in result.balanced
+        },
         "notices": list(result.notices),
     }
-
-
-def report_table(result: Evaluated, prompt_set: str) -> str:
-    """The result for people, as Markdown: one table per task, unscored classes named below it."""
-    lines = [f"# Zero-shot AUROC, prompt set `{prompt_set}`", "", *(f"**{notice}**" for notice in result.notices), ""]
-    for task in result.tasks:
-        lines += [
-            f"## {task.task}: macro AUROC {_interval(task.macro)}, {task.records} records",
-            "",
-            "| class | AUROC [95% interval] | average precision | positives |",
-            "| --- | --- | --- | --- |",
-        ]
-        lines += [
-            f"| {row.name} | {_interval(row.auroc)} | {row.average_precision:.3f} | {row.positives} |"
-            for row in task.classes
-            if row.scored
-        ]
-        unscored = [f"{row.name} ({row.positives} positives)" for row in task.classes if not row.scored]
-        if unscored:
-            lines += ["", f"Not scored (no positives or no negatives): {', '.join(unscored)}"]
-        lines.append("")
-    lines.append(f"Mean over tasks: {result.macro_auroc:.3f} ({result.over})")
-    return "\n".join(lines)
 
 
 def _check_fit(card: DatasetCard, facts: BundleFacts, test: Selection) -> None:
@@ -190,12 +149,7 @@ def _check_fit(card: DatasetCard, facts: BundleFacts, test: Selection) -> None:
             f"`folds.test` names fold {_folds(tuple(absent))}, the data set has folds {_folds(tuple(card.folds))}",
             hint="leave it out",
         )
-    if card.signal != facts.signal:
-        raise CheckpointError(
-            f"the bundle is for {facts.sampling_rate_hz} Hz × {facts.duration_s:g} s × {len(facts.leads)} leads "
-            f"and the data set holds {card.sampling_rate_hz} Hz × {card.duration_s:g} s × {len(card.leads)} leads",
-            hint="prepare the data set with the bundle's sampling_rate_hz and duration_s",
-        )
+    check_signal(card, facts)
     overlap = sorted(set(facts.seen_folds) & set(test.folds)) if card.source == facts.dataset_source else []
     if overlap:
         raise ConfigError(
@@ -203,27 +157,6 @@ def _check_fit(card: DatasetCard, facts: BundleFacts, test: Selection) -> None:
             hint=f"train folds were {_folds(facts.train_folds)}, validation {facts.validation}, earlier "
             f"{_folds(facts.earlier_folds) or 'none'}",
         )
-
-
-def _prompt_table(
-    config: Config, bundle: Bundle, prompt_set: PromptSet, tasks: dict[str, LabelSet], dataset_uri: str
-) -> EmbeddingTable:
-    """Vectors of the prompts: from the bundle, or from the same LM where the bundle does not know them."""
-    prompts = prompt_texts([prompt_set], tasks)
-    if not bundle.prompts.missing(prompts):
-        return bundle.prompts
-    facts = bundle.facts
-    settings = config.text.model_copy(
-        update={"model": facts.text_model, "pooling": facts.text_pooling, "max_length": facts.text_max_length}
-    )
-    embedded = text.embed_texts(settings, text.store_uri(config, dataset_uri), reports=[], prompts=prompts)
-    if embedded.fingerprint != facts.text_fingerprint:
-        raise CheckpointError(
-            f"the LM `{facts.text_model}` found here has fingerprint {embedded.fingerprint[:16]}, not "
-            f"{facts.text_fingerprint[:16]}, with which the bundle was trained",
-            hint="give the workers the same LM weights, or use a prompt set that the bundle holds",
-        )
-    return embedded.table
 
 
 def _score(
@@ -235,7 +168,12 @@ def _score(
     _, precisions = average_precision(similarity, truth)
     classes = tuple(
         ClassScore(
-            name, intervals.per_class[column], float(precisions[column]), int(truth[:, column].sum()), len(truth)
+            name,
+            intervals.per_class[column],
+            float(precisions[column]),
+            positives=int(truth[:, column].sum()),
+            patients=len(np.unique(patients[truth[:, column]])),
+            records=len(truth),
         )
         for column, name in enumerate(label_set.classes)
     )
@@ -249,7 +187,7 @@ def _roc_picture(score: TaskScore, similarity: np.ndarray, truth: np.ndarray, ca
             false_positive, true_positive, _ = roc_curve(truth[:, column], similarity[:, column])
             curves[row.name] = (false_positive, true_positive, row.auroc.value)
     suffix = " (SYNTHETIC data)" if card.synthetic else ""
-    return draw_roc(curves, f"{score.task}: zero-shot, macro AUROC {_interval(score.macro)}{suffix}")
+    return draw_roc(curves, f"{score.task}: zero-shot, macro AUROC {interval_text(score.macro)}{suffix}")
 
 
 def _notices(card: DatasetCard, facts: BundleFacts, test: Selection) -> list[str]:
@@ -273,29 +211,18 @@ def _is_published_split(facts: BundleFacts, test: Selection) -> bool:
 def _write(
     result: Evaluated, config: Config, card: DatasetCard, facts: BundleFacts, prompt_set: PromptSet, bundle_uri: str
 ) -> None:
-    table = report_table(result, f"{prompt_set.name} version {prompt_set.version}")
+    table = tables.markdown(result, f"{prompt_set.name} version {prompt_set.version}", config.seed)
     say(table)
     storage.write_bytes(storage.join(result.result_uri, "table.md"), table.encode())
+    for name, content in (("auroc.csv", tables.auroc_csv(result)), ("balanced.csv", tables.balanced_csv(result))):
+        storage.write_bytes(storage.join(result.result_uri, name), content.encode())
     metrics: dict[str, Any] = {
-        "macro_auroc": _number(result.macro_auroc),
+        "macro_auroc": number_json(result.macro_auroc),
         "over": result.over,
         "notices": result.notices,
-        "tasks": {
-            task.task: {
-                **task_figures(task.macro),
-                "records": task.records,
-                "classes": {
-                    row.name: {
-                        **task_figures(row.auroc),
-                        "average_precision": _number(row.average_precision),
-                        "positives": row.positives,
-                        "scored": row.scored,
-                    }
-                    for row in task.classes
-                },
-            }
-            for task in result.tasks
-        },
+        "tasks": {task.task: tables.task_json(task) for task in result.tasks},
+        "balanced": {score.set.name: tables.balanced_json(score) for score in result.balanced},
+        "published": tables.published_json(result),
         "bundle_uri": bundle_uri,
         "dataset_sha256": card.content_sha256,
         "train_folds": facts.train_folds,
@@ -306,18 +233,5 @@ def _write(
     storage.write_bytes(storage.join(result.result_uri, "metrics.json"), json.dumps(metrics, indent=1).encode())
 
 
-def task_figures(interval: Interval) -> dict[str, float | None]:
-    """{value, lo, hi}, None where not defined."""
-    return {"value": _number(interval.value), "lo": _number(interval.low), "hi": _number(interval.high)}
-
-
-def _interval(interval: Interval) -> str:
-    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
-
-
 def _folds(folds: tuple[int, ...]) -> str:
     return ", ".join(map(str, folds))
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)

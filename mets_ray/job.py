@@ -70,7 +70,9 @@ def _in_ray(name: str, main: Callable[[Config, str], dict[str, Any]], config: Co
 
 def _used_uris(name: str, config: Config) -> dict[str, str | None]:
     uris = {"dataset_uri": config.dataset_uri, "run_uri": config.run_uri, "text.store_uri": config.text.store_uri}
-    return uris | ({"prepare.source_uri": config.prepare.source_uri} if name == "prepare" else {})
+    of_job = {"prepare": {"prepare.source_uri": config.prepare.source_uri}}
+    of_job["score"] = {"score.output_uri": config.score.output_uri, "score.bundle_uri": config.score.bundle_uri}
+    return uris | of_job.get(name, {})
 
 
 def _keep_stdout_for_the_result() -> Any:
@@ -96,6 +98,7 @@ def _refuse_folders_that_vanish(config: Config) -> None:
     if "runtime_resources" not in Path.cwd().parts:
         return
     written = {"run_uri": config.run_uri, "dataset_uri": config.dataset_uri, "text.store_uri": config.text.store_uri}
+    written["score.output_uri"] = config.score.output_uri
     for key, uri in written.items():
         if uri is not None and storage.is_local(uri) and not Path(uri.removeprefix("file://")).is_absolute():
             raise ConfigError(
@@ -126,6 +129,9 @@ def _absolute(config: Config) -> Config:
                 }
             ),
             "evaluate": config.evaluate.model_copy(update={"bundle_uri": absolute(config.evaluate.bundle_uri)}),
+            "score": config.score.model_copy(
+                update={name: absolute(getattr(config.score, name)) for name in ("bundle_uri", "output_uri")}
+            ),
         }
     )
 

@@ -130,7 +130,7 @@ def load_prompt_set(source: str | bytes) -> PromptSet:
 
 
 def load_label_sets(name: str) -> dict[str, LabelSet]:
-    """A packaged family of label sets by name (`ptbxl`, `synthetic`), keyed by task. Raises ConfigError."""
+    """A packaged family of label sets by name (`ptbxl`, `mitbih`, …), keyed by task. Raises ConfigError."""
     where = f"label set `{name}`"
     tree = _read_yaml(_packaged("label_sets", name), where)
     return {

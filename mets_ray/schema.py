@@ -70,7 +70,8 @@ class DatasetCard(BaseModel):
     """`card.json`: written last, so a folder without it is not a data set.
 
     `fingerprint` names the settings and the manifest that the shards were made from; the same fingerprint means the
-    same bytes. `folds` and `rejected` count records; `notes` say how the source was read.
+    same bytes. `folds` and `rejected` count records; `notes` say how the source was read. Without `has_reports` every
+    report is empty: the data set is for evaluation.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,6 +91,7 @@ class DatasetCard(BaseModel):
     folds: dict[int, int]
     shards: tuple[Shard, ...]
     notes: tuple[str, ...] = ()
+    has_reports: bool = True
     command: str
     created_at: str
 

@@ -75,7 +75,7 @@ def read_index(dataset_uri: str, card: DatasetCard) -> DatasetIndex:
     """Fold and patient of every record, read from two light columns of all shards at the same time."""
 
     def read(path: str) -> pa.Table:
-        return _open(dataset_uri, path).read(columns=list(INDEX_COLUMNS))
+        return open_shard(dataset_uri, path).read(columns=list(INDEX_COLUMNS))
 
     with ThreadPoolExecutor(_INDEX_READS_IN_FLIGHT) as pool:
         tables = list(pool.map(read, [shard.path for shard in card.shards]))
@@ -124,7 +124,8 @@ def read_block(
             for piece in lane.pieces
         ]
     ).take(block_order(block))
-    texts = [apply_template(template, report) for report in rows["report"].to_pylist()]
+    reports = _texts(rows, dataset_uri)
+    texts = [apply_template(template, report) for report in reports]
     batch = {
         "step": np.repeat(np.arange(block.first_step, block.first_step + block.steps), block.rows_per_step),
         "record_id": np.asarray(rows["record_id"].to_pylist(), dtype=object),
@@ -137,10 +138,13 @@ def read_block(
 
 
 def distinct_reports(path: str, *, dataset_uri: str, selection: Selection) -> list[str]:
-    """Selected reports of one shard, each once, in a fixed order; no signal is read."""
-    table = _open(dataset_uri, path).read(columns=["report", *INDEX_COLUMNS])
+    """Selected reports of one shard, each once, in a fixed order; no signal is read.
+
+    Raises DatasetError for a data set without reports.
+    """
+    table = open_shard(dataset_uri, path).read(columns=["report", *INDEX_COLUMNS])
     mask = selection.mask(table["fold"].to_numpy(), table["patient_id"].to_pylist())
-    return sorted(set(table["report"].filter(pa.array(mask)).to_pylist()))
+    return sorted(set(_texts(table.filter(pa.array(mask)), dataset_uri)))
 
 
 def read_records(group: RowGroup, *, dataset_uri: str, selection: Selection) -> pa.Table:
@@ -158,6 +162,16 @@ def signals(rows: pa.Table) -> Int16[np.ndarray, "row lead sample"]:
     return array
 
 
+def _texts(rows: pa.Table, dataset_uri: str) -> list[str]:
+    reports: list[str] = rows["report"].to_pylist()
+    if "" in reports:  # `clean_report` lets no empty one through, so the source has none
+        raise DatasetError(
+            f"`{dataset_uri}` has no reports to train with: it was prepared for evaluation",
+            hint="pretrain on a data set with reports, and give this one to jobs/evaluate.py",
+        )
+    return reports
+
+
 class _Readers:
     """Each row group is read once for a block, however many lanes take rows of it."""
 
@@ -172,14 +186,15 @@ class _Readers:
         key = (path, row_group)
         if key not in self._tables:
             if path not in self._files:
-                self._files[path] = _open(self._dataset_uri, path)
+                self._files[path] = open_shard(self._dataset_uri, path)
             table = self._files[path].read_row_group(row_group, columns=self._columns)
             mask = self._selection.mask(table["fold"].to_numpy(), table["patient_id"].to_pylist())
             self._tables[key] = table if mask.all() else table.filter(pa.array(mask))
         return self._tables[key]
 
 
-def _open(dataset_uri: str, path: str) -> pq.ParquetFile:
+def open_shard(dataset_uri: str, path: str) -> pq.ParquetFile:
+    """A shard to be read by row groups. Raises DatasetError where it is absent."""
     uri = storage.join(dataset_uri, path)
     if not storage.exists(uri):
         raise DatasetError(

@@ -30,11 +30,13 @@ Key = TypeVar("Key", int, str)
 
 @dataclass(frozen=True)
 class ShardTask:
-    """Manifest rows of one shard, in order. `duplicates` are positions whose `record_id` an earlier row has."""
+    """Manifest rows of one shard, in order. `duplicates` are positions whose `record_id` an earlier row has; without
+    `has_reports` the source has none, and rows are written with an empty one."""
 
     name: str
     rows: tuple[ManifestRow, ...]
     duplicates: frozenset[int]
+    has_reports: bool = True
 
 
 class ShardSummary(BaseModel):
@@ -73,7 +75,7 @@ def write_shard(task: ShardTask, *, signal: SignalConfig, dataset_uri: str, read
         try:
             if position in task.duplicates:
                 raise RecordError("duplicate_record_id", f"`record_id` {row.record_id} stands in the manifest before")
-            report = clean_report(row.report)
+            report = clean_report(row.report) if task.has_reports else ""
             return _Accepted(row, report, preprocess(read_ecg(row.record_uri), signal))
         except RecordError as error:
             return error

@@ -9,21 +9,23 @@ from jaxtyping import Float, Int16
 from torch import Tensor
 
 from mets_ray import storage
-from mets_ray.checkpoint import load_bundle
-from mets_ray.errors import ConfigError
+from mets_ray.checkpoint import BundleFacts, load_bundle
+from mets_ray.errors import CheckpointError, ConfigError
 from mets_ray.metrics import macro_auroc
 from mets_ray.model import Mets
 from mets_ray.report import LabelSet, PromptSet, label_matrix, load_label_sets, load_prompt_set, text_id
+from mets_ray.schema import DatasetCard
 from mets_ray.shard_reader import signals
 from mets_ray.text_store import EmbeddingTable
 from mets_ray.zero_shot import class_embeddings, similarities
 
 PACKAGED_PROMPT_SETS = ("mets", "descriptive")
+LABELLED_SOURCES = ("ptbxl", "synthetic", "mitbih", "cpsc2018", "csn")
 
 
 def dataset_tasks(source: str) -> dict[str, LabelSet]:
     """Label sets of a source, by task; none for a source whose labels no packaged set knows (any WFDB folder)."""
-    return load_label_sets(source) if source in ("ptbxl", "synthetic") else {}
+    return load_label_sets(source) if source in LABELLED_SOURCES else {}
 
 
 def choose_tasks(source: str, names: tuple[str, ...] | None) -> dict[str, LabelSet]:
@@ -69,6 +71,16 @@ def check_prompts(prompt_set: PromptSet, tasks: dict[str, LabelSet]) -> None:
                 f"`{task}`",
                 hint="add the class to the prompt set, or leave the task out of evaluate.tasks",
             )
+
+
+def check_signal(card: DatasetCard, facts: BundleFacts) -> None:
+    """Raise CheckpointError where the data set's ECGs are not of the rate, length and leads that the bundle takes."""
+    if card.signal != facts.signal:
+        raise CheckpointError(
+            f"the bundle is for {facts.sampling_rate_hz} Hz × {facts.duration_s:g} s × {len(facts.leads)} leads "
+            f"and the data set holds {card.sampling_rate_hz} Hz × {card.duration_s:g} s × {len(card.leads)} leads",
+            hint="prepare the data set with the bundle's sampling_rate_hz and duration_s",
+        )
 
 
 @torch.no_grad()

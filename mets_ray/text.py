@@ -3,6 +3,7 @@
 The same class, `text_store.TextEmbedder`, runs in both. A training worker never holds the LM.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,16 +11,18 @@ import ray
 from ray.data import ActorPoolStrategy, Dataset
 
 from mets_ray import storage
+from mets_ray.checkpoint import Bundle
 from mets_ray.cluster import own_errors, plain, reachable_nodes
 from mets_ray.config import Config, TextConfig
 from mets_ray.console import progress_bar
 from mets_ray.encoders import text_model_fingerprint
-from mets_ray.errors import DatasetError
+from mets_ray.errors import CheckpointError, DatasetError
 from mets_ray.folds import Selection
-from mets_ray.report import apply_template, text_id
+from mets_ray.report import PromptSet, apply_template, text_id
 from mets_ray.resources import check_actor_fits
 from mets_ray.schema import DatasetCard
 from mets_ray.shard_reader import distinct_reports
+from mets_ray.tasks import prompt_texts
 from mets_ray.text_store import EmbeddingTable, TextEmbedder, part_folder, read_store, write_part
 
 _TEXTS_PER_PART = 1024
@@ -101,6 +104,30 @@ def embed_texts(text: TextConfig, store: str, *, reports: list[str], prompts: li
         reports_embedded=sum(count[0] for count in counts),
         prompts_embedded=sum(count[1] for count in counts),
     )
+
+
+def prompt_table(
+    config: Config, bundle: Bundle, prompt_set: PromptSet, tasks: Iterable[str], dataset_uri: str
+) -> EmbeddingTable:
+    """Vectors of the prompts: from the bundle, or from the same LM where the bundle does not know them.
+
+    Raises CheckpointError where the LM found here is another one than the bundle's.
+    """
+    prompts = prompt_texts([prompt_set], tasks)
+    if not bundle.prompts.missing(prompts):
+        return bundle.prompts
+    facts = bundle.facts
+    settings = config.text.model_copy(
+        update={"model": facts.text_model, "pooling": facts.text_pooling, "max_length": facts.text_max_length}
+    )
+    embedded = embed_texts(settings, store_uri(config, dataset_uri), reports=[], prompts=prompts)
+    if embedded.fingerprint != facts.text_fingerprint:
+        raise CheckpointError(
+            f"the LM `{facts.text_model}` found here has fingerprint {embedded.fingerprint[:16]}, not "
+            f"{facts.text_fingerprint[:16]}, with which the bundle was trained",
+            hint="give the workers the same LM weights, or use a prompt set that the bundle holds",
+        )
+    return embedded.table
 
 
 def embed_stage(dataset: Dataset, text: TextConfig, *, batch_size: int) -> Dataset:

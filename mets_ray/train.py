@@ -31,7 +31,7 @@ from mets_ray.cluster import own_error, reachable_nodes
 from mets_ray.collectives import is_lost_peer
 from mets_ray.config import Config, dump_config
 from mets_ray.console import say
-from mets_ray.errors import CheckpointError, ConfigError, MetsError
+from mets_ray.errors import CheckpointError, ConfigError, DatasetError, MetsError
 from mets_ray.failures import repeated_failure
 from mets_ray.folds import Selection, selections
 from mets_ray.pictures import draw_training
@@ -91,6 +91,10 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
     """
     check_trackers(config)
     card = read_card(dataset_uri)
+    if not card.has_reports:
+        raise DatasetError(
+            f"`{dataset_uri}` has no reports: `{card.source}` is for evaluation", hint="train on a source with reports"
+        )
     index = read_index(dataset_uri, card)
     train, validation, test = selections(config.folds.train, config.folds.validation, config.folds.test)
     _check_folds(config, card, index, train, validation, test)

@@ -25,8 +25,8 @@ def synthetic_rows(records, *, seed=0, shuffled_reports=None):
     )
 
 
-def write_rows(dataset_uri, rows, *, name="part-00000-abc", duplicates=(), reads_in_flight=4):
-    task = ShardTask(name, tuple(rows), frozenset(duplicates))
+def write_rows(dataset_uri, rows, *, name="part-00000-abc", duplicates=(), reads_in_flight=4, has_reports=True):
+    task = ShardTask(name, tuple(rows), frozenset(duplicates), has_reports)
     return write_shard(task, signal=SIGNAL, dataset_uri=str(dataset_uri), reads_in_flight=reads_in_flight)
 
 

@@ -46,10 +46,10 @@ def prompt_features():
     return encoder.fingerprint, EmbeddingTable.build(ids, encoder(texts))
 
 
-def make_bundle(folder, *, leads=LEADS, sampling_rate_hz=100, seed=0, run="pretrain-20260101-000000-test"):
-    """An untrained bundle of width 4 at `<folder>/<run>/bundle`; answers that path."""
+def make_bundle(folder, *, leads=LEADS, sampling_rate_hz=100, seed=0, width=4, run="pretrain-20260101-000000-test"):
+    """An untrained bundle at `<folder>/<run>/bundle`; answers that path."""
     fingerprint, table = prompt_features()
-    config = load_config(None, ["encoder.width=4"])
+    config = load_config(None, [f"encoder.width={width}"])
     torch.manual_seed(seed)
     facts = BundleFacts(
         run=run,

@@ -9,10 +9,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mets_ray"
 LAYERS = {
-    0: "errors config folds ecg report schema metrics plan resources console",
+    0: "errors config folds ecg report schema metrics plan resources console published balanced tables",
     1: "storage s3 sources synthetic synthetic_signal pictures shard_writer shard_reader failures batch_log",
-    2: "encoders model loss collectives zero_shot checkpoint text_store tasks tracking optimization accumulation",
-    3: "cluster data text train train_worker train_state train_console validation evaluate job serve",
+    2: "encoders model loss collectives zero_shot checkpoint text_store tasks scorer "
+    "tracking optimization accumulation",
+    3: "cluster data text train train_worker train_state train_console validation evaluate score job serve",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 RAY_MODULES = {

@@ -161,6 +161,11 @@ def test_the_bundle_scores_on_its_own_and_as_the_run_did(trained, prepared, tmp_
     assert [row.name for row in task.classes if not row.scored] == [
         name for name, figures in metrics["tasks"]["synthetic"]["classes"].items() if not figures["scored"]
     ]
+    balanced = metrics["balanced"]["synthetic rhythm"]
+    assert balanced["per_class"] == min(200, *balanced["available"].values())
+    assert balanced["scores"]["accuracy"]["value"] == pytest.approx(balanced["scores"]["macro_recall"]["value"])
+    for name in ("auroc.csv", "balanced.csv"):
+        assert storage.read_bytes(storage.join(result.result_uri, name)).startswith(b"origin,")
     table = storage.read_bytes(storage.join(result.result_uri, "table.md")).decode()
     assert "SYNTHETIC" in table
     assert "not a medical device" in table

@@ -24,8 +24,10 @@ from mets_ray.report import (
     text_hash,
     text_id,
 )
+from mets_ray.tasks import LABELLED_SOURCES
 
-TASKS = {"ptbxl_super": 5, "ptbxl_sub": 23, "ptbxl_form": 19, "ptbxl_rhythm": 12, "synthetic": 12}
+PTBXL_TASKS = {"ptbxl_super": 5, "ptbxl_sub": 23, "ptbxl_form": 19, "ptbxl_rhythm": 12}
+TASKS = PTBXL_TASKS | {"synthetic": 12, "mitbih": 5, "mitbih_aami": 5, "cpsc2018": 9, "csn": 38, "csn_exact": 38}
 
 
 @pytest.fixture(scope="session")
@@ -135,7 +137,7 @@ def test_text_id_is_the_head_of_the_hash():
 @pytest.mark.parametrize("name", ["mets", "descriptive"])
 def test_packaged_prompts_speak_of_every_class(name):
     prompts = load_prompt_set(name)
-    labels = load_label_sets("ptbxl") | load_label_sets("synthetic")
+    labels = {task: classes for source in LABELLED_SOURCES for task, classes in load_label_sets(source).items()}
     assert (prompts.name, prompts.version) == (name, 1)
     assert {task: len(classes) for task, classes in prompts.tasks.items()} == TASKS
     for task, classes in prompts.tasks.items():
@@ -160,7 +162,7 @@ def test_mets_prompts_use_ptbxls_descriptions(ptbxl_path):
 
 
 def test_label_sets_are_ptbxls_table(ptbxl_path):
-    expected: dict[str, dict[str, list[str]]] = {task: {} for task in TASKS if task != "synthetic"}
+    expected: dict[str, dict[str, list[str]]] = {task: {} for task in PTBXL_TASKS}
     for row in rows(ptbxl_path / "scp_statements.csv"):
         code = row[""]
         if row["diagnostic"] == "1.0":

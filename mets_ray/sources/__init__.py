@@ -29,17 +29,20 @@ class ManifestRow:
 class Manifest:
     """All rows of a source, in its order. `sha256` is that of the bytes of the files that it was made from.
 
-    `notes` say what a reader of the data set should know about how rows were made, with counts.
+    `notes` say what a reader of the data set should know about how rows were made, with counts. A source without
+    reports (`has_reports=False`) can be scored and not trained on: its rows' `report` is empty.
     """
 
     rows: tuple[ManifestRow, ...]
     source: str
     sha256: str
     notes: tuple[str, ...] = ()
+    has_reports: bool = True
 
 
 def read_ecg(record_uri: str) -> Ecg:
-    """The ECG behind `ManifestRow.record_uri`: rendered for `synthetic:`, else read as WFDB.
+    """The ECG behind `ManifestRow.record_uri`: rendered for `synthetic:`, cut for `...#mitbih:` and `...#cut:`, else a
+    whole WFDB record.
 
     Raises RecordError for a record that cannot be used, DatasetError for a store that does not answer.
     """
@@ -47,6 +50,14 @@ def read_ecg(record_uri: str) -> Ecg:
         from mets_ray.sources.synthetic_source import render_synthetic
 
         return render_synthetic(record_uri)
+    if "#mitbih:" in record_uri:
+        from mets_ray.sources.mitbih import read_beat
+
+        return read_beat(record_uri)
+    if "#cut:" in record_uri:
+        from mets_ray.sources.cinc import read_cut
+
+        return read_cut(record_uri)
     from mets_ray.sources.wfdb_record import read_wfdb
 
     return read_wfdb(record_uri)

@@ -71,10 +71,42 @@ class _Header:
     signals: tuple[_Signal, ...]
 
 
-def read_wfdb(record_uri: str) -> Ecg:
+@dataclass(frozen=True)
+class HeaderFacts:
+    """What a manifest wants of a header: lead names, length, and the `#` lines without their `#`."""
+
+    leads: tuple[str, ...]
+    num_samples: int | None
+    sampling_rate_hz: float
+    comments: tuple[str, ...]
+    data: bytes
+
+
+def read_header(record_uri: str, *, unstated_unit: str | None = None) -> HeaderFacts:
+    """The header of a record, without its samples; arguments and errors as `read_wfdb`."""
+    stem = record_uri.removesuffix(".hea")
+    try:
+        data = _read(f"{stem}.hea")
+        header = _parse_header(data, unstated_unit=unstated_unit)
+    except RecordError as error:
+        error.where = error.where or record_uri
+        raise
+    lines = [line.strip() for line in data.decode("utf-8", errors="replace").splitlines()]
+    return HeaderFacts(
+        leads=tuple(signal.name for signal in header.signals),
+        num_samples=header.num_samples,
+        sampling_rate_hz=header.sampling_rate_hz,
+        comments=tuple(line.lstrip("#").strip() for line in lines if line.startswith("#")),
+        data=data,
+    )
+
+
+def read_wfdb(record_uri: str, *, unstated_unit: str | None = None) -> Ecg:
     """Read a record; `record_uri` is its path with or without `.hea`. All leads, the whole length.
 
     Samples that are marked invalid become NaN. Sizes and checksums of the header are verified.
+    `unstated_unit` is for a database that gives the unit in its documentation and not in its headers; without it,
+    such a header is refused.
     Raises RecordError with one of `REASONS`, `missing_unit` or `unknown_unit`; DatasetError where the store itself
     fails.
     """
@@ -82,7 +114,7 @@ def read_wfdb(record_uri: str) -> Ecg:
     folder = stem.rpartition("/")[0]
     try:
         header_bytes = _read(f"{stem}.hea")
-        header = _parse_header(header_bytes)
+        header = _parse_header(header_bytes, unstated_unit=unstated_unit)
         files = {
             name: _read(storage.join(folder, name) if folder else name)
             for name in dict.fromkeys(signal.file_name for signal in header.signals)
@@ -144,7 +176,7 @@ def _read(uri: str) -> bytes:
         raise RecordError("missing_file", f"`{uri.rpartition('/')[2]}` does not exist") from error
 
 
-def _parse_header(data: bytes, max_signals: int | None = None) -> _Header:
+def _parse_header(data: bytes, max_signals: int | None = None, unstated_unit: str | None = None) -> _Header:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
@@ -166,13 +198,13 @@ def _parse_header(data: bytes, max_signals: int | None = None) -> _Header:
         raise RecordError("header_mismatch", f"the record line says {count} signals, {len(lines) - 1} lines follow")
     try:
         num_samples = int(record[3]) if len(record) > 3 else 0
-        signals = tuple(_parse_signal(line, number) for number, line in enumerate(lines[1:]))
+        signals = tuple(_parse_signal(line, number, unstated_unit) for number, line in enumerate(lines[1:]))
         return _Header(float(rate[0]), num_samples or None, signals)
     except ValueError as error:
         raise RecordError("unreadable_header", f"a number in the header cannot be read: {error}") from error
 
 
-def _parse_signal(line: str, number: int) -> _Signal:
+def _parse_signal(line: str, number: int, unstated_unit: str | None) -> _Signal:
     # FILE FORMAT[xN][:SKEW][+OFFSET] GAIN[(BASELINE)][/UNIT] RESOLUTION ZERO INITIAL CHECKSUM BLOCK DESCRIPTION
     fields = line.split(maxsplit=8)
     stored = _STORAGE.fullmatch(fields[1]) if len(fields) > 1 else None
@@ -189,7 +221,8 @@ def _parse_signal(line: str, number: int) -> _Signal:
         raise RecordError("unreadable_header", f"the gain of {name} is `{fields[2]}`")
     if scale is None or float(scale["gain"]) == 0.0:
         raise RecordError("missing_unit", f"the header gives no gain for {name}, so its samples have no unit")
-    if scale["unit"] is None:
+    unit = scale["unit"] or unstated_unit
+    if unit is None:
         raise RecordError("missing_unit", f"the header gives no unit for {name}", hint="write gain/mV, if it is mV")
     if "/" in fields[0] or fields[0] in (".", ".."):
         raise RecordError("unreadable_header", f"signal file `{fields[0]}` is not in the header's own folder")
@@ -201,7 +234,7 @@ def _parse_signal(line: str, number: int) -> _Signal:
         gain=float(scale["gain"]),
         baseline=int(scale["baseline"]) if scale["baseline"] else adc_zero,
         initial=int(fields[5]) if sample_format == "8" and len(fields) > 5 else 0,
-        unit=scale["unit"],
+        unit=unit,
         checksum=int(fields[6]) if len(fields) > 6 else None,
         name=name,
     )

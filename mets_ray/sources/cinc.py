@@ -1,0 +1,171 @@
+"""Records of the PhysioNet/CinC challenges 2020 and 2021: WFDB `.mat` and headers with diagnoses as SNOMED codes.
+
+Perez Alday et al. 2020, doi:10.1088/1361-6579/abc960; Reyna et al. 2021, doi:10.22489/CinC.2021.109;
+https://physionet.org/content/challenge-2021/1.0.3/ (CC BY 4.0). CPSC2018: Liu et al. 2018, doi:10.1166/jmihi.2018.2442.
+There are no reports and no patient ids, so each record counts as a patient of its own.
+"""
+
+import math
+import re
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+
+import numpy as np
+
+from mets_ray import storage
+from mets_ray.ecg import Ecg
+from mets_ray.errors import DatasetError, RecordError
+from mets_ray.sources import Manifest, ManifestRow
+from mets_ray.sources.csn import ACRONYMS, published_classes
+from mets_ray.sources.tables import sha256_of
+from mets_ray.sources.wfdb_folder import fold_of
+from mets_ray.sources.wfdb_record import HeaderFacts, read_header, read_wfdb
+
+Database = Literal["cpsc2018", "csn", "any"]
+Stretch = Literal["start", "first_5s_padded", "windows"]
+
+_HEADERS_IN_FLIGHT = 32
+_PUBLISHED_SAMPLES = 2500  # MERL: "only keep the first 2500 points as METS did", 5 s at 500 Hz
+_SEXES = {"male": "male", "m": "male", "female": "female", "f": "female"}
+_URI = re.compile(r"(?P<record>.+)#cut:start=(?P<start>\d+)&samples=(?P<samples>\d+)&padded_to=(?P<padded>\d+)")
+
+
+def cinc_manifest(source_uri: str, *, database: Database, stretch: Stretch, duration_s: float) -> Manifest:
+    """A row for each header at any depth below `source_uri`, or for each window of it; labels are its `Dx` codes.
+
+    `database` says whose classes evaluation scores; `csn` also gets `csn:<class>` labels as published (see
+    `mets_ray.sources.csn`). `stretch`:
+
+    - `start`: the first `duration_s`; shorter records are rejected as too short.
+    - `first_5s_padded`: the first 2,500 samples, zeros up to `duration_s`: what MERL and its followers score CPSC2018
+      on. They also bring each record to its own minimum and maximum, which is not done here: µV stay µV.
+    - `windows`: the whole record in windows of `duration_s`, evenly spread over it, each a row `<record>-w0`, `-w1`, …
+      with the record as patient; a shorter record is one window with zeros behind it.
+
+    A record whose header cannot be read keeps its row, and is rejected with its reason when it is read.
+    Raises DatasetError for a folder without headers.
+    """
+    uris = [uri.removesuffix(".hea") for uri in storage.list_files(source_uri, ".hea")]
+    if not uris:
+        raise DatasetError(
+            f"`{source_uri}` holds no WFDB header", hint="set prepare.source_uri to a folder such as cpsc_2018"
+        )
+    with ThreadPoolExecutor(_HEADERS_IN_FLIGHT) as pool:
+        headers = list(pool.map(_header, uris))
+    rows: list[ManifestRow] = []
+    padded = 0
+    for uri, header in zip(uris, headers, strict=True):
+        cuts = _cuts(header, stretch, duration_s)
+        padded += sum(padded_to > samples for _, samples, padded_to in cuts)
+        rows += _rows(uri, header, cuts, database, several=stretch == "windows")
+    source = "cinc" if database == "any" else database
+    files = [header.data for header in headers if header is not None]
+    notes = _notes(headers, rows, database, stretch, padded, duration_s)
+    return Manifest(tuple(rows), source, sha256_of(*files), notes, has_reports=False)
+
+
+def read_cut(record_uri: str) -> Ecg:
+    """The stretch behind `<record>#cut:start=0&samples=2500&padded_to=5000`, zeros behind it up to `padded_to`.
+
+    Raises RecordError as `read_wfdb`, DatasetError for another URI.
+    """
+    match = _URI.fullmatch(record_uri)
+    if match is None:
+        raise DatasetError(
+            f"`{record_uri}` is no stretch of a record", hint="write <record>#cut:start=0&samples=2500&padded_to=5000"
+        )
+    ecg = read_wfdb(match["record"])
+    start, samples, padded_to = (int(match[name]) for name in ("start", "samples", "padded"))
+    if padded_to == samples:  # a second more, for the reach of the resampling filter
+        end = start + samples + round(ecg.sampling_rate_hz)
+        return Ecg(ecg.signal_mv[:, start:end], ecg.leads, ecg.sampling_rate_hz)
+    signal_mv = ecg.signal_mv[:, start : start + samples]
+    zeros = np.zeros((signal_mv.shape[0], padded_to - signal_mv.shape[1]))
+    return Ecg(np.concatenate([signal_mv, zeros], axis=1), ecg.leads, ecg.sampling_rate_hz)
+
+
+def _header(uri: str) -> HeaderFacts | None:
+    try:
+        return read_header(uri)
+    except RecordError:
+        return None  # the record is rejected with this error when it is read
+
+
+def _cuts(header: HeaderFacts | None, stretch: Stretch, duration_s: float) -> list[tuple[int, int, int]]:
+    """(start, samples, padded to) of each row, in samples; empty for a row that is the whole record."""
+    if header is None or header.num_samples is None or stretch == "start":
+        return []
+    window, length = math.ceil(round(duration_s * header.sampling_rate_hz, 6)), header.num_samples
+    if stretch == "first_5s_padded":
+        samples = min(length, _PUBLISHED_SAMPLES, window)
+        return [(0, samples, window)]
+    if length <= window:
+        return [(0, length, window)]
+    starts = np.linspace(0, length - window, math.ceil(length / window))
+    return [(round(float(start)), window, window) for start in starts]
+
+
+def _rows(
+    uri: str, header: HeaderFacts | None, cuts: list[tuple[int, int, int]], database: Database, *, several: bool
+) -> list[ManifestRow]:
+    name = uri.rpartition("/")[2]
+    facts = _facts(header)
+    codes = tuple(code.strip() for code in facts.get("dx", "").split(",") if code.strip())
+    published = tuple(f"csn:{word}" for word in published_classes(codes)) if database == "csn" else ()
+    age = facts.get("age", "")
+    suffixes = [f"#cut:start={start}&samples={samples}&padded_to={padded_to}" for start, samples, padded_to in cuts]
+    return [
+        ManifestRow(
+            record_id=f"{name}-w{number}" if several else name,
+            patient_id=name,
+            fold=fold_of(name),
+            record_uri=uri + suffix,
+            report="",
+            statements=(),
+            labels=codes + published,
+            age=float(age) if age.isdigit() else None,  # `NaN` where it is unknown
+            sex=_SEXES.get(facts.get("sex", "").lower()),
+        )
+        for number, suffix in enumerate(suffixes or [""])
+    ]
+
+
+def _facts(header: HeaderFacts | None) -> dict[str, str]:
+    """`#Dx: 164889003,59118001` → {"dx": ...}; some releases write `# Dx:`."""
+    pairs = (line.partition(":") for line in (header.comments if header else ()))
+    return {key.strip().lower(): value.strip() for key, _, value in pairs}
+
+
+def _notes(
+    headers: list[HeaderFacts | None],
+    rows: list[ManifestRow],
+    database: Database,
+    stretch: Stretch,
+    padded: int,
+    duration_s: float,
+) -> tuple[str, ...]:
+    notes = [
+        "no reports: to evaluate with",
+        "no patient ids: each record counts as a patient of its own, drawn into folds 1 to 10 by a hash of its name; "
+        "this is not the published split",
+    ]
+    unreadable = sum(header is None for header in headers)
+    if unreadable:
+        notes.append(f"{unreadable} headers cannot be read, so they give no codes")
+    unlabelled = len({row.patient_id for row in rows if not row.labels})
+    if unlabelled:
+        notes.append(f"{unlabelled} records have no code")
+    if stretch == "first_5s_padded":
+        notes.append(f"the first {_PUBLISHED_SAMPLES} samples of each record, and zeros up to {duration_s:g} s")
+    if stretch == "windows":
+        notes.append(
+            f"{len(headers)} records are {len(rows)} windows of {duration_s:g} s, {padded} of them with zeros behind a "
+            "shorter record; a record's windows share its `patient_id`, and its score is to be made of all of them"
+        )
+    if database == "csn":
+        known = sum(all(code in ACRONYMS for code in row.labels if not code.startswith("csn:")) for row in rows)
+        notes.append(
+            f"{len(rows) - known} of {len(rows)} rows have a code outside the database's table and so no published "
+            "label; `csn_exact` keeps them"
+        )
+    return tuple(notes)
