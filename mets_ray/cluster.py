@@ -1,7 +1,7 @@
 """What Ray knows that the jobs ask for: the nodes there are or can be, and the error behind an error."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,7 +10,15 @@ from ray.data import Dataset
 
 from mets_ray import storage
 from mets_ray.errors import MetsError
-from mets_ray.resources import NodeType, check_shared_storage, nodes_within_reach, parse_node_types, read_cluster_yaml
+from mets_ray.resources import (
+    HEAD_RESOURCE,
+    NodeType,
+    check_shared_storage,
+    nodes_within_reach,
+    parse_node_types,
+    read_cluster_yaml,
+    was_declared_with,
+)
 
 SHARED_FILES_VARIABLE = "METS_RAY_SHARED_FILESYSTEM"
 """Environment variable of the driver: 1 where all machines mount the local paths of the configuration."""
@@ -33,7 +41,7 @@ def reachable_nodes() -> list[dict[str, float]]:
     Raises ConfigError where METS_RAY_NODES cannot be read. Where nothing is known of an autoscaler: the live nodes.
     """
     alive = live_nodes()
-    types, most = _node_types()
+    types, most = _node_types(alive)
     return nodes_within_reach(alive, types, most_nodes=most)
 
 
@@ -47,11 +55,16 @@ def check_storage(uris: Mapping[str, str | None]) -> None:
         check_shared_storage(len(reachable_nodes()), local)
 
 
-def _node_types() -> tuple[list[NodeType], int | None]:
+def _node_types(alive: Sequence[Mapping[str, float]]) -> tuple[list[NodeType], int | None]:
     if os.environ.get(NODES_VARIABLE):
         return parse_node_types(os.environ[NODES_VARIABLE], NODES_VARIABLE), None
     path = Path(_BOOTSTRAP_CONFIG).expanduser()
-    return read_cluster_yaml(path.read_text(encoding="utf-8")) if path.is_file() else ([], None)
+    if not path.is_file():
+        return [], None
+    types, most, of_head = read_cluster_yaml(path.read_text(encoding="utf-8"))
+    # A job without RAY_ADDRESS starts a Ray of its own on the head's machine, which no autoscaler looks after.
+    ours = any(HEAD_RESOURCE in node and was_declared_with(node, of_head) for node in alive)
+    return (types, most) if ours else ([], None)
 
 
 def own_error(error: BaseException) -> BaseException:

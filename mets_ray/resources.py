@@ -6,14 +6,19 @@ feed them, and both wait for ever without an error. So every share is fixed here
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
 
 from mets_ray.errors import ConfigError
 
+HEAD_RESOURCE = "node:__internal_head__"
+"""What Ray gives the head, and no other node."""
+
+_MEMORY = ("memory", "object_store_memory")
 _SMALLEST_SHARE = 0.05
 
 
@@ -39,8 +44,8 @@ def parse_node_types(text: str, name: str) -> list[NodeType]:
         ) from error
 
 
-def read_cluster_yaml(text: str) -> tuple[list[NodeType], int | None]:
-    """(worker node types, the most workers of all types together) of a file for Ray's cluster launcher."""
+def read_cluster_yaml(text: str) -> tuple[list[NodeType], int | None, dict[str, float]]:
+    """(worker types, the most workers of all types together, the head's resources) of a file for Ray's launcher."""
     cluster = yaml.safe_load(text) or {}
     head = cluster.get("head_node_type")
     types = [
@@ -49,7 +54,8 @@ def read_cluster_yaml(text: str) -> tuple[list[NodeType], int | None]:
         if name != head
     ]
     most = cluster.get("max_workers")
-    return types, None if most is None else int(most)
+    of_head = ((cluster.get("available_node_types") or {}).get(head) or {}).get("resources") or {}
+    return types, None if most is None else int(most), _numbers(of_head)
 
 
 def nodes_within_reach(
@@ -65,19 +71,27 @@ def nodes_within_reach(
     for node_type in types:
         key = tuple(sorted(node_type.resources.items()))
         most_of[key] = max(most_of.get(key, 0), node_type.max_workers)
-    room = math.inf if most_nodes is None else most_nodes - sum(_has_type(node, list(most_of)) for node in alive)
+    living = Counter(_type_of(node, most_of) for node in alive if HEAD_RESOURCE not in node)
+    room = math.inf if most_nodes is None else most_nodes - sum(living[key] for key in most_of)
     # Special machines first: a global limit is met by fewer of the plain ones, as the autoscaler does it on demand.
     for key, most in sorted(most_of.items(), key=lambda item: -len(item[0])):
-        missing = most - sum(_has_type(node, [key]) for node in alive)
-        for _ in range(int(max(0, min(missing, room)))):
+        for _ in range(int(max(0, min(most - living[key], room)))):
             nodes.append(dict(key))
             room -= 1
     return nodes
 
 
-def _has_type(node: Mapping[str, float], keys: Sequence[tuple[tuple[str, float], ...]]) -> bool:
-    # Ray adds memory and names of its own to what a node was declared with.
-    return any(key and all(node.get(name, 0.0) == amount for name, amount in key) for key in keys)
+def was_declared_with(node: Mapping[str, float], resources: Mapping[str, float]) -> bool:
+    """Whether a live node may be one of these resources: Ray adds names of its own, and memory is never exact."""
+    return all(node.get(name, 0.0) == amount for name, amount in resources.items() if name not in _MEMORY)
+
+
+def _type_of(
+    node: Mapping[str, float], types: Iterable[tuple[tuple[str, float], ...]]
+) -> tuple[tuple[str, float], ...] | None:
+    """The one type that a live node counts for: of {CPU: 7} and {CPU: 7, GPU: 1} the one that says more of it."""
+    matching = [key for key in types if key and was_declared_with(node, dict(key))]
+    return max(matching, key=len, default=None)
 
 
 def _numbers(resources: Mapping[str, Any]) -> dict[str, float]:
@@ -111,18 +125,18 @@ def train_shares(
     Raises ConfigError, with what is missing, where the request cannot fit.
     """
     resources = resources or {}
+    # Without a CPU a node holds no worker, no task and no LM actor, whatever else it has.
+    nodes = [node for node in nodes if node.get("CPU", 0.0) > 0]
     slots = [_slots(node, resources) for node in nodes]
-    if sum(min(slot, num_workers) for slot in slots) < num_workers:
+    if resources and sum(min(slot, num_workers) for slot in slots) < num_workers:
         asked = ", ".join(f"{amount:g} {name}" for name, amount in resources.items())
         raise ConfigError(
             f"`train.num_workers` is {num_workers}, each with {asked} (`train.resources`), and the nodes hold "
-            f"{sum(slot for slot in slots if math.isfinite(slot)):g} such workers",
+            f"{sum(slots):g} such workers",
             hint="use fewer workers, or nodes with these resources",
         )
-    # Workers live on nodes with their resources only; data tasks go anywhere.
-    for_workers = [node for node, slot in zip(nodes, slots, strict=True) if slot]
     cluster_cpus, cluster_gpus = (sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU"))
-    worker_gpus = sum(min(node.get("GPU", 0.0), slot) for node, slot in zip(nodes, slots, strict=True))
+    worker_gpus = sum(_slots(node, {**resources, "GPU": 1}) for node in nodes)
     elsewhere = cluster_gpus - worker_gpus  # on nodes that workers cannot use: the LM's
     free_gpus = worker_gpus - max(0.0, num_workers * lm_gpus_per_worker - elsewhere)
     if free_gpus < 0:
@@ -146,7 +160,8 @@ def train_shares(
             f"CPUs, the cluster has {cluster_cpus:g}",
             hint="use fewer workers, a smaller text.num_cpus_per_actor, or text.mode=cached",
         )
-    largest = _largest_slot(for_workers, num_workers, resources)
+    # Workers live on nodes with their resources and their GPU only; data tasks go anywhere.
+    largest = _largest_slot(nodes, num_workers, {**resources, "GPU": gpus})
     if share < 2 or largest < 1:
         half = math.floor(min(share / 2, largest) * 100) / 100
         if half < _SMALLEST_SHARE:
@@ -154,10 +169,49 @@ def train_shares(
                 f"`train.num_workers` is {num_workers}, and the nodes that may hold them have {half:g} CPUs for each",
                 hint="use fewer workers, or nodes with more CPUs",
             )
-        return TrainShares(worker_cpus=half, task_cpus=half, data_cpus=half, gpus_per_worker=gpus)
+        shares = TrainShares(worker_cpus=half, task_cpus=half, data_cpus=half, gpus_per_worker=gpus)
+        return _between_lm_actors(shares, nodes, num_workers, lm_cpus_per_worker)
     # A GPU worker needs one CPU and hungry data tasks; a CPU worker computes, and its data tasks are few.
     worker = 1 if gpus else max(1, min(math.floor(share * 0.75), math.floor(share) - 1, math.floor(largest)))
-    return TrainShares(worker_cpus=worker, task_cpus=1, data_cpus=math.floor(share - worker), gpus_per_worker=gpus)
+    data = math.floor(share - worker)
+    shares = TrainShares(worker_cpus=worker, task_cpus=1, data_cpus=data, gpus_per_worker=gpus)
+    return _between_lm_actors(shares, nodes, num_workers, lm_cpus_per_worker)
+
+
+def check_lm_fits(
+    nodes: Sequence[Mapping[str, float]],
+    shares: TrainShares,
+    *,
+    num_workers: int,
+    worker_resources: Mapping[str, float],
+    actors_per_worker: int,
+    actor: Mapping[str, float],
+) -> None:
+    """Raise ConfigError where the streaming LM actors of all workers cannot stand beside the workers, node by node.
+
+    actor: all that one of them takes, {"CPU": 1, "GPU": 0.5, "lm_gpu": 1}. Sums alone (`train_shares`) do not say it:
+    one CPU on each of two nodes is no actor of two.
+    """
+    worker = {"CPU": shares.worker_cpus, "GPU": shares.gpus_per_worker, **worker_resources}
+    wanted = num_workers * actors_per_worker
+    found = 0
+    # Ray packs workers on few nodes where it can; the smallest first is what leaves most room in one piece.
+    for largest_first in (True, False):
+        left = [dict(node) for node in sorted(nodes, key=lambda node: node.get("CPU", 0.0), reverse=largest_first)]
+        missing = num_workers
+        for node in left:
+            placed = int(min(missing, _slots(node, worker)))
+            missing -= placed
+            for name, amount in worker.items():
+                node[name] = node.get(name, 0.0) - placed * amount
+        found = max(found, 0 if missing else int(sum(min(_slots(node, actor), wanted) for node in left)))
+    if found < wanted:
+        asked = ", ".join(f"{amount:g} {name}" for name, amount in actor.items() if amount)
+        raise ConfigError(
+            f"streaming needs {wanted} LM actors, {actors_per_worker} for each of {num_workers} workers, with {asked} "
+            f"each, and beside the workers the nodes hold {found}",
+            hint="lower text.max_actors or what one takes, add such nodes, or set text.mode=cached",
+        )
 
 
 def check_shared_storage(nodes: int, local_uris: Mapping[str, str]) -> None:
@@ -174,18 +228,32 @@ def check_shared_storage(nodes: int, local_uris: Mapping[str, str]) -> None:
     )
 
 
+def _between_lm_actors(
+    shares: TrainShares, nodes: Sequence[Mapping[str, float]], num_workers: int, lm_cpus_per_worker: float
+) -> TrainShares:
+    # LM actors leave pieces of nodes, wherever Ray puts them. One piece has at least the mean: a task must fit there.
+    if not lm_cpus_per_worker:
+        return shares
+    free = sum(node["CPU"] for node in nodes) - num_workers * (shares.worker_cpus + lm_cpus_per_worker)
+    piece = math.floor(free / len(nodes) * 1000) / 1000
+    return replace(shares, task_cpus=min(shares.task_cpus, max(piece, 0.001)))
+
+
 def _slots(node: Mapping[str, float], resources: Mapping[str, float]) -> float:
-    """How many workers a node can hold by their custom resources alone."""
-    return min((node.get(name, 0.0) // amount for name, amount in resources.items() if amount), default=math.inf)
+    """How many of what takes `resources` a node can hold."""
+    return min((_times(node.get(name, 0.0), amount) for name, amount in resources.items() if amount), default=math.inf)
+
+
+def _times(amount: float, size: float) -> int:
+    # Not `//`: 5.0 // (5.0 / 3) is 2.
+    return math.floor(amount / size + 1e-6)
 
 
 def _largest_slot(nodes: Sequence[Mapping[str, float]], num_workers: int, resources: Mapping[str, float]) -> float:
     """The largest number of CPUs of which `num_workers` equal slots fit on the nodes; a slot lies on one node."""
-    of_node = [(node.get("CPU", 0.0), _slots(node, resources)) for node in nodes]
+    of_node = [(node.get("CPU", 0.0), slots) for node in nodes if (slots := _slots(node, resources))]
     sizes = {cpus / parts for cpus, _ in of_node for parts in range(1, num_workers + 1)}
-    fitting = [
-        size for size in sizes if size and sum(min(cpus // size, slots) for cpus, slots in of_node) >= num_workers
-    ]
+    fitting = [size for size in sizes if sum(min(_times(cpus, size), slots) for cpus, slots in of_node) >= num_workers]
     return max(fitting, default=0.0)
 
 

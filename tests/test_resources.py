@@ -6,8 +6,10 @@ from hypothesis import strategies as st
 
 from mets_ray.errors import ConfigError
 from mets_ray.resources import (
+    HEAD_RESOURCE,
     NodeType,
     check_actor_fits,
+    check_lm_fits,
     check_shared_storage,
     nodes_within_reach,
     parse_node_types,
@@ -77,39 +79,129 @@ def test_an_actor_that_fits_no_node_is_refused_with_what_is_missing():
         check_actor_fits(nodes, key="text", cpus=1, gpus=0.5, resources={})
 
 
-def placed(nodes, workers, cpus, resources):
-    """Whether that many bundles really fit, node by node, and what is left of the CPUs."""
+def place(nodes, count, wanted, random):
+    """What is left of each node once that many are placed, each wherever it fits; None where one does not."""
     left = [dict(node) for node in nodes]
-    for _ in range(workers):
-        wanted = {"CPU": cpus, **resources}
-        home = next((n for n in left if all(n.get(name, 0) >= amount - 1e-9 for name, amount in wanted.items())), None)
-        if home is None:
+    for _ in range(count):
+        homes = [n for n in left if all(n.get(name, 0) >= amount - 1e-9 for name, amount in wanted.items())]
+        if not homes:
             return None
+        home = random.choice(homes)
         for name, amount in wanted.items():
             home[name] -= amount
-    return [node["CPU"] for node in left]
+    return left
+
+
+class FirstFit:
+    """Stands in for random.Random: what is packed, is packed on the first node that has room."""
+
+    def choice(self, homes):
+        return homes[0]
+
+
+def of_worker(shares, resources):
+    return {"CPU": shares.worker_cpus, "GPU": shares.gpus_per_worker, **resources}
+
+
+def can_run(nodes, cpus):
+    return any(node["CPU"] >= cpus - 1e-9 for node in nodes)
 
 
 NODES = st.lists(
-    st.builds(lambda cpus, slots: {"CPU": float(cpus), "slot": float(slots)}, st.integers(0, 9), st.integers(0, 3)),
+    st.fixed_dictionaries(
+        {
+            "CPU": st.integers(0, 9).map(float),
+            "GPU": st.sampled_from([0.0, 0.0, 1.0, 4.0]),
+            "slot": st.integers(0, 3).map(float),
+        }
+    ),
     min_size=1,
     max_size=6,
 )
+DEVICES = st.sampled_from(["cpu", "auto", "gpu"])
 
 
-@given(nodes=NODES, workers=st.integers(1, 6), pinned=st.booleans())
-def test_what_is_accepted_fits_node_by_node_and_leaves_room_to_read(nodes, workers, pinned):
+@given(nodes=NODES, workers=st.integers(1, 6), pinned=st.booleans(), device=DEVICES, random=st.randoms())
+def test_what_is_accepted_fits_node_by_node_and_leaves_room_to_read(nodes, workers, pinned, device, random):
     resources = {"slot": 1.0} if pinned else {}
     try:
-        shares = train_shares(nodes, num_workers=workers, device="cpu", resources=resources)
+        shares = train_shares(nodes, num_workers=workers, device=device, resources=resources)
     except ConfigError:
-        cpus = sum(node["CPU"] for node in nodes)
-        slots = sum(min(node["slot"], workers) for node in nodes if node["CPU"])
-        assert cpus < 0.1 * workers or (pinned and (slots < workers or cpus < workers)) or cpus < workers
+        smallest = {"CPU": 0.05, **resources} | ({"GPU": 1.0} if device == "gpu" else {})
+        # Half of the CPUs are for reading, so a tenth of one each is what is promised.
+        room = sum(node["CPU"] for node in nodes) >= 0.1 * workers
+        assert not (room and place(nodes, workers, smallest, random)), "refused what fits"
         return
-    left = placed(nodes, workers, shares.worker_cpus, resources)
+    assert (shares.gpus_per_worker == 1) >= (device == "gpu")
+    left = place(sorted(nodes, key=lambda node: -node["CPU"]), workers, of_worker(shares, resources), FirstFit())
     assert left is not None, "the workers do not fit"
-    assert any(cpus >= shares.task_cpus - 1e-9 for cpus in left), "no data task could ever run"
+    assert can_run(left, shares.task_cpus), "no data task could ever run"
+
+
+LM = st.fixed_dictionaries({"CPU": st.sampled_from([0.25, 0.5, 1.0, 2.0]), "GPU": st.sampled_from([0.0, 0.5, 1.0])})
+
+
+@given(
+    nodes=NODES,
+    workers=st.integers(1, 4),
+    actors=st.integers(1, 2),
+    actor=LM,
+    pinned=st.booleans(),
+    device=DEVICES,
+    random=st.randoms(),
+)
+def test_streaming_lm_actors_fit_beside_the_workers(nodes, workers, actors, actor, pinned, device, random):
+    resources = {"slot": 1.0} if pinned else {}
+    per_worker = {f"lm_{name.lower()}s_per_worker": actors * amount for name, amount in actor.items()}
+    beside = {"worker_resources": resources, "actors_per_worker": actors, "actor": actor}
+    try:
+        shares = train_shares(nodes, num_workers=workers, device=device, resources=resources, **per_worker)
+        check_lm_fits(nodes, shares, num_workers=workers, **beside)
+    except ConfigError:
+        return
+    both = []
+    for sign in (-1, 1):  # the workers on the largest nodes first, or on the smallest
+        order = sorted(nodes, key=lambda node: sign * node["CPU"])
+        left = place(order, workers, of_worker(shares, resources), FirstFit())
+        both.append(left and place(left, workers * actors, actor, random))
+    assert any(both), "the LM actors do not fit"
+    for left in filter(None, both):  # wherever the actors came to stand
+        assert can_run(left, shares.task_cpus), "no data task could ever run"
+
+
+def test_lm_actors_are_counted_in_whole_ones():
+    nodes = [{"CPU": 3.0}, {"CPU": 2.0}, {"CPU": 1.0}]
+    shares = train_shares(nodes, num_workers=1, device="cpu", lm_cpus_per_worker=4.0)
+    beside = {"num_workers": 1, "worker_resources": {}, "actors_per_worker": 2}
+    check_lm_fits(nodes, shares, actor={"CPU": 2.0}, **beside)
+    with pytest.raises(ConfigError, match=r"needs 2 LM actors, .* with 3 CPU each, .* the nodes hold 1"):
+        check_lm_fits(nodes, shares, actor={"CPU": 3.0}, **beside)
+    with pytest.raises(ConfigError, match="with 1 CPU, 1 lm_gpu each, and beside the workers the nodes hold 0"):
+        check_lm_fits(nodes, shares, actor={"CPU": 1.0, "GPU": 0.0, "lm_gpu": 1.0}, **beside)
+
+
+def test_a_data_task_fits_the_pieces_that_lm_actors_leave():
+    nodes = [{"CPU": 1.0}] * 3
+    shares = train_shares(nodes, num_workers=2, device="cpu", lm_cpus_per_worker=0.75)
+    assert shares.worker_cpus == 0.37  # both on one node, an LM actor on each other one: 0.26, 0.25, 0.25 are left
+    assert shares.task_cpus <= 0.26
+    assert train_shares([{"CPU": 3.0}], num_workers=2, device="cpu", lm_cpus_per_worker=0.75).task_cpus == 0.37
+
+
+@pytest.mark.parametrize("cpus", range(1, 33))
+def test_one_node_is_shared_by_as_many_workers_as_have_a_tenth_of_a_cpu(cpus):
+    for workers in range(1, min(10 * cpus, 40) + 1):  # 5 CPUs for 3 were refused: 5.0 // (5.0 / 3) is 2
+        shares = train_shares([{"CPU": float(cpus)}], num_workers=workers, device="cpu")
+        assert workers * (shares.worker_cpus + shares.data_cpus) <= cpus + 1e-9
+
+
+def test_gpu_workers_are_no_larger_than_the_cpus_of_nodes_with_gpus():
+    nodes = [{"CPU": 16.0}, {"CPU": 2.0, "GPU": 4.0}]
+    assert train_shares(nodes, num_workers=4, device="gpu").worker_cpus == 0.5
+    with pytest.raises(ConfigError, match="the cluster has 0 GPUs"):
+        train_shares([{"CPU": 16.0}, {"CPU": 0.0, "GPU": 4.0}], num_workers=1, device="gpu")
+    with pytest.raises(ConfigError, match=r"need at least 0\.1 CPUs, the cluster has 0"):
+        train_shares([{"CPU": 0.0}], num_workers=1, device="cpu")
 
 
 def test_workers_are_pinned_to_nodes_with_their_resources():
@@ -137,8 +229,8 @@ available_node_types:
 
 
 def test_a_cluster_at_zero_counts_with_what_its_autoscaler_may_start():
-    types, most = read_cluster_yaml(CLUSTER)
-    assert most == 5
+    types, most, of_head = read_cluster_yaml(CLUSTER)
+    assert (most, of_head) == (5, {"CPU": 0.0})
     assert len(types) == 3
     head = {"CPU": 0.0, "node:10.0.0.1": 1.0}
     reach = nodes_within_reach([head], types, most_nodes=most)
@@ -150,6 +242,16 @@ def test_a_cluster_at_zero_counts_with_what_its_autoscaler_may_start():
     assert sum(node.get("train_gpu", 0) for node in one_alive) == 2, "a live node is not counted twice"
     assert len(one_alive) == 6
     assert nodes_within_reach([head], [], most_nodes=None) == [head]
+
+
+def test_a_live_node_counts_for_one_type_and_the_head_for_none():
+    types = [NodeType({"CPU": 7.0}, 8), NodeType({"CPU": 7.0, "GPU": 1.0, "memory": 2.0e10}, 4)]
+    gpu = {"CPU": 7.0, "GPU": 1.0, "memory": 1.9e10, "node:10.0.0.2": 1.0}
+    head = {"CPU": 7.0, HEAD_RESOURCE: 1.0}
+    reach = nodes_within_reach([head, gpu, gpu], types, most_nodes=None)
+    assert sum(node.get("GPU", 0) for node in reach) == 4, "two live, two to come"
+    assert len(reach) == 1 + 8 + 4
+    assert len(nodes_within_reach([head, gpu, gpu], types, most_nodes=5)) == 1 + 5
 
 
 def test_node_types_of_the_environment_are_read_or_refused():
