@@ -5,15 +5,11 @@ import math
 import shutil
 import subprocess
 import sys
-import time
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from mets_ray import collectives
@@ -22,6 +18,7 @@ from mets_ray.encoders import EcgEncoder, buffers_kept
 from mets_ray.errors import ConfigError
 from mets_ray.loss import contrastive_loss, targets_one_hot, targets_same_report
 from mets_ray.model import Mets
+from tests.gloo import run_groups
 
 BATCH = 16
 STEPS = 2  # the second shows what the first left behind in DistributedDataParallel
@@ -108,11 +105,7 @@ def train(row_counts: list[int], kind: str, rows_per_part: int | None, **setting
     return losses, gradients(model)
 
 
-def worker(rank: int, world: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world, timeout=timedelta(seconds=60)
-    )
+def worker(rank: int, world: int) -> dict[Any, Any]:
     found: dict[Any, Any] = {}
     for row_counts in ROW_COUNTS[world]:
         for kind in KINDS:
@@ -124,26 +117,13 @@ def worker(rank: int, world: int, folder: str) -> None:
             )
         # Other numbers, but the same on all workers, and no buffer that DDP changes between the two passes.
         found[tuple(row_counts), "batch norm"] = train(row_counts, "one_hot", 1, norm="batch")
-    torch.save(found, f"{folder}/{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
+    return found
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[Any, Any]]]:
     """What each worker of each world found; one group of processes per world."""
-    answers = {}
-    for world in ROW_COUNTS:
-        folder = tmp_path_factory.mktemp(f"world{world}")
-        context = mp.spawn(worker, args=(world, str(folder)), nprocs=world, join=False)
-        deadline = time.monotonic() + 120
-        while not context.join(timeout=1):
-            if time.monotonic() > deadline:
-                for process in context.processes:
-                    process.kill()
-                pytest.fail(f"{world} workers did not finish in 120 s")
-        answers[world] = [torch.load(Path(folder) / f"{rank}.pt") for rank in range(world)]
-    return answers
+    return run_groups(worker, ROW_COUNTS, tmp_path_factory, limit_s=120)
 
 
 @pytest.fixture(scope="module")

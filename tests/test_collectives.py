@@ -1,19 +1,16 @@
 """Real gloo processes under DistributedDataParallel: loss and gradients are those of one process, to 1e-10."""
 
-import time
-from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from mets_ray import collectives
 from mets_ray.loss import contrastive_loss, contrastive_loss_share, targets_one_hot, targets_same_report
 from mets_ray.model import Mets
+from tests.gloo import run_groups
 
 BATCH = 16
 TEXT_IDS = torch.arange(BATCH) % 5  # every report recurs, on every worker
@@ -86,11 +83,7 @@ def gather_by_hand(row_counts: list[int]) -> dict[str, torch.Tensor]:
     return {"gathered": gathered.detach(), "gradient": rows.grad, "rows": rows.detach()}
 
 
-def worker(rank: int, world: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world, timeout=timedelta(seconds=60)
-    )
+def worker(rank: int, world: int) -> dict[Any, Any]:
     found: dict[Any, Any] = {"rank": collectives.worker_rank(), "num_workers": collectives.num_workers()}
     for row_counts in ROW_COUNTS[world]:
         key = tuple(row_counts)
@@ -108,26 +101,13 @@ def worker(rank: int, world: int, folder: str) -> None:
     for wrong in ([BATCH] * world if world > 1 else [3], [BATCH] * (world + 1)):
         with pytest.raises(ValueError, match="row_counts is"):
             collectives.gather_rows(torch.zeros(1, 2), wrong)
-    torch.save(found, f"{folder}/{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
+    return found
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[Any, Any]]]:
     """What each worker of each world found; one group of processes per world."""
-    answers = {}
-    for world in ROW_COUNTS:
-        folder = tmp_path_factory.mktemp(f"world{world}")
-        context = mp.spawn(worker, args=(world, str(folder)), nprocs=world, join=False)
-        deadline = time.monotonic() + 90
-        while not context.join(timeout=1):
-            if time.monotonic() > deadline:
-                for process in context.processes:
-                    process.kill()
-                pytest.fail(f"{world} workers did not finish in 90 s")
-        answers[world] = [torch.load(Path(folder) / f"{rank}.pt") for rank in range(world)]
-    return answers
+    return run_groups(worker, ROW_COUNTS, tmp_path_factory, limit_s=90)
 
 
 def one_process(kind: str) -> tuple[float, dict[str, torch.Tensor]]:
