@@ -21,7 +21,7 @@ from mets_ray import storage
 from mets_ray.checkpoint import load_bundle
 from mets_ray.model import Mets
 from mets_ray.schema import Shard
-from mets_ray.shard_reader import open_shard, signals
+from mets_ray.shard_reader import open_shard, read_ahead, signals
 from mets_ray.tasks import microvolts_to_millivolts
 from mets_ray.zero_shot import scores, similarities
 
@@ -96,14 +96,9 @@ class ShardScorer:
         """One after the other; the next is read while the caller computes."""
         file = open_shard(self._dataset_uri, shard.path)
         columns = [*_KEPT_COLUMNS, "signal_uv"]
+        groups = (file.read_row_group(index, columns=columns) for index in range(len(shard.row_group_rows)))
         with ThreadPoolExecutor(1) as reader:
-            groups = len(shard.row_group_rows)
-            following = reader.submit(file.read_row_group, 0, columns=columns)
-            for index in range(groups):
-                rows = following.result()
-                if index + 1 < groups:
-                    following = reader.submit(file.read_row_group, index + 1, columns=columns)
-                yield rows
+            yield from read_ahead(groups, reader)
 
     @torch.no_grad()
     def _scored(self, rows: pa.Table) -> pa.Table:

@@ -1,7 +1,9 @@
 """From shards to rows: the card, the light index of patients and folds, and the rows of a planned block."""
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +19,8 @@ from mets_ray.report import apply_template, text_id
 from mets_ray.schema import CARD_NAME, INDEX_COLUMNS, SCHEMA_VERSION, DatasetCard
 
 _INDEX_READS_IN_FLIGHT = 32
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -160,6 +164,17 @@ def signals(rows: pa.Table) -> Int16[np.ndarray, "row lead sample"]:
     """The column `signal_uv` of a table as one array."""
     array: np.ndarray = rows["signal_uv"].combine_chunks().to_numpy_ndarray()
     return array
+
+
+def read_ahead(items: Iterator[T], readers: Executor) -> Iterator[T]:
+    """The same items, the next one always being read in a thread; reading begins now, not at the first `next`."""
+
+    def following(coming: "Future[T | None]") -> Iterator[T]:
+        while (item := coming.result()) is not None:
+            coming = readers.submit(next, items, None)
+            yield item
+
+    return following(readers.submit(next, items, None))
 
 
 def _texts(rows: pa.Table, dataset_uri: str) -> list[str]:

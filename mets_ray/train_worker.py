@@ -7,7 +7,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -36,6 +36,7 @@ from mets_ray.errors import MetsError
 from mets_ray.failures import Failure, record_failure, repeated_failure
 from mets_ray.optimization import autocast_for, set_learning_rate
 from mets_ray.plan import EpochPlan, plan_epoch, worker_blocks, worker_lanes
+from mets_ray.shard_reader import read_ahead
 from mets_ray.tasks import microvolts_to_millivolts, signal_tensor
 from mets_ray.text_store import EmbeddingTable
 from mets_ray.train_state import Figures, Running, State, TrainJob, parameter_norm, report_checkpoint, start_state
@@ -157,18 +158,7 @@ def _open_epoch(
         streaming=job.config.text if job.config.text.mode == "streaming" else None,
     )
     ready = ({**batch, "signal": signal_tensor(batch["signal_uv"], pinned=device.type == "cuda")} for batch in stream)
-    return _EpochStream(plan, [len(owned) * plan.rows_per_lane_step for owned in lanes], _ahead(ready, readers))
-
-
-def _ahead(stream: Iterator[T], readers: ThreadPoolExecutor) -> Iterator[T]:
-    """The same items, the next one always being read in a thread; reading begins now, not at the first `next`."""
-
-    def items(coming: "Future[T | None]") -> Iterator[T]:
-        while (item := coming.result()) is not None:
-            coming = readers.submit(next, stream, None)
-            yield item
-
-    return items(readers.submit(next, stream, None))
+    return _EpochStream(plan, [len(owned) * plan.rows_per_lane_step for owned in lanes], read_ahead(ready, readers))
 
 
 def _train_epoch(
