@@ -20,6 +20,7 @@ from mets_ray.resources import check_actor_fits
 from mets_ray.schema import DatasetCard, Shard, fingerprint
 from mets_ray.scorer import ScoreTask, ShardScorer, score_uri
 from mets_ray.shard_reader import read_card
+from mets_ray.tables import number_json
 from mets_ray.tasks import check_signal, class_vectors, dataset_tasks, read_prompt_set
 
 MANIFEST_NAME = "scores.json"
@@ -109,9 +110,7 @@ def figures(result: Scored) -> dict[str, Any]:
         "skipped": result.skipped,
         "shards": result.shards,
         "records_per_s": round(result.records_per_s, 1),
-        "steady_records_per_s": None
-        if math.isnan(result.steady_records_per_s)
-        else round(result.steady_records_per_s, 1),
+        "steady_records_per_s": number_json(round(result.steady_records_per_s, 1)),
     }
 
 

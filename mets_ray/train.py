@@ -4,6 +4,7 @@ import math
 import os
 import statistics
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -129,7 +130,6 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
     queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
     job = TrainJob(
         config=config,
-        run=run_uri.rsplit("/", 1)[-1],
         run_uri=run_uri,
         attempt=uuid.uuid4().hex[:8],
         dataset_uri=dataset_uri,
@@ -154,8 +154,8 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
         f"with {shares.worker_cpus:g} CPUs and {shares.gpus_per_worker} GPUs"
     )
     say(f"run: {run_uri}" + (" (resumed)" if config.train.resume else ""))
-    result, restarts = _run(job, run_uri, steps=steps)
-    return _publish(job, run_uri, result, embedded, restarts)
+    result, restarts = _run(job, steps=steps)
+    return _publish(job, result, embedded, restarts)
 
 
 def figures(result: Pretrained) -> dict[str, Any]:
@@ -253,21 +253,23 @@ def _changed(before: dict[str, Any], after: dict[str, Any], prefix: str = "") ->
 
 def _shares(config: Config) -> TrainShares:
     """For the largest group that the cluster can ever hold. Raises ConfigError where not even the smallest fits."""
-    actors = config.text.max_actors if config.text.mode == "streaming" else 0
-    for workers in range(config.train.most_workers, config.train.least_workers - 1, -1):
-        try:
-            return train_shares(
-                reachable_nodes(),
-                num_workers=workers,
-                device=config.train.device,
-                resources=config.train.resources,
-                lm_cpus_per_worker=actors * config.text.num_cpus_per_actor,
-                lm_gpus_per_worker=actors * config.text.num_gpus_per_actor,
-            )
-        except ConfigError:
-            if workers == config.train.least_workers:
-                raise
-    raise AssertionError("a group has at least one worker")
+    nodes, train, lm = reachable_nodes(), config.train, config.text
+    actors = lm.max_actors if lm.mode == "streaming" else 0
+
+    def of(workers: int) -> TrainShares:
+        return train_shares(
+            nodes,
+            num_workers=workers,
+            device=train.device,
+            resources=train.resources,
+            lm_cpus_per_worker=actors * lm.num_cpus_per_actor,
+            lm_gpus_per_worker=actors * lm.num_gpus_per_actor,
+        )
+
+    for workers in range(train.most_workers, train.least_workers, -1):
+        with suppress(ConfigError):
+            return of(workers)
+    return of(train.least_workers)
 
 
 def _workers(config: Config) -> str:
@@ -279,11 +281,10 @@ def _workers(config: Config) -> str:
     )
 
 
-def _run(job: TrainJob, run_uri: str, *, steps: int) -> tuple[Result, int]:
+def _run(job: TrainJob, *, steps: int) -> tuple[Result, int]:
     """(what Ray Train ended with, how often the group was started again)."""
     train = job.config.train
-    parent, name = run_uri.rstrip("/").rsplit("/", 1)
-    filesystem, path = storage.arrow_filesystem(parent)
+    filesystem, path = storage.arrow_filesystem(job.run_uri.rpartition("/")[0])
     gpus = job.shares.gpus_per_worker
     # A lone worker that is stopped has no other one that would notice: Ray's poll of it must fail in time.
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(train.step_timeout_s)
@@ -298,7 +299,7 @@ def _run(job: TrainJob, run_uri: str, *, steps: int) -> tuple[Result, int]:
             elastic_resize_monitor_interval_s=train.resize_every_s,  # type: ignore[call-arg]
         ),
         run_config=RunConfig(
-            name=name,
+            name=job.run,
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=train.max_failures),
@@ -311,7 +312,7 @@ def _run(job: TrainJob, run_uri: str, *, steps: int) -> tuple[Result, int]:
             logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
         ),
     )
-    console = TrainConsole(job, run_uri, steps=steps)
+    console = TrainConsole(job, steps=steps)
     with console:
         try:
             result = trainer.fit()
@@ -348,20 +349,20 @@ def _in_one_line(error: Exception) -> str:
     return f"{kind}: {str(cause).strip().splitlines()[0] if str(cause).strip() else ''}"[:200]
 
 
-def _publish(job: TrainJob, run_uri: str, result: Result, embedded: text.EmbeddedTexts, restarts: int) -> Pretrained:
+def _publish(job: TrainJob, result: Result, embedded: text.EmbeddedTexts, restarts: int) -> Pretrained:
     """The best checkpoint as `<run>/bundle`, and the picture of the whole run beside it."""
     assert result.checkpoint is not None
     best, chosen = max(result.best_checkpoints or [], key=lambda pair: pair[1]["selection_score"])
-    bundle_uri = storage.join(run_uri, "bundle")
-    publish_bundle(_checkpoint_uri(run_uri, best), bundle_uri)
-    history = read_facts(_checkpoint_uri(run_uri, result.checkpoint)).history
+    bundle_uri = storage.join(job.run_uri, "bundle")
+    publish_bundle(_checkpoint_uri(job.run_uri, best), bundle_uri)
+    history = read_facts(_checkpoint_uri(job.run_uri, result.checkpoint)).history
     notice = "SYNTHETIC data: these figures say nothing about real ECGs" if job.card.synthetic else ""
     say(f"best epoch {int(chosen['epoch'])}, selection score {chosen['selection_score']:.3f}; bundle {bundle_uri}")
-    picture_uri = storage.join(run_uri, "training.png")
+    picture_uri = storage.join(job.run_uri, "training.png")
     title = f"{job.run}, {job.config.loss.targets}" + (" (SYNTHETIC data)" if job.card.synthetic else "")
     storage.write_bytes(picture_uri, draw_training([_plain(figures) for figures in history], title))
     return Pretrained(
-        run_uri=run_uri,
+        run_uri=job.run_uri,
         bundle_uri=bundle_uri,
         picture_uri=picture_uri,
         history=history,

@@ -18,11 +18,11 @@ class TrainConsole:
     steps: of one epoch. `restarts` counts how often the group of workers was started again.
     """
 
-    def __init__(self, job: TrainJob, run_uri: str, *, steps: int) -> None:
+    def __init__(self, job: TrainJob, *, steps: int) -> None:
         self.restarts = 0
         self._job = job
         self._steps = steps
-        self._tracker = Tracker(job.config, run_uri)
+        self._tracker = Tracker(job.config, job.run_uri)
         self._logged: set[int] = set()
         self._workers: int | None = None
         self._stop = threading.Event()

@@ -49,7 +49,6 @@ class TrainJob:
     """All that a worker needs; `table` refers to the embedding table in Ray's object store."""
 
     config: Config
-    run: str
     run_uri: str
     attempt: str
     dataset_uri: str
@@ -67,6 +66,11 @@ class TrainJob:
     table: Any
     shares: TrainShares
     progress: Any
+
+    @property
+    def run(self) -> str:
+        """The run's name: the last part of its folder."""
+        return self.run_uri.rsplit("/", 1)[-1]
 
 
 @dataclass

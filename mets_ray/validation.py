@@ -12,6 +12,7 @@ from mets_ray.metrics import retrieval_recall
 from mets_ray.model import Mets
 from mets_ray.plan import share
 from mets_ray.report import apply_template, text_id
+from mets_ray.tables import number_json
 from mets_ray.tasks import microvolts_to_millivolts, task_macro_auroc
 from mets_ray.text_store import EmbeddingTable
 from mets_ray.train_state import Figures, TrainJob
@@ -65,6 +66,6 @@ def _figures(
     prompt_set = job.prompt_sets[job.config.train.validation_prompt_set]
     by_task = task_macro_auroc(model, prompt_set, job.tasks, table, ecg_embeddings=ecg, labels=labels)
     scored = [value for value in by_task.values() if not math.isnan(value)]
-    figures |= {f"validation_{task}": None if math.isnan(value) else value for task, value in by_task.items()}
+    figures |= {f"validation_{task}": number_json(value) for task, value in by_task.items()}
     figures["validation_macro_auroc"] = sum(scored) / len(scored) if scored else None
     return figures
