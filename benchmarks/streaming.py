@@ -14,28 +14,22 @@ import logging
 import os
 import re
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import ray
+from noisy import write_noisy
 from ray._private.internal_api import memory_summary
 
 from mets_ray import storage
 from mets_ray.data import training_batches
-from mets_ray.ecg import SignalConfig, preprocess
+from mets_ray.ecg import SignalConfig
 from mets_ray.folds import Selection
 from mets_ray.plan import EpochPlan, plan_epoch, worker_blocks, worker_lanes
 from mets_ray.resources import TrainShares, train_shares
-from mets_ray.schema import CARD_NAME, SCHEMA_VERSION, DatasetCard, Shard, rows_per_shard
+from mets_ray.schema import CARD_NAME
 from mets_ray.shard_reader import read_card, read_index
-from mets_ray.shard_writer import _Accepted, _write_accepted
-from mets_ray.sources import ManifestRow, read_ecg
-from mets_ray.sources.synthetic_source import synthetic_manifest
 
 SIGNAL = SignalConfig(100, 10.0)
 TEMPLATES = 2_000
@@ -53,7 +47,7 @@ def main() -> None:
     arguments = parser.parse_args()
     dataset_uri = storage.absolute(storage.join(arguments.folder, f"streaming-{arguments.records}"))
     if not storage.exists(storage.join(dataset_uri, CARD_NAME)):
-        _write_dataset(dataset_uri, arguments.records)
+        write_noisy(dataset_uri, SIGNAL, records=arguments.records, templates=TEMPLATES, noise_uv=3)
 
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     ray.init(
@@ -63,39 +57,6 @@ def main() -> None:
     figures = _stream(dataset_uri, arguments.batch_size)
     ray.shutdown()
     print(json.dumps(figures | {"object_store_mb": arguments.store_mb, "batch_size": arguments.batch_size}))
-
-
-def _write_dataset(dataset_uri: str, records: int) -> None:
-    manifest = synthetic_manifest(min(TEMPLATES, records), 0, SIGNAL.sampling_rate_hz, SIGNAL.duration_s)
-    with ThreadPoolExecutor(2) as pool:
-        drawn = list(pool.map(lambda row: preprocess(read_ecg(row.record_uri), SIGNAL), manifest.rows))
-        rows = rows_per_shard(SIGNAL)
-
-        def write(start: int) -> Shard:
-            noise = np.random.default_rng(start)
-            accepted = []
-            for number in range(start, min(records, start + rows)):
-                template = number % len(drawn)
-                signal = drawn[template] + noise.integers(-3, 4, drawn[template].shape, dtype=np.int16)
-                row = _renamed(manifest.rows[template], number)
-                accepted.append(_Accepted(row, row.report, signal))
-            return _write_accepted(f"part-{start // rows:05d}", accepted, SIGNAL, dataset_uri)
-
-        shards = tuple(pool.map(write, range(0, records, rows)))
-    folds = [manifest.rows[number % len(drawn)].fold for number in range(records)]
-    card = DatasetCard(
-        schema_version=SCHEMA_VERSION, fingerprint="streaming benchmark", source="synthetic", source_uri=None,
-        source_sha256=manifest.sha256, synthetic=True, sampling_rate_hz=SIGNAL.sampling_rate_hz,
-        duration_s=SIGNAL.duration_s, leads=SIGNAL.leads, records_in=records, records_out=records, rejected={},
-        folds={fold: folds.count(fold) for fold in FOLDS}, shards=shards, command="benchmarks/streaming.py",
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )  # fmt: skip
-    storage.write_bytes(storage.join(dataset_uri, CARD_NAME), card.model_dump_json(indent=1).encode())
-
-
-def _renamed(row: ManifestRow, number: int) -> ManifestRow:
-    patient = f"{row.patient_id}-{number // TEMPLATES}"
-    return replace(row, record_id=f"syn-{number:06d}", patient_id=patient)
 
 
 class _Worker:

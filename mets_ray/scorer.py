@@ -64,7 +64,7 @@ class ShardScorer:
     ) -> None:
         self._model: Mets = load_bundle(bundle_uri).model.to(device)
         self._tasks = tasks
-        self._vectors = [torch.from_numpy(task.vectors).to(self._model.text_projection.weight) for task in tasks]
+        self._vectors = [torch.tensor(task.vectors).to(self._model.text_projection.weight) for task in tasks]
         self._dataset_uri = dataset_uri
         self._output_uri = output_uri
         self._metadata = metadata

@@ -52,7 +52,9 @@ class ShardSummary(BaseModel):
 
 
 @dataclass(frozen=True)
-class _Accepted:
+class Accepted:
+    """A record that passed every check, as its row is written; `signal_uv` is int16 [lead, sample]."""
+
     row: ManifestRow
     report: str
     signal_uv: np.ndarray
@@ -70,25 +72,25 @@ def write_shard(task: ShardTask, *, signal: SignalConfig, dataset_uri: str, read
         if not summary.rejected.keys() & MENDABLE:
             return summary.model_copy(update={"reused": True})
 
-    def read(position: int) -> _Accepted | RecordError:
+    def read(position: int) -> Accepted | RecordError:
         row = task.rows[position]
         try:
             if position in task.duplicates:
                 raise RecordError("duplicate_record_id", f"`record_id` {row.record_id} stands in the manifest before")
             report = clean_report(row.report) if task.has_reports else ""
-            return _Accepted(row, report, preprocess(read_ecg(row.record_uri), signal))
+            return Accepted(row, report, preprocess(read_ecg(row.record_uri), signal))
         except RecordError as error:
             return error
 
     # Threads, because a record is a few small requests to a store that answers after tens of milliseconds.
     with ThreadPoolExecutor(reads_in_flight) as pool:
         results = list(pool.map(read, range(len(task.rows))))
-    accepted = [result for result in results if isinstance(result, _Accepted)]
+    accepted = [result for result in results if isinstance(result, Accepted)]
     rejected = [
         (row, result) for row, result in zip(task.rows, results, strict=True) if isinstance(result, RecordError)
     ]
 
-    shard = _write_accepted(task.name, accepted, signal, dataset_uri) if accepted else None
+    shard = write_accepted(task.name, accepted, signal, dataset_uri) if accepted else None
     if rejected:
         _write_rejected(task.name, rejected, dataset_uri)
     summary = ShardSummary(
@@ -101,7 +103,8 @@ def write_shard(task: ShardTask, *, signal: SignalConfig, dataset_uri: str, read
     return summary
 
 
-def _write_accepted(name: str, accepted: list[_Accepted], signal: SignalConfig, dataset_uri: str) -> Shard:
+def write_accepted(name: str, accepted: list[Accepted], signal: SignalConfig, dataset_uri: str) -> Shard:
+    """Write `shards/<name>.parquet` below `dataset_uri`."""
     rows = [item.row for item in accepted]
     schema = shard_schema(signal)
     columns = {
