@@ -12,7 +12,7 @@ from sklearn.metrics import roc_curve
 from mets_ray import storage, tables, text
 from mets_ray.balanced import score_balanced, sets_of_task
 from mets_ray.checkpoint import BundleFacts, load_bundle
-from mets_ray.cluster import live_nodes, own_errors, plain
+from mets_ray.cluster import own_errors, plain, reachable_nodes
 from mets_ray.config import Config
 from mets_ray.console import progress_bar, say
 from mets_ray.data import record_dataset
@@ -56,7 +56,7 @@ def evaluate(config: Config, dataset_uri: str, bundle_uri: str) -> Evaluated:
 
     actors = config.evaluate
     gpus = actors.num_gpus_per_actor
-    check_actor_fits(live_nodes(), key="evaluate", cpus=1.0, gpus=gpus, resources={})
+    check_actor_fits(reachable_nodes(), key="evaluate", cpus=1.0, gpus=gpus, resources={})
     dataset = record_dataset(groups, dataset_uri=dataset_uri, selection=test).map_batches(
         EcgEmbedder,
         fn_constructor_args=(bundle_uri, "cuda" if gpus else "cpu"),

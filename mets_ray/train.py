@@ -38,7 +38,7 @@ from mets_ray.folds import Selection, selections
 from mets_ray.pictures import draw_training
 from mets_ray.plan import plan_epoch
 from mets_ray.report import PromptSet
-from mets_ray.resources import TrainShares, train_shares
+from mets_ray.resources import TrainShares, check_lm_fits, train_shares
 from mets_ray.schema import DatasetCard
 from mets_ray.shard_reader import DatasetIndex, check_patients, read_card, read_index
 from mets_ray.tasks import PACKAGED_PROMPT_SETS, check_prompts, dataset_tasks, prompt_texts, read_prompt_set
@@ -257,7 +257,7 @@ def _shares(config: Config) -> TrainShares:
     actors = lm.max_actors if lm.mode == "streaming" else 0
 
     def of(workers: int) -> TrainShares:
-        return train_shares(
+        shares = train_shares(
             nodes,
             num_workers=workers,
             device=train.device,
@@ -265,6 +265,15 @@ def _shares(config: Config) -> TrainShares:
             lm_cpus_per_worker=actors * lm.num_cpus_per_actor,
             lm_gpus_per_worker=actors * lm.num_gpus_per_actor,
         )
+        check_lm_fits(
+            nodes,
+            shares,
+            num_workers=workers,
+            worker_resources=train.resources,
+            actors_per_worker=actors,
+            actor={"CPU": lm.num_cpus_per_actor, "GPU": lm.num_gpus_per_actor, **lm.resources},
+        )
+        return shares
 
     for workers in range(train.most_workers, train.least_workers, -1):
         with suppress(ConfigError):

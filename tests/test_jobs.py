@@ -216,7 +216,7 @@ def test_an_interrupted_run_resumes_to_the_very_same_weights(tmp_path):
     assert status == 0, shown
 
     command = [sys.executable, str(ROOT / "jobs" / "pretrain.py"), *words, f"run_uri={tmp_path}/broken"]
-    with killed_once(command, lambda: list(tmp_path.glob("broken/pretrain-*/checkpoint-00001/bundle.json"))):
+    with killed_once(command, lambda: list(tmp_path.glob("broken/pretrain-*/checkpoint-00001-*/bundle.json"))):
         pass
     (run,) = tmp_path.glob("broken/pretrain-*")
     status, resumed, shown = run_job("pretrain", *words, f"run_uri={tmp_path}/broken", f"train.resume={run}")
