@@ -8,8 +8,9 @@ import difflib
 import hashlib
 import importlib.resources
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources.abc import Traversable
 from typing import Any
 
 import numpy as np
@@ -93,18 +94,22 @@ def text_id(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:8], "big", signed=True)
 
 
-def load_prompt_set(source: str | bytes) -> PromptSet:
+def load_prompt_set(source: str | bytes, *, where: str = "") -> PromptSet:
     """A packaged prompt set by name (`mets`, `descriptive`), or one from the bytes of a YAML file.
 
     Form: `name`, `version`, `source` and `tasks: {task: {template: "... {} ...", classes: {class_name: [wording]}}}`.
     Raises ConfigError for an unknown name, unknown or missing keys, repeated keys, a class without wordings, an empty
-    wording, and a prompt that stands twice in a task.
+    wording, and a prompt that stands twice in a task; `where` is what it calls the file.
     """
     content, where = (
-        (_packaged("prompts", source), f"prompt set `{source}`") if isinstance(source, str) else (source, "")
+        (_packaged("prompts", source), f"prompt set `{source}`") if isinstance(source, str) else (source, where)
     )
     tree = _read_yaml(content, where or "prompt set file")
-    where = where or f"prompt set `{tree['name']}`"
+    return prompt_set_of(tree, content, where or f"prompt set `{tree['name']}`")
+
+
+def prompt_set_of(tree: dict[str, Any], content: bytes, where: str) -> PromptSet:
+    """The prompt set of a tree that `require_head` let pass; `content` is the file. Errors as in `load_prompt_set`."""
     tasks = {}
     for task, body in tree["tasks"].items():
         if not isinstance(body, dict):
@@ -114,19 +119,24 @@ def load_prompt_set(source: str | bytes) -> PromptSet:
             raise ConfigError(f"`tasks.{task}.template` is {body['template']!r}, not text", where=where)
         tasks[task] = {
             class_name: tuple(apply_template(body["template"], wording) for wording in wordings)
-            for class_name, wordings in _lists_of_text(body["classes"], f"tasks.{task}.classes", where).items()
+            for class_name, wordings in texts_by_class(body["classes"], f"tasks.{task}.classes", where).items()
         }
-        owner: dict[str, str] = {}
-        for class_name, prompts in tasks[task].items():
-            for prompt in prompts:
-                if prompt in owner:
-                    raise ConfigError(
-                        f"{prompt!r} stands under `{owner[prompt]}` and under `{class_name}` of `tasks.{task}`",
-                        where=where,
-                        hint="give each class wordings of its own, each once",
-                    )
-                owner[prompt] = class_name
+        require_distinct_prompts(f"tasks.{task}", tasks[task], where)
     return PromptSet(tree["name"], tree["version"], hashlib.sha256(content).hexdigest(), tasks)
+
+
+def require_distinct_prompts(name: str, classes: Mapping[str, Sequence[str]], where: str) -> None:
+    """Raise ConfigError where a prompt stands twice in a task, whose place in the file is `name`."""
+    owner: dict[str, str] = {}
+    for class_name, prompts in classes.items():
+        for prompt in prompts:
+            if prompt in owner:
+                raise ConfigError(
+                    f"{prompt!r} stands under `{owner[prompt]}` and under `{class_name}` of `{name}`",
+                    where=where,
+                    hint="give each class wordings of its own, each once",
+                )
+            owner[prompt] = class_name
 
 
 def load_label_sets(name: str) -> dict[str, LabelSet]:
@@ -134,8 +144,14 @@ def load_label_sets(name: str) -> dict[str, LabelSet]:
     where = f"label set `{name}`"
     tree = _read_yaml(_packaged("label_sets", name), where)
     return {
-        task: LabelSet(task, _lists_of_text(classes, f"tasks.{task}", where)) for task, classes in tree["tasks"].items()
+        task: LabelSet(task, texts_by_class(classes, f"tasks.{task}", where)) for task, classes in tree["tasks"].items()
     }
+
+
+def packaged_label_sets() -> dict[str, LabelSet]:
+    """The label sets of every packaged family, keyed by task."""
+    families = sorted(_packaged_files("label_sets"))
+    return {task: label_set for family in families for task, label_set in load_label_sets(family).items()}
 
 
 def label_matrix(
@@ -169,30 +185,40 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def _packaged(folder: str, name: str) -> bytes:
-    files = {
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """A hint: the nearest of the known words, or all of them where none is near."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean `{close[0]}`?" if close else f"known are {', '.join(f'`{name}`' for name in known)}"
+
+
+def _packaged_files(folder: str) -> dict[str, Traversable]:
+    return {
         entry.name.removesuffix(".yaml"): entry
         for entry in importlib.resources.files("mets_ray").joinpath(folder).iterdir()
         if entry.name.endswith(".yaml")
     }
+
+
+def _packaged(folder: str, name: str) -> bytes:
+    files = _packaged_files(folder)
     if name not in files:
         kind = {"prompts": "prompt set", "label_sets": "label set"}[folder]
-        raise ConfigError(f"no packaged {kind} is called `{name}`", hint=_did_you_mean(name, sorted(files)))
+        raise ConfigError(f"no packaged {kind} is called `{name}`", hint=did_you_mean(name, sorted(files)))
     return files[name].read_bytes()
-
-
-def _did_you_mean(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean `{close[0]}`?" if close else f"known are {', '.join(f'`{name}`' for name in known)}"
 
 
 def _read_yaml(content: bytes, where: str) -> dict[str, Any]:
     try:
         tree = yaml.load(content, Loader=_UniqueKeyLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: bytes, and dates like 2026-13-01
         raise ConfigError(f"this is not YAML: {error}", where=where) from error
     except ConfigError as error:
         raise ConfigError(error.fact, where=f"{where}, {error.where}") from None
+    return require_head(tree, where)
+
+
+def require_head(tree: Any, where: str) -> dict[str, Any]:
+    """`tree`, a mapping of `name`, `version`, `source` and `tasks`, each of its kind, and no more; or ConfigError."""
     if not isinstance(tree, dict):
         raise ConfigError(f"the file holds a {type(tree).__name__}, not a mapping", where=where)
     _require_keys(tree, ("name", "version", "source", "tasks"), "the file", where)
@@ -205,22 +231,37 @@ def _read_yaml(content: bytes, where: str) -> dict[str, Any]:
 def _require_keys(mapping: dict[Any, Any], keys: tuple[str, ...], name: str, where: str) -> None:
     for key in mapping:
         if key not in keys:
-            raise ConfigError(f"`{key}` is not a key of {name}", where=where, hint=_did_you_mean(str(key), keys))
+            raise ConfigError(f"`{key}` is not a key of {name}", where=where, hint=did_you_mean(str(key), keys))
     for key in keys:
         if key not in mapping:
             raise ConfigError(f"{name} lacks the key `{key}`", where=where, hint=f"add `{key}:`")
 
 
-def _lists_of_text(mapping: Any, name: str, where: str) -> dict[str, tuple[str, ...]]:
-    """`{word: [text, ...]}`, checked: no list empty, no text blank or of another type (YAML reads `NO` as false)."""
+def texts_by_class(mapping: Any, name: str, where: str) -> dict[str, tuple[str, ...]]:
+    """`{class: [text, ...]}`, checked: no list empty, no text blank or of another type (YAML reads `NO` as false).
+
+    name: the mapping's place in the file, "" for the whole file. Raises ConfigError.
+    """
     if not isinstance(mapping, dict) or not mapping:
         raise ConfigError(f"`{name}` is {mapping!r}, not a mapping of classes to lists", where=where)
     for class_name, texts in mapping.items():
         if not isinstance(class_name, str):
             raise ConfigError(f"`{name}` has the class {class_name!r}, not text", where=where, hint="put it in quotes")
+        key = f"{name}.{class_name}" if name else class_name
         if not isinstance(texts, list) or not texts:
-            raise ConfigError(f"`{name}.{class_name}` is {texts!r}, not a list of texts", where=where)
+            raise ConfigError(
+                f"`{key}` is {texts!r}, not a list of texts", where=where, hint="give the class a text, or take it out"
+            )
         for text in texts:
             if not isinstance(text, str) or not text.strip():
-                raise ConfigError(f"`{name}.{class_name}` holds {text!r}, not a text with words", where=where)
+                raise ConfigError(
+                    f"`{key}` holds {text!r}, not a text with words", where=where, hint="write words, or take it out"
+                )
+            # json and yaml both read half of a surrogate pair, which has no UTF-8 and so neither hash nor tokens.
+            if any("\ud800" <= character <= "\udfff" for character in text):
+                raise ConfigError(
+                    f"`{key}` holds {text!r}, with half a character that UTF-8 cannot write",
+                    where=where,
+                    hint="write the character itself and not its \\u escape",
+                )
     return {class_name: tuple(texts) for class_name, texts in mapping.items()}

@@ -134,6 +134,17 @@ def test_text_id_is_the_head_of_the_hash():
     )  # sha256sum says 54e3…; stored in checkpoints and tables: must never change
 
 
+def test_the_class_names_are_those_of_mets_without_its_sentences():
+    names, sentences = load_prompt_set("class_names"), load_prompt_set("mets")
+    assert set(names.tasks) == set(sentences.tasks)
+    for task, classes in sentences.tasks.items():
+        assert set(names.tasks[task]) == set(classes)
+        for class_name, prompts in classes.items():
+            bare = names.tasks[task][class_name]
+            assert len(bare) == len(prompts)
+            assert all(word in prompt and word != prompt for word, prompt in zip(bare, prompts, strict=True))
+
+
 @pytest.mark.parametrize("name", ["mets", "descriptive"])
 def test_packaged_prompts_speak_of_every_class(name):
     prompts = load_prompt_set(name)
@@ -271,7 +282,7 @@ def test_class_without_quotes_is_explained():
 def test_unknown_names_get_a_suggestion():
     with pytest.raises(ConfigError, match=r"no packaged prompt set is called `met`(.|\n)*did you mean `mets`\?"):
         load_prompt_set("met")
-    with pytest.raises(ConfigError, match="known are `descriptive`, `mets`"):
+    with pytest.raises(ConfigError, match="known are `class_names`, `descriptive`, `mets`"):
         load_prompt_set("s3://bucket/x.yaml")
     with pytest.raises(ConfigError, match=r"no packaged label set is called `ptb-xl`(.|\n)*did you mean `ptbxl`\?"):
         load_label_sets("ptb-xl")
