@@ -3,7 +3,6 @@
 Drawn with matplotlib's objects and never with pyplot, whose global state is not safe in actors and replicas.
 """
 
-import io
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int16
 
 from mets_ray.errors import MetsError
+from mets_ray.figures import COLOURS, INK, SCREEN_DPI, STYLES, figure_titled, png_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,11 +40,7 @@ _GRID_HEIGHT_MM = _HEADROOM_MM + (_ROWS - 1) * _ROW_MM + _BELOW_STRIP_MM
 ECG_WIDTH_MM = _GRID_WIDTH_MM + 2 * _SIDE_MM
 ECG_HEIGHT_MM = _FOOTER_MM + _GRID_HEIGHT_MM + _HEADER_MM
 
-_PAPER, _FINE_LINE, _BOLD_LINE, _INK = "#fffafa", "#f8d3d3", "#eb9d9d", "#111111"
-# Okabe & Ito's colours without yellow and black: told apart by colour-blind readers. Styles multiply them.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-_STYLES = ("-", "--", ":", "-.")
-_SCREEN_DPI = 120.0
+_PAPER, _FINE_LINE, _BOLD_LINE = "#fffafa", "#f8d3d3", "#eb9d9d"
 _NO_NUMBER = "\u2007\u2007–\u2007\u2007"  # figure spaces: as wide as the five characters of an AUROC
 
 
@@ -85,7 +81,7 @@ def draw_ecg(
     paper = Rectangle((left, bottom), _GRID_WIDTH_MM, _GRID_HEIGHT_MM, transform=axes.transData)
 
     def trace(x_mm: Any, y_mm: Any) -> None:
-        (line,) = axes.plot(x_mm, y_mm, color=_INK, linewidth=0.8, solid_joinstyle="round", solid_capstyle="butt")
+        (line,) = axes.plot(x_mm, y_mm, color=INK, linewidth=0.8, solid_joinstyle="round", solid_capstyle="butt")
         line.set_clip_path(paper)
 
     def draw_lead(name: str, row: int, begin_s: float, end_s: float, label: str) -> None:
@@ -99,7 +95,7 @@ def draw_ecg(
         # Below the traces: a label may be crossed, but hides nothing.
         halo = [withStroke(linewidth=3.0, foreground=_PAPER)]
         place = (start_mm + begin_s * _MM_PER_S + 1.0, base_mm[row] + 12.0)
-        axes.text(*place, label, va="center", fontsize=10, fontweight="bold", color=_INK, path_effects=halo, zorder=1.5)
+        axes.text(*place, label, va="center", fontsize=10, fontweight="bold", color=INK, path_effects=halo, zorder=1.5)
 
     start_mm = left + _LEAD_IN_MM
     base_mm = [top - _HEADROOM_MM - row * _ROW_MM for row in range(_ROWS)]
@@ -114,18 +110,18 @@ def draw_ecg(
         for row, name in enumerate(names):
             x_mm = start_mm + begin_s * _MM_PER_S
             if column:
-                axes.plot([x_mm, x_mm], [base_mm[row] - 4.0, base_mm[row] + 4.0], color=_INK, linewidth=0.6, alpha=0.5)
+                axes.plot([x_mm, x_mm], [base_mm[row] - 4.0, base_mm[row] + 4.0], color=INK, linewidth=0.6, alpha=0.5)
             if name.upper() in drawn:
                 draw_lead(drawn[name.upper()], row, begin_s, begin_s + _COLUMN_S, name)
     strip = drawn.get(_STRIP_LEAD, leads[0])
     draw_lead(strip, _ROWS - 1, 0.0, len(_COLUMNS) * _COLUMN_S, strip)
 
-    footer: dict[str, Any] = {"ha": "left", "va": "center", "fontsize": 9, "color": _INK}
+    footer: dict[str, Any] = {"ha": "left", "va": "center", "fontsize": 9, "color": INK}
     axes.text(left, _FOOTER_MM / 2, "25 mm/s   10 mm/mV", **footer)
     facts = f"{signal_uv.shape[1] / sampling_rate_hz:.4g} s at {sampling_rate_hz:g} Hz"
     axes.text(right, _FOOTER_MM / 2, facts, **footer | {"ha": "right"})
     _fitted_title(figure, axes, title, left, top + _HEADER_MM / 2, _GRID_WIDTH_MM)
-    return _png(figure, dpi)
+    return png_bytes(figure, dpi)
 
 
 def draw_training(epochs: Sequence[Mapping[str, float | int]], title: str) -> bytes:
@@ -137,12 +133,12 @@ def draw_training(epochs: Sequence[Mapping[str, float | int]], title: str) -> by
 
     if not epochs:
         raise MetsError("there is no epoch to draw")
-    figure = _figure(10.0, 4.2, title)
+    figure = figure_titled(10.0, 4.2, title)
     number = np.array([item["epoch"] for item in epochs], dtype=np.float64)
     panels = figure.subplots(1, 2)
     for axes, key, label, colour in (
-        (panels[0], "loss", "Training loss", _COLOURS[0]),
-        (panels[1], "validation_macro_auroc", "Validation macro AUROC", _COLOURS[1]),
+        (panels[0], "loss", "Training loss", COLOURS[0]),
+        (panels[1], "validation_macro_auroc", "Validation macro AUROC", COLOURS[1]),
     ):
         values = np.array([item[key] for item in epochs], dtype=np.float64)
         known = np.isfinite(values)
@@ -167,9 +163,9 @@ def draw_training(epochs: Sequence[Mapping[str, float | int]], title: str) -> by
     )
     if scored:
         best = max(range(len(epochs)), key=lambda row: np.nan_to_num(epochs[row]["validation_macro_auroc"], nan=-1.0))
-        panels[1].plot(number[best], max(scored), "o", markersize=9, markerfacecolor="none", color=_INK)
+        panels[1].plot(number[best], max(scored), "o", markersize=9, markerfacecolor="none", color=INK)
         panels[1].set_title(f"best {max(scored):.3f} at epoch {number[best]:g}", fontsize=10)
-    return _png(figure, _SCREEN_DPI)
+    return png_bytes(figure, SCREEN_DPI)
 
 
 def draw_roc(curves: Mapping[str, tuple[Float[np.ndarray, "_"], Float[np.ndarray, "_"], float]], title: str) -> bytes:
@@ -180,7 +176,7 @@ def draw_roc(curves: Mapping[str, tuple[Float[np.ndarray, "_"], Float[np.ndarray
     """
     if not curves:
         raise MetsError("there is no class to draw")
-    figure = _figure(8.6, 6.2, title)
+    figure = figure_titled(8.6, 6.2, title)
     axes = figure.subplots()
     axes.plot([0.0, 1.0], [0.0, 1.0], color="#888888", linewidth=1.0, linestyle=(0, (1, 3)))
     order = sorted(curves, key=lambda name: -math.inf if math.isnan(curves[name][2]) else curves[name][2], reverse=True)
@@ -190,8 +186,8 @@ def draw_roc(curves: Mapping[str, tuple[Float[np.ndarray, "_"], Float[np.ndarray
         axes.plot(
             [] if missing else false_positive_rate,
             [] if missing else true_positive_rate,
-            color=_COLOURS[position % len(_COLOURS)],
-            linestyle=_STYLES[position // len(_COLOURS) % len(_STYLES)],
+            color=COLOURS[position % len(COLOURS)],
+            linestyle=STYLES[position // len(COLOURS) % len(STYLES)],
             linewidth=1.5,
             # A leading underscore hides a label from matplotlib's legend, and PTB-XL has the class _AVB.
             label=f"{_NO_NUMBER if missing else f'{auroc:.3f}'}  {name}",
@@ -206,7 +202,7 @@ def draw_roc(curves: Mapping[str, tuple[Float[np.ndarray, "_"], Float[np.ndarray
     )  # fmt: skip
     for text in legend.get_texts():
         text.set_parse_math(False)
-    return _png(figure, _SCREEN_DPI)
+    return png_bytes(figure, SCREEN_DPI)
 
 
 def _fitted_title(figure: "Figure", axes: "Axes", title: str, x_mm: float, y_mm: float, width_mm: float) -> None:
@@ -221,29 +217,10 @@ def _fitted_title(figure: "Figure", axes: "Axes", title: str, x_mm: float, y_mm:
         ha="left",
         va="center",
         fontsize=12,
-        color=_INK,
+        color=INK,
         parse_math=False,
         linespacing=1.15,
     )
     drawn_mm = text.get_window_extent(FigureCanvasAgg(figure).get_renderer()).width / PIXELS_PER_MM
     if drawn_mm > width_mm:
         text.set_fontsize(12 * width_mm / drawn_mm * 0.98)
-
-
-def _figure(width_inch: float, height_inch: float, title: str) -> "Figure":
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)
-    figure = Figure(figsize=(width_inch, height_inch), dpi=_SCREEN_DPI, layout=layout, facecolor="white")
-    lines = textwrap.wrap(title, int(width_inch * 11), max_lines=3, placeholder=" …")
-    figure.suptitle("\n".join(lines), fontsize=12, parse_math=False)
-    return figure
-
-
-def _png(figure: "Figure", dpi: float) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_figure(buffer, format="png", dpi=dpi)
-    return buffer.getvalue()
