@@ -67,7 +67,8 @@ def main() -> None:
         dataset_uri = find_or_make_dataset(_config(folder), "chaos")
         calibration = _train(folder / "calibration", dataset_uri, epochs=CALIBRATION_EPOCHS)
         epoch_s = min(BATCH_SIZE * 15 / figures["ecg_per_s"] for figures in calibration.history[1:]) + 4.0
-        epochs = max(5, round(0.5 * 60 * arguments.minutes / epoch_s))
+        # Restarts cost about a third of the disturbed time, so this many epochs outlast the storm.
+        epochs = max(5, round(0.7 * 60 * arguments.minutes / epoch_s))
         say(f"chaos: {epochs} epochs, undisturbed first")
         undisturbed = _train(folder / "undisturbed", dataset_uri, epochs=epochs)
         storm = _Storm(cluster, folder / "disturbed", minutes=arguments.minutes, seed=arguments.seed)

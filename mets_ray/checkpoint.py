@@ -54,6 +54,7 @@ class BundleFacts(BaseModel):
     dataset_source: str
     dataset_sha256: str
     synthetic: bool
+    shuffled_reports: bool = False
     train_folds: tuple[int, ...]
     validation: tuple[int, ...] | str
     earlier_folds: tuple[int, ...] = ()  # of the same source, seen by the bundle that `train.init_from` named
@@ -93,6 +94,14 @@ def build_model(config: Config, *, leads: int, text_features: int) -> Mets:
         dimension=config.encoder.embedding_dimension,
         activation_checkpointing=config.encoder.activation_checkpointing,
     )
+
+
+def untrained_model(bundle: Bundle, seed: int) -> Mets:
+    """A model as the bundle's was before its first step: the same layers, random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build_model(bundle.config, leads=len(bundle.facts.leads), text_features=bundle.facts.text_features)
+    return model.eval()
 
 
 def write_bundle(folder: Path, bundle: Bundle, trainer_state: dict[str, Any] | None = None) -> None:

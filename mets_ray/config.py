@@ -63,6 +63,9 @@ class PrepareConfig(Section):
     duration_s: Annotated[float, Field(gt=0.0, le=60.0)] = Field(
         10.0, description="length that shards are written with"
     )
+    shuffle_reports: bool = Field(
+        False, description="give each record another one's report: a bundle trained on these must know nothing"
+    )
     reads_in_flight: PositiveInt = Field(32, description="records that each read task fetches at the same time")
     max_rejected_fraction: Fraction = Field(0.1, description="the job fails above this share of rejected records")
 
@@ -194,17 +197,37 @@ class TrainConfig(Section):
         return self.num_workers[1] if isinstance(self.num_workers, tuple) else self.num_workers
 
 
+Baseline = Literal["random_encoder", "class_names", "permuted_labels", "linear_probe", "supervised"]
+
+
 class EvaluateConfig(Section):
     """Zero-shot scores of a bundle over a prepared data set."""
 
     bundle_uri: str | None = Field(None, description="bundle that pretrain made")
-    prompt_set: str = Field("mets", description="class prompts: mets, descriptive, or the URI of a YAML file")
+    prompt_set: str = Field(
+        "mets", description="class prompts: mets, descriptive, or the URI of a YAML, JSON or CSV file"
+    )
     tasks: tuple[str, ...] | None = Field(
         None, description="label sets to score; default: all of the data set's source"
     )
     bootstrap_samples: PositiveInt = Field(1000, description="resamples of patients behind each 95% interval")
     balanced_per_class: PositiveInt = Field(
         200, description="records of each class in METS's balanced tables; fewer where a class has fewer"
+    )
+    baselines: tuple[Baseline, ...] = Field(
+        (),
+        description="what to score beside the bundle: random_encoder, class_names (prompts without a sentence), "
+        "permuted_labels (the interval of chance), linear_probe and supervised (on folds.train and folds.validation)",
+    )
+    label_shares: tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...] = Field(
+        (0.01, 0.1, 1.0), description="shares of the train patients that linear_probe and supervised learn from"
+    )
+    supervised_epochs: PositiveInt = Field(50, description="epochs of the baseline `supervised`")
+    compare_to: str | None = Field(
+        None, description="another bundle, or the result folder of an earlier evaluation: paired differences"
+    )
+    allow_patient_overlap: bool = Field(
+        False, description="score patients that the bundle was trained on; the result says so in red"
     )
     batch_size: PositiveInt = Field(256, description="ECGs per forward pass")
     max_actors: PositiveInt = Field(2, description="encoder actors at most")
@@ -215,7 +238,9 @@ class ScoreConfig(Section):
     """Zero-shot scores and embeddings of every record of a prepared data set, with or without labels."""
 
     bundle_uri: str | None = Field(None, description="bundle that pretrain made")
-    prompt_set: str = Field("mets", description="class prompts: mets, descriptive, or the URI of a YAML file")
+    prompt_set: str = Field(
+        "mets", description="class prompts: mets, descriptive, or the URI of a YAML, JSON or CSV file"
+    )
     tasks: tuple[str, ...] | None = Field(
         None, description="tasks of the prompt set; default: those of the data set's source, else of the bundle's"
     )

@@ -23,7 +23,7 @@ from mets_ray.resources import TrainShares
 from mets_ray.schema import CARD_NAME, SCHEMA_VERSION, DatasetCard, fingerprint, rows_per_shard
 from mets_ray.shard_reader import read_block, read_card, read_records, signals
 from mets_ray.shard_writer import ShardSummary, ShardTask, write_shard
-from mets_ray.sources import Manifest
+from mets_ray.sources import Manifest, shuffle_reports
 from mets_ray.sources.cinc import cinc_manifest
 from mets_ray.sources.mitbih import mitbih_manifest
 from mets_ray.sources.ptbxl import ptbxl_manifest
@@ -73,6 +73,7 @@ def prepare_uri(config: Config) -> str:
     settings = config.prepare
     name = (
         f"synthetic-{config.synthetic.records}-{settings.sampling_rate_hz}hz-{settings.duration_s:g}s-seed{config.seed}"
+        f"{'-shuffled' if settings.shuffle_reports else ''}"
     )
     return storage.join(storage.absolute(config.run_uri), name)
 
@@ -99,7 +100,12 @@ def show_card(card: DatasetCard) -> None:
 
 
 def read_manifest(config: Config) -> Manifest:
-    """The rows of the configured source."""
+    """The rows of the configured source, with each other's reports where `prepare.shuffle_reports` says so."""
+    manifest = _manifest(config)
+    return shuffle_reports(manifest, config.seed) if config.prepare.shuffle_reports else manifest
+
+
+def _manifest(config: Config) -> Manifest:
     settings = config.prepare
     check_source(settings)
     if settings.source == "synthetic":
@@ -286,6 +292,7 @@ def _card(
         shards=shards,
         notes=manifest.notes,
         has_reports=manifest.has_reports,
+        shuffled_reports=config.prepare.shuffle_reports,
         command=command,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -2,30 +2,27 @@
 
 import json
 import math
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-from ray.data import ActorPoolStrategy
-from sklearn.metrics import roc_curve
-
 from mets_ray import storage, tables, text
 from mets_ray.balanced import score_balanced, sets_of_task
-from mets_ray.checkpoint import BundleFacts, load_bundle
-from mets_ray.cluster import own_errors, plain, reachable_nodes
+from mets_ray.baselines import Scene, score_baselines
+from mets_ray.checkpoint import MANIFEST_NAME, Bundle, BundleFacts, load_bundle
 from mets_ray.config import Config
-from mets_ray.console import progress_bar, say
-from mets_ray.data import record_dataset
-from mets_ray.errors import ConfigError, DatasetError
+from mets_ray.console import say
+from mets_ray.embed import embed_records
+from mets_ray.embedded import EmbeddedRecords
+from mets_ray.errors import ConfigError, MetsError
 from mets_ray.folds import Selection
-from mets_ray.metrics import average_precision, bootstrap_macro_auroc
-from mets_ray.pictures import draw_roc
 from mets_ray.report import LabelSet, PromptSet
-from mets_ray.resources import check_actor_fits
 from mets_ray.schema import DatasetCard
-from mets_ray.shard_reader import check_patients, read_card, read_index
-from mets_ray.tables import ClassScore, Evaluated, TaskScore, interval_json, interval_text, number_json
-from mets_ray.tasks import EcgEmbedder, check_prompts, check_signal, choose_tasks, read_prompt_set, task_scores
+from mets_ray.score_files import TaskSimilarities, read_similarities, write_similarities
+from mets_ray.scoring import compare, roc_picture, score_task
+from mets_ray.shard_reader import DatasetIndex, check_patients, read_card, read_index
+from mets_ray.tables import Comparison, Evaluated, interval_json, number_json
+from mets_ray.tasks import check_prompts, check_signal, choose_tasks, read_prompt_set, task_scores
 
 _PUBLISHED_TEST_FOLD = 10
 
@@ -39,81 +36,52 @@ def evaluate(config: Config, dataset_uri: str, bundle_uri: str) -> Evaluated:
     card, bundle = read_card(dataset_uri), load_bundle(bundle_uri)
     test = Selection(config.folds.test)
     index = read_index(dataset_uri, card)
-    _check_fit(card, bundle.facts, test)
-    if bundle.facts.dataset_source == card.source:
-        check_patients(index, Selection(bundle.facts.seen_folds), test, names=("train or validation", "test"))
-    groups = index.row_groups(test)
-    if not groups:
-        raise DatasetError(
-            f"`folds.test` {list(test.folds)} holds no record; the data set has folds {list(card.folds)}"
-        )
+    alarms = _check_fit(config, card, bundle.facts, test, index)
     tasks = choose_tasks(card.source, config.evaluate.tasks)
     if not tasks:
         raise ConfigError(f"the source `{card.source}` has no packaged label sets", hint="use a source with labels")
     prompt_set = read_prompt_set(config.evaluate.prompt_set)
     check_prompts(prompt_set, tasks)
-    table = text.prompt_table(config, bundle, prompt_set, tasks, dataset_uri)
+    records = embed_records(config, dataset_uri, index, test, bundle_uri, key="folds.test")
+    similarities = _similarities(config, bundle, dataset_uri, tasks, records)
 
-    actors = config.evaluate
-    gpus = actors.num_gpus_per_actor
-    check_actor_fits(reachable_nodes(), key="evaluate", cpus=1.0, gpus=gpus, resources={})
-    dataset = record_dataset(groups, dataset_uri=dataset_uri, selection=test).map_batches(
-        EcgEmbedder,
-        fn_constructor_args=(bundle_uri, "cuda" if gpus else "cpu"),
-        batch_size=actors.batch_size,
-        batch_format="pyarrow",
-        compute=ActorPoolStrategy(min_size=1, max_size=actors.max_actors),
-        num_cpus=0 if gpus else 1,  # on a CPU the reading is fused into the actor; beside a GPU it needs the CPU
-        num_gpus=gpus or None,
-    )
-    plain(dataset)
-    rows = []
-    with (
-        own_errors(),
-        progress_bar(total=sum(group.rows for group in groups), unit="ECG", description="embedding") as bar,
-    ):
-        for row in dataset.iter_rows():
-            rows.append(row)
-            bar.update()
-    rows.sort(key=lambda row: str(row["record_id"]))
-    embeddings = np.asarray([row["ecg_embedding"] for row in rows], dtype=np.float32)
-    labels = [list(row["labels"]) for row in rows]
-    patients = np.asarray([row["patient_id"] for row in rows])
-
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    settings, stamp = config.evaluate, datetime.now().strftime("%Y%m%d-%H%M%S")
     result_uri = storage.join(storage.absolute(config.run_uri), f"evaluate-{stamp}-{prompt_set.name}")
     scored, balanced, pictures = [], [], []
-    for label_set in tasks.values():
-        similarity, truth, kept = task_scores(bundle.model, prompt_set, label_set, table, embeddings, labels)
-        if not len(truth):
-            continue
-        scored.append(_score(config, label_set, similarity, truth, patients[kept]))
-        uri = storage.join(result_uri, f"roc_{label_set.task}.png")
-        storage.write_bytes(uri, _roc_picture(scored[-1], similarity, truth, card))
-        pictures.append(uri)
+    for task, of in similarities.items():
+        scored.append(score_task(of, samples=settings.bootstrap_samples, seed=config.seed))
+        pictures.append(storage.join(result_uri, f"roc_{task}.png"))
+        storage.write_bytes(pictures[-1], roc_picture(scored[-1], of, synthetic=card.synthetic))
         balanced += [
             score_balanced(
                 of_task,
-                tuple(label_set.classes),
-                similarity,
-                truth,
-                patients[kept],
-                per_class=config.evaluate.balanced_per_class,
-                samples=config.evaluate.bootstrap_samples,
+                of.classes,
+                of.similarity,
+                of.truth,
+                of.patients,
+                per_class=settings.balanced_per_class,
+                samples=settings.bootstrap_samples,
                 seed=config.seed,
             )
-            for of_task in sets_of_task(label_set.task)
+            for of_task in sets_of_task(task)
         ]
+        facts = {"bundle_run": bundle.facts.run, "prompt_set": prompt_set.sha256, "dataset": card.content_sha256}
+        write_similarities(result_uri, of, facts)
+    scene = Scene(config, dataset_uri, index, test, bundle_uri, bundle, tasks, records, similarities)
     values = [score.macro.value for score in scored if not math.isnan(score.macro.value)]
     result = Evaluated(
         result_uri=result_uri,
         macro_auroc=sum(values) / len(values) if values else math.nan,
         over=f"mean of {len(values)} tasks' macro AUROC ({', '.join(score.task for score in scored)}), "
-        f"{len(rows)} records of folds {_folds(test.folds)}",
+        f"{len(records.record_ids)} records of folds {_folds(test.folds)}",
         tasks=tuple(scored),
         balanced=tuple(balanced),
         notices=tuple(_notices(card, bundle.facts, test)),
         pictures=tuple(pictures),
+        alarms=tuple(alarms),
+        baselines=tuple(score_baselines(scene)),
+        compared_to=settings.compare_to or "",
+        comparisons=tuple(_comparisons(scene, card)) if settings.compare_to else (),
     )
     _write(result, config, card, bundle.facts, prompt_set, bundle_uri)
     return result
@@ -133,11 +101,18 @@ def figures(result: Evaluated) -> dict[str, Any]:
             | {name: number_json(interval.value) for name, interval in score.scores.items()}
             for score in result.balanced
         },
-        "notices": list(result.notices),
+        "baselines": {
+            f"{row.task}: {row.baseline}, {row.note}": number_json(row.macro.value) for row in result.baselines
+        },
+        "differences": {row.task: interval_json(row.difference) for row in result.comparisons},
+        "notices": [*result.alarms, *result.notices],
     }
 
 
-def _check_fit(card: DatasetCard, facts: BundleFacts, test: Selection) -> None:
+def _check_fit(
+    config: Config, card: DatasetCard, facts: BundleFacts, test: Selection, index: DatasetIndex
+) -> list[str]:
+    """Alarms of a bundle that may be scored all the same. Raises where it must not be."""
     if card.synthetic and not facts.synthetic:
         raise ConfigError(
             f"the bundle was trained on real ECGs of `{facts.dataset_source}`, the data set to score is synthetic",
@@ -150,44 +125,66 @@ def _check_fit(card: DatasetCard, facts: BundleFacts, test: Selection) -> None:
             hint="leave it out",
         )
     check_signal(card, facts)
-    overlap = sorted(set(facts.seen_folds) & set(test.folds)) if card.source == facts.dataset_source else []
-    if overlap:
+    alarms = ["The bundle was trained on SHUFFLED reports: it must know nothing."] if facts.shuffled_reports else []
+    if card.source != facts.dataset_source:
+        return alarms
+    overlap = sorted(set(facts.seen_folds) & set(test.folds))
+    try:
+        if overlap:
+            raise ConfigError(
+                f"`folds.test` holds fold {_folds(tuple(overlap))}, which trained the bundle or chose its checkpoint",
+                hint=f"train folds were {_folds(facts.train_folds)}, validation {facts.validation}, earlier "
+                f"{_folds(facts.earlier_folds) or 'none'}; evaluate.allow_patient_overlap=true scores them anyway",
+            )
+        check_patients(index, Selection(facts.seen_folds), test, names=("train or validation", "test"))
+    except MetsError as error:
+        if not config.evaluate.allow_patient_overlap:
+            raise
+        alarms.append(f"The bundle has seen patients of this test, so its scores are too high: {error.fact}.")
+    return alarms
+
+
+def _similarities(
+    config: Config, bundle: Bundle, dataset_uri: str, tasks: dict[str, LabelSet], records: EmbeddedRecords
+) -> dict[str, TaskSimilarities]:
+    """By task, without those of which no record has a class."""
+    prompt_set = read_prompt_set(config.evaluate.prompt_set)
+    table = text.prompt_table(config, bundle, prompt_set, tasks, dataset_uri)
+    found = {}
+    for task, label_set in tasks.items():
+        similarity, truth, kept = task_scores(
+            bundle.model, prompt_set, label_set, table, records.embeddings, records.labels
+        )
+        if len(truth):
+            names = tuple(name for name, keep in zip(records.record_ids, kept, strict=True) if keep)
+            found[task] = TaskSimilarities(
+                task, tuple(label_set.classes), names, records.patients[kept], similarity, truth
+            )
+    return found
+
+
+def _comparisons(scene: Scene, card: DatasetCard) -> Iterator[Comparison]:
+    """The paired difference of each task to another bundle, or to the files of an earlier evaluation."""
+    config, settings = scene.config, scene.config.evaluate
+    assert settings.compare_to is not None
+    uri = storage.absolute(settings.compare_to)
+    others: dict[str, TaskSimilarities]
+    if storage.exists(storage.join(uri, MANIFEST_NAME)):
+        bundle = load_bundle(uri)
+        for alarm in _check_fit(config, card, bundle.facts, scene.test, scene.index):
+            say(f"ALARM, of the bundle to compare with: {alarm}")
+        records = embed_records(config, scene.dataset_uri, scene.index, scene.test, uri, key="folds.test")
+        others = _similarities(config, bundle, scene.dataset_uri, dict(scene.tasks), records)
+    else:
+        read = {task: read_similarities(uri, task) for task in scene.scores}
+        others = {task: scores for task, scores in read.items() if scores is not None}
+    if not others:
         raise ConfigError(
-            f"`folds.test` holds fold {_folds(tuple(overlap))}, which trained the bundle or chose its checkpoint",
-            hint=f"train folds were {_folds(facts.train_folds)}, validation {facts.validation}, earlier "
-            f"{_folds(facts.earlier_folds) or 'none'}",
+            f"`evaluate.compare_to` is `{uri}`, which is no bundle and holds no scores of {', '.join(scene.scores)}",
+            hint="give a bundle, or the result_uri that jobs/evaluate.py printed",
         )
-
-
-def _score(
-    config: Config, label_set: LabelSet, similarity: np.ndarray, truth: np.ndarray, patients: np.ndarray
-) -> TaskScore:
-    intervals = bootstrap_macro_auroc(
-        similarity, truth, patients, samples=config.evaluate.bootstrap_samples, seed=config.seed
-    )
-    _, precisions = average_precision(similarity, truth)
-    classes = tuple(
-        ClassScore(
-            name,
-            intervals.per_class[column],
-            float(precisions[column]),
-            positives=int(truth[:, column].sum()),
-            patients=len(np.unique(patients[truth[:, column]])),
-            records=len(truth),
-        )
-        for column, name in enumerate(label_set.classes)
-    )
-    return TaskScore(label_set.task, intervals.macro, classes, len(truth))
-
-
-def _roc_picture(score: TaskScore, similarity: np.ndarray, truth: np.ndarray, card: DatasetCard) -> bytes:
-    curves = {}
-    for column, row in enumerate(score.classes):
-        if row.scored:
-            false_positive, true_positive, _ = roc_curve(truth[:, column], similarity[:, column])
-            curves[row.name] = (false_positive, true_positive, row.auroc.value)
-    suffix = " (SYNTHETIC data)" if card.synthetic else ""
-    return draw_roc(curves, f"{score.task}: zero-shot, macro AUROC {interval_text(score.macro)}{suffix}")
+    for task, other in others.items():
+        yield compare(scene.scores[task], other, samples=settings.bootstrap_samples, seed=config.seed)
 
 
 def _notices(card: DatasetCard, facts: BundleFacts, test: Selection) -> list[str]:
@@ -220,6 +217,15 @@ def _write(
         "macro_auroc": number_json(result.macro_auroc),
         "over": result.over,
         "notices": result.notices,
+        "alarms": result.alarms,
+        "baselines": [
+            {"baseline": row.baseline, "task": row.task, **interval_json(row.macro), "note": row.note}
+            for row in result.baselines
+        ],
+        "compared_to": result.compared_to,
+        "differences": {
+            row.task: {**interval_json(row.difference), "records": row.records} for row in result.comparisons
+        },
         "tasks": {task.task: tables.task_json(task) for task in result.tasks},
         "balanced": {score.set.name: tables.balanced_json(score) for score in result.balanced},
         "published": tables.published_json(result),

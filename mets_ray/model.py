@@ -50,7 +50,11 @@ class Mets(nn.Module):
 
     def embed_ecg(self, signal_mv: Float[Tensor, "batch lead sample"]) -> Float[Tensor, "batch dimension"]:
         """L2-normalised embeddings of ECGs in millivolts."""
-        return _unit_rows(self.ecg_projection(self.ecg_encoder(signal_mv)))
+        return self.project_ecg(self.ecg_encoder(signal_mv))
+
+    def project_ecg(self, features: Float[Tensor, "batch feature"]) -> Float[Tensor, "batch dimension"]:
+        """L2-normalised embeddings of the ECG encoder's features."""
+        return _unit_rows(self.ecg_projection(features))
 
     def embed_text(self, text_features: Float[Tensor, "batch text_feature"]) -> Float[Tensor, "batch dimension"]:
         """L2-normalised embeddings of the frozen LM's features, which may come as float16."""

@@ -71,7 +71,7 @@ class DatasetCard(BaseModel):
 
     `fingerprint` names the settings and the manifest that the shards were made from; the same fingerprint means the
     same bytes. `folds` and `rejected` count records; `notes` say how the source was read. Without `has_reports` every
-    report is empty: the data set is for evaluation.
+    report is empty: the data set is for evaluation. With `shuffled_reports` each record has another one's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -92,6 +92,7 @@ class DatasetCard(BaseModel):
     shards: tuple[Shard, ...]
     notes: tuple[str, ...] = ()
     has_reports: bool = True
+    shuffled_reports: bool = False
     command: str
     created_at: str
 

@@ -57,8 +57,30 @@ class TaskScore:
 
 
 @dataclass(frozen=True)
+class BaselineScore:
+    """One baseline's macro AUROC of a task; `note` says what it learnt from."""
+
+    baseline: str
+    task: str
+    macro: Interval
+    note: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A task's macro AUROC less that of another result on the same `records`, with its paired 95% interval."""
+
+    task: str
+    difference: Interval
+    records: int
+
+
+@dataclass(frozen=True)
 class Evaluated:
-    """What an evaluation leaves behind. `macro_auroc` is the mean of the tasks' macro AUROCs."""
+    """What an evaluation leaves behind. `macro_auroc` is the mean of the tasks' macro AUROCs.
+
+    `alarms` are notices without which the scores would deceive.
+    """
 
     result_uri: str
     macro_auroc: float
@@ -67,14 +89,20 @@ class Evaluated:
     balanced: tuple[BalancedScore, ...]
     notices: tuple[str, ...]
     pictures: tuple[str, ...]
+    alarms: tuple[str, ...] = ()
+    baselines: tuple[BaselineScore, ...] = ()
+    compared_to: str = ""
+    comparisons: tuple[Comparison, ...] = ()
 
 
 def markdown(result: Evaluated, prompt_set: str, seed: int) -> str:
     """The result for people: a table per task, METS's balanced tables, and what others published."""
-    lines = [f"# Zero-shot AUROC, prompt set `{prompt_set}`", "", *(f"**{notice}**" for notice in result.notices), ""]
+    lines = [f"# Zero-shot AUROC, prompt set `{prompt_set}`", ""]
+    lines += [*(f"**ALARM: {alarm}**" for alarm in result.alarms), *(f"**{notice}**" for notice in result.notices), ""]
     for task in result.tasks:
         lines += [*_auroc_lines(task), ""]
     lines += [f"Mean over tasks: {result.macro_auroc:.3f} ({result.over})", ""]
+    lines += [*_baseline_lines(result), *_comparison_lines(result)]
     lines += _published_auroc_lines(result)
     if result.balanced:
         lines += ["# METS's balanced tables: one label each, the highest similarity decides", "", WHY_NOT_ACCURACY, ""]
@@ -131,7 +159,7 @@ def published_json(result: Evaluated) -> dict[str, Any]:
 
 
 def auroc_csv(result: Evaluated) -> str:
-    """One row per task and class, `macro` for the task; `origin` says measured or published."""
+    """One row per task and class, `macro` for the task; `origin` says measured, baseline or published."""
     header = ["origin", "system", "task", "class", "auroc", "low", "high", "average_precision", "positives", "patients",
               "records", "source"]  # fmt: skip
     rows: list[list[Any]] = []
@@ -142,6 +170,10 @@ def auroc_csv(result: Evaluated) -> str:
              row.positives, row.patients, row.records]
             for row in task.classes
         ]  # fmt: skip
+    rows += [
+        ["baseline", row.baseline, row.task, "macro", *map(_cell, row.macro), "", "", "", "", row.note]
+        for row in result.baselines
+    ]
     rows += [
         ["published", row.system, name, "macro", _cell(value), "", "", "", "", "", "", f"{row.reading}: {row.source}"]
         for row in _published_auroc(result)
@@ -203,6 +235,36 @@ def _auroc_lines(task: TaskScore) -> Iterator[str]:
     if unscored:
         yield ""
         yield f"Not scored (no positives or no negatives): {', '.join(unscored)}"
+
+
+def _baseline_lines(result: Evaluated) -> Iterator[str]:
+    if not result.baselines:
+        return
+    yield "# Baselines on the same records"
+    yield ""
+    yield "| task | what | macro AUROC [95% interval] | learnt from |"
+    yield "| --- | --- | --- | --- |"
+    for task in result.tasks:
+        yield f"| {task.task} | **this bundle, zero-shot** | {interval_text(task.macro)} | reports, no label |"
+        for row in result.baselines:
+            if row.task == task.task:
+                yield f"| {task.task} | {row.baseline} | {interval_text(row.macro)} | {row.note} |"
+    yield ""
+
+
+def _comparison_lines(result: Evaluated) -> Iterator[str]:
+    if not result.comparisons:
+        return
+    yield f"# Difference to `{result.compared_to}`"
+    yield ""
+    yield "Macro AUROC here less the other's, both on the same resampled patients: a difference where 0 is outside."
+    yield ""
+    yield "| task | difference [95% interval] | records |"
+    yield "| --- | --- | --- |"
+    for row in result.comparisons:
+        cell = f"{row.difference.value:+.3f} [{row.difference.low:+.3f}, {row.difference.high:+.3f}]"
+        yield f"| {row.task} | {cell} | {row.records} |"
+    yield ""
 
 
 def _published_auroc_lines(result: Evaluated) -> list[str]:

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int16
 from torch import Tensor
 
-from mets_ray import storage
-from mets_ray.checkpoint import BundleFacts, load_bundle
+from mets_ray import prompt_files, storage
+from mets_ray.checkpoint import BundleFacts, load_bundle, untrained_model
 from mets_ray.errors import CheckpointError, ConfigError
 from mets_ray.metrics import macro_auroc
 from mets_ray.model import Mets
@@ -41,9 +41,10 @@ def choose_tasks(source: str, names: tuple[str, ...] | None) -> dict[str, LabelS
 
 
 def read_prompt_set(name_or_uri: str) -> PromptSet:
-    """A packaged prompt set by name, or a YAML file at a URI."""
-    if name_or_uri.endswith((".yaml", ".yml")):
-        return load_prompt_set(storage.read_bytes(storage.absolute(name_or_uri)))
+    """A packaged prompt set by name, or a YAML, JSON or CSV file at a URI (`prompt_files.parse_prompt_file`)."""
+    if name_or_uri.lower().endswith(prompt_files.SUFFIXES):
+        uri = storage.absolute(name_or_uri)
+        return prompt_files.parse_prompt_file(storage.read_bytes(uri), uri)
     return load_prompt_set(name_or_uri)
 
 
@@ -91,15 +92,38 @@ def class_vectors(
 
     Raises ConfigError as `check_prompts`.
     """
+    return class_embeddings(_wording_vectors(model, prompt_set, label_set, table))
+
+
+@torch.no_grad()
+def wording_similarities(
+    model: Mets,
+    prompt_set: PromptSet,
+    label_set: LabelSet,
+    table: EmbeddingTable,
+    ecg_embeddings: Float[np.ndarray, "record dimension"],
+) -> list[np.ndarray]:
+    """For each class of `label_set`, in its order, cosines float64 [record, wording] with each of its prompts alone.
+
+    `class_vectors` averages the prompts instead. Raises ConfigError as `check_prompts`.
+    """
+    vectors = _wording_vectors(model, prompt_set, label_set, table)
+    embeddings = torch.from_numpy(ecg_embeddings).to(vectors[0])
+    return [similarities(embeddings, of_class).double().cpu().numpy() for of_class in vectors]
+
+
+def _wording_vectors(
+    model: Mets, prompt_set: PromptSet, label_set: LabelSet, table: EmbeddingTable
+) -> list[Float[Tensor, "_ dimension"]]:
+    """For each class the unit vectors of its prompts, [wording, dimension]."""
     check_prompts(prompt_set, {label_set.task: label_set})
     classes = prompt_set.tasks[label_set.task]
-    device = model.text_projection.weight.device
-    embeddings = []
+    weight = model.text_projection.weight
+    vectors = []
     for name in label_set.classes:
         ids = np.asarray([text_id(prompt) for prompt in classes[name]], dtype=np.int64)
-        features = torch.from_numpy(table.lookup(ids)).to(device, model.text_projection.weight.dtype)
-        embeddings.append(model.embed_text(features))
-    return class_embeddings(embeddings)
+        vectors.append(model.embed_text(torch.from_numpy(table.lookup(ids)).to(weight.device, weight.dtype)))
+    return vectors
 
 
 def task_macro_auroc(
@@ -134,18 +158,28 @@ def task_scores(
 
 
 class EcgEmbedder:
-    """What a scoring actor runs: loads a bundle once, then turns `signal_uv` into `ecg_embedding` float32."""
+    """What a scoring actor runs: loads a bundle once, then turns `signal_uv` into `ecg_embedding` and `ecg_features`.
 
-    def __init__(self, bundle_uri: str, device: str) -> None:
+    Both are float32. `untrained_seed`: random weights in place of the bundle's, the baseline of no training at all.
+    """
+
+    def __init__(self, bundle_uri: str, device: str, untrained_seed: int | None = None) -> None:
         self._device = torch.device(device)
-        self._model = load_bundle(bundle_uri).model.to(self._device)
+        bundle = load_bundle(bundle_uri)
+        model = bundle.model if untrained_seed is None else untrained_model(bundle, untrained_seed)
+        self._model = model.to(self._device)
 
     @torch.no_grad()
     def __call__(self, rows: pa.Table) -> pa.Table:
         signal_mv = microvolts_to_millivolts(signals(rows), self._model)
-        embedding = self._model.embed_ecg(signal_mv).float().cpu().numpy()
-        column = pa.FixedSizeListArray.from_arrays(pa.array(embedding.reshape(-1)), embedding.shape[1])
-        return rows.drop_columns(["signal_uv"]).append_column("ecg_embedding", column)
+        features = self._model.ecg_encoder(signal_mv)
+        rows = rows.drop_columns(["signal_uv"])
+        for name, vectors in (("ecg_embedding", self._model.project_ecg(features)), ("ecg_features", features)):
+            values = vectors.float().cpu().numpy()
+            rows = rows.append_column(
+                name, pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+            )
+        return rows
 
 
 def signal_tensor(signal_uv: np.ndarray, *, pinned: bool) -> Int16[Tensor, "row lead sample"]:

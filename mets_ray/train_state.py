@@ -198,6 +198,7 @@ def _bundle(job: TrainJob, state: State, figures: Figures) -> Bundle:
         dataset_source=card.source,
         dataset_sha256=card.content_sha256,
         synthetic=card.synthetic,
+        shuffled_reports=card.shuffled_reports,
         train_folds=config.folds.train,
         validation=config.folds.validation,
         earlier_folds=job.earlier_folds,

@@ -9,11 +9,14 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mets_ray"
 LAYERS = {
-    0: "errors config folds ecg report schema metrics plan resources console published balanced tables",
-    1: "storage s3 sources synthetic synthetic_signal pictures shard_writer shard_reader failures batch_log",
+    0: "errors config folds ecg report schema metrics plan resources console published balanced tables "
+    "embedded linear_probe prompt_files sensitivity calibration report_page",
+    1: "storage s3 sources synthetic synthetic_signal figures pictures evaluation_pictures shard_writer shard_reader "
+    "failures batch_log score_files scoring",
     2: "encoders model loss collectives zero_shot checkpoint text_store tasks scorer "
-    "tracking optimization accumulation",
-    3: "cluster data text train train_worker train_state train_console validation evaluate score job serve",
+    "tracking optimization accumulation supervised",
+    3: "cluster data text train train_worker train_state train_console validation embed baselines "
+    "evaluate score job serve",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 RAY_MODULES = {
@@ -24,7 +27,9 @@ RAY_MODULES = {
     "train_state",
     "train_console",
     "validation",
-}  # what other layer-3 modules may import; the last four are train's own parts
+    "embed",
+    "baselines",
+}  # what other layer-3 modules may import; train_* and validation are train's own parts, the last is evaluate's
 
 
 def module_of(path):

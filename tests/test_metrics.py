@@ -22,7 +22,9 @@ from mets_ray.metrics import (
     balanced_draw,
     bootstrap_macro_auroc,
     bootstrap_single_label,
+    chance_auroc,
     macro_auroc,
+    paired_difference,
     recall_at_k,
     retrieval_recall,
     single_label_scores,
@@ -312,3 +314,45 @@ def test_single_label_bootstrap_equals_drawing_rows_explicitly(monkeypatch):
         np.testing.assert_allclose(found.scores[name][1:], np.quantile(found.samples[name], [0.1, 0.9]), atol=1e-12)
     assert found.confusion.sum(axis=1).tolist() == [20, 20, 20, 2]
     assert found.confusion[1, 2] == ((truth == 1) & (predicted == 2)).sum()
+
+
+def test_a_paired_difference_is_that_of_the_resampled_patients():
+    generator = np.random.default_rng(3)
+    labels = generator.random((200, 3)) < 0.3
+    patients = np.repeat(np.arange(100), 2)
+    good = labels + generator.normal(size=labels.shape)
+    better = good + 0.5 * labels
+    difference = paired_difference(better, good, labels, patients, samples=300, seed=1)
+    assert difference.value == pytest.approx(
+        roc_auc_score(labels, better, average="macro") - roc_auc_score(labels, good, average="macro")
+    )
+    by_hand = []
+    draws = np.random.default_rng(1)
+    for _ in range(300):
+        rows = np.concatenate([np.flatnonzero(patients == drawn) for drawn in draws.integers(100, size=100)])
+        by_hand.append(
+            roc_auc_score(labels[rows], better[rows], average="macro")
+            - roc_auc_score(labels[rows], good[rows], average="macro")
+        )
+    assert (difference.low, difference.high) == pytest.approx(tuple(np.quantile(by_hand, [0.025, 0.975])))
+    alone = bootstrap_macro_auroc(better, labels, patients, samples=300, seed=1).macro
+    assert difference.high - difference.low < alone.high - alone.low
+    assert paired_difference(good, good, labels, patients, samples=20, seed=1) == (0.0, 0.0, 0.0)
+
+
+def test_chance_is_the_auroc_of_labels_that_swapped_records():
+    generator = np.random.default_rng(5)
+    labels = np.zeros((60, 3), dtype=bool)
+    labels[:20, 0], labels[10:13, 1] = True, True  # the third class has no positives
+    scores = np.round(generator.normal(size=labels.shape), 1)  # with ties
+    chance = chance_auroc(scores, labels, samples=200, seed=4)
+    permutations = np.random.default_rng(4)
+    by_hand = []
+    for _ in range(200):
+        swapped = labels[permutations.permutation(60)]
+        by_hand.append(roc_auc_score(swapped[:, :2], scores[:, :2], average="macro"))
+    assert chance == pytest.approx((np.mean(by_hand), *np.quantile(by_hand, [0.025, 0.975])))
+    assert abs(chance.value - 0.5) < 0.02
+    perfect = chance_auroc(labels[:, :2].astype(float), labels[:, :2], samples=200, seed=4)
+    assert perfect.low < 0.5 < perfect.high, "skill does not matter"
+    assert math.isnan(chance_auroc(scores[:, 2:], labels[:, 2:], samples=10, seed=0).value)

@@ -189,6 +189,49 @@ def test_the_bundle_scores_on_its_own_and_as_the_run_did(trained, prepared, tmp_
     assert again["synthetic"] == pytest.approx(best, abs=1e-6)
 
 
+def test_baselines_and_another_result_stand_beside_the_score(trained, prepared, tmp_path):
+    from mets_ray.evaluate import evaluate
+
+    words = ["folds.test=[10]", "evaluate.label_shares=[0.1,1.0]", "evaluate.supervised_epochs=1",
+             "evaluate.baselines=[random_encoder,class_names,permuted_labels,linear_probe,supervised]"]  # fmt: skip
+    first = evaluate(config_of(tmp_path / "first", *words, dataset_uri=prepared), prepared, trained.bundle_uri)
+    assert [row.baseline for row in first.baselines] == [
+        "randomly initialised", "class names as prompts", "chance", "linear probe", "linear probe",
+        "supervised ResNet1d-18", "supervised ResNet1d-18",
+    ]  # fmt: skip
+    assert all(row.macro.low <= row.macro.value <= row.macro.high for row in first.baselines)
+    chance = first.baselines[2].macro
+    assert chance.low < 0.5 < chance.high
+    few, many = first.baselines[3:5]
+    assert few.note.startswith("10% of labels: ")
+    assert many.note.startswith("100% of labels: 240 ECGs of 160 patients")
+    assert many.macro.value > few.macro.value
+    metrics = json.loads(storage.read_bytes(storage.join(first.result_uri, "metrics.json")))
+    assert [row["baseline"] for row in metrics["baselines"]] == [row.baseline for row in first.baselines]
+    table = storage.read_bytes(storage.join(first.result_uri, "table.md")).decode()
+    assert "| synthetic | linear probe | " in table
+
+    # Against its own files nothing differs; against the same weights in a bundle neither.
+    for other in (first.result_uri, trained.bundle_uri):
+        words = ["folds.test=[10]", f"evaluate.compare_to={other}"]
+        again = evaluate(config_of(tmp_path / "again", *words, dataset_uri=prepared), prepared, trained.bundle_uri)
+        (comparison,) = again.comparisons
+        assert comparison.difference == (0.0, 0.0, 0.0)
+        assert comparison.records == first.tasks[0].records
+    nowhere = config_of(tmp_path, "folds.test=[10]", f"evaluate.compare_to={tmp_path}", dataset_uri=prepared)
+    with pytest.raises(ConfigError, match="is no bundle and holds no scores of synthetic"):
+        evaluate(nowhere, prepared, trained.bundle_uri)
+
+
+def test_patients_that_trained_are_scored_only_when_told_and_in_red(trained, prepared, tmp_path):
+    from mets_ray.evaluate import evaluate
+
+    words = ["folds.test=[8]", "folds.train=[1]", "evaluate.allow_patient_overlap=true"]
+    result = evaluate(config_of(tmp_path, *words, dataset_uri=prepared), prepared, trained.bundle_uri)
+    assert "has seen patients of this test, so its scores are too high" in result.alarms[0]
+    assert "**ALARM: " in storage.read_bytes(storage.join(result.result_uri, "table.md")).decode()
+
+
 def test_evaluation_refuses_what_would_flatter(trained, prepared, tmp_path):
     from mets_ray.evaluate import evaluate
 

@@ -14,7 +14,7 @@ from mets_ray.errors import DatasetError, RecordError
 from mets_ray.folds import Selection
 from mets_ray.report import label_matrix, load_label_sets
 from mets_ray.shard_reader import distinct_reports
-from mets_ray.sources import read_ecg
+from mets_ray.sources import Manifest, ManifestRow, read_ecg, shuffle_reports
 from mets_ray.sources.cinc import cinc_manifest
 from mets_ray.sources.csn import ACRONYMS, CLASSES, published_classes
 from mets_ray.sources.mitbih import AAMI_CLASSES, DS1, DS2, PACED, mitbih_manifest
@@ -345,3 +345,24 @@ def test_real_csn(data):
 def test_example_settings_can_be_read(name):
     config = load_config(Path(__file__).parents[1] / "jobs" / "configs" / f"{name}.yaml")
     assert set(config.evaluate.tasks or ()) <= set(dataset_tasks(name))
+
+
+def test_shuffled_reports_are_others_of_the_same_fold():
+    rows = tuple(
+        ManifestRow(f"r{n}", f"p{n}", n % 2 + 1, f"uri{n}", f"report {n}", (f"statement {n}",), (f"L{n}",), None, None)
+        for n in range(20)
+    )
+    manifest = Manifest(rows, "wfdb", "0" * 64)
+    shuffled = shuffle_reports(manifest, 1)
+    assert shuffled == shuffle_reports(manifest, 1)
+    assert shuffled.rows != shuffle_reports(manifest, 2).rows
+    assert "SHUFFLED" in shuffled.notes[-1]
+    giver = {row.report: row for row in rows}
+    for row, before in zip(shuffled.rows, rows, strict=True):
+        assert row.report != before.report
+        assert giver[row.report].fold == before.fold
+        assert row.statements == giver[row.report].statements
+        assert replace(row, report=before.report, statements=before.statements) == before
+    assert {row.report for row in shuffled.rows} == set(giver)
+    with pytest.raises(DatasetError, match="has no reports to shuffle"):
+        shuffle_reports(replace(manifest, has_reports=False), 1)

@@ -4,9 +4,12 @@ A manifest is light (text only) and made once per job; signals are fetched recor
 stand in it as the source has them: `report.clean_report` is applied when shards are written.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from mets_ray.ecg import Ecg
+from mets_ray.errors import DatasetError
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,29 @@ class Manifest:
     sha256: str
     notes: tuple[str, ...] = ()
     has_reports: bool = True
+
+
+def shuffle_reports(manifest: Manifest, seed: int) -> Manifest:
+    """Each record with the report and statements of another record of its fold; signals and labels stay.
+
+    What trains on it learns which reports there are and nothing about ECGs: the honest zero of a zero-shot score.
+    Raises DatasetError for a source without reports.
+    """
+    if not manifest.has_reports:
+        raise DatasetError(
+            f"the source `{manifest.source}` has no reports to shuffle", hint="leave prepare.shuffle_reports out"
+        )
+    generator = np.random.default_rng(seed)
+    rows = list(manifest.rows)
+    folds = np.asarray([row.fold for row in rows])
+    for fold in np.unique(folds):
+        order = generator.permutation(np.flatnonzero(folds == fold))
+        # Along one random ring of all records, so none keeps its own.
+        for taker, giver in zip(order, np.roll(order, 1), strict=True):
+            given = manifest.rows[giver]
+            rows[taker] = replace(rows[taker], report=given.report, statements=given.statements)
+    note = "SHUFFLED reports: each record has another one's; a bundle trained on this must know nothing"
+    return replace(manifest, rows=tuple(rows), notes=(*manifest.notes, note))
 
 
 def read_ecg(record_uri: str) -> Ecg:
