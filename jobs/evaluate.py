@@ -17,7 +17,7 @@ def main(config: Config, command: str) -> dict[str, Any]:
     if config.evaluate.bundle_uri is None:
         raise ConfigError("`evaluate.bundle_uri` is not set", hint="give the bundle_uri that pretrain printed")
     dataset_uri = find_or_make_dataset(config, command)
-    return figures(evaluate(config, dataset_uri, storage.absolute(config.evaluate.bundle_uri)))
+    return figures(evaluate(config, dataset_uri, storage.absolute(config.evaluate.bundle_uri), command))
 
 
 if __name__ == "__main__":

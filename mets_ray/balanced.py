@@ -18,11 +18,13 @@ class BalancedSet:
     classes: tuple[str, ...]
 
 
-# The paper's figure 4. Its MIT-BIH set is of beats, which no prepared data set holds.
+# The paper's figure 4; its MIT-BIH set is of beats. AAMI's classes are EC57's, not the paper's.
 BALANCED_SETS = (
     BalancedSet("super", "ptbxl_super", ("NORM", "CD", "MI", "HYP", "STTC")),
     BalancedSet("form", "ptbxl_form", ("NDT", "NST_", "ABQRS", "PVC", "STD_")),
     BalancedSet("rhythm", "ptbxl_rhythm", ("SR", "AFIB", "STACH", "SARRH", "SBRAD")),
+    BalancedSet("mitbih", "mitbih", ("N", "L", "R", "A", "V")),
+    BalancedSet("mitbih AAMI", "mitbih_aami", ("N", "S", "V", "F", "Q")),
     BalancedSet("synthetic rhythm", "synthetic", ("SR", "AFIB", "STACH", "SBRAD")),
 )
 

@@ -4,8 +4,7 @@ Protocol of the supervised ones: Strodthoff et al. 2021 (doi:10.1109/JBHI.2020.3
 (Liu et al., ICML 2024) for 1, 10 and 100% of them; the test folds are scored once.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -13,44 +12,22 @@ import ray
 import torch
 
 from mets_ray import text
-from mets_ray.checkpoint import Bundle, untrained_model
+from mets_ray.checkpoint import untrained_model
 from mets_ray.cluster import own_errors, reachable_nodes
 from mets_ray.config import Config
 from mets_ray.console import say
 from mets_ray.embed import embed_records
-from mets_ray.embedded import EmbeddedRecords
 from mets_ray.errors import ConfigError
 from mets_ray.folds import Selection, selections
 from mets_ray.linear_probe import fit_linear_probe, label_subset
-from mets_ray.metrics import Interval, bootstrap_macro_auroc, chance_auroc
+from mets_ray.metrics import chance_auroc
 from mets_ray.plan import RowGroup
 from mets_ray.report import LabelSet, label_matrix
-from mets_ray.score_files import TaskSimilarities
-from mets_ray.shard_reader import DatasetIndex, check_patients, read_records, signals
+from mets_ray.scene import Scene
+from mets_ray.shard_reader import check_patients, read_records, signals
 from mets_ray.supervised import train_supervised
 from mets_ray.tables import BaselineScore
 from mets_ray.tasks import check_prompts, read_prompt_set, task_scores
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What all baselines are scored on: the test records and what the bundle itself gave them."""
-
-    config: Config
-    dataset_uri: str
-    index: DatasetIndex
-    test: Selection
-    bundle_uri: str
-    bundle: Bundle
-    tasks: Mapping[str, LabelSet]
-    records: EmbeddedRecords
-    scores: Mapping[str, TaskSimilarities]
-
-    def macro(self, similarity: np.ndarray, of: TaskSimilarities) -> Interval:
-        settings = self.config.evaluate
-        return bootstrap_macro_auroc(
-            similarity, of.truth, of.patients, samples=settings.bootstrap_samples, seed=self.config.seed
-        ).macro
 
 
 def score_baselines(scene: Scene) -> Iterator[BaselineScore]:
@@ -77,10 +54,10 @@ def _random_encoder(scene: Scene) -> Iterator[BaselineScore]:
         config, scene.dataset_uri, scene.index, scene.test, scene.bundle_uri, key="folds.test", untrained_seed=seed
     )
     model = untrained_model(scene.bundle, seed)
-    prompt_set = read_prompt_set(config.evaluate.prompt_set)
-    table = text.prompt_table(config, scene.bundle, prompt_set, scene.tasks, scene.dataset_uri)
     for task, of in scene.scores.items():
-        similarity, _, _ = task_scores(model, prompt_set, scene.tasks[task], table, records.embeddings, records.labels)
+        similarity, _, _ = task_scores(
+            model, scene.prompt_set, scene.tasks[task], scene.prompts, records.embeddings, records.labels
+        )
         yield BaselineScore("randomly initialised", task, scene.macro(similarity, of), f"nothing, seed {seed}")
 
 
@@ -121,7 +98,7 @@ def _linear_probe(scene: Scene) -> Iterator[BaselineScore]:
             )
             macro = scene.macro(probe.scores(scene.records.features[tested]), of)
             note = _learnt_from(label_set, rows, share, train.patients, probe.untrained_classes)
-            yield BaselineScore("linear probe", task, macro, f"{note}, C = {probe.inverse_penalty:g}")
+            yield BaselineScore("linear probe", task, macro, f"{note}, C = {probe.inverse_penalty:g}", share)
 
 
 def _supervised(scene: Scene) -> Iterator[BaselineScore]:
@@ -145,7 +122,7 @@ def _supervised(scene: Scene) -> Iterator[BaselineScore]:
             row_of = {name: row for row, name in enumerate(ids)}
             macro = scene.macro(scores[[row_of[name] for name in of.record_ids]], of)
             say(f"supervised, {task}, {share:.0%} of labels: {macro.value:.3f} ({note})")
-            yield BaselineScore("supervised ResNet1d-18", task, macro, note)
+            yield BaselineScore("supervised ResNet1d-18", task, macro, note, share)
 
 
 def _learn(

@@ -151,6 +151,23 @@ class DecisionScore:
     records: int
 
 
+@dataclass(frozen=True)
+class Calibrated:
+    """A calibration with what it is worth on test records."""
+
+    calibration: Calibration
+    decisions: tuple[DecisionScore, ...]
+    reliability: Reliability
+
+
+def score_calibration(
+    calibration: Calibration, similarity: Float[np.ndarray, "record class"], truth: Bool[np.ndarray, "record class"]
+) -> Calibrated:
+    """Its decisions and reliability on TEST records. Errors as in `fit_calibration`."""
+    decisions = score_decisions(calibration, similarity, truth)
+    return Calibrated(calibration, decisions, reliability(calibration.probabilities(similarity), truth))
+
+
 def fit_calibration(
     similarity: Float[np.ndarray, "record class"],
     truth: Bool[np.ndarray, "record class"],

@@ -9,7 +9,6 @@ from mets_ray.data import record_dataset
 from mets_ray.embedded import EmbeddedRecords, embedded_records
 from mets_ray.errors import DatasetError
 from mets_ray.folds import Selection
-from mets_ray.report import text_id
 from mets_ray.resources import check_actor_fits
 from mets_ray.shard_reader import DatasetIndex
 from mets_ray.tasks import EcgEmbedder
@@ -49,13 +48,12 @@ def embed_records(
         num_gpus=gpus or None,
     )
     plain(dataset)
-    rows, report_ids = [], []
+    rows = []
     with (
         own_errors(),
         progress_bar(total=sum(group.rows for group in groups), unit="ECG", description="embedding") as bar,
     ):
         for row in dataset.iter_rows():
-            report_ids.append(text_id(row.pop("report")))
             rows.append(row)
             bar.update()
-    return embedded_records(rows, report_ids)
+    return embedded_records(rows)

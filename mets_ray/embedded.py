@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Float32, Shaped
 
 
 @dataclass(frozen=True)
@@ -18,22 +18,21 @@ class EmbeddedRecords:
     record_ids: tuple[str, ...]
     patients: Shaped[np.ndarray, "record"]
     labels: list[list[str]]
-    report_ids: Int64[np.ndarray, "record"]
+    reports: tuple[str, ...]
     embeddings: Float32[np.ndarray, "record dimension"]
     features: Float32[np.ndarray, "record feature"]
     rows: int
 
 
-def embedded_records(rows: Sequence[dict[str, Any]], report_ids: Sequence[int]) -> EmbeddedRecords:
-    """From rows with `record_id`, `patient_id`, `labels`, `ecg_embedding` and `ecg_features`, in any order."""
-    order = sorted(range(len(rows)), key=lambda position: str(rows[position]["record_id"]))
-    rows = [rows[position] for position in order]
+def embedded_records(rows: Sequence[dict[str, Any]]) -> EmbeddedRecords:
+    """From rows with the columns `record_id`, `patient_id`, `labels`, `report`, `ecg_embedding`, `ecg_features`."""
+    rows = sorted(rows, key=lambda row: str(row["record_id"]))
     return _join_windows(
         EmbeddedRecords(
             record_ids=tuple(str(row["record_id"]) for row in rows),
             patients=np.asarray([str(row["patient_id"]) for row in rows]),
             labels=[list(row["labels"]) for row in rows],
-            report_ids=np.asarray(report_ids, dtype=np.int64)[order],
+            reports=tuple(str(row["report"]) for row in rows),
             embeddings=np.asarray([row["ecg_embedding"] for row in rows], dtype=np.float32),
             features=np.asarray([row["ecg_features"] for row in rows], dtype=np.float32),
             rows=len(rows),
@@ -66,7 +65,7 @@ def _join_windows(records: EmbeddedRecords) -> EmbeddedRecords:
         record_ids=tuple(recordings.tolist()),
         patients=records.patients[first],
         labels=[records.labels[row] for row in first],
-        report_ids=records.report_ids[first],
+        reports=tuple(records.reports[row] for row in first),
         embeddings=embeddings.astype(np.float32),
         features=mean(records.features).astype(np.float32),
     )

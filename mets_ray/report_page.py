@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing else: pictures and style are inside, there is no script and no network.
+"""A report as Markdown, or as one HTML file with pictures and style inside, no script and no network.
 
 What stands in it is the caller's; here is how it looks. Every text is escaped, whatever a class or a run is called.
 """
@@ -75,6 +75,22 @@ def render(page: Page) -> str:
     anchors = _anchors([section.title for section in page.sections])
     sections = [_section(section, anchor) for section, anchor in zip(page.sections, anchors, strict=True)]
     return environment.get_template("report_page.html.jinja").render(page=page, sections=sections)
+
+
+def markdown(page: Page) -> str:
+    """The page as Markdown, without its facts and pictures."""
+    lines = [f"# {page.title}", ""]
+    lines += [*(f"**ALARM: {alarm}**" for alarm in page.alarms), *(f"**{notice}**" for notice in page.notices), ""]
+    for section in page.sections:
+        lines += [f"## {section.title}", "", *([section.text, ""] if section.text else ())]
+        for table in section.tables:
+            lines += [*([table.caption, ""] if table.caption else ()), *_markdown_rows(table), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _markdown_rows(table: Table) -> Iterator[str]:
+    for cells in (table.header, ["---"] * len(table.header), *table.rows):
+        yield f"| {' | '.join(_shown(cell).replace('|', '/') for cell in cells)} |"
 
 
 def _section(section: Section, anchor: str) -> dict[str, Any]:

@@ -116,11 +116,25 @@ def prompt_table(
     prompts = prompt_texts([prompt_set], tasks)
     if not bundle.prompts.missing(prompts):
         return bundle.prompts
+    return _by_the_lm_of(bundle, config, dataset_uri, reports=[], prompts=prompts)
+
+
+def report_table(config: Config, bundle: Bundle, reports: Iterable[str], dataset_uri: str) -> EmbeddingTable:
+    """Vectors of reports in their template, from the store or the bundle's LM.
+
+    Raises CheckpointError where the LM found here is another one than the bundle's.
+    """
+    return _by_the_lm_of(bundle, config, dataset_uri, reports=sorted(set(reports)), prompts=[])
+
+
+def _by_the_lm_of(
+    bundle: Bundle, config: Config, dataset_uri: str, *, reports: list[str], prompts: list[str]
+) -> EmbeddingTable:
     facts = bundle.facts
     settings = config.text.model_copy(
         update={"model": facts.text_model, "pooling": facts.text_pooling, "max_length": facts.text_max_length}
     )
-    embedded = embed_texts(settings, store_uri(config, dataset_uri), reports=[], prompts=prompts)
+    embedded = embed_texts(settings, store_uri(config, dataset_uri), reports=reports, prompts=prompts)
     if embedded.fingerprint != facts.text_fingerprint:
         raise CheckpointError(
             f"the LM `{facts.text_model}` found here has fingerprint {embedded.fingerprint[:16]}, not "

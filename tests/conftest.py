@@ -8,9 +8,10 @@ import pytest
 
 import tests.typecheck  # noqa: F401  jaxtyping looks it up as an attribute of `tests`
 
+_home = tempfile.TemporaryDirectory(prefix="mets_ray_home_", ignore_cleanup_errors=True)
 # Before ray is imported anywhere: a HOME of its own, no token, and reports that return at once.
 os.environ |= {
-    "HOME": tempfile.mkdtemp(prefix="mets_ray_home_"),
+    "HOME": _home.name,
     "RAY_AUTH_MODE": "disabled",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_idle_worker_killing_time_threshold_ms": "60000",

@@ -11,16 +11,17 @@ def row(record_id, patient_id, embedding, labels=("SR",)):
         "record_id": record_id,
         "patient_id": patient_id,
         "labels": list(labels),
+        "report": f"report of {record_id}",
         "ecg_embedding": embedding,
         "ecg_features": [2 * value for value in embedding],
     }
 
 
 def test_records_come_in_the_order_of_their_ids():
-    records = embedded_records([row("b", "1", [0.0, 1.0]), row("a", "1", [1.0, 0.0], ["AF"])], [7, 8])
+    records = embedded_records([row("b", "1", [0.0, 1.0]), row("a", "1", [1.0, 0.0], ["AF"])])
     assert records.record_ids == ("a", "b")
     assert records.labels == [["AF"], ["SR"]]
-    assert records.report_ids.tolist() == [8, 7]
+    assert records.reports == ("report of a", "report of b")
     assert records.embeddings.tolist() == [[1.0, 0.0], [0.0, 1.0]]
     assert records.features.tolist() == [[2.0, 0.0], [0.0, 2.0]]
     assert records.rows == 2
@@ -33,7 +34,7 @@ def test_windows_of_a_recording_are_averaged_to_a_unit_vector():
         row("A1-w0", "A1", [1.0, 0.0]),
         row("A1-w10", "A1", [1.0, 0.0]),
     ]
-    records = embedded_records(rows, [1, 2, 1, 1])
+    records = embedded_records(rows)
     assert records.record_ids == ("A0", "A1")
     assert records.patients.tolist() == ["A0", "A1"]
     assert records.rows == 4
@@ -45,5 +46,5 @@ def test_windows_of_a_recording_are_averaged_to_a_unit_vector():
 def test_what_only_looks_like_a_window_stays_a_record():
     """MIT-BIH's beats share a patient, and a name may end in -w1 by itself."""
     rows = [row("100-1", "100", [1.0, 0.0]), row("100-2", "100", [0.0, 1.0]), row("x-w1", "y", [1.0, 0.0])]
-    records = embedded_records(rows, [1, 2, 3])
+    records = embedded_records(rows)
     assert records.record_ids == ("100-1", "100-2", "x-w1")

@@ -10,12 +10,12 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mets_ray"
 LAYERS = {
     0: "errors config folds ecg report schema metrics plan resources console published balanced tables "
-    "embedded linear_probe prompt_files sensitivity calibration report_page",
+    "embedded linear_probe prompt_files sensitivity calibration report_page sections",
     1: "storage s3 sources synthetic synthetic_signal figures pictures evaluation_pictures shard_writer shard_reader "
-    "failures batch_log score_files scoring",
+    "failures batch_log score_files scoring examples evaluation_page",
     2: "encoders model loss collectives zero_shot checkpoint text_store tasks scorer "
-    "tracking optimization accumulation supervised",
-    3: "cluster data text train train_worker train_state train_console validation embed baselines "
+    "tracking optimization accumulation supervised scene",
+    3: "cluster data text train train_worker train_state train_console validation embed baselines evidence "
     "evaluate score job serve",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}
@@ -29,7 +29,8 @@ RAY_MODULES = {
     "validation",
     "embed",
     "baselines",
-}  # what other layer-3 modules may import; train_* and validation are train's own parts, the last is evaluate's
+    "evidence",
+}  # what other layer-3 modules may import; train_* and validation are train's own parts, the last two are evaluate's
 
 
 def module_of(path):

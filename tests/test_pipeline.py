@@ -209,7 +209,7 @@ def test_baselines_and_another_result_stand_beside_the_score(trained, prepared, 
     metrics = json.loads(storage.read_bytes(storage.join(first.result_uri, "metrics.json")))
     assert [row["baseline"] for row in metrics["baselines"]] == [row.baseline for row in first.baselines]
     table = storage.read_bytes(storage.join(first.result_uri, "table.md")).decode()
-    assert "| synthetic | linear probe | " in table
+    assert "| linear probe, 10% of labels | " in table
 
     # Against its own files nothing differs; against the same weights in a bundle neither.
     for other in (first.result_uri, trained.bundle_uri):

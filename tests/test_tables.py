@@ -10,12 +10,18 @@ import pytest
 
 from mets_ray import tables
 from mets_ray.balanced import BALANCED_SETS, score_balanced, sets_of_task
+from mets_ray.evaluation_page import tables_page
 from mets_ray.metrics import Interval
 from mets_ray.published import published
 from mets_ray.report import load_label_sets
+from mets_ray.report_page import markdown
 from mets_ray.tables import ClassScore, Evaluated, TaskScore
 
 SUPER = BALANCED_SETS[0]
+
+
+def shown_as_markdown(result):
+    return markdown(tables_page(result, "A title", 0))
 
 
 def drawn(*, noise=0.0, without=None, per_class=200):
@@ -63,7 +69,7 @@ def test_a_perfect_model_scores_1_and_another_order_of_columns_changes_nothing()
 
 def test_published_rows_stand_apart_with_their_source_in_every_form():
     result = evaluated(drawn(noise=0.6))
-    shown = tables.markdown(result, "mets version 1", 0)
+    shown = shown_as_markdown(result)
     assert "| published: METS, zero-shot | 0.842 | – | 0.694 | 0.626 | 0.657 |" in shown
     assert "the paper: 200" in shown
     assert "PMLR v227 li24a" in shown
@@ -91,22 +97,22 @@ def test_published_rows_stand_apart_with_their_source_in_every_form():
 
 def test_synthetic_scores_have_no_published_rows_beside_them():
     result = evaluated(drawn(), task="synthetic")
-    assert "MERL" not in tables.markdown(result, "mets version 1", 0)
+    assert "MERL" not in shown_as_markdown(result)
     assert tables.published_json(result)["auroc"] == []
 
 
 def test_few_patients_and_small_draws_are_marked():
-    shown = tables.markdown(evaluated(drawn(per_class=7), patients=3), "mets version 1", 0)
+    shown = shown_as_markdown(evaluated(drawn(per_class=7), patients=3))
     assert "| MI † |" in shown
     assert "fewer than 10 patients" in shown
     assert "k is only 7" in shown
-    assert "†" not in tables.markdown(evaluated(drawn()), "mets version 1", 0)
+    assert "†" not in shown_as_markdown(evaluated(drawn()))
 
 
 def test_a_class_without_records_of_its_own_is_said_and_not_scored():
     found = drawn(without="HYP")
     assert (found.per_class, found.available[SUPER.classes.index("HYP")]) == (0, 0)
-    shown = tables.markdown(evaluated(found), "mets version 1", 0)
+    shown = shown_as_markdown(evaluated(found))
     assert "Not scored: a class has no such record" in shown
     assert "nan" not in shown
     assert tables.balanced_json(found)["scores"]["accuracy"] == {"value": None, "lo": None, "hi": None}

@@ -204,6 +204,7 @@ def _notes(recordings: list[_Recording], wanted: set[str], beats: int | None, se
     leads = Counter(" and ".join(recording.leads) for recording in recordings)
     pairs = ", ".join(f"{pair} in {count}" for pair, count in leads.most_common())
     notes.append(f"only two leads were recorded ({pairs} records); MLII stands for II, all other leads are zeros")
+    notes.append("a record counts as a patient: intervals draw records, not beats")
     notes.append("the headers give no unit; mV is what https://physionet.org/content/mitdb/ states")
     notes.append(
         "no reports: for evaluation only. Folds: 1 is DS1, 2 is DS2, 3 the paced records, which AAMI leaves out"
