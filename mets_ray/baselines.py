@@ -81,24 +81,32 @@ def _permuted_labels(scene: Scene) -> Iterator[BaselineScore]:
 
 
 def _linear_probe(scene: Scene) -> Iterator[BaselineScore]:
-    config = scene.config
-    train, validation = (
-        embed_records(config, scene.dataset_uri, scene.index, selection, scene.bundle_uri, key=key)
-        for key, selection in _learning_folds(scene, "linear_probe").items()
-    )
-    for task, of in scene.scores.items():
-        label_set = scene.tasks[task]
-        truth, _ = label_matrix(label_set, train.labels)
-        validation_truth, kept = label_matrix(label_set, validation.labels)
-        _, tested = label_matrix(label_set, scene.records.labels)
-        for share in config.evaluate.label_shares:
-            rows = label_subset(truth, train.patients, share, config.seed)
-            probe = fit_linear_probe(
-                train.features[rows], truth[rows], validation.features[kept], validation_truth[kept]
+    """On the bundle's features, and on those of an encoder that was never trained.
+
+    The second row says what pretraining adds: on many ECG benchmarks a probe of random features comes close to
+    pretrained ones (Berger et al. 2026, arXiv:2602.17531).
+    """
+    config, folds = scene.config, _learning_folds(scene, "linear_probe")
+    for baseline, seed in (("linear probe", None), ("linear probe, random encoder", config.seed)):
+        train, validation, test = (
+            embed_records(
+                config, scene.dataset_uri, scene.index, selection, scene.bundle_uri, key=key, untrained_seed=seed
             )
-            macro = scene.macro(probe.scores(scene.records.features[tested]), of)
-            note = _learnt_from(label_set, rows, share, train.patients, probe.untrained_classes)
-            yield BaselineScore("linear probe", task, macro, f"{note}, C = {probe.inverse_penalty:g}", share)
+            for key, selection in (*folds.items(), ("folds.test", scene.test))
+        )
+        for task, of in scene.scores.items():
+            label_set = scene.tasks[task]
+            truth, _ = label_matrix(label_set, train.labels)
+            validation_truth, kept = label_matrix(label_set, validation.labels)
+            _, tested = label_matrix(label_set, test.labels)
+            for share in config.evaluate.label_shares:
+                rows = label_subset(truth, train.patients, share, config.seed)
+                probe = fit_linear_probe(
+                    train.features[rows], truth[rows], validation.features[kept], validation_truth[kept]
+                )
+                macro = scene.macro(probe.scores(test.features[tested]), of)
+                note = _learnt_from(label_set, rows, share, train.patients, probe.untrained_classes)
+                yield BaselineScore(baseline, task, macro, f"{note}, C = {probe.inverse_penalty:g}", share)
 
 
 def _supervised(scene: Scene) -> Iterator[BaselineScore]:

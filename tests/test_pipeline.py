@@ -197,6 +197,7 @@ def test_baselines_and_another_result_stand_beside_the_score(trained, prepared, 
     first = evaluate(config_of(tmp_path / "first", *words, dataset_uri=prepared), prepared, trained.bundle_uri)
     assert [row.baseline for row in first.baselines] == [
         "randomly initialised", "class names as prompts", "chance", "linear probe", "linear probe",
+        "linear probe, random encoder", "linear probe, random encoder",
         "supervised ResNet1d-18", "supervised ResNet1d-18",
     ]  # fmt: skip
     assert all(row.macro.low <= row.macro.value <= row.macro.high for row in first.baselines)

@@ -12,7 +12,7 @@ import wfdb
 from mets_ray import synthetic, synthetic_signal
 from mets_ray.ecg import LEADS, SignalConfig, preprocess
 from mets_ray.errors import ConfigError, DatasetError, RecordError
-from mets_ray.report import clean_report
+from mets_ray.report import clean_report, label_matrix, load_label_sets
 from mets_ray.sources import Manifest, read_ecg
 from mets_ray.sources.ptbxl import ptbxl_manifest
 from mets_ray.sources.statements_12sl import read_statements, render_statements
@@ -631,3 +631,18 @@ def test_real_mitdb_has_no_unit(data):
     """Its headers give 200 and nothing else; header(5) lets one assume mV, and we do not."""
     for header in sorted((data / "mitdb").glob("*.hea")):
         rejected(str(header), "missing_unit")
+
+
+def test_real_ptbxl_labels_are_the_protocols(data):
+    """Every key of `scp_codes` counts, even at likelihood 0: the counts that this cut is known to have."""
+    manifest = ptbxl_manifest(str(data / "ptb-xl"), records=100, report_source="report", statements_uri=None)
+    label_set = load_label_sets("ptbxl")["ptbxl_super"]
+
+    def counts(rows):
+        matrix, kept = label_matrix(label_set, [row.labels for row in rows])
+        return dict(zip(label_set.classes, matrix[kept].sum(axis=0).tolist(), strict=True))
+
+    tenth = counts([row for row in manifest.rows if row.fold == 10])
+    assert tenth == {"NORM": 650, "MI": 380, "STTC": 363, "CD": 354, "HYP": 175}
+    others = counts([row for row in manifest.rows if row.fold != 10])
+    assert others == {"NORM": 295, "MI": 72, "STTC": 90, "CD": 73, "HYP": 35}
