@@ -1,15 +1,11 @@
 """Zero-shot evaluation: embed the test folds with a bundle, score them against class prompts, write the report."""
 
-import hashlib
-import importlib.metadata
-import json
 import math
-import platform
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from mets_ray import storage, tables, text
+from mets_ray import storage, text
 from mets_ray.balanced import score_balanced, sets_of_task
 from mets_ray.baselines import score_baselines
 from mets_ray.checkpoint import MANIFEST_NAME, Bundle, BundleFacts, load_bundle
@@ -18,23 +14,30 @@ from mets_ray.console import say
 from mets_ray.embed import embed_records
 from mets_ray.embedded import EmbeddedRecords
 from mets_ray.errors import ConfigError, MetsError
-from mets_ray.evaluation_page import Drawn, evaluation_page, tables_page
+from mets_ray.evaluation_files import REPORT_NAME, write_result
+from mets_ray.evaluation_page import Drawn
 from mets_ray.evaluation_pictures import embedding_map, map_rows
 from mets_ray.evidence import gather_evidence, read_examples
 from mets_ray.examples import choose_examples
 from mets_ray.folds import Selection
 from mets_ray.report import LabelSet, PromptSet
-from mets_ray.report_page import markdown, render
 from mets_ray.scene import Scene
 from mets_ray.schema import DatasetCard
-from mets_ray.score_files import TaskSimilarities, read_similarities, write_similarities
-from mets_ray.scoring import compare, roc_picture, score_task
+from mets_ray.score_files import TaskSimilarities, read_similarities
+from mets_ray.scoring import compare, score_task
 from mets_ray.shard_reader import DatasetIndex, check_patients, read_card, read_index
 from mets_ray.tables import Comparison, Evaluated, interval_json, number_json
-from mets_ray.tasks import check_prompts, check_signal, choose_tasks, read_prompt_set, task_scores
+from mets_ray.tasks import (
+    LABELLED_SOURCES,
+    check_prompts,
+    check_signal,
+    choose_tasks,
+    read_prompt_set,
+    task_scores,
+    unknown_labels,
+)
 from mets_ray.text_store import EmbeddingTable
 
-REPORT_NAME = "report.html"
 _PUBLISHED_TEST_FOLD = 10
 
 
@@ -48,18 +51,18 @@ def evaluate(config: Config, dataset_uri: str, bundle_uri: str, command: str = "
     test = Selection(config.folds.test)
     index = read_index(dataset_uri, card)
     alarms = _check_fit(config, card, bundle.facts, test, index)
-    tasks = choose_tasks(card.source, config.evaluate.tasks)
-    if not tasks:
-        raise ConfigError(f"the source `{card.source}` has no packaged label sets", hint="use a source with labels")
     prompt_set = read_prompt_set(config.evaluate.prompt_set)
+    tasks = choose_tasks(card.source, config.evaluate.tasks, prompt_set)
     check_prompts(prompt_set, tasks)
     records = embed_records(config, dataset_uri, index, test, bundle_uri, key="folds.test")
     prompts = text.prompt_table(config, bundle, prompt_set, tasks, dataset_uri)
     scores = _similarities(bundle, prompt_set, prompts, tasks, records)
     if not scores:
+        found = unknown_labels(tasks, records.labels)
         raise ConfigError(
-            f"no record of `folds.test` {list(test.folds)} has a class of {', '.join(tasks)}",
-            hint="name other folds, or other evaluate.tasks",
+            f"no record of `folds.test` {list(test.folds)} has a class of {', '.join(tasks)}; their labels are "
+            f"{', '.join(f'`{label}`' for label in found[:20]) or 'none'}",
+            hint="name other folds or evaluate.tasks, or give a prompt file whose classes are called as the labels are",
         )
     scene = Scene(
         config, dataset_uri, card, index, test, bundle_uri, bundle, prompt_set, prompts, tasks, records, scores
@@ -68,7 +71,7 @@ def evaluate(config: Config, dataset_uri: str, bundle_uri: str, command: str = "
     result_uri = storage.join(storage.absolute(config.run_uri), f"evaluate-{stamp}-{prompt_set.name}")
     result = _score(scene, result_uri, alarms)
     drawn = _drawn(scene)
-    _write(result, scene, drawn, command)
+    write_result(result, scene, drawn, command)
     return result
 
 
@@ -98,7 +101,7 @@ def _score(scene: Scene, result_uri: str, alarms: list[str]) -> Evaluated:
         f"{len(scene.records.record_ids)} records of folds {_folds(scene.test.folds)}",
         tasks=tuple(scored),
         balanced=tuple(balanced),
-        notices=(*_notices(scene.card, scene.bundle.facts, scene.test), *evidence.gaps),
+        notices=(*_notices(scene), *evidence.gaps),
         pictures=tuple(storage.join(result_uri, f"roc_{score.task}.png") for score in scored),
         alarms=tuple(alarms),
         baselines=tuple(score_baselines(scene)),
@@ -230,7 +233,8 @@ def _comparisons(scene: Scene) -> Iterator[Comparison]:
         yield compare(scene.scores[task], other, samples=settings.bootstrap_samples, seed=config.seed)
 
 
-def _notices(card: DatasetCard, facts: BundleFacts, test: Selection) -> list[str]:
+def _notices(scene: Scene) -> list[str]:
+    card, facts, test = scene.card, scene.bundle.facts, scene.test
     validation = facts.validation if isinstance(facts.validation, str) else _folds(facts.validation) or "none"
     lines = [
         f"Trained on folds {_folds(facts.train_folds)} of {facts.dataset_source} (validation: {validation}), "
@@ -240,90 +244,18 @@ def _notices(card: DatasetCard, facts: BundleFacts, test: Selection) -> list[str
         lines.append("SYNTHETIC data: these scores say nothing about real ECGs.")
     elif card.source == "ptbxl" and not _is_published_split(facts, test):
         lines.append("This is not the published split of PTB-XL (train 1-8, validate 9, test 10): do not compare.")
+    unknown = unknown_labels(dict(scene.tasks), scene.records.labels)
+    if card.source not in LABELLED_SOURCES and unknown:  # a packaged source has codes that no benchmark scores
+        lines.append(
+            f"Labels that the prompt set has no class for: {', '.join(unknown[:20])}"
+            f"{f' and {len(unknown) - 20} more' if len(unknown) > 20 else ''}."
+        )
     lines.append("Research software, not a medical device.")
     return lines
 
 
 def _is_published_split(facts: BundleFacts, test: Selection) -> bool:
     return (facts.train_folds, facts.validation, test.folds) == (tuple(range(1, 9)), (9,), (_PUBLISHED_TEST_FOLD,))
-
-
-def _write(result: Evaluated, scene: Scene, drawn: Drawn, command: str) -> None:
-    card, facts, prompt_set, config = scene.card, scene.bundle.facts, scene.prompt_set, scene.config
-    title = f"Zero-shot ECG diagnosis: {facts.run} on {card.source}"
-    table = markdown(tables_page(result, title, config.seed, card.notes))
-    say(table)
-    page_facts = _page_facts(scene, command)
-    files = {
-        "table.md": table,
-        REPORT_NAME: render(evaluation_page(result, drawn, title, page_facts, config.seed, card.notes)),
-        "auroc.csv": tables.auroc_csv(result),
-        "balanced.csv": tables.balanced_csv(result),
-        "wordings.csv": tables.wordings_csv(result),
-    }
-    for name, content in files.items():
-        storage.write_bytes(storage.join(result.result_uri, name), content.encode())
-    for score, uri in zip(result.tasks, result.pictures, strict=True):
-        storage.write_bytes(uri, roc_picture(score, scene.scores[score.task], synthetic=card.synthetic))
-    origin = {"bundle_run": facts.run, "prompt_set": prompt_set.sha256, "dataset": card.content_sha256}
-    for of in scene.scores.values():
-        write_similarities(result.result_uri, of, origin)
-    metrics: dict[str, Any] = {
-        "macro_auroc": number_json(result.macro_auroc),
-        "over": result.over,
-        "notices": result.notices,
-        "alarms": result.alarms,
-        "baselines": [tables.baseline_json(row) for row in result.baselines],
-        "compared_to": result.compared_to,
-        "differences": {
-            row.task: {**interval_json(row.difference), "records": row.records} for row in result.comparisons
-        },
-        "tasks": {task.task: tables.task_json(task) for task in result.tasks},
-        "balanced": {score.set.name: tables.balanced_json(score) for score in result.balanced},
-        "calibrated": {task: tables.calibrated_json(found) for task, found in result.calibrated.items()},
-        "retrieval": tables.retrieval_json(result.retrieval) if result.retrieval else None,
-        "published": tables.published_json(result),
-        "bundle_uri": scene.bundle_uri,
-        "dataset_sha256": card.content_sha256,
-        "split_sha256": _split_sha256(scene),
-        "train_folds": facts.train_folds,
-        "test_folds": config.folds.test,
-        "prompt_set": {"name": prompt_set.name, "version": prompt_set.version, "sha256": prompt_set.sha256},
-        "bootstrap": {"samples": config.evaluate.bootstrap_samples, "seed": config.seed, "unit": "patient"},
-        "command": command,
-        "versions": _versions(),
-    }
-    # Last, so that a folder without it is no finished result.
-    storage.write_bytes(storage.join(result.result_uri, "metrics.json"), json.dumps(metrics, indent=1).encode())
-
-
-def _page_facts(scene: Scene, command: str) -> dict[str, str]:
-    card, facts, prompt_set, config = scene.card, scene.bundle.facts, scene.prompt_set, scene.config
-    patients = len(set(scene.records.patients.tolist()))
-    return {
-        "bundle": f"{facts.run}, {scene.bundle_uri}",
-        "language model": f"{facts.text_model}, {facts.text_pooling}, fingerprint {facts.text_fingerprint[:16]}",
-        "prompt set": f"{prompt_set.name} version {prompt_set.version}, sha256 {prompt_set.sha256[:16]}",
-        "data": f"{card.source}, {card.sampling_rate_hz} Hz × {card.duration_s:g} s × {len(card.leads)} leads, "
-        f"sha256 {card.content_sha256[:16]}",
-        "trained on": f"{facts.dataset_source}, folds {_folds(facts.train_folds)}, sha256 {facts.dataset_sha256[:16]}",
-        "tested on": f"folds {_folds(scene.test.folds)}: {len(scene.records.record_ids):,} records of {patients:,} "
-        f"patients, sha256 of their ids {_split_sha256(scene)[:16]}",
-        "intervals": f"95%, {config.evaluate.bootstrap_samples:,} draws of patients, seed {config.seed}",
-        "made": f"{datetime.now().astimezone().isoformat(timespec='seconds')}, "
-        + ", ".join(f"{name} {version}" for name, version in _versions().items()),
-        "command": command or "(called from Python)",
-    }
-
-
-def _split_sha256(scene: Scene) -> str:
-    """Of the ids of the test records, in order: two results with the same one were scored on the same records."""
-    return hashlib.sha256("\n".join(scene.records.record_ids).encode()).hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    names = ("mets-ray", "ray", "torch", "transformers", "scikit-learn", "numpy")
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
 
 
 def _folds(folds: tuple[int, ...]) -> str:

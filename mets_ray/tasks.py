@@ -28,16 +28,28 @@ def dataset_tasks(source: str) -> dict[str, LabelSet]:
     return load_label_sets(source) if source in LABELLED_SOURCES else {}
 
 
-def choose_tasks(source: str, names: tuple[str, ...] | None) -> dict[str, LabelSet]:
-    """The named tasks, or all of the source's. Raises ConfigError where a name is not one of them."""
-    known = dataset_tasks(source)
+def choose_tasks(source: str, names: tuple[str, ...] | None, prompt_set: PromptSet) -> dict[str, LabelSet]:
+    """The named tasks, or all of the source's.
+
+    A source without packaged label sets has the tasks of the prompt set, each class counting for the label of its own
+    name. Raises ConfigError where a name is not one of them.
+    """
+    known = dataset_tasks(source) or {
+        task: LabelSet(task, {name: (name,) for name in classes}) for task, classes in prompt_set.tasks.items()
+    }
     unknown = [name for name in names or () if name not in known]
     if unknown:
         raise ConfigError(
             f"`evaluate.tasks` names `{unknown[0]}`, which the source `{source}` has no labels for",
-            hint=f"choose from {', '.join(known) or 'nothing: this source has no packaged label sets'}",
+            hint=f"choose from {', '.join(known)}",
         )
     return known if names is None else {name: known[name] for name in names}
+
+
+def unknown_labels(tasks: dict[str, LabelSet], labels: Iterable[Iterable[str]]) -> list[str]:
+    """Labels of records that no class of any task counts, sorted."""
+    known = {code for label_set in tasks.values() for codes in label_set.classes.values() for code in codes}
+    return sorted({label for of_record in labels for label in of_record} - known)
 
 
 def read_prompt_set(name_or_uri: str) -> PromptSet:

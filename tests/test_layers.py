@@ -14,7 +14,7 @@ LAYERS = {
     1: "storage s3 sources synthetic synthetic_signal figures pictures evaluation_pictures shard_writer shard_reader "
     "failures batch_log score_files scoring examples evaluation_page",
     2: "encoders model loss collectives zero_shot checkpoint text_store tasks scorer "
-    "tracking optimization accumulation supervised scene",
+    "tracking optimization accumulation supervised scene evaluation_files",
     3: "cluster data text train train_worker train_state train_console validation embed baselines evidence "
     "evaluate score job serve",
 }

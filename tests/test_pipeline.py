@@ -291,8 +291,18 @@ def test_unlabelled_records_train_too_and_retrieval_chooses_the_checkpoint(ray_c
     assert figures(alone)["validation_macro_auroc"] is None
     chosen = fit(config_of(tmp_path, "folds.validation=hash:0.3", dataset_uri=dataset_uri), dataset_uri)
     assert chosen.history[0]["ecg_to_text_recall_at_10"] is not None
-    with pytest.raises(ConfigError, match="has no packaged label sets"):
-        evaluate(config_of(tmp_path, dataset_uri=dataset_uri), dataset_uri, chosen.bundle_uri)
+    # A user's own labels count for classes of the same name; those that no class has are told.
+    (tmp_path / "own.csv").write_text(
+        "task,class,prompt\nrhythm,SR,normal sinus rhythm\nrhythm,AFIB,atrial fibrillation\n"
+    )
+    own = config_of(tmp_path, f"evaluate.prompt_set={tmp_path}/own.csv", "folds.train=[1]", dataset_uri=dataset_uri)
+    result = evaluate(own, dataset_uri, chosen.bundle_uri)
+    assert [row.name for row in result.tasks[0].classes] == ["SR", "AFIB"]
+    assert any("Labels that the prompt set has no class for: " in notice for notice in result.notices)
+    (tmp_path / "foreign.csv").write_text("task,class,prompt\nrhythm,sinus,normal sinus rhythm\n")
+    foreign = config_of(tmp_path, f"evaluate.prompt_set={tmp_path}/foreign.csv", dataset_uri=dataset_uri)
+    with pytest.raises(ConfigError, match=r"has a class of rhythm; their labels are .*`SR`"):
+        evaluate(foreign, dataset_uri, chosen.bundle_uri)
     # Its bundle holds no prompts, so a data set with labels is scored through the LM.
     assert 0 < evaluate(config_of(tmp_path, dataset_uri=prepared), prepared, chosen.bundle_uri).macro_auroc < 1
 
