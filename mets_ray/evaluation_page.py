@@ -15,6 +15,7 @@ from mets_ray.evaluation_pictures import (
     precision_recall_curves,
 )
 from mets_ray.examples import Example
+from mets_ray.figures import palette_png
 from mets_ray.pictures import draw_ecg
 from mets_ray.report_page import Page, Picture, Section, Table
 from mets_ray.score_files import TaskSimilarities
@@ -71,19 +72,25 @@ def evaluation_page(
     for section, score in zip(balanced_sections(result.balanced, seed), result.balanced, strict=True):
         if score.per_class:
             name = score.set.name
-            confusion = draw_confusion(score.confusion, score.set.classes, f"Balanced table `{name}`{suffix}")
-            section = replace(section, pictures=(Picture(confusion, f"Confusion matrix of the balanced table {name}"),))
+            confusion = draw_confusion(score.confusion, score.set.classes, f"Balanced table {name}{suffix}")
+            section = replace(
+                section, pictures=(_picture(confusion, f"Confusion matrix of the balanced table {name}"),)
+            )
         sections.append(section)
     for task_name, found in result.calibrated.items():
         picture = draw_reliability(found.reliability, f"{task_name}: calibrated on validation, test records{suffix}")
         alt = f"Reliability diagram of {task_name}: observed share by predicted probability"
-        sections.append(replace(calibration_section(task_name, found), pictures=(Picture(picture, alt),)))
+        sections.append(replace(calibration_section(task_name, found), pictures=(_picture(picture, alt),)))
     sections += [wording_section(task_name, dict(classes)) for task_name, classes in result.wordings.items()]
     if result.retrieval is not None:
         sections.append(retrieval_section(result.retrieval))
     if drawn.examples:
         sections.append(_examples(drawn, suffix))
     return Page(title, result.notices, result.alarms, facts, [*sections, *_data(data_notes)])
+
+
+def _picture(png: bytes, alt: str, caption: str = "") -> Picture:
+    return Picture(palette_png(png), alt, caption)
 
 
 def _data(notes: Sequence[str]) -> Iterator[Section]:
@@ -104,17 +111,19 @@ def map_groups(scores: TaskSimilarities, record_ids: Sequence[str]) -> list[str]
 def _task_pictures(task: TaskScore, drawn: Drawn, suffix: str) -> Iterator[Picture]:
     scores, name = drawn.scores[task.task], task.task
     bars = {row.name: (row.auroc.value, row.auroc.low, row.auroc.high) for row in task.classes}
-    yield Picture(
+    yield _picture(
         draw_class_bars(bars, f"{name}: AUROC by class{suffix}"), f"AUROC of each class of {name}, best first"
     )
-    yield Picture(roc_picture(task, scores, synthetic=drawn.synthetic), f"ROC curves of {name} by class")
+    yield _picture(roc_picture(task, scores, synthetic=drawn.synthetic), f"ROC curves of {name} by class")
     curves = precision_recall_curves(scores.similarity, scores.truth, scores.classes)
-    yield Picture(
+    yield _picture(
         draw_precision_recall(curves, f"{name}: precision and recall{suffix}"), f"Precision-recall curves of {name}"
     )
     groups = map_groups(scores, [drawn.record_ids[row] for row in drawn.map_rows])
-    yield Picture(
-        draw_embedding_map(drawn.map_points, groups, f"ECG embeddings by class of {name}{suffix}"),
+    yield _picture(
+        draw_embedding_map(
+            drawn.map_points, groups, muted=(_SEVERAL, _NONE), title=f"ECG embeddings by class of {name}{suffix}"
+        ),
         f"Map of ECG embeddings coloured by the classes of {name}",
         f"t-SNE of {len(groups):,} test ECGs. Neighbours mean something; distances between groups and their sizes do "
         "not.",
@@ -130,10 +139,11 @@ def _examples(drawn: Drawn, suffix: str) -> Section:
             (f"{example.kind}: {example.record_id}", example.task, example.class_name, share, example.similarity,
              ", ".join(example.classes))
         )  # fmt: skip
-        title = f"{example.kind}: {example.record_id}, {example.class_name} ({example.task}) outranks {share}{suffix}"
+        of = f"{example.record_id}, {example.class_name} ({example.task})"
+        title = f"{example.kind}: {of}, above {share} of the ECGs without it{suffix}"
         picture = draw_ecg(drawn.signals_uv[example.record_id], drawn.leads, drawn.sampling_rate_hz, title)
         pictures.append(
-            Picture(picture, f"12-lead ECG of record {example.record_id}, {example.kind} of {example.task}")
+            _picture(picture, f"12-lead ECG of record {example.record_id}, {example.kind} of {example.task}")
         )
     text = (
         "Of each task the ECGs that stand highest and lowest among all ECGs without their class: 100% is right, 0% is "

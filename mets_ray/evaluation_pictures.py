@@ -226,10 +226,13 @@ def embedding_map(embeddings: Float[np.ndarray, "record dimension"], seed: int) 
     return np.asarray(model.fit_transform(reduced), dtype=np.float64)
 
 
-def draw_embedding_map(points: Float[np.ndarray, "record 2"], groups: Sequence[str], title: str) -> bytes:
+def draw_embedding_map(
+    points: Float[np.ndarray, "record 2"], groups: Sequence[str], title: str, *, muted: Sequence[str] = ()
+) -> bytes:
     """Records as points coloured by group, the most frequent group first in the legend, rare ones drawn on top.
 
     The 12 most frequent groups have a colour and mark of their own; all others are grey: no eye tells 38 colours.
+    Those that are `muted` are grey rings, below all.
     Raises MetsError where there is no point, or another number of groups.
     """
     if len(points) != len(groups) or len(points) == 0:
@@ -237,9 +240,19 @@ def draw_embedding_map(points: Float[np.ndarray, "record 2"], groups: Sequence[s
     figure = figure_titled(8.6, 6.2, title)
     axes = figure.subplots()
     of_record = np.array(groups, dtype=object)
-    frequency = sorted(Counter(groups).items(), key=lambda item: (-item[1], item[0]))
+    counts = Counter(groups)
+    frequency = sorted(
+        ((name, count) for name, count in counts.items() if name not in muted), key=lambda item: (-item[1], item[0])
+    )
     others = [name for name, _ in frequency[MOST_MAP_GROUPS:]]
     size = float(np.clip(28000.0 / len(points), 14.0, 40.0))
+    for name, colour in zip([name for name in muted if name in counts], ("#8a8a8a", "#c4c4c4"), strict=False):
+        rows = of_record == name
+        axes.scatter(
+            points[rows, 0], points[rows, 1], s=size * 0.7, facecolors="none", edgecolors=colour, linewidths=0.9,
+            label=f"{_count(counts[name])}  {name}",
+        )  # fmt: skip
+    quiet = len(axes.collections)
     if others:
         rows = np.isin(of_record, others)
         label = f"{_count(int(rows.sum()))}  other ({len(others)} groups)"
@@ -252,8 +265,8 @@ def draw_embedding_map(points: Float[np.ndarray, "record 2"], groups: Sequence[s
             label=f"{_count(count)}  {name}",
         )  # fmt: skip
     handles, labels = axes.get_legend_handles_labels()
-    if others:
-        handles, labels = [*handles[1:], handles[0]], [*labels[1:], labels[0]]
+    quiet += bool(others)  # drawn first, below all, and named last
+    handles, labels = [*handles[quiet:], *handles[:quiet][::-1]], [*labels[quiet:], *labels[:quiet][::-1]]
     legend = axes.legend(
         handles, labels, loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0, frameon=False, fontsize=9,
         title="Records  group", alignment="left", markerscale=1.6,

@@ -36,3 +36,13 @@ def png_bytes(figure: "Figure", dpi: float) -> bytes:
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_figure(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
+
+
+def palette_png(png: bytes) -> bytes:
+    """The same picture in 128 colours, a third of the bytes: for a page that holds dozens."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    picture.quantize(128, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

@@ -57,7 +57,7 @@ def task_section(task: TaskScore) -> Section:
         )
         for row in scored
     ]
-    notes = []
+    notes = [f"Macro AUROC {interval_text(task.macro)}, {task.records:,} records."]
     if any(row.patients < FEW_PATIENTS for row in scored):
         notes.append(
             f"† fewer than {FEW_PATIENTS} patients have this class: neither value nor interval proves anything."
@@ -66,8 +66,7 @@ def task_section(task: TaskScore) -> Section:
     if unscored:
         notes.append(f"Not scored (no positives or no negatives): {', '.join(unscored)}")
     header = ("class", "AUROC [95% interval]", "average precision", "positives", "patients")
-    title = f"{task.task}: macro AUROC {interval_text(task.macro)}, {task.records:,} records"
-    return Section(title, "\n\n".join(notes), (Table("", header, rows),))
+    return Section(task.task, "\n\n".join(notes), (Table("", header, rows),))
 
 
 def balanced_sections(balanced: Iterable[BalancedScore], seed: int) -> Iterator[Section]:
@@ -177,24 +176,19 @@ def _published(result: Evaluated) -> Section:
     rows = published_auroc(result)
     measured = {task.task: interval_text(task.macro) for task in result.tasks}
     columns = list(dict.fromkeys([*measured, *(name for row in rows for name in row.macro)]))
-    cells: list[Sequence[Cell]] = [
-        ("measured: this bundle", *(measured.get(column) for column in columns), None, "this run")
-    ]
-    cells += [
-        (
-            f"published: {row.system}",
-            *(row.macro.get(column) for column in columns),
-            row.mean,
-            f"{row.reading}: {row.source}{f' ({row.note})' if row.note else ''}",
-        )
-        for row in rows
-    ]
+    cells: list[Sequence[Cell]] = [("measured: this bundle", *(measured.get(column) for column in columns), None)]
+    cells += [(f"published: {row.system}", *(row.macro.get(column) for column in columns), row.mean) for row in rows]
     text = (
         "Only the first row was measured here. The others are printed as published: trained on other data, scored on "
-        "fold 10 of PTB-XL. `mean` is over the six sets of the literature, which were not all scored here."
+        "fold 10 of PTB-XL. `mean` is over the six sets of the literature, which were not all scored here.\n\n"
+        "Read in: `paper` the source itself, `cited` another text that quotes it, `recalled` neither: check it before "
+        "you quote it."
     )
+    sources = [(row.system, row.reading, f"{row.source}{f' ({row.note})' if row.note else ''}") for row in rows]
     return Section(
-        "Beside published zero-shot results", text, (Table("", ("system", *columns, "mean", "source"), cells),)
+        "Beside published zero-shot results",
+        text,
+        (Table("", ("system", *columns, "mean"), cells), Table("", ("system", "read in", "source"), sources)),
     )
 
 
@@ -229,7 +223,7 @@ def _balanced(score: BalancedScore, seed: int) -> Section:
         for row in rows
     ]
     header = ("from", "accuracy", "mean one-vs-rest accuracy", "macro precision", "macro recall", "macro F1")
-    return Section(f"METS's balanced table `{name}`", "\n\n".join(notes), (Table("", header, cells),))
+    return Section(f"METS's balanced table: {name}", "\n\n".join(notes), (Table("", header, cells),))
 
 
 def _signed(interval: Interval) -> str:

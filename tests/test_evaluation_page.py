@@ -96,7 +96,7 @@ def test_the_markdown_holds_every_table(result):
     assert "| linear probe, 1% of labels | 0.800 [0.700, 0.900] |" in shown
     assert "| chance | 0.500 [0.400, 0.600] |" in shown
     assert "| synthetic | +0.010 [-0.020, +0.030] | 120 |" in shown
-    assert "METS's balanced table `synthetic rhythm`" in shown
+    assert "METS's balanced table: synthetic rhythm" in shown
     assert "Not zero-shot" in shown
     assert "| recall at 5 | 0.500 | 0.050 | 0.750 | 0.050 |" in shown
     assert "Records: 100 101.\nNo reports." in shown
