@@ -97,7 +97,7 @@ def _step(
     text_features: torch.Tensor,
     text_ids: torch.Tensor,
 ) -> None:
-    ecg, text, logit_scale = model(signal_uv.float() / 1000, text_features)
+    ecg, text, logit_scale, _ = model(signal_uv.float() / 1000, text_features)
     loss = global_contrastive_loss(
         ecg, text, logit_scale, text_ids, targets=config.loss.targets, row_counts=[len(text_ids)]
     )

@@ -4,82 +4,85 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from mets_ray.collectives import Targets, global_contrastive_loss
 from mets_ray.encoders import buffers_kept
 from mets_ray.errors import ConfigError
 
 Backward = Callable[[torch.amp.GradScaler], None]
+LossOf = Callable[
+    [
+        Float[Tensor, "local dimension"],  # ECG embeddings
+        Float[Tensor, "text dimension"],  # text embeddings
+        Float[Tensor, ""],  # logit scale
+        Float[Tensor, ""],  # logit bias
+    ],
+    Float[Tensor, ""],
+]
+"""A worker's share of the loss over the global batch, from what `Mets` gives."""
 
 
 def forward_loss(
     wrapped: nn.Module,
     signal_mv: Float[Tensor, "local lead sample"],
-    text_features: Float[Tensor, "local text_feature"],
-    text_ids: Int64[Tensor, "local"],
+    text_features: Float[Tensor, "text text_feature"],
+    loss_of: LossOf,
     *,
     rows_per_part: int | None,
     autocast: torch.autocast,
-    targets: Targets,
     row_counts: list[int],
 ) -> tuple[Float[Tensor, ""], Backward]:
     """This worker's share of the global loss, without gradient, and a function that adds its gradients.
 
-    wrapped: `Mets`, in DistributedDataParallel or bare. row_counts: rows of every worker. The mean of the shares is the
-    loss; no gradient flows before the function is called, so a loss that is not finite can be refused by all workers.
+    wrapped: `Mets`, in DistributedDataParallel or bare. text_features: as many or others than ECGs, as `loss_of` wants
+    them. row_counts: ECGs of every worker. The mean of the shares is the loss; no gradient flows before the function
+    is called, so a loss that is not finite can be refused by all workers.
 
     rows_per_part: rows of one forward pass at most; None, or no fewer than any worker has, is one pass. Else two, as in
     GradCache (Gao et al. 2021, arXiv 2101.06983): embed all parts without a graph, take the global loss's gradient at
     the embeddings, then run each part again and send its share of that gradient through it. Negatives are exactly those
     of the global batch, memory is one part's graph, time is a forward pass more. Loss and gradients equal one pass to
     rounding with norm "group"; norm "batch" takes its statistics from each part, so there it is another computation.
+    Texts cost one matrix product, so each part has them all.
 
     Raises ConfigError where SyncBatchNorm would wait for a worker that has fewer rows than others have parts.
     """
     # All workers take the same way, whatever their own rows: the order of collectives is not the same on both.
     if rows_per_part is None or max(row_counts) <= rows_per_part:
         with autocast:
-            ecg_embedding, text_embedding, logit_scale = wrapped(signal_mv, text_features)
-        loss = global_contrastive_loss(
-            ecg_embedding, text_embedding, logit_scale, text_ids, targets=targets, row_counts=row_counts
-        )
+            embedded = wrapped(signal_mv, text_features)
+        loss = loss_of(*embedded)
         return loss.detach(), lambda scaler: scaler.scale(loss).backward()
 
-    parts = list(zip(*_split(wrapped, (signal_mv, text_features), rows_per_part, row_counts), strict=True))
+    parts = _split(wrapped, signal_mv, rows_per_part, row_counts)
     # First pass. Leaving autocast drops its copies of the weights, which have no gradient here.
     with torch.no_grad(), buffers_kept(wrapped), autocast:
-        embedded = [wrapped(*part) for part in parts]
+        first_pass = [wrapped(part, text_features) for part in parts]
     # There is no dropout; with it, the second pass would have to repeat the first one's random numbers.
-    ecg_rows, text_rows, logit_scales = zip(*embedded, strict=True)
-    ecg_embedding, text_embedding = torch.cat(ecg_rows).requires_grad_(), torch.cat(text_rows).requires_grad_()
-    logit_scale = logit_scales[0].requires_grad_()
-    loss = global_contrastive_loss(
-        ecg_embedding, text_embedding, logit_scale, text_ids, targets=targets, row_counts=row_counts
-    )
+    ecg_embedding = torch.cat([ecg for ecg, *_ in first_pass]).requires_grad_()
+    others = [tensor.requires_grad_() for tensor in first_pass[0][1:]]  # texts, scale, bias: the same in each part
+    loss = loss_of(ecg_embedding, *others)
 
     def backward(scaler: torch.amp.GradScaler) -> None:
-        *at_rows, at_scale = torch.autograd.grad(scaler.scale(loss), [ecg_embedding, text_embedding, logit_scale])
-        kept = zip(*(at.split([len(signal) for signal, _ in parts]) for at in at_rows), strict=True)
-        for index, (part, gradients) in enumerate(zip(parts, kept, strict=True)):
+        at_rows, *at_others = torch.autograd.grad(scaler.scale(loss), [ecg_embedding, *others], allow_unused=True)
+        kept = at_rows.split([len(part) for part in parts])
+        for index, (part, at_part) in enumerate(zip(parts, kept, strict=True)):
             last = index == len(parts) - 1
             # Workers add up their own parts and speak once, with the last; forward too must be inside no_sync.
             with nullcontext() if last else getattr(wrapped, "no_sync", nullcontext)():
                 with autocast:
-                    *rows, scale = wrapped(*part)
-                # Each part has its own logit scale; the gradient kept for it is of all rows, so one part takes all.
-                torch.autograd.backward(
-                    [*rows, scale] if last else rows, [*gradients, at_scale] if last else list(gradients)
-                )
+                    rows, *same = wrapped(part, text_features)
+                # The gradient kept for texts, scale and bias is of all rows, so one part takes all of it.
+                pairs = [(rows, at_part)]
+                pairs += [(one, at) for one, at in zip(same, at_others, strict=True) if last and one.requires_grad]
+                torch.autograd.backward([one for one, _ in pairs], [at for _, at in pairs])
 
     return loss.detach(), backward
 
 
-def _split(
-    wrapped: nn.Module, tensors: tuple[Tensor, ...], rows_per_part: int, row_counts: list[int]
-) -> list[tuple[Tensor, ...]]:
-    """Each tensor in parts of about equal length; as many on every worker, unless one has too few rows for that."""
+def _split(wrapped: nn.Module, signal_mv: Tensor, rows_per_part: int, row_counts: list[int]) -> tuple[Tensor, ...]:
+    """The rows in parts of about equal length; as many on every worker, unless one has too few rows for that."""
     parts = -(-max(row_counts) // rows_per_part)
     fewest = min(row_counts)
     if fewest < parts and any(isinstance(module, nn.SyncBatchNorm) for module in wrapped.modules()):
@@ -88,4 +91,4 @@ def _split(
             f"worker has {fewest} rows: with `encoder.norm` sync every worker must take part in each",
             hint=f"set train.micro_batch_size to {-(-max(row_counts) // fewest)} or more",
         )
-    return [tensor.tensor_split(min(parts, len(tensor))) for tensor in tensors]
+    return signal_mv.tensor_split(min(parts, len(signal_mv)))

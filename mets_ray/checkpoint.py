@@ -93,6 +93,7 @@ def build_model(config: Config, *, leads: int, text_features: int) -> Mets:
         text_features=text_features,
         dimension=config.encoder.embedding_dimension,
         activation_checkpointing=config.encoder.activation_checkpointing,
+        sigmoid=config.loss.targets == "statements",
     )
 
 

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mets_ray.loss import contrastive_loss_share, targets_one_hot, targets_same_report
+from mets_ray.loss import contrastive_loss_share, statement_losses, targets_one_hot, targets_same_report
 
 Targets = Literal["one_hot", "same_report"]
 
@@ -73,6 +73,24 @@ def global_contrastive_loss(
     return contrastive_loss_share(
         ecg_embedding, text_embedding, ecg_columns, text_columns, logit_scale, matrix, num_workers=num_workers()
     )
+
+
+def global_statement_loss(
+    ecg_embedding: Float[Tensor, "local dimension"],
+    statement_embedding: Float[Tensor, "column dimension"],
+    logit_scale: Float[Tensor, ""],
+    logit_bias: Float[Tensor, ""],
+    positives: Bool[Tensor, "local column"],
+    *,
+    rows: int,
+) -> Float[Tensor, ""]:
+    """This worker's share of the mean of `statement_losses` over the global batch of `rows` ECGs.
+
+    statement_embedding: of all statements of the global batch, the same on every worker, each of which embeds them
+    itself: nothing is gathered, and the mean of all shares is the loss, its gradient that of one process.
+    """
+    losses = statement_losses(ecg_embedding, statement_embedding, logit_scale, logit_bias, positives)
+    return losses.sum() * num_workers() / rows
 
 
 def sums_over_workers(values: Sequence[float]) -> list[float]:

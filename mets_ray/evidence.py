@@ -21,8 +21,9 @@ from mets_ray.report import apply_template, text_id
 from mets_ray.scene import Scene
 from mets_ray.sensitivity import wording_sensitivity
 from mets_ray.shard_reader import check_patients, read_records, signals
+from mets_ray.statements import ReportStatements
 from mets_ray.tables import ClassWordings, Retrieval
-from mets_ray.tasks import task_scores, wording_similarities
+from mets_ray.tasks import report_embeddings, task_scores, wording_similarities
 
 
 @dataclass(frozen=True)
@@ -133,10 +134,13 @@ def _retrieval(scene: Scene) -> Retrieval:
     if not scene.card.has_reports:
         raise MetsError("this data set has no reports")
     texts = [apply_template(bundle.config.text.template, report) for report in records.reports]
-    table = text.report_table(scene.config, bundle, texts, scene.dataset_uri)
+    statements = None
+    if bundle.config.loss.targets == "statements":
+        of_reports = text.report_statements(scene.dataset_uri, scene.card, bundle.config.text.template, scene.test)
+        statements, parts = ReportStatements.build(of_reports), [part for of in of_reports.values() for part in of]
+    table = text.report_table(scene.config, bundle, texts if statements is None else parts, scene.dataset_uri)
     ids = np.asarray([text_id(one) for one in texts], dtype=np.int64)
-    features = torch.from_numpy(table.lookup(ids)).to(bundle.model.text_projection.weight)
-    recall = retrieval_recall(records.embeddings, bundle.model.embed_text(features).float().cpu().numpy(), ids)
+    recall = retrieval_recall(records.embeddings, report_embeddings(bundle.model, table, statements, ids), ids)
     _, counts = np.unique(ids, return_counts=True)
     chance = {k: float(hypergeom.sf(0, len(ids), counts, k).mean()) for k in recall["text_to_ecg"]}
     return Retrieval(recall["ecg_to_text"], recall["text_to_ecg"], chance, len(ids), len(counts))

@@ -1,7 +1,8 @@
-"""The contrastive loss and its targets; pure functions of tensors, no communication."""
+"""The contrastive losses and their targets; pure functions of tensors, no communication."""
 
 import torch
-from jaxtyping import Float, Int64
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 
@@ -77,3 +78,20 @@ def contrastive_loss_share(
     ecg_to_text = row_losses(ecg_rows, text_columns, logit_scale, targets)
     text_to_ecg = row_losses(text_rows, ecg_columns, logit_scale, targets)
     return (ecg_to_text + text_to_ecg).sum() / 2 * num_workers / len(ecg_columns)
+
+
+def statement_losses(
+    ecg_rows: Float[Tensor, "row dimension"],
+    statement_columns: Float[Tensor, "column dimension"],
+    logit_scale: Float[Tensor, ""],
+    logit_bias: Float[Tensor, ""],
+    positives: Bool[Tensor, "row column"],
+) -> Float[Tensor, "row"]:
+    """Each ECG against every statement of the global batch: binary cross-entropy, summed over statements.
+
+    The sigmoid loss of SigLIP (Zhai et al. 2023, arXiv 2303.15343, algorithm 1) with several positives in a row. A row
+    needs no other row, so the sum over any split of the rows is the loss of all of them. Embeddings are L2-normalised.
+    """
+    with torch.autocast(ecg_rows.device.type, enabled=False):
+        logits = logit_scale * ecg_rows @ statement_columns.T + logit_bias
+        return F.binary_cross_entropy_with_logits(logits, positives.to(logits.dtype), reduction="none").sum(dim=-1)

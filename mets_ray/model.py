@@ -11,13 +11,17 @@ from mets_ray.encoders import EcgEncoder, Norm
 
 INITIAL_LOGIT_SCALE = 1 / 0.07  # METS: temperature 0.07
 HIGHEST_LOGIT_SCALE = 100.0  # CLIP (Radford et al. 2021), section 2.5
+# SigLIP (Zhai et al. 2023), section 3: 10 and -10, for thousands of texts of which one fits. Of the statements in a
+# batch an ECG has several per cent, and a start near their log odds saves the first epochs.
+INITIAL_SIGMOID_SCALE, INITIAL_SIGMOID_BIAS = 10.0, -3.0
 
 
 class Mets(nn.Module):
     """What METS trains (PMLR v227, li24a): ECG encoder, a linear projection on each side, the logit scale.
 
     text_features: length of the frozen LM's feature vectors. dimension: length of the shared embedding.
-    leads, width, norm, activation_checkpointing: see `EcgEncoder`.
+    leads, width, norm, activation_checkpointing: see `EcgEncoder`. sigmoid: for `loss.statement_losses`, whose logits
+    have a bias as well; without it `logit_bias` is 0 and is not trained.
     """
 
     def __init__(
@@ -29,6 +33,7 @@ class Mets(nn.Module):
         norm: Norm = "batch",
         dimension: int = 128,
         activation_checkpointing: bool = False,
+        sigmoid: bool = False,
     ) -> None:
         super().__init__()
         self.ecg_encoder = EcgEncoder(
@@ -36,7 +41,15 @@ class Mets(nn.Module):
         )
         self.ecg_projection = nn.Linear(self.ecg_encoder.num_features, dimension)
         self.text_projection = nn.Linear(text_features, dimension)
-        self.log_logit_scale = nn.Parameter(torch.tensor(math.log(INITIAL_LOGIT_SCALE)))
+        scale = INITIAL_SIGMOID_SCALE if sigmoid else INITIAL_LOGIT_SCALE
+        self.log_logit_scale = nn.Parameter(torch.tensor(math.log(scale)))
+        # Only where it is trained does it stand in a state dict, so bundles of either kind stay what they are.
+        bias = torch.tensor(INITIAL_SIGMOID_BIAS if sigmoid else 0.0)
+        self.logit_bias: Tensor
+        if sigmoid:
+            self.logit_bias = nn.Parameter(bias)
+        else:
+            self.register_buffer("logit_bias", bias, persistent=False)
 
     @property
     def logit_scale(self) -> Float[Tensor, ""]:
@@ -61,10 +74,11 @@ class Mets(nn.Module):
         return _unit_rows(self.text_projection(text_features.to(self.text_projection.weight.dtype)))
 
     def forward(
-        self, signal_mv: Float[Tensor, "batch lead sample"], text_features: Float[Tensor, "batch text_feature"]
-    ) -> tuple[Float[Tensor, "batch dimension"], Float[Tensor, "batch dimension"], Float[Tensor, ""]]:
-        """Both embeddings and the logit scale in one call, so that DistributedDataParallel sees every parameter."""
-        return self.embed_ecg(signal_mv), self.embed_text(text_features), self.logit_scale
+        self, signal_mv: Float[Tensor, "batch lead sample"], text_features: Float[Tensor, "text text_feature"]
+    ) -> tuple[Float[Tensor, "batch dimension"], Float[Tensor, "text dimension"], Float[Tensor, ""], Float[Tensor, ""]]:
+        """Both embeddings, logit scale and bias in one call, so that DistributedDataParallel sees every parameter."""
+        # A copy: DistributedDataParallel takes no parameter itself as an output.
+        return self.embed_ecg(signal_mv), self.embed_text(text_features), self.logit_scale, self.logit_bias.clone()
 
 
 def _unit_rows(projected: Float[Tensor, "batch dimension"]) -> Float[Tensor, "batch dimension"]:

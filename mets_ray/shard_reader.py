@@ -151,6 +151,15 @@ def distinct_reports(path: str, *, dataset_uri: str, selection: Selection) -> li
     return sorted(set(_texts(table.filter(pa.array(mask)), dataset_uri)))
 
 
+def distinct_statements(path: str, *, dataset_uri: str, selection: Selection) -> dict[str, list[str]]:
+    """The statements of each selected report of one shard; no signal is read. Errors as in `distinct_reports`."""
+    table = open_shard(dataset_uri, path).read(columns=["report", "statements", *INDEX_COLUMNS])
+    mask = selection.mask(table["fold"].to_numpy(), table["patient_id"].to_pylist())
+    chosen = table.filter(pa.array(mask))
+    pairs = zip(_texts(chosen, dataset_uri), chosen["statements"].to_pylist(), strict=True)
+    return dict(sorted(pairs, reverse=True))  # of several lists, always the same one
+
+
 def read_records(group: RowGroup, *, dataset_uri: str, selection: Selection) -> pa.Table:
     """Selected rows of one row group in stored order, for scoring.
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Float, Int16
+from jaxtyping import Float, Int16, Int64
 from torch import Tensor
 
 from mets_ray import prompt_files, storage
@@ -16,6 +16,7 @@ from mets_ray.model import Mets
 from mets_ray.report import LabelSet, PromptSet, label_matrix, load_label_sets, load_prompt_set, text_id
 from mets_ray.schema import DatasetCard
 from mets_ray.shard_reader import signals
+from mets_ray.statements import ReportStatements
 from mets_ray.text_store import EmbeddingTable
 from mets_ray.zero_shot import class_embeddings, similarities
 
@@ -122,6 +123,30 @@ def wording_similarities(
     vectors = _wording_vectors(model, prompt_set, label_set, table)
     embeddings = torch.from_numpy(ecg_embeddings).to(vectors[0])
     return [similarities(embeddings, of_class).double().cpu().numpy() for of_class in vectors]
+
+
+@torch.no_grad()
+def report_embeddings(
+    model: Mets, table: EmbeddingTable, statements: ReportStatements | None, text_ids: Int64[np.ndarray, "record"]
+) -> Float[np.ndarray, "record dimension"]:
+    """Unit vectors of whole reports: of the report's text, or the mean of its statements' where these were trained on.
+
+    text_ids: of each report in its template. Raises DatasetError for a text that is not in the table.
+    """
+    distinct, of_record = np.unique(text_ids, return_inverse=True)
+    weight = model.text_projection.weight
+
+    def embed(ids: np.ndarray) -> Tensor:
+        return model.embed_text(torch.from_numpy(table.lookup(ids)).to(weight.device, weight.dtype))
+
+    if statements is None:
+        vectors = embed(distinct)
+    else:
+        columns = statements.columns(distinct)
+        of_report = torch.from_numpy(statements.positives(distinct, columns)).to(weight.device, weight.dtype)
+        vectors = torch.nn.functional.normalize(of_report @ embed(columns), dim=-1)
+    found: np.ndarray = vectors.float().cpu().numpy()[of_record]
+    return found
 
 
 def _wording_vectors(

@@ -3,6 +3,7 @@
 The same class, `text_store.TextEmbedder`, runs in both. A training worker never holds the LM.
 """
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ from mets_ray.folds import Selection
 from mets_ray.report import PromptSet, apply_template, text_id
 from mets_ray.resources import check_actor_fits
 from mets_ray.schema import DatasetCard
-from mets_ray.shard_reader import distinct_reports
+from mets_ray.shard_reader import distinct_reports, distinct_statements
 from mets_ray.tasks import prompt_texts
 from mets_ray.text_store import EmbeddingTable, TextEmbedder, part_folder, read_store, write_part
 
@@ -58,6 +59,23 @@ def report_texts(dataset_uri: str, card: DatasetCard, template: str, selection: 
     with own_errors():
         reports = {str(row["report"]) for row in plain(dataset).iter_rows()}
     return sorted(apply_template(template, report) for report in reports)
+
+
+def report_statements(
+    dataset_uri: str, card: DatasetCard, template: str, selection: Selection
+) -> dict[str, tuple[str, ...]]:
+    """The statements of each distinct training text of the selected records; a report without any is one itself."""
+
+    def read(batch: dict[str, Any]) -> dict[str, Any]:
+        (path,) = batch["path"]
+        found = distinct_statements(path, dataset_uri=dataset_uri, selection=selection)
+        return {"report": list(found), "statements": [json.dumps(parts or [report]) for report, parts in found.items()]}
+
+    paths = [{"path": shard.path} for shard in card.shards]
+    dataset = ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(read, batch_size=None)
+    with own_errors():
+        rows = sorted((str(row["report"]), str(row["statements"])) for row in plain(dataset).iter_rows())
+    return {apply_template(template, report): tuple(json.loads(parts)) for report, parts in reversed(rows)}
 
 
 def embed_texts(text: TextConfig, store: str, *, reports: list[str], prompts: list[str]) -> EmbeddedTexts:

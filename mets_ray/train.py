@@ -41,6 +41,7 @@ from mets_ray.report import PromptSet
 from mets_ray.resources import TrainShares, check_lm_fits, train_shares
 from mets_ray.schema import DatasetCard
 from mets_ray.shard_reader import DatasetIndex, check_patients, read_card, read_index
+from mets_ray.statements import ReportStatements
 from mets_ray.tasks import PACKAGED_PROMPT_SETS, check_prompts, dataset_tasks, prompt_texts, read_prompt_set
 from mets_ray.tracking import check_trackers
 from mets_ray.train_console import TrainConsole
@@ -91,6 +92,11 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
     does not match, and the worker's own MetsError when training fails.
     """
     check_trackers(config)
+    if config.loss.targets == "statements" and config.text.mode == "streaming":
+        raise ConfigError(
+            "`loss.targets` is statements and `text.mode` is streaming, which embeds whole reports",
+            hint="set text.mode=cached: statements repeat, so that even of a million reports they are few",
+        )
     card = read_card(dataset_uri)
     if not card.has_reports:
         raise DatasetError(
@@ -120,8 +126,16 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
     everything = Selection(tuple(card.folds))
     wanted = everything if config.text.mode == "cached" else validation
     # The template stands in where neither gives a text: the LM's number of features must be known.
-    reports = text.report_texts(dataset_uri, card, config.text.template, wanted) or [config.text.template]
-    say(f"text: {len(reports)} distinct reports and {len(prompts)} prompts, LM `{config.text.model}`")
+    statements = None
+    if config.loss.targets == "statements":
+        of_reports = text.report_statements(dataset_uri, card, config.text.template, everything)
+        statements = ReportStatements.build(of_reports)
+        reports = sorted({part for parts in of_reports.values() for part in parts})
+        kind = f"distinct statements of {len(of_reports)} reports"
+    else:
+        reports = text.report_texts(dataset_uri, card, config.text.template, wanted) or [config.text.template]
+        kind = "distinct reports"
+    say(f"text: {len(reports)} {kind} and {len(prompts)} prompts, LM `{config.text.model}`")
     embedded = text.embed_texts(config.text, text.store_uri(config, dataset_uri), reports=reports, prompts=prompts)
     say(f"text: {embedded.reports_embedded} reports and {embedded.prompts_embedded} prompts went through the LM")
 
@@ -145,6 +159,7 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
         earlier_folds=_earlier_folds(config, card),
         text_features=embedded.table.vectors.shape[1],
         table=ray.put(embedded.table),
+        statements=ray.put(statements),
         shares=shares,
         progress=queue,
     )

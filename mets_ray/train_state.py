@@ -46,7 +46,7 @@ _NOT_VALIDATED = -1.0
 
 @dataclass(frozen=True)
 class TrainJob:
-    """All that a worker needs; `table` refers to the embedding table in Ray's object store."""
+    """All that a worker needs; `table` (embeddings) and `statements` (or None) are references to Ray's object store."""
 
     config: Config
     run_uri: str
@@ -64,6 +64,7 @@ class TrainJob:
     text_features: int
     earlier_folds: tuple[int, ...]
     table: Any
+    statements: Any
     shares: TrainShares
     progress: Any
 

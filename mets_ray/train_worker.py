@@ -19,11 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from mets_ray import storage
-from mets_ray.accumulation import forward_loss
+from mets_ray.accumulation import LossOf, forward_loss
 from mets_ray.batch_log import write_steps
 from mets_ray.collectives import (
     broadcast_object,
     gather_objects,
+    gather_rows_no_grad,
+    global_contrastive_loss,
+    global_statement_loss,
     is_lost_peer,
     mean_over_workers,
     num_workers,
@@ -37,6 +40,7 @@ from mets_ray.failures import Failure, record_failure, repeated_failure
 from mets_ray.optimization import autocast_for, set_learning_rate
 from mets_ray.plan import EpochPlan, plan_epoch, worker_blocks, worker_lanes
 from mets_ray.shard_reader import read_ahead
+from mets_ray.statements import ReportStatements
 from mets_ray.tasks import microvolts_to_millivolts, signal_tensor
 from mets_ray.text_store import EmbeddingTable
 from mets_ray.train_state import Figures, Running, State, TrainJob, parameter_norm, report_checkpoint, start_state
@@ -92,6 +96,7 @@ def failures_uri(job: TrainJob) -> str:
 def _train(job: TrainJob, state: State, device: torch.device, watchdog: "_Watchdog") -> None:
     config = job.config
     table: EmbeddingTable = ray.get(job.table)
+    statements: ReportStatements | None = ray.get(job.statements)
     reporter = _Reporter(job.progress)
     reporter.started(state)
     saving = _SaveClock(job)
@@ -100,11 +105,11 @@ def _train(job: TrainJob, state: State, device: torch.device, watchdog: "_Watchd
         upcoming = _open_epoch(job, state.epoch, state.step, readers, device)
         while state.epoch < config.train.epochs:
             figures: Figures = {"epoch": float(state.epoch + 1)}
-            figures |= _train_epoch(job, state, table, upcoming, device, reporter, watchdog, saving)
+            figures |= _train_epoch(job, state, table, statements, upcoming, device, reporter, watchdog, saving)
             if state.epoch + 1 < config.train.epochs:
                 # The next epoch's first blocks are read while this one is validated and saved.
                 upcoming = _open_epoch(job, state.epoch + 1, 0, readers, device)
-            figures |= validate(job, state.model, table, watchdog.still_alive)
+            figures |= validate(job, state.model, table, statements, watchdog.still_alive)
             state.epoch, state.step, state.running = state.epoch + 1, 0, Running()
             state.history = (*state.history, figures)
             reporter.epoch(figures)
@@ -165,6 +170,7 @@ def _train_epoch(
     job: TrainJob,
     state: State,
     table: EmbeddingTable,
+    statements: ReportStatements | None,
     stream: _EpochStream,
     device: torch.device,
     reporter: "_Reporter",
@@ -180,17 +186,16 @@ def _train_epoch(
         step = state.step
         assert batch["step"][0] == step, f"the stream gave step {batch['step'][0]} where step {step} was due"
         signal_mv = microvolts_to_millivolts(batch["signal"], state.model)
-        text_features, text_ids = _text(batch, table, device)
+        text_features, loss_of = _text(job, batch, table, statements, stream.row_counts, device)
         done = plan.epoch * plan.steps + step
         set_learning_rate(state.optimizer, train, done / (train.epochs * plan.steps))
         loss, backward = forward_loss(
             state.wrapped,
             signal_mv,
             text_features,
-            text_ids,
+            loss_of,
             rows_per_part=train.micro_batch_size,
             autocast=autocast,
-            targets=job.config.loss.targets,
             row_counts=stream.row_counts,
         )
         global_loss, save, look = _agree(loss.item(), saving.due(step + 1))
@@ -225,10 +230,33 @@ def _train_epoch(
     }
 
 
-def _text(batch: dict[str, np.ndarray], table: EmbeddingTable, device: torch.device) -> tuple[Tensor, Tensor]:
-    features = batch["embedding"] if "embedding" in batch else table.lookup(batch["text_id"])
-    text_features = torch.from_numpy(np.require(features, np.float16, ["C", "W"])).to(device)
-    return text_features, torch.tensor(batch["text_id"], device=device)
+def _text(
+    job: TrainJob,
+    batch: dict[str, np.ndarray],
+    table: EmbeddingTable,
+    statements: ReportStatements | None,
+    row_counts: list[int],
+    device: torch.device,
+) -> tuple[Tensor, LossOf]:
+    """Features of the texts that the batch is compared with, and the loss: this worker's share of the global one."""
+    targets = job.config.loss.targets
+    text_ids = torch.tensor(batch["text_id"], device=device)
+    if targets == "statements":
+        assert statements is not None
+        # Every worker embeds the statements of all: they are few, and so no embedding has to travel.
+        columns = statements.columns(gather_rows_no_grad(text_ids, row_counts).cpu().numpy())
+        positives = torch.from_numpy(statements.positives(batch["text_id"], columns)).to(device)
+        features = table.lookup(columns)
+
+        def loss_of(ecg: Tensor, text: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+            return global_statement_loss(ecg, text, scale, bias, positives, rows=sum(row_counts))
+    else:
+        features = batch["embedding"] if "embedding" in batch else table.lookup(batch["text_id"])
+
+        def loss_of(ecg: Tensor, text: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+            return global_contrastive_loss(ecg, text, scale, text_ids, targets=targets, row_counts=row_counts)
+
+    return torch.from_numpy(np.require(features, np.float16, ["C", "W"])).to(device), loss_of
 
 
 def _take_step(state: State, clip_norm: float) -> None:

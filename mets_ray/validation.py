@@ -12,15 +12,22 @@ from mets_ray.metrics import retrieval_recall
 from mets_ray.model import Mets
 from mets_ray.plan import share
 from mets_ray.report import apply_template, text_id
+from mets_ray.statements import ReportStatements
 from mets_ray.tables import number_json
-from mets_ray.tasks import microvolts_to_millivolts, task_macro_auroc
+from mets_ray.tasks import microvolts_to_millivolts, report_embeddings, task_macro_auroc
 from mets_ray.text_store import EmbeddingTable
 from mets_ray.train_state import Figures, TrainJob
 
 _BATCH = 256
 
 
-def validate(job: TrainJob, model: Mets, table: EmbeddingTable, still_alive: Callable[[], None]) -> Figures:
+def validate(
+    job: TrainJob,
+    model: Mets,
+    table: EmbeddingTable,
+    statements: ReportStatements | None,
+    still_alive: Callable[[], None],
+) -> Figures:
     """The figures, computed on rank 0 and known to all workers; each embeds its share of the records.
 
     still_alive: called after each batch.
@@ -48,6 +55,7 @@ def validate(job: TrainJob, model: Mets, table: EmbeddingTable, still_alive: Cal
             job,
             model,
             table,
+            statements,
             np.concatenate([part[0] for part in parts]),
             np.asarray([one for part in parts for one in part[1]], dtype=np.int64),
             [one for part in parts for one in part[2]],
@@ -58,10 +66,15 @@ def validate(job: TrainJob, model: Mets, table: EmbeddingTable, still_alive: Cal
 
 @torch.no_grad()
 def _figures(
-    job: TrainJob, model: Mets, table: EmbeddingTable, ecg: np.ndarray, ids: np.ndarray, labels: list[list[str]]
+    job: TrainJob,
+    model: Mets,
+    table: EmbeddingTable,
+    statements: ReportStatements | None,
+    ecg: np.ndarray,
+    ids: np.ndarray,
+    labels: list[list[str]],
 ) -> Figures:
-    features = torch.from_numpy(table.lookup(ids)).to(model.text_projection.weight)
-    recall = retrieval_recall(ecg, model.embed_text(features).float().cpu().numpy(), ids)
+    recall = retrieval_recall(ecg, report_embeddings(model, table, statements, ids), ids)
     figures: Figures = {f"{way}_recall_at_{k}": value for way, by_k in recall.items() for k, value in by_k.items()}
     prompt_set = job.prompt_sets[job.config.train.validation_prompt_set]
     by_task = task_macro_auroc(model, prompt_set, job.tasks, table, ecg_embeddings=ecg, labels=labels)

@@ -13,7 +13,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from mets_ray import collectives
-from mets_ray.accumulation import forward_loss
+from mets_ray.accumulation import LossOf, forward_loss
 from mets_ray.encoders import EcgEncoder, buffers_kept
 from mets_ray.errors import ConfigError
 from mets_ray.loss import contrastive_loss, targets_one_hot, targets_same_report
@@ -59,15 +59,23 @@ def largest_difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Te
     return max((ours[name] - theirs[name]).abs().max().item() for name in theirs)
 
 
+def loss_for(kind: collectives.Targets, text_ids: torch.Tensor, row_counts: list[int]) -> LossOf:
+    def loss_of(ecg, text, scale, bias):
+        return collectives.global_contrastive_loss(ecg, text, scale, text_ids, targets=kind, row_counts=row_counts)
+
+    return loss_of
+
+
 def alone(model: Mets, rows_per_part: int | None = None, **changes: Any) -> tuple[float, dict[str, torch.Tensor]]:
     """Loss and gradients of one step of a lone worker over `batch()`."""
     model.train().zero_grad(set_to_none=True)
     dtype = model.ecg_projection.weight.dtype
     signal_mv, text_features = (tensor.to(dtype) for tensor in batch())
-    settings: dict[str, Any] = {"autocast": NO_AUTOCAST, "targets": "one_hot"} | changes
+    settings: dict[str, Any] = {"autocast": NO_AUTOCAST} | changes
     scaler = settings.pop("scaler", NO_SCALER)
+    loss_of = loss_for(settings.pop("targets", "one_hot"), TEXT_IDS, [BATCH])
     loss, backward = forward_loss(
-        model, signal_mv, text_features, TEXT_IDS, rows_per_part=rows_per_part, row_counts=[BATCH], **settings
+        model, signal_mv, text_features, loss_of, rows_per_part=rows_per_part, row_counts=[BATCH], **settings
     )
     assert not loss.requires_grad
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -91,10 +99,9 @@ def train(row_counts: list[int], kind: str, rows_per_part: int | None, **setting
             model,
             signal_mv[own],
             text_features[own],
-            TEXT_IDS[own],
+            loss_for(kind, TEXT_IDS[own], row_counts),
             rows_per_part=rows_per_part,
             autocast=NO_AUTOCAST,
-            targets=kind,
             row_counts=row_counts,
         )
         losses.append(collectives.mean_over_workers(loss.item()))
@@ -136,7 +143,7 @@ def one_process() -> dict[str, tuple[list[float], dict[str, torch.Tensor]]]:
         targets = targets_one_hot(BATCH, BATCH) if kind == "one_hot" else targets_same_report(TEXT_IDS, TEXT_IDS)
         losses = []
         for step in range(STEPS):
-            loss = contrastive_loss(*model(*batch()), targets)
+            loss = contrastive_loss(*model(*batch())[:3], targets)
             losses.append(loss.item())
             optimizer.zero_grad()
             loss.backward()
@@ -223,10 +230,9 @@ def test_batch_norm_sees_each_part_once_and_nothing_before_the_backward_pass():
         model,
         signal_mv,
         text_features,
-        TEXT_IDS,
+        loss_for("one_hot", TEXT_IDS, [BATCH]),
         rows_per_part=6,
         autocast=NO_AUTOCAST,
-        targets="one_hot",
         row_counts=[BATCH],
     )
     assert largest_difference(dict(model.named_buffers()), before) == 0.0
@@ -285,10 +291,9 @@ def test_sync_norm_refuses_parts_that_a_worker_has_no_rows_for():
             model,
             signal_mv,
             text_features,
-            TEXT_IDS[:4],
+            loss_for("one_hot", TEXT_IDS[:4], [4, 2]),
             rows_per_part=1,
             autocast=NO_AUTOCAST,
-            targets="one_hot",
             row_counts=[4, 2],
         )
     assert "train.micro_batch_size to 2 or more" in str(error.value)

@@ -66,7 +66,7 @@ def train_once(loss_function: Any, row_counts: list[int], kind: str) -> tuple[fl
     own = slice(sum(row_counts[:rank]), sum(row_counts[: rank + 1]))
     signal_mv, text_features = batch()
     model = DistributedDataParallel(small_mets(), find_unused_parameters=True)
-    outputs = model(signal_mv[own], text_features[own])
+    outputs = model(signal_mv[own], text_features[own])[:3]
     loss = loss_function(*outputs, TEXT_IDS[own], targets=kind, row_counts=row_counts)
     loss.backward()
     return collectives.mean_over_workers(loss.item()), gradients(model)
@@ -113,7 +113,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[Any, 
 def one_process(kind: str) -> tuple[float, dict[str, torch.Tensor]]:
     model = small_mets()
     targets = targets_one_hot(BATCH, BATCH) if kind == "one_hot" else targets_same_report(TEXT_IDS, TEXT_IDS)
-    ecg, text, scale = model(*batch())
+    ecg, text, scale, _ = model(*batch())
     loss = contrastive_loss(ecg, text, scale, targets)
     loss.backward()
     return loss.item(), gradients(model)
@@ -187,7 +187,7 @@ def test_a_lone_worker_needs_no_process_group():
     assert collectives.gather_objects("x") == ["x"]
     for kind in KINDS:
         model = small_mets()
-        loss = collectives.global_contrastive_loss(*model(*batch()), TEXT_IDS, targets=kind, row_counts=[BATCH])
+        loss = collectives.global_contrastive_loss(*model(*batch())[:3], TEXT_IDS, targets=kind, row_counts=[BATCH])
         loss.backward()
         expected_loss, expected = one_process(kind)
         assert loss.item() == pytest.approx(expected_loss, abs=1e-12)

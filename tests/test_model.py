@@ -25,7 +25,7 @@ def test_the_papers_model_has_encoder_two_projections_and_one_scale():
 def test_embeddings_are_the_projected_features_divided_by_their_length(model: Mets):
     signal_mv = torch.randn(5, 12, 200, dtype=torch.float64)
     text_features = torch.randn(5, 24, dtype=torch.float64)
-    ecg_embedding, text_embedding, logit_scale = model(signal_mv, text_features)
+    ecg_embedding, text_embedding, logit_scale, _ = model(signal_mv, text_features)
     for embedding, features, projection in (
         (ecg_embedding, model.ecg_encoder(signal_mv), model.ecg_projection),
         (text_embedding, text_features, model.text_projection),
@@ -55,7 +55,7 @@ def test_the_logit_scale_is_held_between_1_and_100(model: Mets, log_scale: float
 
 
 def test_every_parameter_gets_a_gradient(model: Mets):
-    ecg, text, scale = model(torch.randn(6, 12, 200, dtype=torch.float64), torch.randn(6, 24, dtype=torch.float64))
+    ecg, text, scale, _ = model(torch.randn(6, 12, 200, dtype=torch.float64), torch.randn(6, 24, dtype=torch.float64))
     contrastive_loss(ecg, text, scale, targets_one_hot(6, 6)).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
@@ -70,7 +70,7 @@ def test_a_small_batch_can_be_learnt_by_heart():
     losses = []
     for _ in range(40):
         optimizer.zero_grad()
-        ecg, text, scale = model(signal_mv, text_features)
+        ecg, text, scale, _ = model(signal_mv, text_features)
         loss = contrastive_loss(ecg, text, scale, targets_one_hot(8, 8))
         loss.backward()
         optimizer.step()
@@ -85,7 +85,7 @@ def test_embeddings_and_loss_stay_float32_under_autocast():
     model = Mets(text_features=24, width=8, norm="group", dimension=16)
     signal_mv, text_features = torch.randn(8, 12, 200), torch.randn(8, 24)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        ecg_embedding, text_embedding, logit_scale = model(signal_mv, text_features)
+        ecg_embedding, text_embedding, logit_scale, _ = model(signal_mv, text_features)
         inside = contrastive_loss(ecg_embedding, text_embedding, logit_scale, targets_one_hot(8, 8))
     outside = contrastive_loss(ecg_embedding, text_embedding, logit_scale, targets_one_hot(8, 8))
     assert ecg_embedding.dtype == text_embedding.dtype == torch.float32

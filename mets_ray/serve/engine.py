@@ -165,7 +165,11 @@ class Engine:
         """
         similarity = similarities(mean_embedding(embedding)[None], class_vectors)
         logit_scale = float(self._model.logit_scale)
-        score = (logit_scale * similarity).sigmoid() if multi_label else scores(similarity, logit_scale)
+        score = (
+            (logit_scale * similarity + float(self._model.logit_bias)).sigmoid()
+            if multi_label
+            else scores(similarity, logit_scale)
+        )
         return score[0].tolist(), similarity[0].tolist()
 
     def _embed_features(self, texts: Sequence[str]) -> Float[Tensor, "text dimension"]:
