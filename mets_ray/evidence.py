@@ -23,7 +23,7 @@ from mets_ray.sensitivity import wording_sensitivity
 from mets_ray.shard_reader import check_patients, read_records, signals
 from mets_ray.statements import ReportStatements
 from mets_ray.tables import ClassWordings, Retrieval
-from mets_ray.tasks import report_embeddings, task_scores, wording_similarities
+from mets_ray.tasks import prompt_texts, report_embeddings, task_scores, wording_similarities
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,8 @@ def _wordings(scene: Scene) -> dict[str, dict[str, ClassWordings]]:
             if not set(label_set.classes) <= set(known.tasks.get(task, {})):
                 continue
             table = scene.prompts if known is scene.prompt_set else scene.bundle.prompts
+            if table.missing(prompt_texts([known], [task])):  # a bundle holds the words of its own source's tasks
+                continue
             alone = wording_similarities(scene.bundle.model, known, label_set, table, scene.records.embeddings[kept])
             for name, of_class in zip(label_set.classes, alone, strict=True):
                 for prompt, column in zip(known.tasks[task][name], of_class.T, strict=True):
