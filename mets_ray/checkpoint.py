@@ -93,7 +93,7 @@ def build_model(config: Config, *, leads: int, text_features: int) -> Mets:
         text_features=text_features,
         dimension=config.encoder.embedding_dimension,
         activation_checkpointing=config.encoder.activation_checkpointing,
-        sigmoid=config.loss.targets == "statements",
+        sigmoid=config.text.unit == "statement",
     )
 
 
@@ -135,7 +135,7 @@ def read_bundle(folder: Path) -> Bundle:
                 where=str(folder),
                 hint="copy the bundle again as a whole",
             )
-    config = Config.model_validate(yaml.safe_load((folder / _CONFIG).read_text(encoding="utf-8")))
+    config = _parse_config((folder / _CONFIG).read_text(encoding="utf-8"), str(folder))
     model = build_model(config, leads=len(facts.leads), text_features=facts.text_features)
     state = load_file(folder / _MODEL)
     model.to(dtype=next(value.dtype for value in state.values() if value.is_floating_point()))
@@ -198,6 +198,18 @@ def publish_bundle(checkpoint_uri: str, bundle_uri: str) -> None:
         files = {name: value for name, value in facts.files.items() if name != TRAINER_STATE_NAME}
         manifest.write_text(facts.model_copy(update={"files": files}).model_dump_json(indent=1), encoding="utf-8")
         storage.publish_folder(folder, bundle_uri, MANIFEST_NAME)
+
+
+def _parse_config(text: str, where: str) -> Config:
+    try:
+        return Config.model_validate(yaml.safe_load(text))
+    except ValidationError as error:
+        keys = ", ".join(f"`{'.'.join(map(str, fault['loc']))}`" for fault in error.errors()[:5])
+        raise CheckpointError(
+            f"`{_CONFIG}` is not of this version's settings: {keys}",
+            where=where,
+            hint="read the bundle with the version of mets_ray that wrote it",
+        ) from error
 
 
 def _parse_facts(data: bytes, where: str) -> BundleFacts:

@@ -98,6 +98,11 @@ class TextConfig(Section):
     pooling: Literal["mean", "cls"] = Field("mean", description="how token vectors become one text vector")
     max_length: PositiveInt = Field(128, description="tokens; longer texts are cut")
     template: str = Field("The report of the ECG is that {}", description="training text; {} is the report")
+    unit: Literal["report", "statement"] = Field(
+        "report",
+        description="report: as published, one text for an ECG; statement: each statement of a report is a text of its "
+        "own, an ECG has several, and each is a yes or no (sigmoid loss)",
+    )
     mode: Literal["cached", "streaming"] = Field(
         "cached",
         description="cached: embed each distinct text once and keep it; streaming: run the LM in the training stream",
@@ -129,10 +134,9 @@ class EncoderConfig(Section):
 class LossConfig(Section):
     """What counts as a match in the batch."""
 
-    targets: Literal["one_hot", "same_report", "statements"] = Field(
+    targets: Literal["one_hot", "same_report"] = Field(
         "one_hot",
-        description="one_hot: as published; same_report: equal reports in a batch share the target; statements: each "
-        "statement of a report is a text of its own, an ECG has several, and each is a yes or no (sigmoid loss)",
+        description="of text.unit=report: one_hot, as published; same_report: equal reports share the target",
     )
 
 

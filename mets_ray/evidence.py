@@ -137,7 +137,7 @@ def _retrieval(scene: Scene) -> Retrieval:
         raise MetsError("this data set has no reports")
     texts = [apply_template(bundle.config.text.template, report) for report in records.reports]
     statements = None
-    if bundle.config.loss.targets == "statements":
+    if bundle.config.text.unit == "statement":
         of_reports = text.report_statements(scene.dataset_uri, scene.card, bundle.config.text.template, scene.test)
         statements, parts = ReportStatements.build(of_reports), [part for of in of_reports.values() for part in of]
     table = text.report_table(scene.config, bundle, texts if statements is None else parts, scene.dataset_uri)

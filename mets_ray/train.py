@@ -92,9 +92,9 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
     does not match, and the worker's own MetsError when training fails.
     """
     check_trackers(config)
-    if config.loss.targets == "statements" and config.text.mode == "streaming":
+    if config.text.unit == "statement" and config.text.mode == "streaming":
         raise ConfigError(
-            "`loss.targets` is statements and `text.mode` is streaming, which embeds whole reports",
+            "`text.unit` is statement and `text.mode` is streaming, which embeds whole reports",
             hint="set text.mode=cached: statements repeat, so that even of a million reports they are few",
         )
     card = read_card(dataset_uri)
@@ -127,7 +127,7 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
     wanted = everything if config.text.mode == "cached" else validation
     # The template stands in where neither gives a text: the LM's number of features must be known.
     statements = None
-    if config.loss.targets == "statements":
+    if config.text.unit == "statement":
         of_reports = text.report_statements(dataset_uri, card, config.text.template, everything)
         statements = ReportStatements.build(of_reports)
         reports = sorted({part for parts in of_reports.values() for part in parts})

@@ -241,8 +241,7 @@ def _text(
     """Features of the texts that the batch is compared with, and the loss: this worker's share of the global one."""
     targets = job.config.loss.targets
     text_ids = torch.tensor(batch["text_id"], device=device)
-    if targets == "statements":
-        assert statements is not None
+    if statements is not None:
         # Every worker embeds the statements of all: they are few, and so no embedding has to travel.
         columns = statements.columns(gather_rows_no_grad(text_ids, row_counts).cpu().numpy())
         positives = torch.from_numpy(statements.positives(batch["text_id"], columns)).to(device)

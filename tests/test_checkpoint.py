@@ -1,5 +1,7 @@
 """The bundle: what is written is read back, and what is not whole or of another kind is refused."""
 
+import dataclasses
+import hashlib
 import json
 
 import numpy as np
@@ -93,6 +95,26 @@ def test_another_schema_is_refused(folder):
     ) as error:
         load_bundle(str(folder))
     assert error.value.hint
+
+
+def test_settings_of_another_version_are_refused_by_name(folder):
+    text = (folder / "config.yaml").read_text().replace("embedding_dimension:", "embedding_size:")
+    (folder / "config.yaml").write_text(text)
+    manifest = json.loads((folder / "bundle.json").read_text())
+    manifest["files"]["config.yaml"] = hashlib.sha256(text.encode()).hexdigest()
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match=r"not of this version's settings: `encoder\.embedding_size`") as error:
+        load_bundle(str(folder))
+    assert "version of mets_ray that wrote it" in str(error.value)
+
+
+def test_the_bias_of_the_sigmoid_loss_is_kept(bundle, tmp_path):
+    config = load_config(None, ["encoder.width=4", "text.unit=statement"])
+    model = build_model(config, leads=12, text_features=6)
+    with torch.no_grad():
+        model.logit_bias.fill_(-1.5)
+    write_bundle(tmp_path, dataclasses.replace(bundle, model=model, config=config))
+    assert load_bundle(str(tmp_path)).model.logit_bias.item() == -1.5
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "prompt_features.safetensors", "config.yaml"])

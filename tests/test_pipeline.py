@@ -138,6 +138,29 @@ def test_one_worker_gives_the_losses_of_two(trained, prepared, tmp_path):
 
 
 @pytest.mark.slow
+def test_statements_train_alike_on_one_worker_and_on_two_and_are_scored(prepared, tmp_path):
+    from mets_ray.evaluate import evaluate
+    from mets_ray.train import fit
+
+    words = ["text.unit=statement", "train.epochs=3"]
+    two, one = (
+        fit(config_of(tmp_path / f"{workers}", *words, f"train.num_workers={workers}", dataset_uri=prepared), prepared)
+        for workers in (2, 1)
+    )
+    np.testing.assert_allclose(losses(one), losses(two), rtol=1e-9)
+    assert losses(one)[-1] < losses(one)[0]
+    assert 0.0 < one.history[-1]["ecg_to_text_recall_at_10"] <= 1.0
+    # Each statement goes through the LM once, whatever the number of reports that hold it.
+    assert 0 < two.reports_embedded < 100
+    assert one.reports_embedded == 0
+    result = evaluate(config_of(tmp_path, dataset_uri=prepared), prepared, two.bundle_uri)
+    assert result.retrieval is not None
+    streaming = config_of(tmp_path, *words, "text.mode=streaming", dataset_uri=prepared)
+    with pytest.raises(ConfigError, match="streaming, which embeds whole reports"):
+        fit(streaming, prepared)
+
+
+@pytest.mark.slow
 def test_streaming_gives_the_losses_of_cached(trained, prepared, tmp_path):
     from mets_ray.train import fit
 
@@ -189,6 +212,7 @@ def test_the_bundle_scores_on_its_own_and_as_the_run_did(trained, prepared, tmp_
     assert again["synthetic"] == pytest.approx(best, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_baselines_and_another_result_stand_beside_the_score(trained, prepared, tmp_path):
     from mets_ray.evaluate import evaluate
 
