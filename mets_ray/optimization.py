@@ -1,10 +1,13 @@
 """How weights move: optimizer, learning rate as a function of the samples seen, and precision by device."""
 
 import math
+import os
+import shutil
 
 import torch
 
 from mets_ray.config import TrainConfig
+from mets_ray.errors import ConfigError
 from mets_ray.model import Mets
 
 
@@ -34,6 +37,16 @@ def schedule_factor(train: TrainConfig, progress: float) -> float:
         return 1.0
     after = (progress - train.warmup_fraction) / max(1e-8, 1.0 - train.warmup_fraction)
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, after)))
+
+
+def require_compiler() -> None:
+    """Raise ConfigError where `train.compile` would fail at the first step: torch writes C++ and has it compiled."""
+    names = [os.environ[name] for name in ("CXX", "CC") if os.environ.get(name)] or ["g++", "clang++", "gcc"]
+    if not any(shutil.which(name.split()[0]) for name in names):
+        raise ConfigError(
+            f"`train.compile` is true and this node has no C++ compiler ({', '.join(names)})",
+            hint="install g++ on every training node, or set train.compile=false",
+        )
 
 
 def choose_precision(train: TrainConfig, device: torch.device) -> str:

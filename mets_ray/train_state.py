@@ -31,7 +31,7 @@ from mets_ray.config import Config
 from mets_ray.errors import CheckpointError
 from mets_ray.folds import Selection
 from mets_ray.model import Mets
-from mets_ray.optimization import build_optimizer, choose_precision
+from mets_ray.optimization import build_optimizer, choose_precision, require_compiler
 from mets_ray.plan import RowGroup
 from mets_ray.report import LabelSet, PromptSet, text_id
 from mets_ray.resources import TrainShares
@@ -115,6 +115,7 @@ def start_state(job: TrainJob, device: torch.device) -> State:
     model.to(device=device, dtype=torch.float64 if precision == "float64" else torch.float32)
     model.ecg_encoder.activation_checkpointing = config.encoder.activation_checkpointing  # not init_from's
     if config.train.compile:
+        require_compiler()
         model.ecg_encoder.compile()  # in place: the state dict keeps its keys
     # The first step rebuilds DDP's buckets, so a resumed run would sum in another order; this keeps them as they are.
     wrapped = prepare_model(model, move_to_device=False, parallel_strategy_kwargs={"find_unused_parameters": True})

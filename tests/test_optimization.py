@@ -5,8 +5,16 @@ import pytest
 import torch
 
 from mets_ray.config import load_config
+from mets_ray.errors import ConfigError
 from mets_ray.model import Mets
-from mets_ray.optimization import autocast_for, build_optimizer, choose_precision, schedule_factor, set_learning_rate
+from mets_ray.optimization import (
+    autocast_for,
+    build_optimizer,
+    choose_precision,
+    require_compiler,
+    schedule_factor,
+    set_learning_rate,
+)
 
 
 def train_config(*words):
@@ -69,3 +77,17 @@ def test_half_precision_gives_the_loss_within_two_percent():
             ecg, text, scale, _ = model(signal_mv, features)
         losses.append(contrastive_loss(ecg, text, scale, targets_one_hot(16, 16)).item())
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+def test_compile_without_a_compiler_is_refused_before_the_first_step(monkeypatch, tmp_path):
+    compiler = tmp_path / "g++"
+    compiler.write_text("")
+    compiler.chmod(0o755)
+    for name in ("CXX", "CC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    require_compiler()
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ConfigError, match=r"has no C\+\+ compiler \(g\+\+, clang") as error:
+        require_compiler()
+    assert "train.compile=false" in str(error.value)
