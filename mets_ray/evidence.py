@@ -106,7 +106,8 @@ def _wordings(scene: Scene) -> dict[str, dict[str, ClassWordings]]:
     for task, of in scene.scores.items():
         label_set = scene.tasks[task]
         kept = np.isin(scene.records.record_ids, of.record_ids)
-        sets = {known.sha256: known for known in (scene.prompt_set, *scene.bundle.facts.prompt_sets.values())}
+        # The chosen one last: the bundle may hold the same set, and lack its words for this task.
+        sets = {known.sha256: known for known in (*scene.bundle.facts.prompt_sets.values(), scene.prompt_set)}
         prompts: dict[str, list[str]] = {name: [] for name in label_set.classes}
         cosines: dict[str, list[np.ndarray]] = {name: [] for name in label_set.classes}
         for known in sets.values():

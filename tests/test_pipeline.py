@@ -248,6 +248,18 @@ def test_baselines_and_another_result_stand_beside_the_score(trained, prepared, 
         evaluate(nowhere, prepared, trained.bundle_uri)
 
 
+def test_a_bundle_is_scored_on_another_source_whose_prompts_it_does_not_hold(trained, tmp_path):
+    from mets_ray.evaluate import evaluate
+
+    other = write_dataset(tmp_path / "other", synthetic_rows(60, seed=5), source="ptbxl")
+    words = ["folds.test=[1,2,3,4,5,6,7,8,9,10]", "folds.validation=[]", "evaluate.tasks=[ptbxl_rhythm]"]
+    result = evaluate(config_of(tmp_path, *words, dataset_uri=other), other, trained.bundle_uri)
+    (score,) = result.tasks
+    assert score.task == "ptbxl_rhythm"
+    assert {len(found.prompts) for found in result.wordings["ptbxl_rhythm"].values()} == {1}
+    assert "Not calibrated: `folds.validation` is ()" in " ".join(result.notices)
+
+
 def test_patients_that_trained_are_scored_only_when_told_and_in_red(trained, prepared, tmp_path):
     from mets_ray.evaluate import evaluate
 
