@@ -9,7 +9,7 @@ from mets_ray import storage
 from mets_ray.config import Config
 from mets_ray.data import find_or_make_dataset
 from mets_ray.errors import ConfigError
-from mets_ray.evaluate import evaluate, figures
+from mets_ray.evaluate import evaluate_all, figures
 from mets_ray.job import run_job
 
 
@@ -17,7 +17,7 @@ def main(config: Config, command: str) -> dict[str, Any]:
     if config.evaluate.bundle_uri is None:
         raise ConfigError("`evaluate.bundle_uri` is not set", hint="give the bundle_uri that pretrain printed")
     dataset_uri = find_or_make_dataset(config, command)
-    return figures(evaluate(config, dataset_uri, storage.absolute(config.evaluate.bundle_uri), command))
+    return figures(evaluate_all(config, dataset_uri, storage.absolute(config.evaluate.bundle_uri), command))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from mets_ray.train import fit
 def main(config: Config, command: str) -> dict[str, Any]:
     dataset_uri = find_or_make_dataset(config, command)
     trained = fit(config, dataset_uri)
-    scored = figures(evaluate(config, dataset_uri, trained.bundle_uri))
+    scored = figures([evaluate(config, dataset_uri, trained.bundle_uri)])
     record_uri = draw_first_record(dataset_uri, read_card(dataset_uri))
     say(
         f"\nbundle    {trained.bundle_uri}\ntable     {scored['table_uri']}\n"

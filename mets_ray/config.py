@@ -228,6 +228,10 @@ class EvaluateConfig(Section):
         (0.01, 0.1, 1.0), description="shares of the train patients that linear_probe and supervised learn from"
     )
     supervised_epochs: PositiveInt = Field(50, description="epochs of the baseline `supervised`")
+    also: tuple[str, ...] = Field(
+        (),
+        description="more prepared data sets to score, all folds of each: with CPSC2018 and CSN, the six sets",
+    )
     compare_to: str | None = Field(
         None, description="another bundle, or the result folder of an earlier evaluation: paired differences"
     )

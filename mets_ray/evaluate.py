@@ -1,20 +1,20 @@
 """Zero-shot evaluation: embed the test folds with a bundle, score them against class prompts, write the report."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from mets_ray import storage, text
 from mets_ray.balanced import score_balanced, sets_of_task
 from mets_ray.baselines import score_baselines
-from mets_ray.checkpoint import MANIFEST_NAME, Bundle, BundleFacts, load_bundle
-from mets_ray.config import Config
+from mets_ray.checkpoint import MANIFEST_NAME, Bundle, BundleFacts, load_bundle, read_facts
+from mets_ray.config import Config, FoldsConfig
 from mets_ray.console import say
 from mets_ray.embed import embed_records
 from mets_ray.embedded import EmbeddedRecords
 from mets_ray.errors import ConfigError, MetsError
-from mets_ray.evaluation_files import REPORT_NAME, write_result
+from mets_ray.evaluation_files import REPORT_NAME, write_result, write_six_sets
 from mets_ray.evaluation_page import Drawn
 from mets_ray.evaluation_pictures import embedding_map, map_rows
 from mets_ray.evidence import gather_evidence, read_examples
@@ -26,7 +26,8 @@ from mets_ray.schema import DatasetCard
 from mets_ray.score_files import TaskSimilarities, read_similarities
 from mets_ray.scoring import compare, score_task
 from mets_ray.shard_reader import DatasetIndex, check_patients, read_card, read_index
-from mets_ray.tables import Comparison, Evaluated, interval_json, number_json
+from mets_ray.six_sets import six_sets_json
+from mets_ray.tables import Comparison, Evaluated, interval_json, mean_of_tasks, number_json
 from mets_ray.tasks import (
     LABELLED_SOURCES,
     check_prompts,
@@ -75,9 +76,34 @@ def evaluate(config: Config, dataset_uri: str, bundle_uri: str, command: str = "
     return result
 
 
+def evaluate_all(config: Config, dataset_uri: str, bundle_uri: str, command: str = "") -> list[Evaluated]:
+    """`evaluate`, and then every fold of each data set of `evaluate.also`; several make a table of the six sets.
+
+    Raises what `evaluate` raises; what no data set may have is refused before the first is scored.
+    """
+    facts, also = read_facts(bundle_uri), [storage.absolute(uri) for uri in config.evaluate.also]
+    cards = [read_card(uri) for uri in also]
+    for card in cards:
+        check_signal(card, facts)
+    results = [evaluate(config, dataset_uri, bundle_uri, command)]
+    for uri, card in zip(also, cards, strict=True):
+        folds = FoldsConfig(train=(), validation=(), test=tuple(card.folds))
+        unlearnt = tuple(name for name in config.evaluate.baselines if name not in ("linear_probe", "supervised"))
+        settings = config.evaluate.model_copy(update={"tasks": None, "compare_to": None, "baselines": unlearnt})
+        other = config.model_copy(update={"folds": folds, "evaluate": settings})
+        results.append(evaluate(other, uri, bundle_uri, command))
+    if also:
+        write_six_sets(results)
+    return results
+
+
 def _score(scene: Scene, result_uri: str, alarms: list[str]) -> Evaluated:
     settings, seed = scene.config.evaluate, scene.config.seed
-    scored = [score_task(of, samples=settings.bootstrap_samples, seed=seed) for of in scene.scores.values()]
+    patients = scene.records.patients
+    scored = [
+        score_task(of, samples=settings.bootstrap_samples, seed=seed, drawn_from=patients)
+        for of in scene.scores.values()
+    ]
     balanced = [
         score_balanced(
             of_task,
@@ -93,11 +119,11 @@ def _score(scene: Scene, result_uri: str, alarms: list[str]) -> Evaluated:
         for of_task in sets_of_task(task)
     ]
     evidence = gather_evidence(scene)
-    values = [score.macro.value for score in scored if not math.isnan(score.macro.value)]
+    defined = sum(not math.isnan(score.macro.value) for score in scored)
     return Evaluated(
         result_uri=result_uri,
-        macro_auroc=sum(values) / len(values) if values else math.nan,
-        over=f"mean of {len(values)} tasks' macro AUROC ({', '.join(score.task for score in scored)}), "
+        macro_auroc=mean_of_tasks(scored).value,
+        over=f"mean of {defined} tasks' macro AUROC ({', '.join(score.task for score in scored)}), "
         f"{len(scene.records.record_ids)} records of folds {_folds(scene.test.folds)}",
         tasks=tuple(scored),
         balanced=tuple(balanced),
@@ -131,8 +157,16 @@ def _drawn(scene: Scene) -> Drawn:
     )
 
 
-def figures(result: Evaluated) -> dict[str, Any]:
+def figures(results: Sequence[Evaluated]) -> dict[str, Any]:
     """The machine-readable end of a job."""
+    result, *others = results
+    told = _figures(result)
+    if others:
+        told |= {"also": [_figures(other) for other in others], "six_sets": six_sets_json(results)}
+    return told
+
+
+def _figures(result: Evaluated) -> dict[str, Any]:
     return {
         "result_uri": result.result_uri,
         "report_uri": storage.join(result.result_uri, REPORT_NAME),

@@ -4,16 +4,18 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from mets_ray import storage, tables
 from mets_ray.console import say
 from mets_ray.evaluation_page import Drawn, evaluation_page, tables_page
-from mets_ray.report_page import markdown, render
+from mets_ray.report_page import Page, markdown, render
 from mets_ray.scene import Scene
 from mets_ray.score_files import write_similarities
 from mets_ray.scoring import roc_picture
+from mets_ray.six_sets import six_sets_json, six_sets_section
 from mets_ray.tables import Evaluated, interval_json, number_json
 
 REPORT_NAME = "report.html"
@@ -66,6 +68,18 @@ def write_result(result: Evaluated, scene: Scene, drawn: Drawn, command: str) ->
         "versions": _versions(),
     }
     storage.write_bytes(storage.join(result.result_uri, "metrics.json"), json.dumps(metrics, indent=1).encode())
+
+
+def write_six_sets(results: Sequence[Evaluated]) -> None:
+    """Print the table of the six sets, and keep it as `six_sets.md` and `six_sets.json` beside the first result."""
+    first = results[0]
+    alarms = tuple(dict.fromkeys(alarm for result in results for alarm in result.alarms))
+    notices = tuple(dict.fromkeys(notice for result in results for notice in result.notices))
+    table = markdown(Page("The six sets of the literature", notices, alarms, {}, (six_sets_section(results),)))
+    say(table)
+    storage.write_bytes(storage.join(first.result_uri, "six_sets.md"), table.encode())
+    facts = json.dumps(six_sets_json(results), indent=1)
+    storage.write_bytes(storage.join(first.result_uri, "six_sets.json"), facts.encode())
 
 
 def _page_facts(scene: Scene, command: str) -> dict[str, str]:

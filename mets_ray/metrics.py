@@ -97,6 +97,7 @@ def bootstrap_macro_auroc(
     samples: int = 1000,
     seed: int,
     level: float = 0.95,
+    drawn_from: Shaped[np.ndarray, "drawn"] | Sequence[str] | None = None,
 ) -> AurocIntervals:
     """Percentile bootstrap intervals of the macro AUROC and of each class's AUROC.
 
@@ -105,11 +106,14 @@ def bootstrap_macro_auroc(
     A class that has lost all positives or all negatives in a resample is left out of that resample's mean, and that
     resample out of the class's own interval.
 
+    drawn_from: all patients of which `groups` are some, where tasks with other records shall share their draws; then
+    the mean of their `macro_samples` is a joint bootstrap. By default the patients in `groups`.
+
     Each resample is a vector of whole-number weights, and the AUROC a weighted Mann-Whitney statistic: the negatives
     are sorted once, running sums of their weights give the weight below and at each positive, ties count one half.
 
-    Raises MetsError as `macro_auroc`, and where `samples` is below 1, `level` not inside (0, 1), or `groups` of another
-    length.
+    Raises MetsError as `macro_auroc`, and where `samples` is below 1, `level` not inside (0, 1), `groups` of another
+    length, or one of them not in `drawn_from`.
     """
     macro, values = macro_auroc(scores, labels)
     per_class = np.full((max(samples, 0), scores.shape[1]), np.nan)
@@ -117,7 +121,8 @@ def bootstrap_macro_auroc(
         int(column): _mann_whitney_plan(scores[:, column], labels[:, column])
         for column in np.flatnonzero(~np.isnan(values))
     }
-    for rows, weights in _resamples(groups, len(scores), samples=samples, seed=seed, level=level):
+    drawn = _resamples(groups, len(scores), samples=samples, seed=seed, level=level, drawn_from=drawn_from)
+    for rows, weights in drawn:
         for column, plan in plans.items():
             per_class[rows, column] = _weighted_auroc(weights, *plan)
     macro_samples = _mean_of_defined(per_class)
@@ -328,16 +333,25 @@ def _over_classes(
 
 
 def _resamples(
-    groups: Shaped[np.ndarray, "record"] | Sequence[str], records: int, *, samples: int, seed: int, level: float
+    groups: Shaped[np.ndarray, "record"] | Sequence[str],
+    records: int,
+    *,
+    samples: int,
+    seed: int,
+    level: float,
+    drawn_from: Shaped[np.ndarray, "drawn"] | Sequence[str] | None = None,
 ) -> Iterator[tuple[slice, Int[np.ndarray, "record resample"]]]:
     """(which resamples, how often each record is in each of them); the same draws for the same seed and groups."""
     if samples < 1:
         raise MetsError(f"`samples` is {samples}", hint="draw at least 1 resample; 1000 is usual")
     if not 0.0 < level < 1.0:
         raise MetsError(f"`level` is {level}, not between 0 and 1", hint="0.95 is usual")
-    names, group_of_record = np.unique(np.asarray(groups), return_inverse=True)
-    if len(group_of_record) != records:
-        raise MetsError(f"{len(group_of_record)} `groups` for {records} records")
+    if len(groups) != records:
+        raise MetsError(f"{len(groups)} `groups` for {records} records")
+    names = np.unique(np.asarray(groups if drawn_from is None else drawn_from))
+    group_of_record = np.searchsorted(names, np.asarray(groups)).clip(max=max(len(names) - 1, 0))
+    if records and not np.array_equal(names[group_of_record], np.asarray(groups)):
+        raise MetsError("some of `groups` are not in `drawn_from`")
     generator = np.random.default_rng(seed)
     for start in range(0, samples if records else 0, _RESAMPLES_AT_ONCE):
         stop = min(start + _RESAMPLES_AT_ONCE, samples)

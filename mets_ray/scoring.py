@@ -1,6 +1,7 @@
 """From similarities of one task to its table and its ROC picture."""
 
 import numpy as np
+from jaxtyping import Shaped
 from sklearn.metrics import roc_curve
 
 from mets_ray.metrics import average_precision, bootstrap_macro_auroc, paired_difference
@@ -9,10 +10,12 @@ from mets_ray.score_files import TaskSimilarities, paired
 from mets_ray.tables import ClassScore, Comparison, TaskScore, interval_text
 
 
-def score_task(scores: TaskSimilarities, *, samples: int, seed: int) -> TaskScore:
-    """Macro AUROC and that of each class, with intervals that draw patients."""
+def score_task(
+    scores: TaskSimilarities, *, samples: int, seed: int, drawn_from: Shaped[np.ndarray, "drawn"] | None = None
+) -> TaskScore:
+    """Macro AUROC and that of each class, with intervals that draw patients: see `bootstrap_macro_auroc`."""
     similarity, truth, patients = scores.similarity, scores.truth, scores.patients
-    intervals = bootstrap_macro_auroc(similarity, truth, patients, samples=samples, seed=seed)
+    intervals = bootstrap_macro_auroc(similarity, truth, patients, samples=samples, seed=seed, drawn_from=drawn_from)
     _, precisions = average_precision(similarity, truth)
     classes = tuple(
         ClassScore(
@@ -25,7 +28,7 @@ def score_task(scores: TaskSimilarities, *, samples: int, seed: int) -> TaskScor
         )
         for column, name in enumerate(scores.classes)
     )
-    return TaskScore(scores.task, intervals.macro, classes, len(truth))
+    return TaskScore(scores.task, intervals.macro, classes, len(truth), intervals.macro_samples)
 
 
 def compare(first: TaskSimilarities, second: TaskSimilarities, *, samples: int, seed: int) -> Comparison:

@@ -15,6 +15,7 @@ from mets_ray.tables import (
     Retrieval,
     TaskScore,
     interval_text,
+    mean_of_tasks,
     published_auroc,
 )
 
@@ -151,7 +152,7 @@ def retrieval_section(found: Retrieval) -> Section:
 def _summary(result: Evaluated) -> Section:
     tasks = [task.task for task in result.tasks]
     own: tuple[Cell, ...] = ("this bundle, zero-shot", *(interval_text(task.macro) for task in result.tasks))
-    mean = [f"{result.macro_auroc:.3f}"] if len(tasks) > 1 else []
+    mean = [interval_text(mean_of_tasks(result.tasks))] if len(tasks) > 1 else []
     rows: list[Sequence[Cell]] = [(*own, *mean)]
     for name in dict.fromkeys(row.name for row in result.baselines):
         of = {row.task: row.macro for row in result.baselines if row.name == name}

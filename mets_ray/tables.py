@@ -3,9 +3,12 @@
 import csv
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
+from jaxtyping import Float
 
 from mets_ray.balanced import BalancedScore
 from mets_ray.calibration import Calibrated
@@ -38,12 +41,16 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class TaskScore:
-    """One task: its macro AUROC with a 95% interval over patients, and its classes."""
+    """One task: its macro AUROC with a 95% interval over patients, and its classes.
+
+    `macro_samples` holds the macro AUROC of each resample; tasks of one data set share their draws.
+    """
 
     task: str
     macro: Interval
     classes: tuple[ClassScore, ...]
     records: int
+    macro_samples: Float[np.ndarray, "resample"] = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,17 @@ class Evaluated:
     calibrated: Mapping[str, Calibrated] = field(default_factory=dict)
     wordings: Mapping[str, Mapping[str, ClassWordings]] = field(default_factory=dict)
     retrieval: Retrieval | None = None
+
+
+def mean_of_tasks(tasks: Sequence[TaskScore]) -> Interval:
+    """Mean of the tasks' macro AUROCs with its 95% interval; tasks that cannot be scored are left out."""
+    scored = [task for task in tasks if not math.isnan(task.macro.value)]
+    if not scored:
+        return Interval(math.nan, math.nan, math.nan)
+    value = float(np.mean([task.macro.value for task in scored]))
+    samples = np.mean([task.macro_samples for task in scored], axis=0)
+    low, high = np.nanpercentile(samples, [2.5, 97.5]) if np.isfinite(samples).any() else (math.nan, math.nan)
+    return Interval(value, float(low), float(high))
 
 
 def task_json(task: TaskScore) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mets_ray"
 LAYERS = {
     0: "errors config folds ecg report schema metrics plan resources console published balanced tables "
-    "embedded linear_probe prompt_files sensitivity calibration report_page sections statements",
+    "embedded linear_probe prompt_files sensitivity calibration report_page sections statements six_sets",
     1: "storage s3 sources synthetic synthetic_signal figures pictures evaluation_pictures shard_writer shard_reader "
     "failures batch_log score_files scoring examples evaluation_page",
     2: "encoders model loss collectives zero_shot checkpoint text_store tasks scorer "

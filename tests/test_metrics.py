@@ -356,3 +356,26 @@ def test_chance_is_the_auroc_of_labels_that_swapped_records():
     perfect = chance_auroc(labels[:, :2].astype(float), labels[:, :2], samples=200, seed=4)
     assert perfect.low < 0.5 < perfect.high, "skill does not matter"
     assert math.isnan(chance_auroc(scores[:, 2:], labels[:, 2:], samples=10, seed=0).value)
+
+
+def test_tasks_that_share_their_draws_make_a_joint_bootstrap():
+    generator = np.random.default_rng(11)
+    everybody = np.array([f"p{row // 2}" for row in range(120)])
+    truth = generator.random((120, 2)) < 0.4
+    scores = generator.normal(size=(120, 2)) + truth
+    some = generator.random(120) < 0.7
+    settings = {"samples": 40, "seed": 3}
+    whole = bootstrap_macro_auroc(scores, truth, everybody, **settings, drawn_from=everybody)
+    assert np.array_equal(
+        whole.macro_samples, bootstrap_macro_auroc(scores, truth, everybody, **settings).macro_samples
+    )
+    part = bootstrap_macro_auroc(scores[some], truth[some], everybody[some], **settings, drawn_from=everybody)
+    # Resample by resample: the same patients as the whole draws, less those who have no record here.
+    names = np.unique(everybody)
+    draws = np.random.default_rng(3)
+    for sample in range(40):
+        count = np.bincount(draws.integers(len(names), size=len(names)), minlength=len(names))
+        rows = np.repeat(np.flatnonzero(some), count[np.searchsorted(names, everybody[some])])
+        assert part.macro_samples[sample] == pytest.approx(macro_auroc(scores[rows], truth[rows])[0], abs=1e-12)
+    with pytest.raises(MetsError, match="not in `drawn_from`"):
+        bootstrap_macro_auroc(scores, truth, everybody, **settings, drawn_from=everybody[:50])

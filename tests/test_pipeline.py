@@ -28,6 +28,9 @@ SMALL = [
 ]
 
 
+FOLDS = range(1, 11)
+
+
 def config_of(folder, *words, dataset_uri=None):
     named = [] if dataset_uri is None else [f"dataset_uri={dataset_uri}"]
     return load_config(None, [*SMALL, f"run_uri={folder}", *named, *words])
@@ -248,16 +251,21 @@ def test_baselines_and_another_result_stand_beside_the_score(trained, prepared, 
         evaluate(nowhere, prepared, trained.bundle_uri)
 
 
-def test_a_bundle_is_scored_on_another_source_whose_prompts_it_does_not_hold(trained, tmp_path):
-    from mets_ray.evaluate import evaluate
+def test_other_data_sets_are_scored_too_with_prompts_that_the_bundle_does_not_hold(trained, prepared, tmp_path):
+    from mets_ray.evaluate import evaluate_all, figures
 
-    other = write_dataset(tmp_path / "other", synthetic_rows(60, seed=5), source="ptbxl")
-    words = ["folds.test=[1,2,3,4,5,6,7,8,9,10]", "folds.validation=[]", "evaluate.tasks=[ptbxl_rhythm]"]
-    result = evaluate(config_of(tmp_path, *words, dataset_uri=other), other, trained.bundle_uri)
-    (score,) = result.tasks
-    assert score.task == "ptbxl_rhythm"
-    assert {len(found.prompts) for found in result.wordings["ptbxl_rhythm"].values()} == {1}
-    assert "Not calibrated: `folds.validation` is ()" in " ".join(result.notices)
+    other = write_dataset(tmp_path / "other", synthetic_rows(60, seed=5), source="ptbxl", folds={n: 6 for n in FOLDS})
+    config = config_of(tmp_path, "folds.test=[10]", f"evaluate.also=[{other}]", dataset_uri=prepared)
+    results = evaluate_all(config, prepared, trained.bundle_uri)
+    assert [task.task for result in results for task in result.tasks][:2] == ["synthetic", "ptbxl_super"]
+    assert results[1].over.endswith("60 records of folds 1, 2, 3, 4, 5, 6, 7, 8, 9, 10")
+    assert {len(found.prompts) for found in results[1].wordings["ptbxl_rhythm"].values()} == {1}
+    assert "Not calibrated: `folds.validation` is ()" in " ".join(results[1].notices)
+    told = figures(results)
+    assert set(told["six_sets"]) >= {"ptbxl_rhythm", "mean"}
+    assert told["six_sets"]["mean"] is None
+    table = storage.read_bytes(storage.join(results[0].result_uri, "six_sets.md")).decode()
+    assert "No mean: cpsc2018, csn was not scored" in table
 
 
 def test_patients_that_trained_are_scored_only_when_told_and_in_red(trained, prepared, tmp_path):

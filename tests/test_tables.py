@@ -15,6 +15,7 @@ from mets_ray.metrics import Interval
 from mets_ray.published import published
 from mets_ray.report import load_label_sets
 from mets_ray.report_page import markdown
+from mets_ray.six_sets import SIX_SETS, six_sets_json, six_sets_section
 from mets_ray.tables import ClassScore, Evaluated, TaskScore
 
 SUPER = BALANCED_SETS[0]
@@ -128,3 +129,40 @@ def test_published_means_are_means_of_the_six_sets_and_f1_the_harmonic_mean():
         for row in rows:
             harmonic = 2 * row.precision * row.recall / (row.precision + row.recall)
             assert row.f1 == pytest.approx(harmonic, abs=0.021)
+
+
+def some_tasks(*names):
+    generator = np.random.default_rng(4)
+    scores = [
+        TaskScore(name, Interval(0.7 + 0.01 * place, 0.6, 0.8), (), 10, generator.normal(0.7, 0.05, 200))
+        for place, name in enumerate(names)
+    ]
+    return Evaluated("r", 0.7, "", tuple(scores), (), (), ())
+
+
+def test_the_mean_of_tasks_is_bootstrapped_as_one_number():
+    result = some_tasks("a", "b")
+    mean = tables.mean_of_tasks(result.tasks)
+    samples = (result.tasks[0].macro_samples + result.tasks[1].macro_samples) / 2
+    assert mean.value == pytest.approx(0.705)
+    assert (mean.low, mean.high) == pytest.approx(tuple(np.percentile(samples, [2.5, 97.5])))
+    undefined = TaskScore("c", Interval(math.nan, math.nan, math.nan), (), 0, np.full(200, math.nan))
+    assert tables.mean_of_tasks((*result.tasks, undefined)) == mean
+    assert math.isnan(tables.mean_of_tasks((undefined,)).value)
+
+
+def test_the_six_sets_have_a_mean_only_when_all_are_there():
+    ptbxl, others = some_tasks(*SIX_SETS[:4]), some_tasks("cpsc2018", "csn", "csn_exact")
+    section = six_sets_section([ptbxl, others])
+    measured = section.tables[0].rows[0]
+    assert len(measured) == 8
+    assert None not in measured
+    assert six_sets_json([ptbxl, others])["mean"]["value"] == pytest.approx(
+        np.mean([0.70, 0.71, 0.72, 0.73, 0.70, 0.71])
+    )
+    merl = next(row for row in section.tables[0].rows if "MERL" in str(row[0]))
+    assert merl[-1] == 0.752
+    alone = six_sets_section([ptbxl])
+    assert alone.tables[0].rows[0][-3:] == (None, None, None)
+    assert "No mean: cpsc2018, csn was not scored" in alone.text
+    assert six_sets_json([ptbxl])["mean"] is None
