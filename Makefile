@@ -27,10 +27,10 @@ serve: install  ## the newest bundle under .runs on http://127.0.0.1:8000, API a
 	@RAY_ADDRESS=local $(BIN)/serve run serve_configs/local.yaml
 
 test: install  ## the default tests, at most 10 minutes on 2 cores
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow" --durations=10
 
 test-slow: install  ## kills, clusters, whole jobs
-	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest -m slow --durations=20
 
 lint: install  ## ruff and mypy
 	@$(BIN)/ruff check .

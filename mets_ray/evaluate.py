@@ -81,10 +81,10 @@ def evaluate_all(config: Config, dataset_uri: str, bundle_uri: str, command: str
 
     Raises what `evaluate` raises; what no data set may have is refused before the first is scored.
     """
-    facts, also = read_facts(bundle_uri), [storage.absolute(uri) for uri in config.evaluate.also]
+    also = [storage.absolute(uri) for uri in config.evaluate.also]
     cards = [read_card(uri) for uri in also]
     for card in cards:
-        check_signal(card, facts)
+        check_signal(card, read_facts(bundle_uri))
     results = [evaluate(config, dataset_uri, bundle_uri, command)]
     for uri, card in zip(also, cards, strict=True):
         folds = FoldsConfig(train=(), validation=(), test=tuple(card.folds))

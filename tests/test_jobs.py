@@ -133,6 +133,7 @@ def upload_ptbxl(data_folder, uri, records):
     return len(table)
 
 
+@pytest.mark.slow
 def test_the_whole_way_with_s3_uris_only(data_folder, monkeypatch):
     with s3_server() as environment:
         for name, value in environment.items():

@@ -251,10 +251,11 @@ def test_baselines_and_another_result_stand_beside_the_score(trained, prepared, 
         evaluate(nowhere, prepared, trained.bundle_uri)
 
 
+@pytest.mark.slow
 def test_other_data_sets_are_scored_too_with_prompts_that_the_bundle_does_not_hold(trained, prepared, tmp_path):
     from mets_ray.evaluate import evaluate_all, figures
 
-    other = write_dataset(tmp_path / "other", synthetic_rows(60, seed=5), source="ptbxl", folds={n: 6 for n in FOLDS})
+    other = write_dataset(tmp_path / "other", synthetic_rows(60, seed=5), source="ptbxl", folds=dict.fromkeys(FOLDS, 6))
     config = config_of(tmp_path, "folds.test=[10]", f"evaluate.also=[{other}]", dataset_uri=prepared)
     results = evaluate_all(config, prepared, trained.bundle_uri)
     assert [task.task for result in results for task in result.tasks][:2] == ["synthetic", "ptbxl_super"]
