@@ -7,7 +7,7 @@ import pytest
 from mets_ray.config import load_config
 from tests.datasets import synthetic_rows, write_dataset
 
-SEEDS = range(5)
+SEEDS = range(3)  # of five, on another day: 0.561 0.470 0.503 0.565 0.561, true pairs 0.905
 
 
 @pytest.mark.slow
