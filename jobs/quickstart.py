@@ -17,10 +17,10 @@ from mets_ray.train import fit
 def main(config: Config, command: str) -> dict[str, Any]:
     dataset_uri = find_or_make_dataset(config, command)
     trained = fit(config, dataset_uri)
-    scored = figures([evaluate(config, dataset_uri, trained.bundle_uri)])
+    scored = figures([evaluate(config, dataset_uri, trained.bundle_uri, command)])
     record_uri = draw_first_record(dataset_uri, read_card(dataset_uri))
     say(
-        f"\nbundle    {trained.bundle_uri}\ntable     {scored['table_uri']}\n"
+        f"\nbundle    {trained.bundle_uri}\nreport    {scored['report_uri']}\ntable     {scored['table_uri']}\n"
         f"pictures  {trained.picture_uri}\n          {record_uri}\n"
         + "".join(f"          {uri}\n" for uri in scored["picture_uris"])
     )

@@ -27,6 +27,7 @@ def write_result(result: Evaluated, scene: Scene, drawn: Drawn, command: str) ->
     title = f"Zero-shot ECG diagnosis: {facts.run} on {card.source}"
     table = markdown(tables_page(result, title, config.seed, card.notes))
     say(table)
+    say(f"report: {storage.join(result.result_uri, REPORT_NAME)}")
     page_facts = _page_facts(scene, command)
     files = {
         "table.md": table,
