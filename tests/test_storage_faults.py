@@ -263,12 +263,12 @@ def test_a_bad_day_loses_nothing(store, monkeypatch):
             monkeypatch.setenv(name, value)
         s3.PatientS3FileSystem.clear_instance_cache()
         proxy.shares = {"slow_down": 0.02, "error": 0.01, "cut": 0.01, "reset": 0.005, "lost": 0.005, "stall": 0.02}
-        words = ["synthetic.records=2000", "dataset_uri=s3://ecg/bad-day/data", "run_uri=s3://ecg/bad-day/runs"]
+        words = ["synthetic.records=3000", "dataset_uri=s3://ecg/bad-day/data", "run_uri=s3://ecg/bad-day/runs"]
         small = ["encoder.width=4", "train.batch_size=64", "train.epochs=2", "train.num_workers=2"]
 
         status, prepared, shown = run_job("prepare", *words, environment=environment, timeout=400)
         assert status == 0, shown
-        assert prepared["records_in"] == prepared["records_out"] + sum(prepared["rejected"].values()) == 2000
+        assert prepared["records_in"] == prepared["records_out"] + sum(prepared["rejected"].values()) == 3000
         status, trained, shown = run_job(
             "pretrain", *words, *small, "train.log_batches=true", environment=environment, timeout=600
         )
@@ -291,8 +291,8 @@ def test_a_bad_day_loses_nothing(store, monkeypatch):
             return [record_id for table in tables for record_id in table["record_id"].to_pylist()]
 
         (ids, again) = asked_again(proxy, record_ids)
-        assert sorted(ids) == sorted(set(ids)) == [f"syn-{number:06d}" for number in range(2000)]
-        assert sum(len(patients) for patients in read_index("s3://ecg/bad-day/data", card).patients) == 2000
+        assert sorted(ids) == sorted(set(ids)) == [f"syn-{number:06d}" for number in range(3000)]
+        assert sum(len(patients) for patients in read_index("s3://ecg/bad-day/data", card).patients) == 3000
         print(dict(proxy.counts), "asked again by this process:", again)
         assert proxy.faults > 20
         assert proxy.counts["stall"] > 5
