@@ -32,6 +32,15 @@ def run_groups(
     return answers
 
 
+def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Each parameter's gradient, by the name it has outside DistributedDataParallel; none may lack one."""
+    found = {}
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        found[name.removeprefix("module.")] = parameter.grad.clone()
+    return found
+
+
 def _worker(rank: int, world: int, body: Body, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(

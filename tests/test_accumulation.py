@@ -18,7 +18,7 @@ from mets_ray.encoders import EcgEncoder, buffers_kept
 from mets_ray.errors import ConfigError
 from mets_ray.loss import contrastive_loss, targets_one_hot, targets_same_report
 from mets_ray.model import Mets
-from tests.gloo import run_groups
+from tests.gloo import gradients, run_groups
 
 BATCH = 16
 STEPS = 2  # the second shows what the first left behind in DistributedDataParallel
@@ -44,14 +44,6 @@ def batch(rows: int = BATCH, samples: int = 200) -> tuple[torch.Tensor, torch.Te
     generator = torch.Generator().manual_seed(1)
     signal_mv = torch.randn(rows, 12, samples, dtype=torch.float64, generator=generator)
     return signal_mv, torch.randn(rows, 24, dtype=torch.float64, generator=generator)
-
-
-def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    found = {}
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        found[name.removeprefix("module.")] = parameter.grad.clone()
-    return found
 
 
 def largest_difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:

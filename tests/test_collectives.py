@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from mets_ray import collectives
 from mets_ray.loss import contrastive_loss, contrastive_loss_share, targets_one_hot, targets_same_report
 from mets_ray.model import Mets
-from tests.gloo import run_groups
+from tests.gloo import gradients, run_groups
 
 BATCH = 16
 TEXT_IDS = torch.arange(BATCH) % 5  # every report recurs, on every worker
@@ -32,14 +32,6 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
     # Other features in every row: where equal ids have equal features, both target kinds are the same loss.
     text_features = torch.randn(BATCH, 24, dtype=torch.float64, generator=generator)
     return signal_mv, text_features
-
-
-def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    found = {}
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        found[name.removeprefix("module.")] = parameter.grad.clone()
-    return found
 
 
 def loss_without_gathered_gradient(ecg, text, scale, text_ids, *, targets, row_counts) -> torch.Tensor:

@@ -18,7 +18,7 @@ from mets_ray.report import text_id
 from mets_ray.statements import ReportStatements
 from mets_ray.tasks import report_embeddings
 from mets_ray.text_store import EmbeddingTable
-from tests.gloo import run_groups
+from tests.gloo import gradients, run_groups
 
 REPORTS = {
     "SR. Normal": ("SR", "Normal"),
@@ -121,14 +121,6 @@ def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def small_mets() -> Mets:
     torch.manual_seed(5)
     return Mets(text_features=6, width=8, dimension=4, norm="group", sigmoid=True).double().train()
-
-
-def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {
-        name.removeprefix("module."): parameter.grad.clone()
-        for name, parameter in model.named_parameters()
-        if parameter.grad is not None
-    }
 
 
 def train(row_counts: list[int], rows_per_part: int | None) -> tuple[list[float], dict[str, torch.Tensor]]:
