@@ -17,6 +17,7 @@ from mets_ray.cluster import own_errors, reachable_nodes
 from mets_ray.config import Config
 from mets_ray.console import say
 from mets_ray.embed import embed_records
+from mets_ray.embedded import EmbeddedRecords
 from mets_ray.errors import ConfigError
 from mets_ray.folds import Selection, selections
 from mets_ray.linear_probe import fit_linear_probe, label_subset
@@ -88,12 +89,14 @@ def _linear_probe(scene: Scene) -> Iterator[BaselineScore]:
     """
     config, folds = scene.config, _learning_folds(scene, "linear_probe")
     for baseline, seed in (("linear probe", None), ("linear probe, random encoder", config.seed)):
-        train, validation, test = (
-            embed_records(
+
+        def embed(key: str, selection: Selection, seed: int | None = seed) -> EmbeddedRecords:
+            return embed_records(
                 config, scene.dataset_uri, scene.index, selection, scene.bundle_uri, key=key, untrained_seed=seed
             )
-            for key, selection in (*folds.items(), ("folds.test", scene.test))
-        )
+
+        train, validation = (embed(key, selection) for key, selection in folds.items())
+        test = scene.records if seed is None else embed("folds.test", scene.test)
         for task, of in scene.scores.items():
             label_set = scene.tasks[task]
             truth, _ = label_matrix(label_set, train.labels)

@@ -19,12 +19,12 @@ from mets_ray.evaluation_page import Drawn
 from mets_ray.evaluation_pictures import embedding_map, map_rows
 from mets_ray.evidence import gather_evidence, read_examples
 from mets_ray.examples import choose_examples
-from mets_ray.folds import Selection
+from mets_ray.folds import Selection, listed
 from mets_ray.report import LabelSet, PromptSet
 from mets_ray.scene import Scene
 from mets_ray.schema import DatasetCard
 from mets_ray.score_files import TaskSimilarities, read_similarities
-from mets_ray.scoring import compare, score_task
+from mets_ray.scoring import compare, roc_picture, score_task
 from mets_ray.shard_reader import DatasetIndex, check_patients, read_card, read_index
 from mets_ray.six_sets import six_sets_json
 from mets_ray.tables import Comparison, Evaluated, interval_json, mean_of_tasks, number_json
@@ -71,7 +71,7 @@ def evaluate(config: Config, dataset_uri: str, bundle_uri: str, command: str = "
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     result_uri = storage.join(storage.absolute(config.run_uri), f"evaluate-{stamp}-{prompt_set.name}")
     result = _score(scene, result_uri, alarms)
-    drawn = _drawn(scene)
+    drawn = _drawn(scene, result)
     write_result(result, scene, drawn, command)
     return result
 
@@ -124,7 +124,7 @@ def _score(scene: Scene, result_uri: str, alarms: list[str]) -> Evaluated:
         result_uri=result_uri,
         macro_auroc=mean_of_tasks(scored).value,
         over=f"mean of {defined} tasks' macro AUROC ({', '.join(score.task for score in scored)}), "
-        f"{len(scene.records.record_ids)} records of folds {_folds(scene.test.folds)}",
+        f"{len(scene.records.record_ids)} records of folds {listed(scene.test.folds)}",
         tasks=tuple(scored),
         balanced=tuple(balanced),
         notices=(*_notices(scene), *evidence.gaps),
@@ -139,13 +139,17 @@ def _score(scene: Scene, result_uri: str, alarms: list[str]) -> Evaluated:
     )
 
 
-def _drawn(scene: Scene) -> Drawn:
+def _drawn(scene: Scene, result: Evaluated) -> Drawn:
     say("drawing the report")
     records, seed = scene.records, scene.config.seed
     examples = [example for of in scene.scores.values() for example in choose_examples(of)]
     rows = map_rows(len(records.record_ids), seed)
     return Drawn(
         scores=scene.scores,
+        roc_pictures={
+            task.task: roc_picture(task, scene.scores[task.task], synthetic=scene.card.synthetic)
+            for task in result.tasks
+        },
         record_ids=records.record_ids,
         map_rows=rows,
         map_points=embedding_map(records.embeddings[rows], seed),
@@ -201,7 +205,7 @@ def _check_fit(
     absent = sorted(set(test.folds) - set(card.folds))
     if absent:
         raise ConfigError(
-            f"`folds.test` names fold {_folds(tuple(absent))}, the data set has folds {_folds(tuple(card.folds))}",
+            f"`folds.test` names fold {listed(tuple(absent))}, the data set has folds {listed(tuple(card.folds))}",
             hint="leave it out",
         )
     check_signal(card, facts)
@@ -212,9 +216,9 @@ def _check_fit(
     try:
         if overlap:
             raise ConfigError(
-                f"`folds.test` holds fold {_folds(tuple(overlap))}, which trained the bundle or chose its checkpoint",
-                hint=f"train folds were {_folds(facts.train_folds)}, validation {facts.validation}, earlier "
-                f"{_folds(facts.earlier_folds) or 'none'}; evaluate.allow_patient_overlap=true scores them anyway",
+                f"`folds.test` holds fold {listed(tuple(overlap))}, which trained the bundle or chose its checkpoint",
+                hint=f"train folds were {listed(facts.train_folds)}, validation {facts.validation}, earlier "
+                f"{listed(facts.earlier_folds) or 'none'}; evaluate.allow_patient_overlap=true scores them anyway",
             )
         check_patients(index, Selection(facts.seen_folds), test, names=("train or validation", "test"))
     except MetsError as error:
@@ -269,10 +273,10 @@ def _comparisons(scene: Scene) -> Iterator[Comparison]:
 
 def _notices(scene: Scene) -> list[str]:
     card, facts, test = scene.card, scene.bundle.facts, scene.test
-    validation = facts.validation if isinstance(facts.validation, str) else _folds(facts.validation) or "none"
+    validation = facts.validation if isinstance(facts.validation, str) else listed(facts.validation) or "none"
     lines = [
-        f"Trained on folds {_folds(facts.train_folds)} of {facts.dataset_source} (validation: {validation}), "
-        f"tested on folds {_folds(test.folds)} of {card.source}."
+        f"Trained on folds {listed(facts.train_folds)} of {facts.dataset_source} (validation: {validation}), "
+        f"tested on folds {listed(test.folds)} of {card.source}."
     ]
     if card.synthetic or facts.synthetic:
         lines.append("SYNTHETIC data: these scores say nothing about real ECGs.")
@@ -290,7 +294,3 @@ def _notices(scene: Scene) -> list[str]:
 
 def _is_published_split(facts: BundleFacts, test: Selection) -> bool:
     return (facts.train_folds, facts.validation, test.folds) == (tuple(range(1, 9)), (9,), (_PUBLISHED_TEST_FOLD,))
-
-
-def _folds(folds: tuple[int, ...]) -> str:
-    return ", ".join(map(str, folds))

@@ -11,10 +11,10 @@ from typing import Any
 from mets_ray import storage, tables
 from mets_ray.console import say
 from mets_ray.evaluation_page import Drawn, evaluation_page, tables_page
+from mets_ray.folds import listed
 from mets_ray.report_page import Page, markdown, render
 from mets_ray.scene import Scene
 from mets_ray.score_files import write_similarities
-from mets_ray.scoring import roc_picture
 from mets_ray.six_sets import six_sets_json, six_sets_section
 from mets_ray.tables import Evaluated, interval_json, number_json
 
@@ -39,7 +39,7 @@ def write_result(result: Evaluated, scene: Scene, drawn: Drawn, command: str) ->
     for name, content in files.items():
         storage.write_bytes(storage.join(result.result_uri, name), content.encode())
     for score, uri in zip(result.tasks, result.pictures, strict=True):
-        storage.write_bytes(uri, roc_picture(score, scene.scores[score.task], synthetic=card.synthetic))
+        storage.write_bytes(uri, drawn.roc_pictures[score.task])
     origin = {"bundle_run": facts.run, "prompt_set": prompt_set.sha256, "dataset": card.content_sha256}
     for of in scene.scores.values():
         write_similarities(result.result_uri, of, origin)
@@ -92,8 +92,8 @@ def _page_facts(scene: Scene, command: str) -> dict[str, str]:
         "prompt set": f"{prompt_set.name} version {prompt_set.version}, sha256 {prompt_set.sha256[:16]}",
         "data": f"{card.source}, {card.sampling_rate_hz} Hz × {card.duration_s:g} s × {len(card.leads)} leads, "
         f"sha256 {card.content_sha256[:16]}",
-        "trained on": f"{facts.dataset_source}, folds {_listed(facts.train_folds)}, sha256 {facts.dataset_sha256[:16]}",
-        "tested on": f"folds {_listed(scene.test.folds)}: {len(scene.records.record_ids):,} records of {patients:,} "
+        "trained on": f"{facts.dataset_source}, folds {listed(facts.train_folds)}, sha256 {facts.dataset_sha256[:16]}",
+        "tested on": f"folds {listed(scene.test.folds)}: {len(scene.records.record_ids):,} records of {patients:,} "
         f"patients, sha256 of their ids {_split_sha256(scene)[:16]}",
         "intervals": f"95%, {config.evaluate.bootstrap_samples:,} draws of patients, seed {config.seed}",
         "made": f"{datetime.now().astimezone().isoformat(timespec='seconds')}, "
@@ -110,7 +110,3 @@ def _split_sha256(scene: Scene) -> str:
 def _versions() -> dict[str, str]:
     names = ("mets-ray", "ray", "torch", "transformers", "scikit-learn", "numpy")
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
-
-
-def _listed(folds: tuple[int, ...]) -> str:
-    return ", ".join(map(str, folds))

@@ -19,7 +19,6 @@ from mets_ray.figures import palette_png
 from mets_ray.pictures import draw_ecg
 from mets_ray.report_page import Page, Picture, Section, Table
 from mets_ray.score_files import TaskSimilarities
-from mets_ray.scoring import roc_picture
 from mets_ray.sections import (
     balanced_sections,
     calibration_section,
@@ -35,12 +34,13 @@ _SEVERAL, _NONE = "several of these", "none of these"
 
 @dataclass(frozen=True)
 class Drawn:
-    """What the pictures need beside the tables: similarities by task, a map of some records, and ECGs to look at.
+    """What the pictures need beside the tables: similarities and ROC curves by task, a map, and ECGs to look at.
 
     `map_rows` name records of `record_ids`, `map_points` where they lie; `signals_uv` holds [lead, sample] by record.
     """
 
     scores: Mapping[str, TaskSimilarities]
+    roc_pictures: Mapping[str, bytes]
     record_ids: Sequence[str]
     map_rows: np.ndarray
     map_points: Float[np.ndarray, "drawn 2"]
@@ -114,7 +114,7 @@ def _task_pictures(task: TaskScore, drawn: Drawn, suffix: str) -> Iterator[Pictu
     yield _picture(
         draw_class_bars(bars, f"{name}: AUROC by class{suffix}"), f"AUROC of each class of {name}, best first"
     )
-    yield _picture(roc_picture(task, scores, synthetic=drawn.synthetic), f"ROC curves of {name} by class")
+    yield _picture(drawn.roc_pictures[name], f"ROC curves of {name} by class")
     curves = precision_recall_curves(scores.similarity, scores.truth, scores.classes)
     yield _picture(
         draw_precision_recall(curves, f"{name}: precision and recall{suffix}"), f"Precision-recall curves of {name}"

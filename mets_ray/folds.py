@@ -26,6 +26,11 @@ class Selection:
         return selected
 
 
+def listed(folds: tuple[int, ...]) -> str:
+    """Folds as a message names them: `1, 2, 3`."""
+    return ", ".join(map(str, folds))
+
+
 def patient_hash(patient_id: str) -> float:
     """A fixed number in [0, 1) for a patient, the same in every run and on every machine."""
     return int.from_bytes(hashlib.sha256(patient_id.encode()).digest()[:6], "big") / 2**48

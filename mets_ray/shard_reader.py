@@ -146,16 +146,12 @@ def distinct_reports(path: str, *, dataset_uri: str, selection: Selection) -> li
 
     Raises DatasetError for a data set without reports.
     """
-    table = open_shard(dataset_uri, path).read(columns=["report", *INDEX_COLUMNS])
-    mask = selection.mask(table["fold"].to_numpy(), table["patient_id"].to_pylist())
-    return sorted(set(_texts(table.filter(pa.array(mask)), dataset_uri)))
+    return sorted(set(_texts(_selected_columns(path, ["report"], dataset_uri, selection), dataset_uri)))
 
 
 def distinct_statements(path: str, *, dataset_uri: str, selection: Selection) -> dict[str, list[str]]:
     """The statements of each selected report of one shard; no signal is read. Errors as in `distinct_reports`."""
-    table = open_shard(dataset_uri, path).read(columns=["report", "statements", *INDEX_COLUMNS])
-    mask = selection.mask(table["fold"].to_numpy(), table["patient_id"].to_pylist())
-    chosen = table.filter(pa.array(mask))
+    chosen = _selected_columns(path, ["report", "statements"], dataset_uri, selection)
     pairs = zip(_texts(chosen, dataset_uri), chosen["statements"].to_pylist(), strict=True)
     return dict(sorted(pairs, reverse=True))  # of several lists, always the same one
 
@@ -184,6 +180,13 @@ def read_ahead(items: Iterator[T], readers: Executor) -> Iterator[T]:
             yield item
 
     return following(readers.submit(next, items, None))
+
+
+def _selected_columns(path: str, columns: list[str], dataset_uri: str, selection: Selection) -> pa.Table:
+    """Some columns of one shard's selected rows, beside those that choose them."""
+    table = open_shard(dataset_uri, path).read(columns=[*columns, *INDEX_COLUMNS])
+    mask = selection.mask(table["fold"].to_numpy(), table["patient_id"].to_pylist())
+    return table.filter(pa.array(mask))
 
 
 def _texts(rows: pa.Table, dataset_uri: str) -> list[str]:

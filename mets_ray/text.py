@@ -4,7 +4,7 @@ The same class, `text_store.TextEmbedder`, runs in both. A training worker never
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,10 +54,7 @@ def report_texts(dataset_uri: str, card: DatasetCard, template: str, selection: 
         (path,) = batch["path"]
         return {"report": distinct_reports(path, dataset_uri=dataset_uri, selection=selection)}
 
-    paths = [{"path": shard.path} for shard in card.shards]
-    dataset = ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(read, batch_size=None)
-    with own_errors():
-        reports = {str(row["report"]) for row in plain(dataset).iter_rows()}
+    reports = {str(row["report"]) for row in _from_shards(card, read)}
     return sorted(apply_template(template, report) for report in reports)
 
 
@@ -71,11 +68,16 @@ def report_statements(
         found = distinct_statements(path, dataset_uri=dataset_uri, selection=selection)
         return {"report": list(found), "statements": [json.dumps(parts or [report]) for report, parts in found.items()]}
 
+    rows = sorted((str(row["report"]), str(row["statements"])) for row in _from_shards(card, read))
+    return {apply_template(template, report): tuple(json.loads(parts)) for report, parts in reversed(rows)}
+
+
+def _from_shards(card: DatasetCard, read: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Rows that `read` makes of each shard's path, one task for each shard."""
     paths = [{"path": shard.path} for shard in card.shards]
     dataset = ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(read, batch_size=None)
     with own_errors():
-        rows = sorted((str(row["report"]), str(row["statements"])) for row in plain(dataset).iter_rows())
-    return {apply_template(template, report): tuple(json.loads(parts)) for report, parts in reversed(rows)}
+        yield from plain(dataset).iter_rows()
 
 
 def embed_texts(text: TextConfig, store: str, *, reports: list[str], prompts: list[str]) -> EmbeddedTexts:

@@ -63,11 +63,7 @@ def train_worker(settings: dict[str, TrainJob]) -> None:
     state: State | None = None
     watchdog = _Watchdog(job.config.train.step_timeout_s)
     try:
-        device = (
-            torch.device("cuda", torch.cuda.current_device()) if job.shares.gpus_per_worker else torch.device("cpu")
-        )
-        if device.type == "cpu":
-            torch.set_num_threads(max(1, int(job.shares.worker_cpus)))
+        device = _device(job)
         state = start_state(job, device)
         _train(job, state, device, watchdog)
     except Exception as error:

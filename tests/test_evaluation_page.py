@@ -13,7 +13,7 @@ from mets_ray.examples import choose_examples
 from mets_ray.metrics import Interval
 from mets_ray.report_page import markdown, render
 from mets_ray.score_files import TaskSimilarities
-from mets_ray.scoring import score_task
+from mets_ray.scoring import roc_picture, score_task
 from mets_ray.sensitivity import wording_sensitivity
 from mets_ray.tables import (
     BaselineScore,
@@ -73,11 +73,12 @@ def result(scores):
 
 
 @pytest.fixture(scope="module")
-def drawn(scores):
+def drawn(scores, result):
     examples = choose_examples(scores)
     generator = np.random.default_rng(0)
     return Drawn(
         scores={"synthetic": scores},
+        roc_pictures={"synthetic": roc_picture(result.tasks[0], scores, synthetic=True)},
         record_ids=scores.record_ids,
         map_rows=np.arange(120),
         map_points=generator.normal(size=(120, 2)),
