@@ -33,6 +33,7 @@ BATCH_SIZE = 32
 WORDS = [
     "synthetic.records=600",
     "encoder.width=8",
+    "text.unit=report",
     "text.mode=streaming",
     "text.max_actors=1",
     "text.num_cpus_per_actor=0.5",

@@ -63,7 +63,7 @@ def _signals(dataset_uri: str) -> np.ndarray:
 def _write_bundle(folder: Path, config: Config) -> str:
     """An untrained encoder: its speed is that of a trained one."""
     folder.mkdir()
-    prompt_set, text = load_prompt_set("mets"), config.text
+    prompt_set, text = load_prompt_set("descriptive"), config.text
     encoder = FrozenTextEncoder(text.model, pooling=text.pooling, max_length=text.max_length)
     prompts = prompt_texts([prompt_set], ["synthetic"])
     table = EmbeddingTable.build(np.asarray([text_id(prompt) for prompt in prompts]), encoder(prompts))
@@ -72,7 +72,7 @@ def _write_bundle(folder: Path, config: Config) -> str:
         run="benchmark", sampling_rate_hz=100, duration_s=10.0, leads=SIGNAL.leads, text_model=text.model,
         text_pooling=text.pooling, text_max_length=text.max_length, text_fingerprint=encoder.fingerprint,
         text_features=table.vectors.shape[1], dataset_source="synthetic", dataset_sha256="", synthetic=True,
-        train_folds=(), validation=(), prompt_sets={"mets": prompt_set}, metrics={}, history=(),
+        train_folds=(), validation=(), prompt_sets={"descriptive": prompt_set}, metrics={}, history=(),
     )  # fmt: skip
     write_bundle(folder, Bundle(model, config, facts, table))
     return str(folder)

@@ -34,6 +34,7 @@ BUNDLE_SCHEMA_VERSION = 1
 MANIFEST_NAME = "bundle.json"
 TRAINER_STATE_NAME = "trainer_state.pt"
 _MODEL, _PROMPTS, _CONFIG = "model.safetensors", "prompt_features.safetensors", "config.yaml"
+_ANCHORS = "anchor_features.safetensors"
 
 
 class BundleFacts(BaseModel):
@@ -102,6 +103,7 @@ def untrained_model(bundle: Bundle, seed: int) -> Mets:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build_model(bundle.config, leads=len(bundle.facts.leads), text_features=bundle.facts.text_features)
+    model.anchors = bundle.model.anchors
     return model.eval()
 
 
@@ -112,6 +114,9 @@ def write_bundle(folder: Path, bundle: Bundle, trainer_state: dict[str, Any] | N
     save_arrays({"text_id": bundle.prompts.ids, "features": bundle.prompts.vectors}, folder / _PROMPTS)
     (folder / _CONFIG).write_text(dump_config(bundle.config), encoding="utf-8")
     files = {name: _sha256(folder / name) for name in (_MODEL, _PROMPTS, _CONFIG)}
+    if bundle.model.anchors is not None:
+        save_arrays({"features": bundle.model.anchors.half().cpu().numpy()}, folder / _ANCHORS)
+        files[_ANCHORS] = _sha256(folder / _ANCHORS)
     if trainer_state is not None:
         torch.save(trainer_state, folder / TRAINER_STATE_NAME)
         files[TRAINER_STATE_NAME] = _sha256(folder / TRAINER_STATE_NAME)
@@ -140,6 +145,8 @@ def read_bundle(folder: Path) -> Bundle:
     state = load_file(folder / _MODEL)
     model.to(dtype=next(value.dtype for value in state.values() if value.is_floating_point()))
     model.load_state_dict(state)
+    if _ANCHORS in facts.files:
+        model.anchors = torch.from_numpy(load_arrays(folder / _ANCHORS)["features"])
     model.eval()
     arrays = load_arrays(folder / _PROMPTS)
     return Bundle(model, config, facts, EmbeddingTable(arrays["text_id"], arrays["features"].astype(np.float16)))

@@ -97,11 +97,13 @@ class TextConfig(Section):
     )
     pooling: Literal["mean", "cls"] = Field("mean", description="how token vectors become one text vector")
     max_length: PositiveInt = Field(128, description="tokens; longer texts are cut")
-    template: str = Field("The report of the ECG is that {}", description="training text; {} is the report")
+    template: str = Field(
+        "The report of the ECG is that {}", description="training text of unit=report; {} is the report"
+    )
     unit: Literal["report", "statement"] = Field(
-        "report",
-        description="report: as published, one text for an ECG; statement: each statement of a report is a text of its "
-        "own, an ECG has several, and each is a yes or no (sigmoid loss)",
+        "statement",
+        description="statement: each statement of a report is a text of its own, an ECG has several, and each is a yes "
+        "or no (sigmoid loss); report: as published, one text for an ECG",
     )
     mode: Literal["cached", "streaming"] = Field(
         "cached",
@@ -128,6 +130,23 @@ class EncoderConfig(Section):
     embedding_dimension: PositiveInt = Field(128, description="length of the shared ECG and text embedding")
     activation_checkpointing: bool = Field(
         False, description="recompute each stage in the backward pass: less memory, a third more time"
+    )
+
+
+class AugmentConfig(Section):
+    """What an ECG loses at random each time that it trains; what is gone is zero, as leads not recorded are."""
+
+    lead_dropout: Fraction = Field(
+        0.5, description="share of ECGs that keep only some of their leads, any number from one on; 0 is off"
+    )
+    cropping: Fraction = Field(
+        0.5, description="share of ECGs that keep only a stretch, a quarter or more of their length; 0 is off"
+    )
+    gain: Annotated[float, Field(ge=0.0, le=0.3)] = Field(
+        0.1, description="standard deviation of the gain, which stays within 0.7 and 1.3; 0 is off"
+    )
+    feature_dropout: Annotated[float, Field(ge=0.0, le=0.9)] = Field(
+        0.5, description="share of the encoder's features that each ECG's embedding goes without; 0 is off"
     )
 
 
@@ -166,7 +185,7 @@ class TrainConfig(Section):
     compile: bool = Field(False, description="torch.compile the ECG encoder; the first steps take a minute longer")
     lanes: PositiveInt = Field(16, description="equal stretches of an epoch; divides batch_size, at least num_workers")
     block_rows: PositiveInt = Field(256, description="rows of one lane that are read and shuffled together")
-    epochs: PositiveInt = Field(50, description="passes over the train folds")
+    epochs: PositiveInt = Field(30, description="passes over the train folds")
     optimizer: Literal["adam", "adamw"] = Field("adamw", description="adam is the paper's")
     learning_rate: Annotated[float, Field(gt=0.0)] = Field(1e-3, description="highest learning rate")
     weight_decay: Annotated[float, Field(ge=0.0)] = Field(1e-3, description="adamw: decoupled; adam: in the gradient")
@@ -178,7 +197,9 @@ class TrainConfig(Section):
     checkpoint_every_minutes: Annotated[float, Field(gt=0.0)] | None = Field(
         10.0, description="also save within an epoch, by time"
     )
-    validation_prompt_set: str = Field("mets", description="prompts for the validation AUROC: mets, descriptive, a URI")
+    validation_prompt_set: str = Field(
+        "descriptive", description="prompts for the validation AUROC: descriptive, mets, a URI"
+    )
     max_failures: Annotated[int, Field(ge=0)] = Field(
         3, description="how often training goes on after a lost worker or an error"
     )
@@ -210,7 +231,7 @@ class EvaluateConfig(Section):
 
     bundle_uri: str | None = Field(None, description="bundle that pretrain made")
     prompt_set: str = Field(
-        "mets", description="class prompts: mets, descriptive, or the URI of a YAML, JSON or CSV file"
+        "descriptive", description="class prompts: descriptive, mets, or the URI of a YAML, JSON or CSV file"
     )
     tasks: tuple[str, ...] | None = Field(
         None, description="label sets to score; default: all of the data set's source"
@@ -248,7 +269,7 @@ class ScoreConfig(Section):
 
     bundle_uri: str | None = Field(None, description="bundle that pretrain made")
     prompt_set: str = Field(
-        "mets", description="class prompts: mets, descriptive, or the URI of a YAML, JSON or CSV file"
+        "descriptive", description="class prompts: descriptive, mets, or the URI of a YAML, JSON or CSV file"
     )
     tasks: tuple[str, ...] | None = Field(
         None, description="tasks of the prompt set; default: those of the data set's source, else of the bundle's"
@@ -275,6 +296,7 @@ class Config(Section):
     folds: FoldsConfig = FoldsConfig()
     text: TextConfig = TextConfig()
     encoder: EncoderConfig = EncoderConfig()
+    augment: AugmentConfig = AugmentConfig()
     loss: LossConfig = LossConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()

@@ -14,6 +14,8 @@ HIGHEST_LOGIT_SCALE = 100.0  # CLIP (Radford et al. 2021), section 2.5
 # SigLIP (Zhai et al. 2023), section 3: 10 and -10, for thousands of texts of which one fits. Of the statements in a
 # batch an ECG has several per cent, and a start near their log odds saves the first epochs.
 INITIAL_SIGMOID_SCALE, INITIAL_SIGMOID_BIAS = 10.0, -3.0
+# A prompt is drawn to the anchors that lie far above the mean of its similarities: docs/findings.md.
+_ANCHOR_SHARPNESS = 3.0
 
 
 class Mets(nn.Module):
@@ -22,7 +24,11 @@ class Mets(nn.Module):
     text_features: length of the frozen LM's feature vectors. dimension: length of the shared embedding.
     leads, width, norm, activation_checkpointing: see `EcgEncoder`. sigmoid: for `loss.statement_losses`, whose logits
     have a bias as well; without it `logit_bias` is 0 and is not trained.
+
+    `anchors`: LM features of statements that were trained on, or None; see `embed_prompt`.
     """
+
+    anchors: Float[Tensor, "anchor text_feature"] | None = None  # no buffer: DistributedDataParallel would send it
 
     def __init__(
         self,
@@ -73,12 +79,37 @@ class Mets(nn.Module):
         """L2-normalised embeddings of the frozen LM's features, which may come as float16."""
         return _unit_rows(self.text_projection(text_features.to(self.text_projection.weight.dtype)))
 
+    def embed_prompt(self, text_features: Float[Tensor, "batch text_feature"]) -> Float[Tensor, "batch dimension"]:
+        """L2-normalised embeddings of prompts: of their own words and of the anchors nearest to them, in equal parts.
+
+        The text projection learns from statements of reports. Of other words it knows what the frozen LM says about
+        their likeness, so a prompt is half what a softmax over its standardised cosines picks among the anchors.
+        Without anchors the same as `embed_text`.
+        """
+        own = self.embed_text(text_features)
+        if self.anchors is None:
+            return own
+        anchors = self.anchors.to(own.device, own.dtype)
+        cosines = F.normalize(text_features.to(own), dim=-1) @ F.normalize(anchors, dim=-1).T
+        standardised = (cosines - cosines.mean(dim=-1, keepdim=True)) / cosines.std(dim=-1, keepdim=True)
+        weights = (_ANCHOR_SHARPNESS * standardised).softmax(dim=-1)
+        return _unit_rows(own + _unit_rows(weights @ self.embed_text(anchors)))
+
     def forward(
-        self, signal_mv: Float[Tensor, "batch lead sample"], text_features: Float[Tensor, "text text_feature"]
+        self,
+        signal_mv: Float[Tensor, "batch lead sample"],
+        text_features: Float[Tensor, "text text_feature"],
+        feature_gain: Float[Tensor, "batch feature"] | None = None,
     ) -> tuple[Float[Tensor, "batch dimension"], Float[Tensor, "text dimension"], Float[Tensor, ""], Float[Tensor, ""]]:
-        """Both embeddings, logit scale and bias in one call, so that DistributedDataParallel sees every parameter."""
+        """Both embeddings, logit scale and bias in one call, so that DistributedDataParallel sees every parameter.
+
+        feature_gain: what the ECG encoder's features are multiplied with (`augment.Views`).
+        """
+        features = self.ecg_encoder(signal_mv)
+        if feature_gain is not None:
+            features = features * feature_gain.to(features.dtype)
         # A copy: DistributedDataParallel takes no parameter itself as an output.
-        return self.embed_ecg(signal_mv), self.embed_text(text_features), self.logit_scale, self.logit_bias.clone()
+        return self.project_ecg(features), self.embed_text(text_features), self.logit_scale, self.logit_bias.clone()
 
 
 def _unit_rows(projected: Float[Tensor, "batch dimension"]) -> Float[Tensor, "batch dimension"]:

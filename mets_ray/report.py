@@ -33,6 +33,7 @@ _UNCONFIRMED = re.compile(
     r"|\s4\.46(?:\s+unbest\w*)?$",
     re.IGNORECASE,
 )
+_SENTENCE_END = re.compile(r"(?<=[^\d\s.;])[.;]+(?:\s+|$)")  # not within 4.46
 _NO_FINDINGS = re.compile(r"trace only requested[\s.]*", re.IGNORECASE)
 
 
@@ -69,6 +70,15 @@ def clean_report(text: str) -> str:
     if _NO_FINDINGS.fullmatch(report):
         raise RecordError("no_findings", f"the report {text!r} describes no finding")
     return report
+
+
+def sentences(text: str) -> tuple[str, ...]:
+    """Sentences of a report, once cleaned because the raw one may hold label codes; none where nothing is left."""
+    try:
+        report = clean_report(text)
+    except RecordError:
+        return ()
+    return tuple(part.strip() for part in _SENTENCE_END.split(report) if part.strip())
 
 
 def apply_template(template: str, text: str) -> str:
@@ -150,7 +160,7 @@ def load_label_sets(name: str) -> dict[str, LabelSet]:
 
 def packaged_label_sets() -> dict[str, LabelSet]:
     """The label sets of every packaged family, keyed by task."""
-    families = sorted(_packaged_files("label_sets"))
+    families = sorted(packaged_files("label_sets"))
     return {task: label_set for family in families for task, label_set in load_label_sets(family).items()}
 
 
@@ -191,7 +201,8 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     return f"did you mean `{close[0]}`?" if close else f"known are {', '.join(f'`{name}`' for name in known)}"
 
 
-def _packaged_files(folder: str) -> dict[str, Traversable]:
+def packaged_files(folder: str) -> dict[str, Traversable]:
+    """The YAML files of a folder of the package, by name."""
     return {
         entry.name.removesuffix(".yaml"): entry
         for entry in importlib.resources.files("mets_ray").joinpath(folder).iterdir()
@@ -200,7 +211,7 @@ def _packaged_files(folder: str) -> dict[str, Traversable]:
 
 
 def _packaged(folder: str, name: str) -> bytes:
-    files = _packaged_files(folder)
+    files = packaged_files(folder)
     if name not in files:
         kind = {"prompts": "prompt set", "label_sets": "label set"}[folder]
         raise ConfigError(f"no packaged {kind} is called `{name}`", hint=did_you_mean(name, sorted(files)))

@@ -36,6 +36,11 @@ class ReportStatements:
             np.asarray([one for report in order for one in lists[report]], dtype=np.int64),
         )
 
+    def most_frequent(self, limit: int) -> Int64[np.ndarray, "statement"]:
+        """The ids of the statements that stand in most reports, at most `limit` of them, ascending."""
+        ids, counts = np.unique(self.statement_ids, return_counts=True)
+        return np.sort(ids[np.argsort(-counts, kind="stable")[:limit]])
+
     def of(self, report_ids: Int64[np.ndarray, "row"]) -> list[np.ndarray]:
         """The statement ids of each row. Raises DatasetError for a report that was not there at the start."""
         positions = np.searchsorted(self.report_ids, report_ids).clip(max=max(len(self.report_ids) - 1, 0))

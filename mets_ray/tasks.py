@@ -156,11 +156,10 @@ def _wording_vectors(
     check_prompts(prompt_set, {label_set.task: label_set})
     classes = prompt_set.tasks[label_set.task]
     weight = model.text_projection.weight
-    vectors = []
-    for name in label_set.classes:
-        ids = np.asarray([text_id(prompt) for prompt in classes[name]], dtype=np.int64)
-        vectors.append(model.embed_text(torch.from_numpy(table.lookup(ids)).to(weight.device, weight.dtype)))
-    return vectors
+    # All in one call: each would project the anchors again.
+    ids = np.asarray([text_id(prompt) for name in label_set.classes for prompt in classes[name]], dtype=np.int64)
+    vectors = model.embed_prompt(torch.from_numpy(table.lookup(ids)).to(weight.device, weight.dtype))
+    return list(vectors.split([len(classes[name]) for name in label_set.classes]))
 
 
 def task_macro_auroc(

@@ -46,7 +46,10 @@ _NOT_VALIDATED = -1.0
 
 @dataclass(frozen=True)
 class TrainJob:
-    """All that a worker needs; `table` (embeddings) and `statements` (or None) are references to Ray's object store."""
+    """All that a worker needs; `table` (embeddings) and `statements` (or None) are references to Ray's object store.
+
+    `anchors`: text ids of the statements that prompts are drawn to (`Mets.embed_prompt`); none without statements.
+    """
 
     config: Config
     run_uri: str
@@ -65,6 +68,7 @@ class TrainJob:
     earlier_folds: tuple[int, ...]
     table: Any
     statements: Any
+    anchors: tuple[int, ...]
     shares: TrainShares
     progress: Any
 
@@ -113,6 +117,9 @@ def start_state(job: TrainJob, device: torch.device) -> State:
     else:
         model = build_model(config, leads=len(job.card.leads), text_features=job.text_features)
     model.to(device=device, dtype=torch.float64 if precision == "float64" else torch.float32)
+    if job.anchors:
+        table: EmbeddingTable = ray.get(job.table)
+        model.anchors = torch.from_numpy(table.lookup(np.asarray(job.anchors, dtype=np.int64)))
     model.ecg_encoder.activation_checkpointing = config.encoder.activation_checkpointing  # not init_from's
     if config.train.compile:
         require_compiler()

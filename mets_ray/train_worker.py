@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mets_ray import storage
 from mets_ray.accumulation import LossOf, forward_loss
+from mets_ray.augment import augmented, draw_views, feature_gain
 from mets_ray.batch_log import write_steps
 from mets_ray.collectives import (
     broadcast_object,
@@ -98,13 +99,14 @@ def _train(job: TrainJob, state: State, device: torch.device, watchdog: "_Watchd
     saving = _SaveClock(job)
     readers = ThreadPoolExecutor(2)
     try:
-        upcoming = _open_epoch(job, state.epoch, state.step, readers, device)
+        features = state.model.ecg_encoder.num_features
+        upcoming = _open_epoch(job, state.epoch, state.step, readers, device, features)
         while state.epoch < config.train.epochs:
             figures: Figures = {"epoch": float(state.epoch + 1)}
             figures |= _train_epoch(job, state, table, statements, upcoming, device, reporter, watchdog, saving)
             if state.epoch + 1 < config.train.epochs:
                 # The next epoch's first blocks are read while this one is validated and saved.
-                upcoming = _open_epoch(job, state.epoch + 1, 0, readers, device)
+                upcoming = _open_epoch(job, state.epoch + 1, 0, readers, device, features)
             figures |= validate(job, state.model, table, statements, watchdog.still_alive)
             state.epoch, state.step, state.running = state.epoch + 1, 0, Running()
             state.history = (*state.history, figures)
@@ -136,7 +138,7 @@ class _EpochStream:
 
 
 def _open_epoch(
-    job: TrainJob, epoch: int, first_step: int, readers: ThreadPoolExecutor, device: torch.device
+    job: TrainJob, epoch: int, first_step: int, readers: ThreadPoolExecutor, device: torch.device, features: int
 ) -> _EpochStream:
     """Plan an epoch and start reading it from `first_step` on."""
     train = job.config.train
@@ -158,7 +160,21 @@ def _open_epoch(
         shares=job.shares,
         streaming=job.config.text if job.config.text.mode == "streaming" else None,
     )
-    ready = ({**batch, "signal": signal_tensor(batch["signal_uv"], pinned=device.type == "cuda")} for batch in stream)
+
+    def made_ready(batch: dict[str, Any]) -> dict[str, Any]:
+        signal = signal_tensor(batch["signal_uv"], pinned=device.type == "cuda")
+        views = draw_views(
+            job.config.augment,
+            batch["record_id"],
+            leads=signal.shape[1],
+            samples=signal.shape[2],
+            features=features,
+            seed=job.config.seed,
+            epoch=epoch,
+        )
+        return {**batch, "signal": signal, "views": views}
+
+    ready = map(made_ready, stream)
     return _EpochStream(plan, [len(owned) * plan.rows_per_lane_step for owned in lanes], read_ahead(ready, readers))
 
 
@@ -181,7 +197,7 @@ def _train_epoch(
     for batch, waited_s in _timed(stream.batches):
         step = state.step
         assert batch["step"][0] == step, f"the stream gave step {batch['step'][0]} where step {step} was due"
-        signal_mv = microvolts_to_millivolts(batch["signal"], state.model)
+        signal_mv = augmented(microvolts_to_millivolts(batch["signal"], state.model), batch["views"])
         text_features, loss_of = _text(job, batch, table, statements, stream.row_counts, device)
         done = plan.epoch * plan.steps + step
         set_learning_rate(state.optimizer, train, done / (train.epochs * plan.steps))
@@ -193,6 +209,7 @@ def _train_epoch(
             rows_per_part=train.micro_batch_size,
             autocast=autocast,
             row_counts=stream.row_counts,
+            feature_gain=feature_gain(batch["views"], device),
         )
         global_loss, save, look = _agree(loss.item(), saving.due(step + 1))
         if not math.isfinite(global_loss):

@@ -17,6 +17,7 @@ from mets_ray.checkpoint import (
     publish_bundle,
     read_bundle,
     read_trainer_state,
+    untrained_model,
     write_bundle,
 )
 from mets_ray.config import load_config
@@ -115,6 +116,20 @@ def test_the_bias_of_the_sigmoid_loss_is_kept(bundle, tmp_path):
         model.logit_bias.fill_(-1.5)
     write_bundle(tmp_path, dataclasses.replace(bundle, model=model, config=config))
     assert load_bundle(str(tmp_path)).model.logit_bias.item() == -1.5
+
+
+def test_anchors_are_kept_and_one_that_is_not_the_manifest_s_is_refused(bundle, tmp_path):
+    model = build_model(bundle.config, leads=12, text_features=6)
+    model.anchors = torch.randn(5, 6).half()
+    write_bundle(tmp_path, dataclasses.replace(bundle, model=model))
+    loaded = load_bundle(str(tmp_path))
+    assert torch.equal(loaded.model.anchors, model.anchors)
+    assert torch.equal(untrained_model(loaded, 1).anchors, model.anchors)
+    features = torch.randn(2, 6)
+    assert torch.equal(loaded.model.embed_prompt(features), model.embed_prompt(features))
+    (tmp_path / "anchor_features.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"`anchor_features\.safetensors` is not the file"):
+        load_bundle(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "prompt_features.safetensors", "config.yaml"])

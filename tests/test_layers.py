@@ -9,11 +9,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mets_ray"
 LAYERS = {
-    0: "errors config folds ecg report schema metrics plan resources console published balanced tables "
+    0: "errors config folds ecg report translate schema metrics plan resources console published balanced tables "
     "embedded linear_probe prompt_files sensitivity calibration report_page sections statements six_sets",
     1: "storage s3 sources synthetic synthetic_signal figures pictures evaluation_pictures shard_writer shard_reader "
     "failures batch_log score_files scoring examples evaluation_page",
-    2: "encoders model loss collectives zero_shot checkpoint text_store tasks scorer "
+    2: "encoders model augment loss collectives zero_shot checkpoint text_store tasks scorer "
     "tracking optimization accumulation supervised scene evaluation_files",
     3: "cluster data text train train_worker train_state train_console validation embed baselines evidence "
     "evaluate score job serve",

@@ -115,19 +115,23 @@ def test_training_learns_and_keeps_what_it_says(trained):
 
 def test_the_lm_embeds_each_text_once_and_nothing_on_the_second_run(trained, prepared, tmp_path):
     from mets_ray.folds import Selection
-    from mets_ray.shard_reader import distinct_reports, read_card
-    from mets_ray.text import embed_texts, report_texts, store_uri
+    from mets_ray.shard_reader import distinct_statements, read_card
+    from mets_ray.text import embed_texts, report_statements, store_uri
 
     card = read_card(prepared)
     everything = Selection(tuple(card.folds))
     distinct = {
-        report
+        statement
         for shard in card.shards
-        for report in distinct_reports(shard.path, dataset_uri=prepared, selection=everything)
+        for of_report in distinct_statements(shard.path, dataset_uri=prepared, selection=everything).values()
+        for statement in of_report
     }
+    # A statement that is also a prompt goes through the LM once, and counts as a statement.
     assert trained.reports_embedded == len(distinct)
     config = config_of(tmp_path, dataset_uri=prepared)
-    texts = report_texts(prepared, card, config.text.template, everything)
+    of_reports = report_statements(prepared, card, config.text.template, everything)
+    texts = sorted({statement for parts in of_reports.values() for statement in parts})
+    assert set(texts) == distinct
     again = embed_texts(config.text, store_uri(config, prepared), reports=texts, prompts=[])
     assert (again.reports_embedded, again.prompts_embedded) == (0, 0)
     assert again.table.missing(texts) == []
@@ -145,7 +149,7 @@ def test_statements_train_alike_on_one_worker_and_on_two_and_are_scored(prepared
     from mets_ray.evaluate import evaluate
     from mets_ray.train import fit
 
-    words = ["text.unit=statement", "train.epochs=3"]
+    words = ["train.epochs=3"]
     two, one = (
         fit(config_of(tmp_path / f"{workers}", *words, f"train.num_workers={workers}", dataset_uri=prepared), prepared)
         for workers in (2, 1)
@@ -167,7 +171,8 @@ def test_statements_train_alike_on_one_worker_and_on_two_and_are_scored(prepared
 def test_streaming_gives_the_losses_of_cached(trained, prepared, tmp_path):
     from mets_ray.train import fit
 
-    words = ["text.mode=streaming", "train.num_workers=1", "train.epochs=1", "train.schedule=constant"]
+    words = ["text.mode=streaming", "text.unit=report", "train.num_workers=1", "train.epochs=1",
+             "train.schedule=constant"]  # fmt: skip
     streamed = fit(config_of(tmp_path / "a", *words, dataset_uri=prepared), prepared)
     cached = fit(config_of(tmp_path / "b", "text.mode=cached", *words[1:], dataset_uri=prepared), prepared)
     np.testing.assert_allclose(losses(streamed), losses(cached), rtol=1e-4)
@@ -208,7 +213,7 @@ def test_the_bundle_scores_on_its_own_and_as_the_run_did(trained, prepared, tmp_
         rows = embedder(read_records(group, dataset_uri=prepared, selection=validation))
         labels += rows["labels"].to_pylist()
         embeddings += rows["ecg_embedding"].to_pylist()
-    tasks, prompts = dataset_tasks("synthetic"), bundle.facts.prompt_sets["mets"]
+    tasks, prompts = dataset_tasks("synthetic"), bundle.facts.prompt_sets["descriptive"]
     again = task_macro_auroc(
         bundle.model, prompts, tasks, bundle.prompts, ecg_embeddings=np.asarray(embeddings, np.float32), labels=labels
     )
@@ -330,7 +335,7 @@ def test_unlabelled_records_train_too_and_retrieval_chooses_the_checkpoint(ray_c
     from mets_ray.train import figures, fit
 
     dataset_uri = write_dataset(tmp_path / "data", synthetic_rows(150), source="wfdb")
-    words = ["train.epochs=1", "text.mode=streaming", "folds.validation=[]"]
+    words = ["train.epochs=1", "text.unit=report", "text.mode=streaming", "folds.validation=[]"]
     alone = fit(config_of(tmp_path, *words, dataset_uri=dataset_uri), dataset_uri)
     assert alone.history[0]["validation_macro_auroc"] is None
     assert figures(alone)["validation_macro_auroc"] is None

@@ -44,7 +44,7 @@ def bundle_uri(tmp_path_factory):
 
 
 def config_of(folder, *words):
-    return load_config(None, [f"run_uri={folder}", "score.max_actors=1", *words])
+    return load_config(None, [f"run_uri={folder}", "score.max_actors=1", "score.prompt_set=mets", *words])
 
 
 def scored_table(output_uri):

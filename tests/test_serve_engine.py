@@ -111,7 +111,7 @@ def test_scores_are_the_softmax_or_the_sigmoid_of_scaled_cosines(engine, bundle)
     np.testing.assert_allclose(cosines, cosine, atol=1e-6)
     np.testing.assert_allclose(scores, np.exp(logit) / np.exp(logit).sum(), atol=1e-5)
     scores, _ = engine.score(embedding, vectors, multi_label=True)
-    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logit)), atol=1e-5)
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logit - float(bundle.model.logit_bias))), atol=1e-5)
     assert float(mean_embedding(embedding).norm()) == pytest.approx(1.0)
 
 

@@ -515,10 +515,12 @@ def test_ptbxl_reports(small_ptbxl):
     assert first.statements == ("sinus rhythm", "qt 4.46 normal ecg")
     assert first.labels == ("NORM", "SR")
     assert second.report == "sinusrhythmus Edit: NORM 100"
-    assert second.statements == ("sinusrhythmus",)  # the note holds label codes
+    assert second.statements == ("Normal sinus rhythm",)  # the note holds label codes
     assert (second.age, second.sex) == (90.0, "male")
     assert (third.report, third.statements, third.age, third.sex) == ("", (), None, None)
-    assert manifest.notes == ("1 patients above 89 years, whose age PTB-XL hides, are written as 90",)
+    foreign, old = manifest.notes
+    assert foreign.startswith("1 reports are not English; their statements are of the phrase tables, which know 100.0%")
+    assert old == "1 patients above 89 years, whose age PTB-XL hides, are written as 90"
     assert read_ecg(first.record_uri).leads == LEADS
     fine = ptbxl_manifest(str(small_ptbxl), records=500, report_source="report", statements_uri=None)
     assert fine.rows[0].record_uri.endswith("/00001_hr")

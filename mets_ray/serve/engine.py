@@ -147,7 +147,8 @@ class Engine:
             if self.missing_texts([text for wordings in key for text in wordings]):
                 return None
             with torch.inference_mode():
-                kept = class_embeddings([self._embed_features(wordings) for wordings in key]).float().cpu()
+                wordings = self._embed_features([text for of_class in key for text in of_class])
+                kept = class_embeddings(list(wordings.split([len(of_class) for of_class in key]))).float().cpu()
             self._class_vectors[key] = kept
         return kept
 
@@ -173,7 +174,7 @@ class Engine:
         return score[0].tolist(), similarity[0].tolist()
 
     def _embed_features(self, texts: Sequence[str]) -> Float[Tensor, "text dimension"]:
-        return self._model.embed_text(torch.from_numpy(self.features(texts)).to(self.device))
+        return self._model.embed_prompt(torch.from_numpy(self.features(texts)).to(self.device))
 
     def _feature(self, text: str) -> np.ndarray:
         stored = self._stored.get(text_id(text))

@@ -5,20 +5,20 @@ PTB-XL+: Strodthoff et al. 2023, doi:10.1038/s41597-023-02153-8, https://physion
 """
 
 import ast
-import re
+from dataclasses import replace
 from typing import Literal
 
 from mets_ray import storage
 from mets_ray.errors import ConfigError, DatasetError, RecordError
-from mets_ray.report import clean_report
+from mets_ray.report import clean_report, sentences
 from mets_ray.sources import Manifest, ManifestRow
 from mets_ray.sources.statements_12sl import Statements12SL, read_statements
 from mets_ray.sources.tables import read_table, sha256_of
+from mets_ray.translate import ENGLISH, PhraseTable, Translation
 
 _SEXES = {"0": "male", "1": "female", "": None}  # as PTB-XL's page says
 _HIDDEN_AGE = 300.0  # "ages above 89 are set to 300", for privacy
 _OLDEST_AGE = 90.0
-_SENTENCE_END = re.compile(r"(?<=[^\d\s.])\.+(?:\s+|$)")  # not within 4.46
 
 
 def ptbxl_manifest(
@@ -30,10 +30,11 @@ def ptbxl_manifest(
 ) -> Manifest:
     """Rows of `ptbxl_database.csv` in `source_uri`, in its order.
 
-    `records` picks the 100 Hz or the 500 Hz files. `report_source` is `report` (PTB-XL's own, raw) or `12sl` (rendered
-    from `12sl_statements.csv` in `statements_uri`, the `labels` folder of PTB-XL+; an ECG without a row there has an
-    empty report). `labels` are all keys of `scp_codes` whatever their likelihood. Age 300, which stands for "above 89",
-    becomes 90. `fold` is `strat_fold`, `patient_id` is written without PTB-XL's `.0`.
+    `records` picks the 100 Hz or the 500 Hz files. `report_source` is `report` (PTB-XL's own, raw; its
+    statements are the sentences of an English one and what `translate` knows of a German or Swedish one) or `12sl`
+    (rendered from `12sl_statements.csv` in `statements_uri`, the `labels` folder of PTB-XL+; an ECG without a row there
+    has an empty report). `labels` are all keys of `scp_codes` whatever their likelihood. Age 300, which stands for
+    "above 89", becomes 90. `fold` is `strat_fold`, `patient_id` is written without PTB-XL's `.0`.
 
     Raises ConfigError for 12sl without `statements_uri`, DatasetError for a table that cannot be read.
     """
@@ -48,24 +49,29 @@ def ptbxl_manifest(
         database_uri, ("ecg_id", "patient_id", "age", "sex", "report", "scp_codes", "strat_fold", column)
     )
     rendered = read_statements(statements_uri) if report_source == "12sl" and statements_uri else None
-    rows = []
+    phrases = None if rendered else PhraseTable.load()
+    rows, translations = [], []
     for number, cells in enumerate(table.to_dict("records"), start=2):
         try:
-            rows.append(_row({str(name): str(value) for name, value in cells.items()}, column, source_uri, rendered))
+            texts = {str(name): str(value) for name, value in cells.items()}
+            if rendered:
+                statements = rendered.statements.get(int(texts["ecg_id"]), ())
+                report = ". ".join(statements)
+            else:
+                assert phrases is not None
+                report, translation = texts["report"], _in_english(texts["report"], phrases)
+                statements = translation.statements
+                translations.append(translation)
+            rows.append(_row(texts, report, statements, column, source_uri))
         except (ValueError, SyntaxError, KeyError, AttributeError) as error:
             raise DatasetError(
                 f"a cell cannot be read: {type(error).__name__}: {error}", where=f"{database_uri}, line {number}"
             ) from error
-    files = (data, *rendered.files) if rendered else (data,)
-    return Manifest(tuple(rows), "ptbxl", sha256_of(*files), _notes(rows, rendered))
+    files = (data, *rendered.files) if rendered else (data, *(phrases.files if phrases else ()))
+    return Manifest(tuple(rows), "ptbxl", sha256_of(*files), _notes(rows, rendered, translations))
 
 
-def _row(cells: dict[str, str], column: str, source_uri: str, rendered: Statements12SL | None) -> ManifestRow:
-    if rendered is None:
-        report, statements = cells["report"], _sentences(cells["report"])
-    else:
-        statements = rendered.statements.get(int(cells["ecg_id"]), ())
-        report = ". ".join(statements)
+def _row(cells: dict[str, str], report: str, statements: tuple[str, ...], column: str, source_uri: str) -> ManifestRow:
     age = float(cells["age"]) if cells["age"] else None
     return ManifestRow(
         record_id=cells["ecg_id"],
@@ -80,20 +86,29 @@ def _row(cells: dict[str, str], column: str, source_uri: str, rendered: Statemen
     )
 
 
-def _sentences(report: str) -> tuple[str, ...]:
-    """Sentences of the cleaned report, because the raw one may hold label codes; none where nothing is left.
-
-    German and Swedish reports mostly have no full stops and stay one sentence.
-    """
+def _in_english(report: str, phrases: PhraseTable) -> Translation:
+    """The statements of a report: an English one's sentences, what the phrase tables know of another one."""
     try:
-        text = clean_report(report)
+        translation = phrases.translate(clean_report(report))
     except RecordError:
-        return ()
-    return tuple(part.strip() for part in _SENTENCE_END.split(text) if part.strip())
+        return Translation(ENGLISH, ())
+    if translation.language == ENGLISH:
+        return replace(translation, statements=sentences(report) if translation.statements else ())
+    return translation
 
 
-def _notes(rows: list[ManifestRow], rendered: Statements12SL | None) -> tuple[str, ...]:
+def _notes(
+    rows: list[ManifestRow], rendered: Statements12SL | None, translations: list[Translation]
+) -> tuple[str, ...]:
     notes = []
+    foreign = [one for one in translations if one.language != ENGLISH]
+    if foreign:
+        words, unknown = sum(one.words for one in foreign), sum(one.unknown_words for one in foreign)
+        notes.append(
+            f"{len(foreign)} reports are not English; their statements are of the phrase tables, which know "
+            f"{1 - unknown / words:.1%} of their {words} words; {sum(bool(one.unknown) for one in foreign)} reports "
+            "hold a word that no table knows, which is in `report` only"
+        )
     old = sum(row.age == _OLDEST_AGE for row in rows)
     if old:
         notes.append(f"{old} patients above 89 years, whose age PTB-XL hides, are written as {_OLDEST_AGE:g}")

@@ -4,6 +4,7 @@ import hashlib
 
 from mets_ray import storage
 from mets_ray.errors import DatasetError
+from mets_ray.report import sentences
 from mets_ray.sources import Manifest, ManifestRow
 from mets_ray.sources.tables import read_table, sha256_of
 
@@ -44,7 +45,7 @@ def wfdb_folder_manifest(source_uri: str, manifest_uri: str) -> Manifest:
                 fold=fold,
                 record_uri=storage.join(source_uri, path),
                 report=row["report"],
-                statements=(row["report"],) if row["report"] else (),
+                statements=sentences(row["report"]),
                 labels=tuple(label.strip() for label in row.get("labels", "").split(";") if label.strip()),
                 age=age,
                 sex=_sex(row.get("sex", ""), f"{manifest_uri}, line {number}"),

@@ -1,0 +1,155 @@
+"""What each piece of the default recipe brings: pretrain and evaluate with and without it, several seeds of each.
+
+    python benchmarks/recipe.py --folder /data/recipe --seeds 0 1 2 --data 12sl=s3://…/ptbxl-12sl german=s3://…/ptbxl \
+        mitbih=s3://…/mitbih -- --config jobs/configs/ptbxl_100hz.yaml folds.train=[10] folds.validation=hash:0.1 …
+
+The words behind `--` go to every job. Each run is a `jobs/pretrain.py` and a `jobs/evaluate.py` of its own, so what is
+measured is what users run. Finished runs are kept in the folder and not made again. The last line of stdout is one JSON
+object; the tables go to stderr. `docs/findings.md` holds what came out.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+TASKS = ("ptbxl_super", "ptbxl_sub", "ptbxl_form", "ptbxl_rhythm")
+NO_VIEWS = ("augment.lead_dropout=0", "augment.cropping=0", "augment.gain=0")
+NO_AUGMENTATION = (*NO_VIEWS, "augment.feature_dropout=0")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a run differs from the default recipe. `of`: evaluate that variant's bundle again instead of training."""
+
+    data: str = "12sl"
+    train: tuple[str, ...] = ()
+    evaluate: tuple[str, ...] = ()
+    of: str = ""
+    anchors: bool = True
+
+
+VARIANTS = {
+    "default": Variant(),
+    "whole reports": Variant(train=("text.unit=report", "loss.targets=same_report")),
+    "no views": Variant(train=NO_VIEWS),
+    "no feature dropout": Variant(train=("augment.feature_dropout=0",)),
+    "no anchors": Variant(of="default", anchors=False),
+    "METS's prompts": Variant(of="default", evaluate=("evaluate.prompt_set=mets",)),
+    "METS's prompts, no anchors": Variant(of="default", evaluate=("evaluate.prompt_set=mets",), anchors=False),
+    "German": Variant(data="german"),
+    "as published": Variant(
+        train=(
+            *NO_AUGMENTATION,
+            *("text.unit=report", "loss.targets=one_hot", "train.optimizer=adam"),
+            *("train.schedule=constant", "train.warmup_fraction=0", "train.gradient_clip_norm=0"),
+            *("train.validation_prompt_set=mets", "evaluate.prompt_set=mets"),
+        )
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--data", nargs="+", required=True, help="name=dataset_uri of 12sl, german and mitbih")
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--parallel", type=int, default=1, help="runs at the same time")
+    parser.add_argument("words", nargs="+", help="config file and settings of every job")
+    arguments = parser.parse_args()
+    data = dict(item.split("=", 1) for item in arguments.data)
+    trained = [name for name in arguments.variants if not VARIANTS[name].of]
+    again = [name for name in arguments.variants if VARIANTS[name].of]
+    found: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in arguments.variants}
+    with ThreadPoolExecutor(arguments.parallel) as pool:
+        for names in (trained, again):  # those that evaluate another one's bundle come when it is there
+            jobs = [(name, seed) for seed in arguments.seeds for name in names]
+            results = pool.map(lambda job: run(*job, arguments.folder, data, arguments.words), jobs)
+            for (name, seed), result in zip(jobs, results, strict=True):
+                found[name][seed] = result
+    for task in (*TASKS, "mean", "mitbih"):
+        print_table(task, found)
+    print(json.dumps(found))
+
+
+def run(name: str, seed: int, folder: Path, data: dict[str, str], words: list[str]) -> dict[str, Any]:
+    """AUROC of each task of PTB-XL with its interval, and MIT-BIH's balanced macro F1."""
+    variant = VARIANTS[name]
+    own = folder / f"{name.replace(' ', '_').replace(',', '')}-{seed}"
+    own.mkdir(parents=True, exist_ok=True)
+    common = [*words, f"seed={seed}", f"run_uri={own}", *variant.train, *variant.evaluate]
+    if variant.of:
+        bundle = json.loads((folder / f"{variant.of}-{seed}" / "pretrain.json").read_text())["bundle_uri"]
+    else:
+        bundle = job("pretrain", own, [*common, f"dataset_uri={data[variant.data]}"], "pretrain")["bundle_uri"]
+    if not variant.anchors:
+        bundle = without_anchors(Path(bundle), own / "bundle")
+    # On the same ECGs, whichever reports trained: PTB-XL's own leave some records out.
+    scored = job("evaluate", own, [*common, f"dataset_uri={data['12sl']}", f"evaluate.bundle_uri={bundle}"], "ptbxl")
+    metrics = json.loads((Path(scored["result_uri"]) / "metrics.json").read_text())
+    result = {task: {key: metrics["tasks"][task][key] for key in ("value", "lo", "hi")} for task in TASKS}
+    result["classes"] = {key: of["value"] for key, of in metrics["tasks"]["ptbxl_super"]["classes"].items()}
+    result["mean"] = {"value": metrics["macro_auroc"]}
+    if "mitbih" in data:
+        beats = [*common, f"dataset_uri={data['mitbih']}", "folds.test=[1]", f"evaluate.bundle_uri={bundle}"]
+        scored = job("evaluate", own, [*beats, "evaluate.balanced_per_class=100"], "mitbih")
+        metrics = json.loads((Path(scored["result_uri"]) / "metrics.json").read_text())["balanced"]["mitbih"]
+        f1 = metrics["scores"]["macro_f1"]
+        result["mitbih"] = {"value": f1["value"], "lo": f1["lo"], "hi": f1["hi"], "confusion": metrics["confusion"]}
+    return result
+
+
+def job(kind: str, folder: Path, words: list[str], name: str) -> dict[str, Any]:
+    """The last line of a job's stdout; one that ended before is not run again."""
+    answer = folder / f"{name}.json"
+    if not answer.exists():
+        with (folder / f"{name}.log").open("w") as log:
+            done = subprocess.run(
+                [sys.executable, str(ROOT / "jobs" / f"{kind}.py"), *words],
+                stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT, env=os.environ, check=False,
+            )  # fmt: skip
+        if done.returncode:
+            raise SystemExit(f"{kind} ended with {done.returncode}: see {folder / name}.log")
+        answer.write_text(done.stdout.strip().splitlines()[-1])
+    result: dict[str, Any] = json.loads(answer.read_text())
+    return result
+
+
+def without_anchors(bundle: Path, copy: Path) -> str:
+    """A copy of a bundle whose prompts are their own words alone."""
+    shutil.copytree(bundle, copy, dirs_exist_ok=True)
+    (copy / "anchor_features.safetensors").unlink(missing_ok=True)
+    manifest = json.loads((copy / "bundle.json").read_text())
+    manifest["files"].pop("anchor_features.safetensors", None)
+    (copy / "bundle.json").write_text(json.dumps(manifest))
+    return str(copy)
+
+
+def print_table(task: str, found: dict[str, dict[int, dict[str, Any]]]) -> None:
+    """A line per variant: mean over seeds, each seed, and the mean paired difference to the default recipe."""
+    print(f"\n{task}", file=sys.stderr)
+    for name, seeds in found.items():
+        values = {seed: result[task]["value"] for seed, result in seeds.items() if task in result}
+        if not values:
+            continue
+        each = "  ".join(f"{value:.3f}" for value in values.values())
+        paired = [
+            value - found["default"][seed][task]["value"]
+            for seed, value in values.items()
+            if seed in found.get("default", {})
+        ]
+        difference = f"{statistics.fmean(paired):+.3f}" if paired and name != "default" else ""
+        print(f"{name:<30}{statistics.fmean(values.values()):.3f}  ({each})  {difference}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
