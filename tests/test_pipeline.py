@@ -11,6 +11,7 @@ from mets_ray.checkpoint import read_facts
 from mets_ray.config import load_config
 from mets_ray.errors import CheckpointError, ConfigError, DatasetError
 from mets_ray.folds import Selection
+from mets_ray.report import load_prompt_set
 from mets_ray.shard_reader import read_card, read_index, read_records
 from mets_ray.tasks import EcgEmbedder, dataset_tasks, task_macro_auroc
 from tests.datasets import synthetic_rows, write_dataset
@@ -265,7 +266,9 @@ def test_other_data_sets_are_scored_too_with_prompts_that_the_bundle_does_not_ho
     results = evaluate_all(config, prepared, trained.bundle_uri)
     assert [task.task for result in results for task in result.tasks][:2] == ["synthetic", "ptbxl_super"]
     assert results[1].over.endswith("60 records of folds 1, 2, 3, 4, 5, 6, 7, 8, 9, 10")
-    assert {len(found.prompts) for found in results[1].wordings["ptbxl_rhythm"].values()} == {1}
+    prompts = {name: found.prompts for name, found in results[1].wordings["ptbxl_rhythm"].items()}
+    words = load_prompt_set("descriptive").tasks["ptbxl_rhythm"]
+    assert prompts == {name: words[name] for name in prompts}
     assert "Not calibrated: `folds.validation` is ()" in " ".join(results[1].notices)
     told = figures(results)
     assert set(told["six_sets"]) >= {"ptbxl_rhythm", "mean"}
