@@ -47,6 +47,7 @@ class BundleFacts(BaseModel):
     sampling_rate_hz: int
     duration_s: float
     leads: tuple[str, ...]
+    highpass_hz: float | None = None  # there was none before it could be chosen
     text_model: str
     text_pooling: str
     text_max_length: int
@@ -72,7 +73,7 @@ class BundleFacts(BaseModel):
 
     @property
     def signal(self) -> SignalConfig:
-        return SignalConfig(self.sampling_rate_hz, self.duration_s, self.leads)
+        return SignalConfig(self.sampling_rate_hz, self.duration_s, self.leads, self.highpass_hz)
 
 
 @dataclass(frozen=True)

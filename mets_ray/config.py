@@ -63,6 +63,9 @@ class PrepareConfig(Section):
     duration_s: Annotated[float, Field(gt=0.0, le=60.0)] = Field(
         10.0, description="length that shards are written with"
     )
+    highpass_hz: Annotated[float, Field(gt=0.0, le=5.0)] | None = Field(
+        0.5, description="cut-off of the zero-phase filter that takes baseline wander out; null: none, as METS"
+    )
     shuffle_reports: bool = Field(
         False, description="give each record another one's report: a bundle trained on these must know nothing"
     )

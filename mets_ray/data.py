@@ -38,7 +38,7 @@ def prepare(config: Config, dataset_uri: str, command: str) -> DatasetCard:
     `prepare.max_rejected_fraction` of the records are rejected.
     """
     settings = config.prepare
-    signal = SignalConfig(settings.sampling_rate_hz, settings.duration_s)
+    signal = SignalConfig(settings.sampling_rate_hz, settings.duration_s, highpass_hz=settings.highpass_hz)
     manifest = read_manifest(config)
     name = dataset_fingerprint(settings, manifest)
     _refuse_other_dataset(dataset_uri, name)
@@ -92,8 +92,7 @@ def show_card(card: DatasetCard) -> None:
     rows = [("records in", card.records_in), ("records out", card.records_out)]
     rows += [(f"  rejected: {reason}", count) for reason, count in sorted(card.rejected.items(), key=lambda kv: -kv[1])]
     source = f"{'SYNTHETIC ' if card.synthetic else ''}{card.source}"
-    shape = f"{card.sampling_rate_hz} Hz × {card.duration_s:g} s × {len(card.leads)} leads"
-    say(f"\n{source}, {shape}, {len(card.shards)} shards")
+    say(f"\n{source}, {card.signal}, {len(card.shards)} shards")
     say("\n".join(f"{name:<34}{count:>9,}" for name, count in rows))
     for note in card.notes:
         say(f"note: {note}")
@@ -138,7 +137,7 @@ def _manifest(config: Config) -> Manifest:
 
 def dataset_fingerprint(settings: PrepareConfig, manifest: Manifest) -> str:
     """Names the bytes that prepare will write: what is read, and how it is converted."""
-    how = settings.model_dump(mode="json", include={"sampling_rate_hz", "duration_s"})
+    how = settings.model_dump(mode="json", include={"sampling_rate_hz", "duration_s", "highpass_hz"})
     # Where the source lies is not part of it: a copy in another bucket gives the same bytes.
     root = storage.absolute(settings.source_uri) if settings.source_uri else ""
     rows = [
@@ -285,6 +284,7 @@ def _card(
         sampling_rate_hz=signal.sampling_rate_hz,
         duration_s=signal.duration_s,
         leads=signal.leads,
+        highpass_hz=signal.highpass_hz,
         records_in=sum(summary.records_in for summary in summaries),
         records_out=sum(sum(shard.row_group_rows) for shard in shards),
         rejected=_add([summary.rejected for summary in summaries]),
@@ -293,6 +293,7 @@ def _card(
         notes=manifest.notes,
         has_reports=manifest.has_reports,
         shuffled_reports=config.prepare.shuffle_reports,
+        focus_s=manifest.focus_s,
         command=command,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

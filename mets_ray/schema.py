@@ -72,6 +72,7 @@ class DatasetCard(BaseModel):
     `fingerprint` names the settings and the manifest that the shards were made from; the same fingerprint means the
     same bytes. `folds` and `rejected` count records; `notes` say how the source was read. Without `has_reports` every
     report is empty: the data set is for evaluation. With `shuffled_reports` each record has another one's.
+    `focus_s`: labels are of what happens within about this time of each window's middle; None: of the whole window.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -85,6 +86,7 @@ class DatasetCard(BaseModel):
     sampling_rate_hz: int
     duration_s: float
     leads: tuple[str, ...]
+    highpass_hz: float | None = None  # there was none before it could be chosen
     records_in: int
     records_out: int
     rejected: dict[str, int]
@@ -93,12 +95,18 @@ class DatasetCard(BaseModel):
     notes: tuple[str, ...] = ()
     has_reports: bool = True
     shuffled_reports: bool = False
+    focus_s: float | None = None
     command: str
     created_at: str
 
     @property
     def signal(self) -> SignalConfig:
-        return SignalConfig(self.sampling_rate_hz, self.duration_s, self.leads)
+        return SignalConfig(self.sampling_rate_hz, self.duration_s, self.leads, self.highpass_hz)
+
+    @property
+    def focus(self) -> float | None:
+        """`focus_s` as a share of the window, as `EcgEncoder.forward` takes it."""
+        return None if self.focus_s is None else self.focus_s / self.duration_s
 
     @property
     def content_sha256(self) -> str:

@@ -78,6 +78,7 @@ def score(config: Config, dataset_uri: str, bundle_uri: str) -> Scored:
             "output_uri": output_uri,
             "metadata": metadata,
             "embeddings": settings.embeddings,
+            "focus": card.focus,
             "batch_size": settings.batch_size,
             "device": "cuda" if gpus else "cpu",
         },

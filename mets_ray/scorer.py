@@ -59,6 +59,7 @@ class ShardScorer:
         output_uri: str,
         metadata: dict[str, object],
         embeddings: bool,
+        focus: float | None,
         batch_size: int,
         device: str,
     ) -> None:
@@ -69,6 +70,7 @@ class ShardScorer:
         self._output_uri = output_uri
         self._metadata = metadata
         self._embeddings = embeddings
+        self._focus = focus
         self._batch_size = batch_size
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -102,7 +104,7 @@ class ShardScorer:
 
     @torch.no_grad()
     def _scored(self, rows: pa.Table) -> pa.Table:
-        embedding = self._model.embed_ecg(microvolts_to_millivolts(signals(rows), self._model))
+        embedding = self._model.embed_ecg(microvolts_to_millivolts(signals(rows), self._model), self._focus)
         table = rows.select(list(_KEPT_COLUMNS))
         if self._embeddings:
             flat = pa.array(embedding.float().cpu().numpy().reshape(-1))

@@ -88,12 +88,11 @@ def check_prompts(prompt_set: PromptSet, tasks: dict[str, LabelSet]) -> None:
 
 
 def check_signal(card: DatasetCard, facts: BundleFacts) -> None:
-    """Raise CheckpointError where the data set's ECGs are not of the rate, length and leads that the bundle takes."""
+    """Raise CheckpointError where the data set's ECGs are not of the rate, length, leads and filter of the bundle."""
     if card.signal != facts.signal:
         raise CheckpointError(
-            f"the bundle is for {facts.sampling_rate_hz} Hz × {facts.duration_s:g} s × {len(facts.leads)} leads "
-            f"and the data set holds {card.sampling_rate_hz} Hz × {card.duration_s:g} s × {len(card.leads)} leads",
-            hint="prepare the data set with the bundle's sampling_rate_hz and duration_s",
+            f"the bundle is for {facts.signal} and the data set holds {card.signal}",
+            hint="prepare the data set with the bundle's sampling_rate_hz, duration_s and highpass_hz",
         )
 
 
@@ -197,10 +196,14 @@ class EcgEmbedder:
     """What a scoring actor runs: loads a bundle once, then turns `signal_uv` into `ecg_embedding` and `ecg_features`.
 
     Both are float32. `untrained_seed`: random weights in place of the bundle's, the baseline of no training at all.
+    `focus`: `DatasetCard.focus`.
     """
 
-    def __init__(self, bundle_uri: str, device: str, untrained_seed: int | None = None) -> None:
+    def __init__(
+        self, bundle_uri: str, device: str, untrained_seed: int | None = None, focus: float | None = None
+    ) -> None:
         self._device = torch.device(device)
+        self._focus = focus
         bundle = load_bundle(bundle_uri)
         model = bundle.model if untrained_seed is None else untrained_model(bundle, untrained_seed)
         self._model = model.to(self._device)
@@ -208,7 +211,7 @@ class EcgEmbedder:
     @torch.no_grad()
     def __call__(self, rows: pa.Table) -> pa.Table:
         signal_mv = microvolts_to_millivolts(signals(rows), self._model)
-        features = self._model.ecg_encoder(signal_mv)
+        features = self._model.ecg_encoder(signal_mv, self._focus)
         rows = rows.drop_columns(["signal_uv"])
         for name, vectors in (("ecg_embedding", self._model.project_ecg(features)), ("ecg_features", features)):
             values = vectors.float().cpu().numpy()

@@ -199,6 +199,7 @@ def _bundle(job: TrainJob, state: State, figures: Figures) -> Bundle:
         sampling_rate_hz=card.sampling_rate_hz,
         duration_s=card.duration_s,
         leads=card.leads,
+        highpass_hz=card.highpass_hz,
         text_model=config.text.model,
         text_pooling=config.text.pooling,
         text_max_length=config.text.max_length,

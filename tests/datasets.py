@@ -10,7 +10,7 @@ from mets_ray.schema import CARD_NAME, SCHEMA_VERSION, DatasetCard
 from mets_ray.shard_writer import ShardTask, write_shard
 from mets_ray.sources.synthetic_source import synthetic_manifest
 
-SIGNAL = SignalConfig(100, 10.0)
+SIGNAL = SignalConfig(100, 10.0, highpass_hz=0.5)  # as jobs/prepare.py writes them
 
 
 def synthetic_rows(records, *, seed=0, shuffled_reports=None):
@@ -42,6 +42,7 @@ def write_card(dataset_uri, summaries, **changes):
         "sampling_rate_hz": 100,
         "duration_s": 10.0,
         "leads": SIGNAL.leads,
+        "highpass_hz": SIGNAL.highpass_hz,
         "records_in": sum(summary.records_in for summary in summaries),
         "records_out": sum(sum(shard.row_group_rows) for shard in shards),
         "rejected": {},

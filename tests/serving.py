@@ -56,6 +56,7 @@ def make_bundle(folder, *, leads=LEADS, sampling_rate_hz=100, seed=0, width=4, r
         sampling_rate_hz=sampling_rate_hz,
         duration_s=10.0,
         leads=leads,
+        highpass_hz=0.5,
         text_model=TEXT["model"],
         text_pooling=TEXT["pooling"],
         text_max_length=TEXT["max_length"],

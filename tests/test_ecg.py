@@ -72,7 +72,8 @@ def test_num_samples():
 @pytest.mark.parametrize(
     "arguments",
     [(0, 10.0), (100, 0.0), (100, float("nan")), (100, float("inf")), (100, 0.333), (100, 10.0, ("I", "I")),
-     (100, 10.0, ()), (100, 10.0, ("MLII",)), (100, 10.0, ("AVR",))],
+     (100, 10.0, ()), (100, 10.0, ("MLII",)), (100, 10.0, ("AVR",)), (100, 10.0, LEADS, 0.0),
+     (100, 10.0, LEADS, 50.0), (100, 10.0, LEADS, float("nan"))],
 )  # fmt: skip
 def test_signal_config_refuses(arguments):
     with pytest.raises(ConfigError):
@@ -123,6 +124,58 @@ def test_the_first_seconds_are_taken():
     long = some_ecg(duration_s=13.0)
     long.signal_mv[:, 1000:] = np.nan  # a fault after the stretch that is used
     assert np.array_equal(preprocess(long, TEN_SECONDS), preprocess(some_ecg(), TEN_SECONDS))
+
+
+# --- high-pass filter
+
+NO_WANDER = replace(TEN_SECONDS, highpass_hz=0.5)
+
+
+@pytest.mark.parametrize("frequency_hz", [0.1, 0.25, 0.5, 1.0, 2.0, 10.0, 40.0])
+def test_the_filter_has_butterworths_gain_squared_and_shifts_nothing(frequency_hz):
+    time_s = np.arange(4000) / 100
+    wave = np.sin(2 * np.pi * frequency_hz * time_s)
+    ecg = Ecg(np.tile(wave, (12, 1)), LEADS, 100.0)
+    config = replace(NO_WANDER, duration_s=40.0)
+    # |H|^2 of order 2 after the bilinear transform, once forwards and once backwards.
+    gain = 1 / (1 + (np.tan(np.pi * 0.5 / 100) / np.tan(np.pi * frequency_hz / 100)) ** 4)
+    middle = slice(1000, 3000)
+    assert np.allclose(preprocess(ecg, config)[:, middle], 1000 * gain * wave[middle], atol=2)
+
+
+def test_wander_goes_to_the_very_ends_and_beats_stay():
+    beats = np.zeros((12, 1000))
+    beats[:, 40::80] = 1.0
+    time_s = np.arange(1000) / 100
+    wandering = beats + 0.7 + 0.3 * np.sin(2 * np.pi * 0.1 * time_s + 1.0)
+    plain, filtered = (preprocess(Ecg(signal, LEADS, 100.0), NO_WANDER) for signal in (beats, wandering))
+    assert np.abs(filtered.astype(int) - plain).max() < 60  # of 1000 µV of offset and wander
+    assert np.array_equal(filtered.argmax(axis=1) % 80, np.full(12, 40))
+    assert abs(int(plain.max()) - 1000) < 60
+
+
+def test_the_filter_sees_only_the_stretch_and_leaves_absent_leads_alone():
+    long = some_ecg(duration_s=13.0)
+    long.signal_mv[:, 1000:] += 5.0
+    assert np.array_equal(preprocess(long, NO_WANDER), preprocess(some_ecg(), NO_WANDER))
+    two = some_ecg(leads=("II", "V1"))
+    holter = replace(two, absent_leads=tuple(lead for lead in LEADS if lead not in two.leads))
+    result = preprocess(holter, NO_WANDER)
+    assert [lead for lead, row in zip(LEADS, result, strict=True) if row.any()] == ["II", "V1"]
+
+
+def test_a_second_is_filtered_too():
+    assert preprocess(some_ecg(), replace(NO_WANDER, duration_s=1.0)).shape == (12, 100)
+
+
+def test_a_spike_that_is_too_large_above_its_baseline_is_refused():
+    signal = np.full((12, 1000), -19.0)
+    signal[:, 500:505] = 19.0
+    ecg = Ecg(signal, LEADS, 100.0)
+    assert preprocess(ecg, TEN_SECONDS).max() == 19_000
+    with pytest.raises(RecordError) as caught:
+        preprocess(ecg, NO_WANDER)
+    assert caught.value.reason == "amplitude_too_large"
 
 
 # --- resampling

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -51,6 +52,27 @@ def slow_resnet(encoder: EcgEncoder, signal: torch.Tensor) -> torch.Tensor:
             hidden = F.relu(residual + shortcut)
     assert next(state, None) is None
     return hidden.sum(dim=2) / hidden.shape[2]
+
+
+@pytest.mark.parametrize("samples", [1000, 1001, 640])
+def test_a_focus_gives_half_the_weight_to_the_middle(samples):
+    torch.manual_seed(0)
+    encoder = EcgEncoder(width=4, norm="group").double().eval()
+    signal = torch.randn(2, 12, samples, dtype=torch.float64)
+    hidden = encoder.stages(encoder.stem(signal))
+    near = [math.exp(-(((32 * i / samples - 0.5) / 0.05) ** 2) / 2) for i in range(hidden.shape[-1])]
+    expected = sum(hidden[:, :, i] * (weight / sum(near) + 1 / hidden.shape[-1]) / 2 for i, weight in enumerate(near))
+    torch.testing.assert_close(encoder(signal, 0.05), expected)
+    torch.testing.assert_close(encoder(signal, 1e6), encoder(signal))  # all of it is the middle
+
+
+def test_the_middle_is_where_the_signal_has_it():
+    torch.manual_seed(0)
+    encoder = EcgEncoder(width=4, norm="group").double().eval()
+    signal = torch.randn(8, 12, 1000, dtype=torch.float64, requires_grad=True)
+    (2 * encoder(signal, 1e-3) - encoder(signal)).square().sum().backward()  # the half that is not the mean
+    pull = signal.grad.abs().sum(dim=(0, 1))
+    assert abs(float((pull * torch.arange(1000)).sum() / pull.sum()) - 500) < 32
 
 
 def test_the_papers_encoder_has_the_published_number_of_parameters():

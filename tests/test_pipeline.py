@@ -277,6 +277,24 @@ def test_other_data_sets_are_scored_too_with_prompts_that_the_bundle_does_not_ho
     assert "No mean: cpsc2018, csn was not scored" in table
 
 
+def test_a_card_that_focuses_is_embedded_so(trained, tmp_path):
+    from mets_ray.embed import embed_records
+
+    dataset_uri = write_dataset(tmp_path / "beats", synthetic_rows(40), focus_s=0.5)
+    card, selection = read_card(dataset_uri), Selection(tuple(range(1, 11)))
+    index = read_index(dataset_uri, card)
+    found = embed_records(config_of(tmp_path), dataset_uri, index, selection, trained.bundle_uri, key="folds.test")
+    (group,) = index.row_groups(selection)
+    rows = read_records(group, dataset_uri=dataset_uri, selection=selection)
+    focused, whole = (
+        np.asarray(EcgEmbedder(trained.bundle_uri, "cpu", focus=focus)(rows)["ecg_embedding"].to_pylist())
+        for focus in (0.05, None)
+    )
+    order = [rows["record_id"].to_pylist().index(record_id) for record_id in found.record_ids]
+    np.testing.assert_allclose(found.embeddings, focused[order], atol=1e-6)
+    assert np.abs(focused - whole).max() > 1e-4
+
+
 def test_patients_that_trained_are_scored_only_when_told_and_in_red(trained, prepared, tmp_path):
     from mets_ray.evaluate import evaluate
 

@@ -21,6 +21,7 @@ from mets_ray.config import load_config
 from mets_ray.errors import CheckpointError, ConfigError, DatasetError
 from mets_ray.folds import Selection
 from mets_ray.plan import RowGroup
+from mets_ray.scorer import ShardScorer
 from mets_ray.shard_reader import read_card, read_records
 from mets_ray.tasks import EcgEmbedder, dataset_tasks, task_scores
 from tests.conftest import ROOT
@@ -93,6 +94,22 @@ def test_scores_are_evaluates_for_the_same_records(ray_cluster, dataset_uri, bun
     assert of_file["prompt_set"]["name"] == "mets"
     assert of_file["shard"] == card.shards[0].path
     assert of_file["run"] == "pretrain-20260101-000000-test"
+
+
+def test_labels_of_the_middle_are_scored_by_the_middle(dataset_uri, bundle_uri, tmp_path):
+    shard = read_card(dataset_uri).shards[0]
+    found = {}
+    for focus in (None, 0.05):
+        ShardScorer(
+            bundle_uri, (), dataset_uri=dataset_uri, output_uri=f"{tmp_path}/{focus}", metadata={}, embeddings=True,
+            focus=focus, batch_size=64, device="cpu",
+        ).score(shard)  # fmt: skip
+        group = RowGroup(shard.path, 0, shard.row_group_rows[0])
+        rows = read_records(group, dataset_uri=dataset_uri, selection=Selection(tuple(range(1, 11))))
+        expected = EcgEmbedder(bundle_uri, "cpu", focus=focus)(rows)["ecg_embedding"].to_pylist()
+        found[focus] = np.asarray(scored_table(f"{tmp_path}/{focus}")["embedding"].to_pylist())[: len(expected)]
+        np.testing.assert_allclose(found[focus], expected, atol=1e-5)
+    assert np.abs(found[None] - found[0.05]).max() > 1e-3
 
 
 def test_what_is_finished_is_skipped_and_what_is_not_is_scored(ray_cluster, dataset_uri, bundle_uri, tmp_path):

@@ -113,6 +113,7 @@ def test_mitbih_rows(tmp_path):
     assert paced.labels == ("beat:a", "set:paced", "leads:V2+V5")
     assert paced.fold == 3
     assert (other.patient_id, other.fold) == ("201", 2)  # 201 and 202 are one person
+    assert manifest.focus_s == 0.5
     assert "records: 107 109 202" in manifest.notes
     assert any(note.startswith("21 of 22 records of DS1 are not in the folder") for note in manifest.notes)
     assert any("mV is what https://physionet.org/content/mitdb/ states" in note for note in manifest.notes)

@@ -177,6 +177,7 @@ class SignalFacts(BaseModel):
     sampling_rate_hz: int
     duration_s: float
     leads: list[str]
+    highpass_hz: float | None
 
 
 class TextModelFacts(BaseModel):

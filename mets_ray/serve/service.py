@@ -163,7 +163,10 @@ class Service:
             model_version=self.engine.model_version,
             bundle_uri=self.bundle_uri,
             signal=messages.SignalFacts(
-                sampling_rate_hz=facts.sampling_rate_hz, duration_s=facts.duration_s, leads=list(facts.leads)
+                sampling_rate_hz=facts.sampling_rate_hz,
+                duration_s=facts.duration_s,
+                leads=list(facts.leads),
+                highpass_hz=facts.highpass_hz,
             ),
             text_model=messages.TextModelFacts(
                 name=facts.text_model,

@@ -33,7 +33,8 @@ class Manifest:
     """All rows of a source, in its order. `sha256` is that of the bytes of the files that it was made from.
 
     `notes` say what a reader of the data set should know about how rows were made, with counts. A source without
-    reports (`has_reports=False`) can be scored and not trained on: its rows' `report` is empty.
+    reports (`has_reports=False`) can be scored and not trained on: its rows' `report` is empty. `focus_s`: see
+    `schema.DatasetCard`.
     """
 
     rows: tuple[ManifestRow, ...]
@@ -41,6 +42,7 @@ class Manifest:
     sha256: str
     notes: tuple[str, ...] = ()
     has_reports: bool = True
+    focus_s: float | None = None
 
 
 def shuffle_reports(manifest: Manifest, seed: int) -> Manifest:
