@@ -164,6 +164,7 @@ def _learn(
         width=config.encoder.width,
         norm="group" if config.encoder.norm == "group" else "batch",  # one process has nobody to synchronise with
         epochs=config.evaluate.supervised_epochs,
+        augment=config.augment,
         seed=config.seed,
         device="cuda" if config.evaluate.num_gpus_per_actor else "cpu",
     )

@@ -251,7 +251,9 @@ class EvaluateConfig(Section):
     label_shares: tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...] = Field(
         (0.01, 0.1, 1.0), description="shares of the train patients that linear_probe and supervised learn from"
     )
-    supervised_epochs: PositiveInt = Field(50, description="epochs of the baseline `supervised`")
+    supervised_epochs: PositiveInt = Field(
+        50, description="epochs of the baseline `supervised`, with the views of `augment`"
+    )
     also: tuple[str, ...] = Field(
         (),
         description="more prepared data sets to score, all folds of each: with CPSC2018 and CSN, the six sets",

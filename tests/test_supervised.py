@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from mets_ray import supervised
+from mets_ray.augment import draw_views
+from mets_ray.config import AugmentConfig
 from mets_ray.errors import MetsError
 from mets_ray.metrics import macro_auroc
 from mets_ray.supervised import SupervisedEcg, train_supervised
@@ -57,6 +59,26 @@ def test_easy_classes_are_learned_and_the_same_seed_gives_the_same_bits():
     assert (again.scores(test[0]) == scores).all()
     other = train_supervised(*train, *validation, **SMALL | {"seed": 1, "epochs": 1})
     assert other.epochs[0].train_loss != found.epochs[0].train_loss
+
+
+def test_views_are_those_of_pretraining_and_follow_from_the_seed(monkeypatch):
+    train, validation = made_up(32, 0), made_up(16, 1)
+    none = AugmentConfig(lead_dropout=0.0, cropping=0.0, gain=0.0, feature_dropout=0.0)
+    plain, untouched, first, again = (
+        train_supervised(*train, *validation, **SMALL | {"epochs": 2}, augment=augment).model
+        for augment in (None, none, AugmentConfig(), AugmentConfig())
+    )
+    assert same_weights(plain, untouched)
+    assert same_weights(first, again)
+    assert not same_weights(plain, first)
+
+    seen = []
+    monkeypatch.setattr(supervised, "augmented", lambda signal_mv, views: (seen.append(views), signal_mv)[1])
+    train_supervised(*train, *validation, **SMALL | {"epochs": 2}, augment=AugmentConfig())
+    assert [len(views.gain) for views in seen] == [16, 16, 16, 16]  # of both epochs, and of no validation record
+    expected = draw_views(AugmentConfig(), np.arange(32), leads=2, samples=64, features=32, seed=0, epoch=1)
+    drawn = np.concatenate([views.gain for views in seen[:2]])
+    assert {tuple(row) for row in drawn} == {tuple(row) for row in expected.gain}
 
 
 def test_the_model_is_that_of_the_best_epoch(monkeypatch):
