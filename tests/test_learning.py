@@ -1,4 +1,7 @@
-"""Does it learn from the reports? True pairs against shuffled ones, the same small run each time."""
+"""Does it learn from the reports? True pairs against shuffled ones, the same small run each time.
+
+The last epoch is scored: choosing one by labels would itself be learning from them.
+"""
 
 import statistics
 
@@ -7,10 +10,7 @@ import pytest
 from mets_ray.config import load_config
 from tests.datasets import synthetic_rows, write_dataset
 
-SEEDS = range(3)  # of five, on another day: 0.561 0.470 0.503 0.565 0.561, true pairs 0.905
-# The loss that the bounds below were measured with. With the default recipe one seed gave 0.896 and 0.629.
-PUBLISHED = ["text.unit=report", "augment.lead_dropout=0", "augment.cropping=0", "augment.gain=0",
-             "augment.feature_dropout=0"]  # fmt: skip
+SEEDS = range(3)
 
 
 @pytest.mark.slow
@@ -24,7 +24,7 @@ def test_shuffled_reports_teach_nothing(ray_cluster, tmp_path):
         dataset_uri = write_dataset(tmp_path / name, rows)
         words = ["encoder.width=8", "train.epochs=8", "train.batch_size=64", "train.num_workers=2",
                  "train.learning_rate=2e-3", "evaluate.max_actors=1", "evaluate.bootstrap_samples=10",
-                 *PUBLISHED]  # fmt: skip
+                 "folds.validation=[]"]  # fmt: skip
         config = load_config(None, [*words, f"seed={seed}", f"dataset_uri={dataset_uri}", f"run_uri={tmp_path}/{name}"])
         return evaluate(config, dataset_uri, fit(config, dataset_uri).bundle_uri).macro_auroc
 
