@@ -1,4 +1,4 @@
-"""Pretrain an ECG encoder against frozen text embeddings, and publish the best checkpoint as a bundle.
+"""Pretrain an ECG encoder against frozen text embeddings, and publish the last epoch (or the best) as a bundle.
 
 python jobs/pretrain.py                                                     # synthetic data, made first
 python jobs/pretrain.py --config jobs/configs/ptbxl_100hz.yaml dataset_uri=…

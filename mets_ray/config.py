@@ -74,12 +74,13 @@ class PrepareConfig(Section):
 
 
 class FoldsConfig(Section):
-    """Which folds train, choose a checkpoint, and are scored at the end."""
+    """Which folds train, are watched in training, and are scored at the end."""
 
     train: tuple[int, ...] = Field((1, 2, 3, 4, 5, 6, 7, 8), description="folds that train")
     validation: tuple[int, ...] | str = Field(
         (9,),
-        description="folds that choose a checkpoint; `hash:0.1` draws 10% of the train folds' patients; [] is none",
+        description="folds that are watched in training, and choose the epoch with train.choose=best; `hash:0.1` draws "
+        "10% of the train folds' patients; [] is none",
     )
     test: tuple[int, ...] = Field((10,), description="folds that evaluate scores; they never choose a checkpoint")
 
@@ -195,10 +196,15 @@ class TrainConfig(Section):
     schedule: Literal["cosine", "constant"] = Field("cosine", description="after the warm-up; constant is the paper's")
     warmup_fraction: Fraction = Field(0.05, description="share of all steps that raises the rate from 0")
     gradient_clip_norm: Annotated[float, Field(ge=0.0)] = Field(1.0, description="highest gradient norm; 0 is off")
-    keep_checkpoints: PositiveInt = Field(2, description="best checkpoints that are kept, beside the newest")
+    keep_checkpoints: PositiveInt = Field(2, description="checkpoints that are kept, newest or best")
     checkpoint_every_steps: PositiveInt | None = Field(None, description="also save within an epoch, by steps")
     checkpoint_every_minutes: Annotated[float, Field(gt=0.0)] | None = Field(
         10.0, description="also save within an epoch, by time"
+    )
+    choose: Literal["last", "best"] = Field(
+        "last",
+        description="which epoch becomes the bundle: the last one, or the best by AUROC (recall@10 where there are no "
+        "labels) on folds.validation; best lets labels in, and is noisy on few records",
     )
     validation_prompt_set: str = Field(
         "descriptive", description="prompts for the validation AUROC: descriptive, mets, a URI"

@@ -124,8 +124,9 @@ def draw_ecg(
     return png_bytes(figure, dpi)
 
 
-def draw_training(epochs: Sequence[Mapping[str, float | int]], title: str) -> bytes:
-    """Loss and validation macro AUROC by epoch, in two panels; nan (not evaluated) leaves a gap.
+def draw_training(epochs: Sequence[Mapping[str, float | int]], chosen: int, title: str) -> bytes:
+    """Loss and validation macro AUROC by epoch, in two panels; nan (not evaluated) leaves a gap. The epoch
+    `chosen` is ringed.
 
     Each item has the keys `epoch`, `loss`, `validation_macro_auroc`. Raises MetsError without any epoch.
     """
@@ -161,10 +162,10 @@ def draw_training(epochs: Sequence[Mapping[str, float | int]], title: str) -> by
     panels[1].set_ylim(
         min([0.45, *(value - 0.02 for value in scored)]), min(1.01, max([0.6, *(v + 0.03 for v in scored)]))
     )
-    if scored:
-        best = max(range(len(epochs)), key=lambda row: np.nan_to_num(epochs[row]["validation_macro_auroc"], nan=-1.0))
-        panels[1].plot(number[best], max(scored), "o", markersize=9, markerfacecolor="none", color=INK)
-        panels[1].set_title(f"best {max(scored):.3f} at epoch {number[best]:g}", fontsize=10)
+    of_bundle = next((item["validation_macro_auroc"] for item in epochs if item["epoch"] == chosen), math.nan)
+    if math.isfinite(of_bundle):
+        panels[1].plot(chosen, of_bundle, "o", markersize=9, markerfacecolor="none", color=INK)
+        panels[1].set_title(f"bundle: {of_bundle:.3f}, epoch {chosen}", fontsize=10)
     return png_bytes(figure, SCREEN_DPI)
 
 

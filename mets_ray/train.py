@@ -83,6 +83,7 @@ class Pretrained:
     bundle_uri: str
     picture_uri: str
     history: tuple[dict[str, float | None], ...]
+    epoch: int  # the bundle's
     reports_embedded: int
     prompts_embedded: int
     restarts: int
@@ -90,7 +91,7 @@ class Pretrained:
 
 
 def fit(config: Config, dataset_uri: str) -> Pretrained:
-    """Pretrain on a prepared data set; the best checkpoint is published as `<run>/bundle`.
+    """Pretrain on a prepared data set; the epoch of `train.choose` is published as `<run>/bundle`.
 
     Raises DatasetError for a patient on two sides, ConfigError for what cannot fit, CheckpointError for a resume that
     does not match, and the worker's own MetsError when training fails.
@@ -189,7 +190,8 @@ def figures(result: Pretrained) -> dict[str, Any]:
         "picture_uri": result.picture_uri,
         "epochs": int(last["epoch"] or 0),
         "loss": last["loss"],
-        "validation_macro_auroc": max(_known("validation_macro_auroc", result), default=None),
+        "bundle_epoch": result.epoch,
+        "validation_macro_auroc": result.history[result.epoch - 1]["validation_macro_auroc"],
         "ecg_per_s": statistics.fmean(_known("ecg_per_s", result)),
         "data_wait_share": statistics.fmean(_known("data_wait_share", result)),
         "lm_texts_embedded": result.reports_embedded + int(sum(_known("lm_texts_embedded", result))),
@@ -381,22 +383,25 @@ def _in_one_line(error: Exception) -> str:
 
 
 def _publish(job: TrainJob, result: Result, embedded: text.EmbeddedTexts, restarts: int) -> Pretrained:
-    """The best checkpoint as `<run>/bundle`, and the picture of the whole run beside it."""
+    """The chosen epoch as `<run>/bundle`, and the picture of the whole run beside it."""
     assert result.checkpoint is not None
-    best, chosen = max(result.best_checkpoints or [], key=lambda pair: pair[1]["selection_score"])
+    checkpoint, chosen = max(result.best_checkpoints or [], key=lambda pair: pair[1]["selection_score"])
     bundle_uri = storage.join(job.run_uri, "bundle")
-    publish_bundle(_checkpoint_uri(job.run_uri, best), bundle_uri)
+    publish_bundle(_checkpoint_uri(job.run_uri, checkpoint), bundle_uri)
     history = read_facts(_checkpoint_uri(job.run_uri, result.checkpoint)).history
     notice = "SYNTHETIC data: these figures say nothing about real ECGs" if job.card.synthetic else ""
-    say(f"best epoch {int(chosen['epoch'])}, selection score {chosen['selection_score']:.3f}; bundle {bundle_uri}")
+    say(f"bundle of epoch {int(chosen['epoch'])} ({job.config.train.choose}): {bundle_uri}")
     picture_uri = storage.join(job.run_uri, "training.png")
     title = f"{job.run}, {job.config.loss.targets}" + (" (SYNTHETIC data)" if job.card.synthetic else "")
-    storage.write_bytes(picture_uri, draw_training([_plain(figures) for figures in history], title))
+    storage.write_bytes(
+        picture_uri, draw_training([_plain(figures) for figures in history], int(chosen["epoch"]), title)
+    )
     return Pretrained(
         run_uri=job.run_uri,
         bundle_uri=bundle_uri,
         picture_uri=picture_uri,
         history=history,
+        epoch=int(chosen["epoch"]),
         reports_embedded=embedded.reports_embedded,
         prompts_embedded=embedded.prompts_embedded,
         restarts=restarts,

@@ -8,7 +8,7 @@ import math
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import ray
@@ -151,7 +151,7 @@ def report_checkpoint(job: TrainJob, state: State) -> None:
     """
     figures = state.history[-1] if state.history and state.step == 0 else {}
     metrics = {key: value for key, value in figures.items() if value is not None}
-    metrics["selection_score"] = selection_score(figures) if figures else _NOT_VALIDATED
+    metrics["selection_score"] = selection_score(figures, job.config.train.choose) if figures else _NOT_VALIDATED
     checkpoint = None
     if ray.train.get_context().get_world_rank() == 0:
         folder = Path(tempfile.mkdtemp(prefix="mets_ray_checkpoint_"))
@@ -162,7 +162,6 @@ def report_checkpoint(job: TrainJob, state: State) -> None:
             "step": state.step,
             "running": vars(state.running),
             "seed": job.config.seed,
-            "best_selection_score": max(map(selection_score, state.history), default=None),
         }
         write_bundle(folder, _bundle(job, state, figures), trainer_state)
         checkpoint = Checkpoint.from_directory(str(folder))
@@ -175,8 +174,11 @@ def report_checkpoint(job: TrainJob, state: State) -> None:
     )
 
 
-def selection_score(figures: Figures) -> float:
-    """What the best checkpoint is chosen by: AUROC; without labels recall@10 both ways; without validation the last."""
+def selection_score(figures: Figures, choose: Literal["last", "best"]) -> float:
+    """What a checkpoint is chosen by, the highest wins: the epoch's number, or for `best` its validation AUROC; without
+    labels recall@10 both ways; without validation the last again."""
+    if choose == "last":
+        return figures["epoch"] or 0.0
     auroc = figures.get("validation_macro_auroc")
     if auroc is not None:
         return auroc

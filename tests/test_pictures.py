@@ -171,15 +171,15 @@ def test_training_draws_both_courses_and_survives_nan():
         }
         for number in range(1, 11)
     ]
-    both = draw_training(epochs, r"$\frac{$ run_1")
+    both = draw_training(epochs, 9, r"$\frac{$ run_1")
     assert colour_count(both, "#0072b2") > 500
     assert colour_count(both, "#d55e00") > 500
-    alone = draw_training([item | {"validation_macro_auroc": float("nan")} for item in epochs], "$ run_1")
+    alone = draw_training([item | {"validation_macro_auroc": float("nan")} for item in epochs], 9, "$ run_1")
     assert colour_count(alone, "#0072b2") > 500
     assert colour_count(alone, "#d55e00") == 0
-    assert colour_count(draw_training(epochs[:1], "one epoch"), "#0072b2") > 10
+    assert colour_count(draw_training(epochs[:1], 1, "one epoch"), "#0072b2") > 10
     with pytest.raises(MetsError, match="no epoch"):
-        draw_training([], "")
+        draw_training([], 1, "")
 
 
 def test_roc_draws_up_to_twenty_four_classes_and_survives_nan():
@@ -205,7 +205,7 @@ def test_no_global_state_of_matplotlib():
 import sys, numpy as np, mets_ray.pictures as pictures
 assert "matplotlib" not in sys.modules
 pictures.draw_ecg(np.zeros((1, 100), np.int16), ("I",), 100, "")
-pictures.draw_training([{"epoch": 1, "loss": 1.0, "validation_macro_auroc": 0.5}], "")
+pictures.draw_training([{"epoch": 1, "loss": 1.0, "validation_macro_auroc": 0.5}], 1, "")
 assert "matplotlib.pyplot" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
