@@ -12,7 +12,7 @@ import pytest
 import wfdb
 
 from mets_ray.checkpoint import load_bundle
-from mets_ray.ecg import LEADS
+from mets_ray.ecg import LEADS, SignalConfig, preprocess
 from mets_ray.report import load_prompt_set
 from tests.serving import json_ecg, make_bundle, npy, plain_server, synthetic_ecg
 
@@ -277,7 +277,7 @@ def test_embeddings_of_ecg_and_text_give_the_similarity(client):
 def test_the_preview_is_what_the_model_sees(client):
     ecg = synthetic_ecg(4)
     answer = client.post("/v1/ecg", json=json_ecg(ecg)).json()
-    np.testing.assert_array_equal(answer["signal_uv"], microvolts(ecg))
+    np.testing.assert_array_equal(answer["signal_uv"], preprocess(ecg, SignalConfig(100, 10.0, highpass_hz=0.5)))
     assert (answer["leads"], answer["sampling_rate_hz"], answer["duration_s"]) == (list(LEADS), 100, 10.0)
 
 
@@ -291,7 +291,7 @@ def test_examples_are_recognisable_requests(client):
 
 def test_the_model_says_what_it_is(client, bundle):
     model = client.get("/v1/model").json()
-    assert model["signal"] == {"sampling_rate_hz": 100, "duration_s": 10.0, "leads": list(LEADS)}
+    assert model["signal"] == {"sampling_rate_hz": 100, "duration_s": 10.0, "leads": list(LEADS), "highpass_hz": 0.5}
     assert model["training_data"]["synthetic"] is True
     assert "Not a medical device" in model["intended_use"]
     assert model["bundle_uri"] == str(bundle)

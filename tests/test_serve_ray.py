@@ -15,6 +15,7 @@ import pytest
 
 from mets_ray.checkpoint import load_bundle
 from mets_ray.report import load_label_sets, load_prompt_set
+from mets_ray.sources import read_ecg
 from mets_ray.tasks import EcgEmbedder, task_scores
 from tests.conftest import ROOT
 from tests.datasets import synthetic_rows, write_dataset
@@ -45,6 +46,7 @@ def test_scores_are_those_of_evaluation(served, client, tmp_path):
 
     import pyarrow.parquet as pq
 
+    sources = {row.record_id: read_ecg(row.record_uri) for row in synthetic_rows(8)}
     dataset_uri = write_dataset(tmp_path / "dataset", synthetic_rows(8))
     rows = pa.concat_tables([pq.read_table(io.BytesIO(path.read_bytes())) for path in tmp_path.rglob("part-*.parquet")])
     assert dataset_uri
@@ -57,9 +59,11 @@ def test_scores_are_those_of_evaluation(served, client, tmp_path):
         bundle.model, load_prompt_set("descriptive"), label_set, bundle.prompts, embeddings, labels
     )
     assert kept.all()
-    for index, row in enumerate(rows["signal_uv"].combine_chunks().to_numpy_ndarray()):
-        query = {"unit": "uV", "sampling_rate_hz": 100, "leads": LEADS, "prompt_set": "descriptive:synthetic"}
-        answer = client.post("/v1/zero-shot", params=query, content=npy(row), headers=NPY).json()
+    for index, record_id in enumerate(rows["record_id"].to_pylist()):
+        query = {"unit": "mV", "sampling_rate_hz": 100, "leads": LEADS, "prompt_set": "descriptive:synthetic"}
+        answer = client.post(
+            "/v1/zero-shot", params=query, content=npy(sources[record_id].signal_mv), headers=NPY
+        ).json()
         found = {item["class_name"]: item["similarity"] for item in answer["classes"]}
         assert [found[name] for name in label_set.classes] == pytest.approx(expected[index].tolist(), abs=1e-5)
 
