@@ -4,6 +4,7 @@ Everything that reads an ECG, from `prepare` to a scoring server, calls `preproc
 disagree about units, leads, rate or length. What cannot be right is refused with a reason, never repaired or guessed.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 from fractions import Fraction
@@ -179,10 +180,16 @@ def preprocess(ecg: Ecg, config: SignalConfig) -> Int16[np.ndarray, "lead sample
     return whole
 
 
+@functools.cache  # designed once for all ECGs of a data set or a server
+def _highpass_sections(sampling_rate_hz: int, highpass_hz: float) -> Float[np.ndarray, "section six"]:
+    sections: np.ndarray = butter(_HIGHPASS_ORDER, highpass_hz, "highpass", fs=sampling_rate_hz, output="sos")
+    return sections
+
+
 def _highpassed(
     signal_mv: Float[np.ndarray, "lead sample"], sampling_rate_hz: int, highpass_hz: float
 ) -> Float[np.ndarray, "lead sample"]:
-    sections = butter(_HIGHPASS_ORDER, highpass_hz, "highpass", fs=sampling_rate_hz, output="sos")
+    sections = _highpass_sections(sampling_rate_hz, highpass_hz)
     margin = min(round(_HIGHPASS_MARGIN_S * sampling_rate_hz), signal_mv.shape[1] - 1)
     filtered: np.ndarray = sosfiltfilt(sections, signal_mv, axis=1, padtype="odd", padlen=margin)
     return filtered
