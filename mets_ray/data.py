@@ -10,7 +10,7 @@ import pyarrow as pa
 import ray
 from ray.data import Dataset, ExecutionResources
 
-from mets_ray import storage, text
+from mets_ray import storage
 from mets_ray.cluster import own_errors, plain
 from mets_ray.config import Config, PrepareConfig, TextConfig, check_source
 from mets_ray.console import progress_bar, say
@@ -191,6 +191,8 @@ def training_batches(
     dataset = _items(blocks).map_batches(read, batch_size=None, num_cpus=shares.task_cpus)
     limit = ExecutionResources(cpu=shares.data_cpus)
     if streaming is not None:
+        from mets_ray import text  # brings torch, whose import would hold up every task that only reads or writes
+
         dataset = text.embed_stage(dataset, streaming, batch_size=rows)
         lm_cpus = streaming.num_cpus_per_actor * streaming.max_actors
         limit = ExecutionResources(

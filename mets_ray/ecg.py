@@ -11,7 +11,6 @@ from fractions import Fraction
 
 import numpy as np
 from jaxtyping import Float, Int16
-from scipy.signal import butter, resample_poly, sosfiltfilt
 
 from mets_ray.errors import ConfigError, RecordError
 
@@ -167,6 +166,9 @@ def preprocess(ecg: Ecg, config: SignalConfig) -> Int16[np.ndarray, "lead sample
     _check_values(signal_mv, present)
 
     if ratio != 1:
+        # Here, as below: it takes a second to import, and most processes of a cluster only read what was converted.
+        from scipy.signal import resample_poly
+
         signal_mv = resample_poly(signal_mv, ratio.numerator, ratio.denominator, axis=1, padtype=PADTYPE)
     signal_mv = signal_mv[:, : config.num_samples]
     if config.highpass_hz is not None:
@@ -182,6 +184,8 @@ def preprocess(ecg: Ecg, config: SignalConfig) -> Int16[np.ndarray, "lead sample
 
 @functools.cache  # designed once for all ECGs of a data set or a server
 def _highpass_sections(sampling_rate_hz: int, highpass_hz: float) -> Float[np.ndarray, "section six"]:
+    from scipy.signal import butter
+
     sections: np.ndarray = butter(_HIGHPASS_ORDER, highpass_hz, "highpass", fs=sampling_rate_hz, output="sos")
     return sections
 
@@ -189,6 +193,8 @@ def _highpass_sections(sampling_rate_hz: int, highpass_hz: float) -> Float[np.nd
 def _highpassed(
     signal_mv: Float[np.ndarray, "lead sample"], sampling_rate_hz: int, highpass_hz: float
 ) -> Float[np.ndarray, "lead sample"]:
+    from scipy.signal import sosfiltfilt
+
     sections = _highpass_sections(sampling_rate_hz, highpass_hz)
     margin = min(round(_HIGHPASS_MARGIN_S * sampling_rate_hz), signal_mv.shape[1] - 1)
     filtered: np.ndarray = sosfiltfilt(sections, signal_mv, axis=1, padtype="odd", padlen=margin)

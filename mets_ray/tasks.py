@@ -11,7 +11,6 @@ from torch import Tensor
 from mets_ray import prompt_files, storage
 from mets_ray.checkpoint import BundleFacts, load_bundle, untrained_model
 from mets_ray.errors import CheckpointError, ConfigError
-from mets_ray.metrics import macro_auroc
 from mets_ray.model import Mets
 from mets_ray.report import LabelSet, PromptSet, label_matrix, load_label_sets, load_prompt_set, text_id
 from mets_ray.schema import DatasetCard
@@ -171,6 +170,9 @@ def task_macro_auroc(
     labels: list[list[str]],
 ) -> dict[str, float]:
     """Zero-shot macro AUROC by task, nan where no class of a task can be scored."""
+    # Here: scikit-learn takes more than a second to import, and actors that only embed would wait for it.
+    from mets_ray.metrics import macro_auroc
+
     return {
         task: macro_auroc(*task_scores(model, prompt_set, label_set, table, ecg_embeddings, labels)[:2])[0]
         for task, label_set in tasks.items()

@@ -8,12 +8,10 @@ import torch
 
 from mets_ray.collectives import broadcast_buffers, broadcast_object, gather_objects, num_workers, worker_rank
 from mets_ray.data import record_batches
-from mets_ray.metrics import retrieval_recall
 from mets_ray.model import Mets
 from mets_ray.plan import share
 from mets_ray.report import apply_template, text_id
 from mets_ray.statements import ReportStatements
-from mets_ray.tables import number_json
 from mets_ray.tasks import microvolts_to_millivolts, report_embeddings, task_macro_auroc
 from mets_ray.text_store import EmbeddingTable
 from mets_ray.train_state import Figures, TrainJob
@@ -74,11 +72,13 @@ def _figures(
     ids: np.ndarray,
     labels: list[list[str]],
 ) -> Figures:
+    from mets_ray.metrics import retrieval_recall  # brings scikit-learn, which only this worker needs
+
     recall = retrieval_recall(ecg, report_embeddings(model, table, statements, ids), ids)
     figures: Figures = {f"{way}_recall_at_{k}": value for way, by_k in recall.items() for k, value in by_k.items()}
     prompt_set = job.prompt_sets[job.config.train.validation_prompt_set]
     by_task = task_macro_auroc(model, prompt_set, job.tasks, table, ecg_embeddings=ecg, labels=labels)
     scored = [value for value in by_task.values() if not math.isnan(value)]
-    figures |= {f"validation_{task}": number_json(value) for task, value in by_task.items()}
+    figures |= {f"validation_{task}": None if math.isnan(value) else value for task, value in by_task.items()}
     figures["validation_macro_auroc"] = sum(scored) / len(scored) if scored else None
     return figures

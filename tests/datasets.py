@@ -1,14 +1,18 @@
-"""Small prepared data sets that tests make without a cluster."""
+"""Small prepared data sets that tests make, and score, without a cluster."""
 
 from dataclasses import replace
 
 import numpy as np
 
 from mets_ray import storage
+from mets_ray.checkpoint import load_bundle
 from mets_ray.ecg import SignalConfig
+from mets_ray.folds import Selection
 from mets_ray.schema import CARD_NAME, SCHEMA_VERSION, DatasetCard
+from mets_ray.shard_reader import read_card, read_index, read_records
 from mets_ray.shard_writer import ShardTask, write_shard
 from mets_ray.sources.synthetic_source import synthetic_manifest
+from mets_ray.tasks import EcgEmbedder, dataset_tasks, task_macro_auroc
 
 SIGNAL = SignalConfig(100, 10.0, highpass_hz=0.5)  # as jobs/prepare.py writes them
 
@@ -60,3 +64,17 @@ def write_dataset(dataset_uri, rows, **changes):
     """A whole data set of one shard; answers its URI."""
     write_card(dataset_uri, [write_rows(dataset_uri, rows)], **changes)
     return str(dataset_uri)
+
+
+def auroc_of_fold(fold, dataset_uri, bundle_uri):
+    """What jobs/evaluate.py gives as `macro_auroc` of a synthetic data set's fold, without its pictures."""
+    bundle, selection = load_bundle(bundle_uri), Selection((fold,))
+    embedder, labels, embeddings = EcgEmbedder(bundle_uri, "cpu"), [], []
+    for group in read_index(dataset_uri, read_card(dataset_uri)).row_groups(selection):
+        rows = embedder(read_records(group, dataset_uri=dataset_uri, selection=selection))
+        labels += rows["labels"].to_pylist()
+        embeddings += rows["ecg_embedding"].to_pylist()
+    tasks, prompts = dataset_tasks("synthetic"), bundle.facts.prompt_sets["descriptive"]
+    return task_macro_auroc(
+        bundle.model, prompts, tasks, bundle.prompts, ecg_embeddings=np.asarray(embeddings, np.float32), labels=labels
+    )["synthetic"]

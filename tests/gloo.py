@@ -1,5 +1,6 @@
 """Real gloo processes: a body is run by every worker of a group, and what each found comes back."""
 
+import multiprocessing
 import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
@@ -18,10 +19,14 @@ def run_groups(
     body: Body, worlds: Iterable[int], tmp_path_factory: pytest.TempPathFactory, *, limit_s: float
 ) -> dict[int, list[dict[Any, Any]]]:
     """By number of workers, what `body(rank, world)` found on each; one group of processes per world."""
+    # A server that has imported the body's module once forks all workers: importing torch takes longer than they do.
+    multiprocessing.set_forkserver_preload([body.__module__])
     answers = {}
     for world in worlds:
         folder = tmp_path_factory.mktemp(f"world{world}")
-        context = mp.spawn(_worker, args=(world, body, str(folder)), nprocs=world, join=False)
+        context = mp.start_processes(
+            _worker, args=(world, body, str(folder)), nprocs=world, join=False, start_method="forkserver"
+        )
         deadline = time.monotonic() + limit_s
         while not context.join(timeout=1):
             if time.monotonic() > deadline:

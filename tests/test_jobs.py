@@ -15,6 +15,8 @@ import pandas as pd
 import pytest
 
 from mets_ray import storage
+from mets_ray.errors import DatasetError
+from mets_ray.shard_reader import read_card
 from tests.conftest import ROOT
 
 SMALL = [
@@ -197,9 +199,8 @@ def test_an_interrupted_prepare_is_no_data_set_and_goes_on(tmp_path):
     with killed_once(command, lambda: storage.list_files(f"{broken}/progress")):
         finished = {uri: Path(uri).stat().st_mtime_ns for uri in storage.list_files(f"{broken}/progress")}
         assert 0 < len(finished) < 4
-        status, result, _ = run_job("pretrain", f"run_uri={tmp_path}", f"dataset_uri={broken}")
-        assert status == 1
-        assert "holds no card.json" in result["error"]
+        with pytest.raises(DatasetError, match=r"holds no card\.json"):
+            read_card(broken)
     status, result, shown = run_job("prepare", *again)
     assert status == 0, shown
     assert result["records_out"] == 6000
