@@ -30,7 +30,7 @@ test: install  ## the default tests, at most 10 minutes on 2 cores
 	@$(BIN)/python -m pytest -m "not slow" --durations=10
 
 test-slow: install  ## kills, clusters, whole jobs
-	@$(BIN)/python -m pytest -m slow -v -o console_output_style=times
+	@$(BIN)/python -m pytest -m slow -vv -o console_output_style=times
 
 lint: install  ## ruff and mypy
 	@$(BIN)/ruff check .

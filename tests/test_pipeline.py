@@ -146,29 +146,6 @@ def test_one_worker_gives_the_losses_of_two(trained, prepared, tmp_path):
 
 
 @pytest.mark.slow
-def test_statements_train_alike_on_one_worker_and_on_two_and_are_scored(prepared, tmp_path):
-    from mets_ray.evaluate import evaluate
-    from mets_ray.train import fit
-
-    words = ["train.epochs=3"]
-    two, one = (
-        fit(config_of(tmp_path / f"{workers}", *words, f"train.num_workers={workers}", dataset_uri=prepared), prepared)
-        for workers in (2, 1)
-    )
-    np.testing.assert_allclose(losses(one), losses(two), rtol=1e-9)
-    assert losses(one)[-1] < losses(one)[0]
-    assert 0.0 < one.history[-1]["ecg_to_text_recall_at_10"] <= 1.0
-    # Each statement goes through the LM once, whatever the number of reports that hold it.
-    assert 0 < two.reports_embedded < 100
-    assert one.reports_embedded == 0
-    result = evaluate(config_of(tmp_path, dataset_uri=prepared), prepared, two.bundle_uri)
-    assert result.retrieval is not None
-    streaming = config_of(tmp_path, *words, "text.mode=streaming", dataset_uri=prepared)
-    with pytest.raises(ConfigError, match="streaming, which embeds whole reports"):
-        fit(streaming, prepared)
-
-
-@pytest.mark.slow
 def test_streaming_gives_the_losses_of_cached(trained, prepared, tmp_path):
     from mets_ray.train import fit
 
@@ -393,7 +370,7 @@ def test_faults_in_tasks_and_actors_arrive_as_they_were_raised(prepared, tmp_pat
         prepare(config_of(tmp_path), f"{tmp_path}/file/data", "test")
 
 
-def test_prompts_that_lack_a_class_are_refused_before_any_work(prepared, tmp_path):
+def test_what_cannot_be_trained_is_refused_before_any_work(prepared, tmp_path):
     from mets_ray.train import fit
 
     prompts = tmp_path / "mine.yaml"
@@ -403,6 +380,9 @@ def test_prompts_that_lack_a_class_are_refused_before_any_work(prepared, tmp_pat
     config = config_of(tmp_path / "run", f"train.validation_prompt_set={prompts}", dataset_uri=prepared)
     with pytest.raises(ConfigError, match="prompt set `mine` version 1 has no prompt for `SBRAD`"):
         fit(config, prepared)
+    streaming = config_of(tmp_path / "run", "text.mode=streaming", dataset_uri=prepared)
+    with pytest.raises(ConfigError, match="streaming, which embeds whole reports"):
+        fit(streaming, prepared)
     assert not (tmp_path / "run").exists()
 
 
