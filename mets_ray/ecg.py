@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
+import scipy  # loads scipy.signal when it is first used: a second, which processes that only read shards are spared
 from jaxtyping import Float, Int16
 
 from mets_ray.errors import ConfigError, RecordError
@@ -166,10 +167,7 @@ def preprocess(ecg: Ecg, config: SignalConfig) -> Int16[np.ndarray, "lead sample
     _check_values(signal_mv, present)
 
     if ratio != 1:
-        # Here, as below: it takes a second to import, and most processes of a cluster only read what was converted.
-        from scipy.signal import resample_poly
-
-        signal_mv = resample_poly(signal_mv, ratio.numerator, ratio.denominator, axis=1, padtype=PADTYPE)
+        signal_mv = scipy.signal.resample_poly(signal_mv, ratio.numerator, ratio.denominator, axis=1, padtype=PADTYPE)
     signal_mv = signal_mv[:, : config.num_samples]
     if config.highpass_hz is not None:
         signal_mv = _highpassed(signal_mv, config.sampling_rate_hz, config.highpass_hz)
@@ -184,20 +182,18 @@ def preprocess(ecg: Ecg, config: SignalConfig) -> Int16[np.ndarray, "lead sample
 
 @functools.cache  # designed once for all ECGs of a data set or a server
 def _highpass_sections(sampling_rate_hz: int, highpass_hz: float) -> Float[np.ndarray, "section six"]:
-    from scipy.signal import butter
-
-    sections: np.ndarray = butter(_HIGHPASS_ORDER, highpass_hz, "highpass", fs=sampling_rate_hz, output="sos")
+    sections: np.ndarray = scipy.signal.butter(
+        _HIGHPASS_ORDER, highpass_hz, "highpass", fs=sampling_rate_hz, output="sos"
+    )
     return sections
 
 
 def _highpassed(
     signal_mv: Float[np.ndarray, "lead sample"], sampling_rate_hz: int, highpass_hz: float
 ) -> Float[np.ndarray, "lead sample"]:
-    from scipy.signal import sosfiltfilt
-
     sections = _highpass_sections(sampling_rate_hz, highpass_hz)
     margin = min(round(_HIGHPASS_MARGIN_S * sampling_rate_hz), signal_mv.shape[1] - 1)
-    filtered: np.ndarray = sosfiltfilt(sections, signal_mv, axis=1, padtype="odd", padlen=margin)
+    filtered: np.ndarray = scipy.signal.sosfiltfilt(sections, signal_mv, axis=1, padtype="odd", padlen=margin)
     return filtered
 
 

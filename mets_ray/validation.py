@@ -72,13 +72,15 @@ def _figures(
     ids: np.ndarray,
     labels: list[list[str]],
 ) -> Figures:
-    from mets_ray.metrics import retrieval_recall  # brings scikit-learn, which only this worker needs
+    # They bring scikit-learn, which only this worker needs.
+    from mets_ray.metrics import retrieval_recall
+    from mets_ray.tables import number_json
 
     recall = retrieval_recall(ecg, report_embeddings(model, table, statements, ids), ids)
     figures: Figures = {f"{way}_recall_at_{k}": value for way, by_k in recall.items() for k, value in by_k.items()}
     prompt_set = job.prompt_sets[job.config.train.validation_prompt_set]
     by_task = task_macro_auroc(model, prompt_set, job.tasks, table, ecg_embeddings=ecg, labels=labels)
     scored = [value for value in by_task.values() if not math.isnan(value)]
-    figures |= {f"validation_{task}": None if math.isnan(value) else value for task, value in by_task.items()}
+    figures |= {f"validation_{task}": number_json(value) for task, value in by_task.items()}
     figures["validation_macro_auroc"] = sum(scored) / len(scored) if scored else None
     return figures

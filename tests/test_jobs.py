@@ -1,7 +1,8 @@
-"""Jobs as a user starts them: exit status, the last line of stdout, storage that does not answer, kills."""
+"""Jobs as a user starts them: exit status, the last line of stdout, storage that does not answer, a whole way on S3."""
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,11 +11,12 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from mets_ray import storage
-from mets_ray.errors import DatasetError
-from mets_ray.shard_reader import read_card
+from mets_ray.config import load_config
+from mets_ray.errors import ConfigError, DatasetError
 from tests.conftest import ROOT
 
 SMALL = [
@@ -50,8 +52,6 @@ def test_wrong_settings_end_with_status_2_and_say_what_to_do(tmp_path):
 
 
 def test_folders_that_vanish_with_the_job_are_refused_and_others_made_absolute(tmp_path, monkeypatch):
-    from mets_ray.config import load_config
-    from mets_ray.errors import ConfigError
     from mets_ray.job import _absolute, _refuse_folders_that_vanish
 
     folder = tmp_path / "runtime_resources" / "working_dir"
@@ -117,6 +117,59 @@ def s3_server():
         server.stop()
 
 
+def upload_ptbxl(data_folder, uri, records):
+    """The first records of each fold of the real PTB-XL, with its tables and the 12SL statements."""
+    table = pd.read_csv(data_folder / "ptb-xl" / "ptbxl_database.csv")
+    table = table.groupby("strat_fold").head(records // 10)
+    storage.write_bytes(f"{uri}/ptb-xl/ptbxl_database.csv", table.to_csv(index=False).encode())
+    for name in table["filename_lr"]:
+        for suffix in (".hea", ".dat"):
+            storage.write_bytes(
+                f"{uri}/ptb-xl/{name}{suffix}", (data_folder / "ptb-xl" / f"{name}{suffix}").read_bytes()
+            )
+    labels = data_folder / "ptb-xl-plus" / "labels"
+    for name in ("12sl_statements.csv", "mapping/12slv23ToSNOMED.csv"):
+        storage.write_bytes(f"{uri}/labels/{name}", (labels / name).read_bytes())
+    return len(table)
+
+
+@pytest.mark.slow
+def test_the_whole_way_with_s3_uris_only(data_folder, monkeypatch):
+    with s3_server() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        records = upload_ptbxl(data_folder, "s3://ecg/source", 100)
+        common = [
+            "prepare.source=ptbxl",
+            "prepare.source_uri=s3://ecg/source/ptb-xl",
+            "prepare.report_source=12sl",
+            "prepare.statements_uri=s3://ecg/source/labels",
+            "dataset_uri=s3://ecg/data",
+            "run_uri=s3://ecg/runs",
+            "folds.train=[1,2,3,4,5,6]",
+            "folds.validation=[7,8]",
+            "folds.test=[9,10]",
+        ]
+        status, prepared, shown = run_job("prepare", *common)
+        assert status == 0, shown
+        assert prepared["records_in"] == prepared["records_out"] + sum(prepared["rejected"].values()) == records
+        assert re.search(rf"records in +{records}", shown)
+
+        small = ["encoder.width=4", "train.epochs=1", "train.batch_size=16", "evaluate.bootstrap_samples=20"]
+        status, trained, shown = run_job("pretrain", *common, *small)
+        assert status == 0, shown
+        assert trained["bundle_uri"].startswith("s3://ecg/runs/pretrain-")
+        assert trained["lm_texts_embedded"] > 0
+
+        status, scored, shown = run_job("evaluate", *common, *small, f"evaluate.bundle_uri={trained['bundle_uri']}")
+        assert status == 0, shown
+        assert 0.0 < scored["macro_auroc"] < 1.0
+        assert set(scored["tasks"]) == {"ptbxl_super", "ptbxl_sub", "ptbxl_form", "ptbxl_rhythm"}
+        assert set(scored["tasks"]["ptbxl_super"]) == {"value", "lo", "hi"}
+        assert "not the published split" in " ".join(scored["notices"])
+        assert storage.read_bytes(scored["table_uri"]).decode() in shown
+
+
 @contextmanager
 def killed_once(command, sign):
     """Start a job, SIGKILL it as soon as `sign()` holds."""
@@ -134,6 +187,8 @@ def killed_once(command, sign):
 
 @pytest.mark.slow
 def test_an_interrupted_prepare_is_no_data_set_and_goes_on(tmp_path):
+    from mets_ray.train import fit
+
     words = ["synthetic.records=6000"]  # four shards
     straight, broken = (storage.join(str(tmp_path), name) for name in ("straight", "broken"))
     status, _, shown = run_job("prepare", *words, f"run_uri={tmp_path}", f"dataset_uri={straight}")
@@ -145,7 +200,7 @@ def test_an_interrupted_prepare_is_no_data_set_and_goes_on(tmp_path):
         finished = {uri: Path(uri).stat().st_mtime_ns for uri in storage.list_files(f"{broken}/progress")}
         assert 0 < len(finished) < 4
         with pytest.raises(DatasetError, match=r"holds no card\.json"):
-            read_card(broken)
+            fit(load_config(None, [f"run_uri={tmp_path}", f"dataset_uri={broken}"]), broken)
     status, result, shown = run_job("prepare", *again)
     assert status == 0, shown
     assert result["records_out"] == 6000

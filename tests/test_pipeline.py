@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mets_ray import storage
-from mets_ray.checkpoint import read_facts
+from mets_ray.checkpoint import load_bundle, read_facts
 from mets_ray.config import load_config
 from mets_ray.errors import CheckpointError, ConfigError, DatasetError
 from mets_ray.folds import Selection
@@ -108,6 +108,7 @@ def test_training_learns_and_keeps_what_it_says(trained):
     figures = trained.history[-1]
     assert 0.0 < figures["validation_macro_auroc"] <= 1.0
     assert {f"{way}_recall_at_{k}" for way in ("ecg_to_text", "text_to_ecg") for k in (1, 5, 10)} <= set(figures)
+    assert 0.0 < figures["ecg_to_text_recall_at_10"] <= 1.0
     assert figures["ecg_per_s"] > 0
     assert 0 <= figures["data_wait_share"] <= 1
     assert storage.list_files(storage.join(trained.run_uri, "tensorboard"))
@@ -143,6 +144,7 @@ def test_one_worker_gives_the_losses_of_two(trained, prepared, tmp_path):
 
     alone = fit(config_of(tmp_path, "train.num_workers=1", dataset_uri=prepared), prepared)
     np.testing.assert_allclose(losses(alone), losses(trained), rtol=1e-9)
+    assert alone.reports_embedded == 0
 
 
 @pytest.mark.slow
@@ -159,12 +161,12 @@ def test_streaming_gives_the_losses_of_cached(trained, prepared, tmp_path):
 
 
 def test_the_bundle_scores_on_its_own_and_as_the_run_did(trained, prepared, tmp_path):
-    from mets_ray.checkpoint import load_bundle
     from mets_ray.evaluate import evaluate
 
     result = evaluate(config_of(tmp_path, "folds.test=[10]", dataset_uri=prepared), prepared, trained.bundle_uri)
     metrics = json.loads(storage.read_bytes(storage.join(result.result_uri, "metrics.json")))
     (task,) = result.tasks
+    assert result.retrieval is not None
     assert metrics["macro_auroc"] == pytest.approx(result.macro_auroc) == pytest.approx(task.macro.value)
     assert task.macro.low <= task.macro.value <= task.macro.high
     assert [row.name for row in task.classes if not row.scored] == [

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.signal  # noqa: F401  for `preprocess`, which else loads it in the first request: a second
 import torch
 import torch.nn.functional as F
 from cachetools import LRUCache
