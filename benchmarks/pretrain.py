@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from recipe import NO_AUGMENTATION
+from recipe import NO_VIEWS
 from torch.utils.data import DataLoader, TensorDataset
 
 from mets_ray import storage
@@ -34,7 +34,7 @@ from mets_ray.shard_reader import read_card, signals
 from mets_ray.train import fit
 
 SETTINGS = ["encoder.width=16", "train.batch_size=64", "train.epochs=4", "synthetic.records=2400", "train.device=cpu"]
-PUBLISHED = ["text.unit=report", *NO_AUGMENTATION]
+PUBLISHED = ["text.unit=report", *NO_VIEWS]
 LM_STEPS = 4
 
 

@@ -27,7 +27,6 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 TASKS = ("ptbxl_super", "ptbxl_sub", "ptbxl_form", "ptbxl_rhythm")
 NO_VIEWS = ("augment.lead_dropout=0", "augment.cropping=0", "augment.gain=0")
-NO_AUGMENTATION = (*NO_VIEWS, "augment.feature_dropout=0")
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ VARIANTS = {
     "no high-pass": Variant(data="12sl-unfiltered", test="12sl-unfiltered", beats="mitbih-unfiltered"),
     "no focus on the beat": Variant(of="default", beats="mitbih-whole"),
     "no views": Variant(train=NO_VIEWS),
-    "no feature dropout": Variant(train=("augment.feature_dropout=0",)),
+    "feature dropout": Variant(train=("augment.feature_dropout=0.5",)),
     "no anchors": Variant(of="default", anchors=False),
     "METS's prompts": Variant(of="default", evaluate=("evaluate.prompt_set=mets",)),
     "METS's prompts, no anchors": Variant(of="default", evaluate=("evaluate.prompt_set=mets",), anchors=False),
@@ -59,7 +58,7 @@ VARIANTS = {
         test="12sl-unfiltered",
         beats="mitbih-whole-unfiltered",
         train=(
-            *NO_AUGMENTATION,
+            *NO_VIEWS,
             *("text.unit=report", "loss.targets=one_hot", "train.optimizer=adam"),
             *("train.schedule=constant", "train.warmup_fraction=0", "train.gradient_clip_norm=0"),
             *("train.validation_prompt_set=mets", "evaluate.prompt_set=mets"),

@@ -150,7 +150,7 @@ class AugmentConfig(Section):
         0.1, description="standard deviation of the gain, which stays within 0.7 and 1.3; 0 is off"
     )
     feature_dropout: Annotated[float, Field(ge=0.0, le=0.9)] = Field(
-        0.5, description="share of the encoder's features that each ECG's embedding goes without; 0 is off"
+        0.0, description="share of the encoder's features that each ECG's embedding goes without; 0 is off"
     )
 
 

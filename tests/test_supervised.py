@@ -14,6 +14,7 @@ from mets_ray.metrics import macro_auroc
 from mets_ray.supervised import SupervisedEcg, train_supervised
 
 SMALL = {"width": 4, "epochs": 4, "batch_size": 16, "learning_rate": 1e-2, "seed": 0}
+VIEWS = AugmentConfig(feature_dropout=0.5)
 
 
 def made_up(records: int, seed: int):
@@ -66,7 +67,7 @@ def test_views_are_those_of_pretraining_and_follow_from_the_seed(monkeypatch):
     none = AugmentConfig(lead_dropout=0.0, cropping=0.0, gain=0.0, feature_dropout=0.0)
     plain, untouched, first, again = (
         train_supervised(*train, *validation, **SMALL | {"epochs": 2}, augment=augment).model
-        for augment in (None, none, AugmentConfig(), AugmentConfig())
+        for augment in (None, none, VIEWS, VIEWS)
     )
     assert same_weights(plain, untouched)
     assert same_weights(first, again)
@@ -74,9 +75,9 @@ def test_views_are_those_of_pretraining_and_follow_from_the_seed(monkeypatch):
 
     seen = []
     monkeypatch.setattr(supervised, "augmented", lambda signal_mv, views: (seen.append(views), signal_mv)[1])
-    train_supervised(*train, *validation, **SMALL | {"epochs": 2}, augment=AugmentConfig())
+    train_supervised(*train, *validation, **SMALL | {"epochs": 2}, augment=VIEWS)
     assert [len(views.gain) for views in seen] == [16, 16, 16, 16]  # of both epochs, and of no validation record
-    expected = draw_views(AugmentConfig(), np.arange(32), leads=2, samples=64, features=32, seed=0, epoch=1)
+    expected = draw_views(VIEWS, np.arange(32), leads=2, samples=64, features=32, seed=0, epoch=1)
     drawn = np.concatenate([views.gain for views in seen[:2]])
     assert {tuple(row) for row in drawn} == {tuple(row) for row in expected.gain}
 
