@@ -15,7 +15,7 @@ os.environ |= {
     "RAY_AUTH_MODE": "disabled",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_idle_worker_killing_time_threshold_ms": "60000",
-    "RAY_metrics_report_interval_ms": "500",
+    "RAY_metrics_report_interval_ms": "1000",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
     "HF_HUB_OFFLINE": "1",
 }
