@@ -36,15 +36,20 @@ from mets_ray.train import fit
 SETTINGS = ["encoder.width=16", "train.batch_size=64", "train.epochs=4", "synthetic.records=2400", "train.device=cpu"]
 PUBLISHED = ["text.unit=report", *NO_VIEWS]
 LM_STEPS = 4
+ROUNDS = 3
 
 
 def main(config: Config, command: str) -> dict[str, Any]:
     recipe = load_config(None, [*SETTINGS, f"run_uri={config.run_uri}"])
     config = load_config(None, [*SETTINGS, *PUBLISHED, f"run_uri={config.run_uri}"])
     dataset_uri = find_or_make_dataset(config, command)
-    # The first epoch starts processes.
-    history, recipe_history = (fit(of, dataset_uri).history[1:] for of in (config, recipe))
-    ours, with_recipe = (_median(epochs, "ecg_per_s") for epochs in (history, recipe_history))
+    rounds = []
+    for number in range(ROUNDS):  # in turn, because a machine's speed drifts by more than what is measured
+        order = (config, recipe) if number % 2 == 0 else (recipe, config)
+        fits = {of is recipe: fit(of, dataset_uri).history[1:] for of in order}  # the first epoch starts processes
+        history, recipe_history = fits[False], fits[True]
+        rounds.append((_median(history, "ecg_per_s"), _median(recipe_history, "ecg_per_s")))
+    ours, with_recipe = np.median(rounds, axis=0).tolist()
     torch.set_num_threads(1)
     signal_uv, texts = _in_memory(dataset_uri, Selection(config.folds.train))
     plain, lm_each_step = _plain(config, signal_uv, texts)
@@ -55,7 +60,7 @@ def main(config: Config, command: str) -> dict[str, Any]:
         "ecg_per_s_lm_each_step": lm_each_step,
         "throughput_ratio_plain": ours / plain,
         "throughput_ratio_lm_each_step": ours / lm_each_step,
-        "throughput_ratio_recipe": with_recipe / ours,
+        "throughput_ratio_recipe": float(np.median([of_recipe / published for published, of_recipe in rounds])),
         "data_wait_share": _median(history, "data_wait_share"),
     }
 
