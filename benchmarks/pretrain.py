@@ -43,13 +43,15 @@ def main(config: Config, command: str) -> dict[str, Any]:
     recipe = load_config(None, [*SETTINGS, f"run_uri={config.run_uri}"])
     config = load_config(None, [*SETTINGS, *PUBLISHED, f"run_uri={config.run_uri}"])
     dataset_uri = find_or_make_dataset(config, command)
-    rounds = []
+    speeds: dict[str, list[float]] = {"published": [], "recipe": []}
+    waits = []
     for number in range(ROUNDS):  # in turn, because a machine's speed drifts by more than what is measured
-        order = (config, recipe) if number % 2 == 0 else (recipe, config)
-        fits = {of is recipe: fit(of, dataset_uri).history[1:] for of in order}  # the first epoch starts processes
-        history, recipe_history = fits[False], fits[True]
-        rounds.append((_median(history, "ecg_per_s"), _median(recipe_history, "ecg_per_s")))
-    ours, with_recipe = np.median(rounds, axis=0).tolist()
+        for name in sorted(speeds, reverse=number % 2 == 1):
+            history = fit(recipe if name == "recipe" else config, dataset_uri).history[1:]  # the first starts processes
+            speeds[name].append(_median(history, "ecg_per_s"))
+            if name == "published":
+                waits.append(_median(history, "data_wait_share"))
+    ours, with_recipe = (float(np.median(of)) for of in speeds.values())
     torch.set_num_threads(1)
     signal_uv, texts = _in_memory(dataset_uri, Selection(config.folds.train))
     plain, lm_each_step = _plain(config, signal_uv, texts)
@@ -60,8 +62,8 @@ def main(config: Config, command: str) -> dict[str, Any]:
         "ecg_per_s_lm_each_step": lm_each_step,
         "throughput_ratio_plain": ours / plain,
         "throughput_ratio_lm_each_step": ours / lm_each_step,
-        "throughput_ratio_recipe": float(np.median([of_recipe / published for published, of_recipe in rounds])),
-        "data_wait_share": _median(history, "data_wait_share"),
+        "throughput_ratio_recipe": float(np.median(np.divide(speeds["recipe"], speeds["published"]))),
+        "data_wait_share": float(np.median(waits)),
     }
 
 

@@ -42,10 +42,10 @@ def draw_views(
     feature_gain = np.zeros((len(record_ids), features), dtype=np.float32) if settings.feature_dropout else None
     gain = np.ones((len(record_ids), leads), dtype=np.float32)
     start, stop = np.zeros(len(record_ids), dtype=np.int64), np.full(len(record_ids), samples, dtype=np.int64)
+    lowest, highest = GAIN_LIMITS
     for row, record_id in enumerate(record_ids):
         random = np.random.default_rng([seed, epoch, text_id(str(record_id)) % 2**63])
         # All numbers are drawn, whatever the settings, so that each part can be left out without changing the others.
-        lowest, highest = GAIN_LIMITS
         scale = min(max(1.0 + settings.gain * random.standard_normal(), lowest), highest)  # np.clip: 5 us of 40
         loses_leads, is_cropped = random.random(2) < (settings.lead_dropout, settings.cropping)
         kept = random.permutation(leads)[: random.integers(1, leads + 1)]
