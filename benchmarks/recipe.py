@@ -48,7 +48,6 @@ VARIANTS = {
     "no high-pass": Variant(data="12sl-unfiltered", test="12sl-unfiltered", beats="mitbih-unfiltered"),
     "no focus on the beat": Variant(of="default", beats="mitbih-whole"),
     "no views": Variant(train=NO_VIEWS),
-    "feature dropout": Variant(train=("augment.feature_dropout=0.5",)),
     "no anchors": Variant(of="default", anchors=False),
     "METS's prompts": Variant(of="default", evaluate=("evaluate.prompt_set=mets",)),
     "METS's prompts, no anchors": Variant(of="default", evaluate=("evaluate.prompt_set=mets",), anchors=False),

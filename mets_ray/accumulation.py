@@ -32,14 +32,12 @@ def forward_loss(
     rows_per_part: int | None,
     autocast: torch.autocast,
     row_counts: list[int],
-    feature_gain: Float[Tensor, "local feature"] | None = None,
 ) -> tuple[Float[Tensor, ""], Backward]:
     """This worker's share of the global loss, without gradient, and a function that adds its gradients.
 
     wrapped: `Mets`, in DistributedDataParallel or bare. text_features: as many or others than ECGs, as `loss_of` wants
-    them. row_counts: ECGs of every worker. feature_gain: as in `Mets.forward`, the same in both passes. The mean of the
-    shares is the loss; no gradient flows before the function is called, so a loss that is not finite can be refused by
-    all workers.
+    them. row_counts: ECGs of every worker. The mean of the shares is the loss; no gradient flows before the function is
+    called, so a loss that is not finite can be refused by all workers.
 
     rows_per_part: rows of one forward pass at most; None, or no fewer than any worker has, is one pass. Else two, as in
     GradCache (Gao et al. 2021, arXiv 2101.06983): embed all parts without a graph, take the global loss's gradient at
@@ -53,15 +51,14 @@ def forward_loss(
     # All workers take the same way, whatever their own rows: the order of collectives is not the same on both.
     if rows_per_part is None or max(row_counts) <= rows_per_part:
         with autocast:
-            embedded = wrapped(signal_mv, text_features, feature_gain)
+            embedded = wrapped(signal_mv, text_features)
         loss = loss_of(*embedded)
         return loss.detach(), lambda scaler: scaler.scale(loss).backward()
 
     parts = _split(wrapped, signal_mv, rows_per_part, row_counts)
-    gains = feature_gain.tensor_split(len(parts)) if feature_gain is not None else (None,) * len(parts)
     # First pass. Leaving autocast drops its copies of the weights, which have no gradient here.
     with torch.no_grad(), buffers_kept(wrapped), autocast:
-        first_pass = [wrapped(part, text_features, gain) for part, gain in zip(parts, gains, strict=True)]
+        first_pass = [wrapped(part, text_features) for part in parts]
     ecg_embedding = torch.cat([ecg for ecg, *_ in first_pass]).requires_grad_()
     others = [tensor.requires_grad_() for tensor in first_pass[0][1:]]  # texts, scale, bias: the same in each part
     loss = loss_of(ecg_embedding, *others)
@@ -69,12 +66,12 @@ def forward_loss(
     def backward(scaler: torch.amp.GradScaler) -> None:
         at_rows, *at_others = torch.autograd.grad(scaler.scale(loss), [ecg_embedding, *others], allow_unused=True)
         kept = at_rows.split([len(part) for part in parts])
-        for index, (part, gain, at_part) in enumerate(zip(parts, gains, kept, strict=True)):
+        for index, (part, at_part) in enumerate(zip(parts, kept, strict=True)):
             last = index == len(parts) - 1
             # Workers add up their own parts and speak once, with the last; forward too must be inside no_sync.
             with nullcontext() if last else getattr(wrapped, "no_sync", nullcontext)():
                 with autocast:
-                    rows, *same = wrapped(part, text_features, gain)
+                    rows, *same = wrapped(part, text_features)
                 # The gradient kept for texts, scale and bias is of all rows, so one part takes all of it.
                 pairs = [(rows, at_part)]
                 pairs += [(one, at) for one, at in zip(same, at_others, strict=True) if last and one.requires_grad]

@@ -149,9 +149,6 @@ class AugmentConfig(Section):
     gain: Annotated[float, Field(ge=0.0, le=0.3)] = Field(
         0.1, description="standard deviation of the gain, which stays within 0.7 and 1.3; 0 is off"
     )
-    feature_dropout: Annotated[float, Field(ge=0.0, le=0.9)] = Field(
-        0.0, description="share of the encoder's features that each ECG's embedding goes without; 0 is off"
-    )
 
 
 class LossConfig(Section):

@@ -101,17 +101,10 @@ class Mets(nn.Module):
         self,
         signal_mv: Float[Tensor, "batch lead sample"],
         text_features: Float[Tensor, "text text_feature"],
-        feature_gain: Float[Tensor, "batch feature"] | None = None,
     ) -> tuple[Float[Tensor, "batch dimension"], Float[Tensor, "text dimension"], Float[Tensor, ""], Float[Tensor, ""]]:
-        """Both embeddings, logit scale and bias in one call, so that DistributedDataParallel sees every parameter.
-
-        feature_gain: what the ECG encoder's features are multiplied with (`augment.Views`).
-        """
-        features = self.ecg_encoder(signal_mv)
-        if feature_gain is not None:
-            features = features * feature_gain.to(features.dtype)
+        """Both embeddings, logit scale and bias in one call, so that DistributedDataParallel sees every parameter."""
         # A copy: DistributedDataParallel takes no parameter itself as an output.
-        return self.project_ecg(features), self.embed_text(text_features), self.logit_scale, self.logit_bias.clone()
+        return self.embed_ecg(signal_mv), self.embed_text(text_features), self.logit_scale, self.logit_bias.clone()
 
 
 def _unit_rows(projected: Float[Tensor, "batch dimension"]) -> Float[Tensor, "batch dimension"]:

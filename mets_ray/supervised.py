@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32, Int16
 from torch import Tensor, nn
 
-from mets_ray.augment import Views, augmented, draw_views, feature_gain
+from mets_ray.augment import Views, augmented, draw_views
 from mets_ray.config import AugmentConfig
 from mets_ray.encoders import EcgEncoder, Norm
 from mets_ray.errors import MetsError
@@ -35,11 +35,8 @@ class SupervisedEcg(nn.Module):
         self.encoder = EcgEncoder(leads=leads, width=width, norm=norm)
         self.head = nn.Linear(self.encoder.num_features, classes)
 
-    def forward(
-        self, signal_mv: Float[Tensor, "batch lead sample"], feature_gain: Float[Tensor, "batch feature"] | None = None
-    ) -> Float[Tensor, "batch class"]:
-        features = self.encoder(signal_mv)
-        logits: Tensor = self.head(features if feature_gain is None else features * feature_gain.to(features.dtype))
+    def forward(self, signal_mv: Float[Tensor, "batch lead sample"]) -> Float[Tensor, "batch class"]:
+        logits: Tensor = self.head(self.encoder(signal_mv))
         return logits
 
 
@@ -99,7 +96,7 @@ def train_supervised(
     signal_uv: int16 µV, in memory or a memory map; one batch at a time becomes mV, on the device. Records without any
     class are for the caller to leave out (`label_matrix`). width, norm: see `EcgEncoder`. weight_decay: in the gradient
     of adam, decoupled in adamw, on all parameters. augment: views as in pretraining (`augment.draw_views`), drawn anew
-    in each epoch by the row of a record. on_epoch is called after each epoch.
+    in each step. on_epoch is called after each epoch.
 
     The defaults are METS's (PMLR v227, li24a: Adam, rate and decay 1e-3 held constant, batch 32, 50 epochs "for
     pre-training and downstream tasks"). The paper names neither loss nor choice of epoch: the loss is that of the
@@ -133,11 +130,11 @@ def train_supervised(
     history: list[EpochFigures] = []
     best, best_state = EpochFigures(0, math.nan, -math.inf), model.state_dict()
 
-    def views_of(rows: np.ndarray, epoch: int) -> Views | None:
+    def views_of(rows: int, epoch: int, step: int) -> Views | None:
         if augment is None:
             return None
-        shape = {"leads": leads, "samples": signal_uv.shape[2], "features": model.encoder.num_features}
-        return draw_views(augment, rows, **shape, seed=seed, epoch=epoch)
+        shape = {"batch_size": rows, "leads": leads, "samples": signal_uv.shape[2]}
+        return draw_views(augment, range(rows), **shape, seed=seed, epoch=epoch, step=step)
 
     for epoch in range(1, epochs + 1):
         permuted = order.permutation(len(truth))
@@ -161,7 +158,7 @@ def _train_epoch(
     order: np.ndarray,
     batch_size: int,
     epoch: int,
-    views_of: Callable[[np.ndarray, int], Views | None],
+    views_of: Callable[[int, int, int], Views | None],
 ) -> float:
     """Mean loss over the records of one epoch."""
     model.train()
@@ -170,9 +167,8 @@ def _train_epoch(
     batches = np.array_split(order, math.ceil(len(order) / batch_size))
     for step, rows in enumerate(batches, start=1):
         target = torch.from_numpy(truth[rows]).to(model.head.weight)
-        views = views_of(rows, epoch)
-        signal_mv = augmented(_millivolts(signal_uv[rows], model), views)
-        loss = F.binary_cross_entropy_with_logits(model(signal_mv, feature_gain(views, target.device)), target)
+        signal_mv = augmented(_millivolts(signal_uv[rows], model), views_of(len(rows), epoch, step))
+        loss = F.binary_cross_entropy_with_logits(model(signal_mv), target)
         value = loss.item()
         if not math.isfinite(value):
             raise MetsError(

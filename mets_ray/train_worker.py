@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from mets_ray import storage
 from mets_ray.accumulation import LossOf, forward_loss
-from mets_ray.augment import augmented, draw_views, feature_gain
+from mets_ray.augment import augmented, draw_views
 from mets_ray.batch_log import write_steps
 from mets_ray.collectives import (
     broadcast_object,
@@ -99,14 +99,13 @@ def _train(job: TrainJob, state: State, device: torch.device, watchdog: "_Watchd
     saving = _SaveClock(job)
     readers = ThreadPoolExecutor(2)
     try:
-        features = state.model.ecg_encoder.num_features
-        upcoming = _open_epoch(job, state.epoch, state.step, readers, device, features)
+        upcoming = _open_epoch(job, state.epoch, state.step, readers, device)
         while state.epoch < config.train.epochs:
             figures: Figures = {"epoch": float(state.epoch + 1)}
             figures |= _train_epoch(job, state, table, statements, upcoming, device, reporter, watchdog, saving)
             if state.epoch + 1 < config.train.epochs:
                 # The next epoch's first blocks are read while this one is validated and saved.
-                upcoming = _open_epoch(job, state.epoch + 1, 0, readers, device, features)
+                upcoming = _open_epoch(job, state.epoch + 1, 0, readers, device)
             figures |= validate(job, state.model, table, statements, watchdog.still_alive)
             state.epoch, state.step, state.running = state.epoch + 1, 0, Running()
             state.history = (*state.history, figures)
@@ -138,7 +137,7 @@ class _EpochStream:
 
 
 def _open_epoch(
-    job: TrainJob, epoch: int, first_step: int, readers: ThreadPoolExecutor, device: torch.device, features: int
+    job: TrainJob, epoch: int, first_step: int, readers: ThreadPoolExecutor, device: torch.device
 ) -> _EpochStream:
     """Plan an epoch and start reading it from `first_step` on."""
     train = job.config.train
@@ -151,6 +150,8 @@ def _open_epoch(
         block_rows=train.block_rows,
     )
     lanes = [worker_lanes(train.lanes, num_workers(), worker) for worker in range(num_workers())]
+    row_counts = [len(owned) * plan.rows_per_lane_step for owned in lanes]
+    first_row = sum(row_counts[: worker_rank()])
     stream = training_batches(
         worker_blocks(plan, lanes[worker_rank()], first_step=first_step),
         first_step=first_step,
@@ -165,17 +166,18 @@ def _open_epoch(
         signal = signal_tensor(batch["signal_uv"], pinned=device.type == "cuda")
         views = draw_views(
             job.config.augment,
-            batch["record_id"],
+            range(first_row, first_row + len(signal)),
+            batch_size=train.batch_size,
             leads=signal.shape[1],
             samples=signal.shape[2],
-            features=features,
             seed=job.config.seed,
             epoch=epoch,
+            step=int(batch["step"][0]),
         )
         return {**batch, "signal": signal, "views": views}
 
     ready = map(made_ready, stream)
-    return _EpochStream(plan, [len(owned) * plan.rows_per_lane_step for owned in lanes], read_ahead(ready, readers))
+    return _EpochStream(plan, row_counts, read_ahead(ready, readers))
 
 
 def _train_epoch(
@@ -209,7 +211,6 @@ def _train_epoch(
             rows_per_part=train.micro_batch_size,
             autocast=autocast,
             row_counts=stream.row_counts,
-            feature_gain=feature_gain(batch["views"], device),
         )
         global_loss, save, look = _agree(loss.item(), saving.due(step + 1))
         if not math.isfinite(global_loss):

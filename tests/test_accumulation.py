@@ -46,12 +46,6 @@ def batch(rows: int = BATCH, samples: int = 200) -> tuple[torch.Tensor, torch.Te
     return signal_mv, torch.randn(rows, 24, dtype=torch.float64, generator=generator)
 
 
-def dropped(rows: int = BATCH, features: int = 64) -> torch.Tensor:
-    """Half of each row's features, as `augment` drops them."""
-    generator = torch.Generator().manual_seed(2)
-    return 2.0 * (torch.rand(rows, features, generator=generator) < 0.5).double()
-
-
 def largest_difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
     assert ours.keys() == theirs.keys()
     return max((ours[name] - theirs[name]).abs().max().item() for name in theirs)
@@ -101,7 +95,6 @@ def train(row_counts: list[int], kind: str, rows_per_part: int | None, **setting
             rows_per_part=rows_per_part,
             autocast=NO_AUTOCAST,
             row_counts=row_counts,
-            feature_gain=dropped()[own] if kind == "same_report" else None,
         )
         losses.append(collectives.mean_over_workers(loss.item()))
         optimizer.zero_grad(set_to_none=True)
@@ -142,7 +135,7 @@ def one_process() -> dict[str, tuple[list[float], dict[str, torch.Tensor]]]:
         targets = targets_one_hot(BATCH, BATCH) if kind == "one_hot" else targets_same_report(TEXT_IDS, TEXT_IDS)
         losses = []
         for step in range(STEPS):
-            loss = contrastive_loss(*model(*batch(), dropped() if kind == "same_report" else None)[:3], targets)
+            loss = contrastive_loss(*model(*batch())[:3], targets)
             losses.append(loss.item())
             optimizer.zero_grad()
             loss.backward()

@@ -10,7 +10,7 @@ from tests.datasets import auroc_of_fold, synthetic_rows, write_dataset
 SEEDS = range(3)
 # What the bounds below were measured with. With the default recipe one seed gave 0.895 and 0.652, at its last epoch.
 PUBLISHED = ["text.unit=report", "augment.lead_dropout=0", "augment.cropping=0", "augment.gain=0",
-             "augment.feature_dropout=0", "train.choose=best"]  # fmt: skip
+             "train.choose=best"]  # fmt: skip
 
 
 @pytest.mark.slow

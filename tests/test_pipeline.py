@@ -20,7 +20,6 @@ SMALL = [
     "synthetic.records=300",
     "encoder.width=4",
     "encoder.norm=group",
-    "augment.feature_dropout=0.5",
     "train.precision=float64",
     "train.batch_size=48",
     "train.epochs=2",
