@@ -44,10 +44,11 @@ class PrepareConfig(Section):
     source_uri: str | None = Field(None, description="folder of the source (local, s3://, gs://, az://)")
     manifest_uri: str | None = Field(None, description="wfdb: CSV with the columns `record` and `report`")
     ptbxl_records: Literal[100, 500] = Field(100, description="ptbxl: which of its files to read, 100 or 500 Hz")
-    report_source: Literal["report", "12sl"] = Field(
-        "report", description="ptbxl: the `report` column, or text rendered from the PTB-XL+ 12SL statements"
+    report_source: Literal["report", "12sl", "both"] = Field(
+        "report",
+        description="ptbxl: the `report` column, text rendered from the PTB-XL+ 12SL statements, or both as one report",
     )
-    statements_uri: str | None = Field(None, description="12sl: the `labels` folder of PTB-XL+")
+    statements_uri: str | None = Field(None, description="12sl, both: the `labels` folder of PTB-XL+")
     mitbih_beats: PositiveInt | None = Field(
         None, description="mitbih: at most so many beats of each kind of each record, drawn by seed; default: all"
     )
@@ -465,8 +466,8 @@ def _source_faults(prepare: PrepareConfig) -> typing.Iterator[tuple[str, str]]:
         yield (f"`prepare.source` is {prepare.source}, but `prepare.source_uri` is not set", "name the source's folder")
     if prepare.source == "wfdb" and prepare.manifest_uri is None:
         yield ("`prepare.source` is wfdb, but `prepare.manifest_uri` is not set", "name a CSV with `record,report`")
-    if prepare.source == "ptbxl" and prepare.report_source == "12sl" and prepare.statements_uri is None:
+    if prepare.source == "ptbxl" and prepare.report_source != "report" and prepare.statements_uri is None:
         yield (
-            "`prepare.report_source` is 12sl, but `prepare.statements_uri` is not set",
+            f"`prepare.report_source` is {prepare.report_source}, but `prepare.statements_uri` is not set",
             "name PTB-XL+'s `labels` folder",
         )

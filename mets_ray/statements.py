@@ -1,5 +1,6 @@
 """The statements that reports are made of, by the id of the report's text: what an ECG has several positives from."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,18 @@ from jaxtyping import Bool, Int64
 
 from mets_ray.errors import DatasetError
 from mets_ray.report import text_id
+
+
+def one_spelling(statements: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """The same lists, in which statements that differ in case alone stand as most reports spell them.
+
+    "normal ecg" is no negative of "Normal ECG": an LM without case gives both the same vector.
+    """
+    counts = Counter(part for parts in statements.values() for part in parts)
+    spelling: dict[str, str] = {}
+    for part, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        spelling.setdefault(part.casefold(), part)
+    return {report: tuple(spelling[part.casefold()] for part in parts) for report, parts in statements.items()}
 
 
 @dataclass(frozen=True)

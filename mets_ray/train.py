@@ -42,7 +42,7 @@ from mets_ray.report import PromptSet
 from mets_ray.resources import TrainShares, check_lm_fits, train_shares
 from mets_ray.schema import DatasetCard
 from mets_ray.shard_reader import DatasetIndex, check_patients, read_card, read_index
-from mets_ray.statements import ReportStatements
+from mets_ray.statements import ReportStatements, one_spelling
 from mets_ray.tasks import PACKAGED_PROMPT_SETS, check_prompts, dataset_tasks, prompt_texts, read_prompt_set
 from mets_ray.tracking import check_trackers
 from mets_ray.train_console import TrainConsole
@@ -133,12 +133,12 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
     # The template stands in where neither gives a text: the LM's number of features must be known.
     statements, anchors = None, np.zeros(0, dtype=np.int64)
     if config.text.unit == "statement":
-        of_reports = text.report_statements(dataset_uri, card, config.text.template, everything)
+        of_reports = one_spelling(text.report_statements(dataset_uri, card, config.text.template, everything))
         statements = ReportStatements.build(of_reports)
         reports = sorted({part for parts in of_reports.values() for part in parts})
         kind = f"distinct statements of {len(of_reports)} reports"
-        of_trained = text.report_statements(dataset_uri, card, config.text.template, train)
-        anchors = ReportStatements.build(of_trained).most_frequent(MOST_ANCHORS)
+        trained = text.report_texts(dataset_uri, card, config.text.template, train)
+        anchors = ReportStatements.build({one: of_reports[one] for one in trained}).most_frequent(MOST_ANCHORS)
     else:
         reports = text.report_texts(dataset_uri, card, config.text.template, wanted) or [config.text.template]
         kind = "distinct reports"

@@ -60,3 +60,11 @@ def served(ray_cluster, tmp_path_factory):
     serve.run(build(config), name="mets_ray")
     yield Served(f"http://127.0.0.1:{port}", bundle, state, metrics_url())
     serve.shutdown()
+
+
+def pytest_collection_modifyitems(items):
+    """With `-n 2` all tests that use the Ray cluster are one process's, from the start; other files stay whole."""
+    for item in items:
+        uses_ray = "ray_cluster" in item.fixturenames
+        item.add_marker(pytest.mark.xdist_group("ray" if uses_ray else item.path.name))
+    items.sort(key=lambda item: "ray_cluster" not in item.fixturenames)

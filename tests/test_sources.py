@@ -515,7 +515,7 @@ def test_ptbxl_reports(small_ptbxl):
     assert first.statements == ("sinus rhythm", "qt 4.46 normal ecg")
     assert first.labels == ("NORM", "SR")
     assert second.report == "sinusrhythmus Edit: NORM 100"
-    assert second.statements == ("Normal sinus rhythm",)  # the note holds label codes
+    assert second.statements == ("Sinus rhythm",)  # the note holds label codes
     assert (second.age, second.sex) == (90.0, "male")
     assert (third.report, third.statements, third.age, third.sex) == ("", (), None, None)
     foreign, old = manifest.notes
@@ -541,9 +541,33 @@ def test_ptbxl_12sl(small_ptbxl):
     )
 
 
-def test_ptbxl_12sl_needs_statements(small_ptbxl):
-    with pytest.raises(ConfigError, match="statements_uri"):
-        ptbxl_manifest(str(small_ptbxl), records=100, report_source="12sl", statements_uri=None)
+def test_ptbxl_both(small_ptbxl):
+    labels = str(small_ptbxl / "labels")
+    manifest = ptbxl_manifest(str(small_ptbxl), records=100, report_source="both", statements_uri=labels)
+    machine = "Left ventricular hypertrophy with repolarization abnormality"
+    first, second, third = manifest.rows
+    assert first.report == f"{machine}. sinus rhythm. qt 4.46 normal ecg."
+    assert first.statements == (machine, "sinus rhythm", "qt 4.46 normal ecg")
+    # Where one of the two has nothing to say the report is the other one's.
+    assert second.report == "sinusrhythmus Edit: NORM 100"
+    assert second.statements == ("Sinus rhythm",)
+    assert (third.report, third.statements) == ("", ())
+    assert "1 records have no 12SL statements and no report of their own" in manifest.notes
+    alone = [
+        ptbxl_manifest(str(small_ptbxl), records=100, report_source=source, statements_uri=labels)
+        for source in ("report", "12sl")
+    ]
+    assert manifest.sha256 not in {one.sha256 for one in alone}
+    path = small_ptbxl / "ptbxl_database.csv"
+    path.write_text(path.read_text().replace("sinus rhythm. qt 4.46 normal ecg.", "trace only requested."))
+    again = ptbxl_manifest(str(small_ptbxl), records=100, report_source="both", statements_uri=labels)
+    assert (again.rows[0].report, again.rows[0].statements) == (machine, (machine,))
+
+
+@pytest.mark.parametrize("source", ["12sl", "both"])
+def test_ptbxl_12sl_needs_statements(small_ptbxl, source):
+    with pytest.raises(ConfigError, match=f"is {source} and .*statements_uri"):
+        ptbxl_manifest(str(small_ptbxl), records=100, report_source=source, statements_uri=None)
 
 
 @pytest.mark.parametrize(("old", "new"), [("{}", "{"), ("300.0", "old"), ("13243.0,300", "nobody,300"), ("{}", "[]")])

@@ -15,7 +15,7 @@ from mets_ray.errors import DatasetError
 from mets_ray.loss import statement_losses
 from mets_ray.model import Mets
 from mets_ray.report import text_id
-from mets_ray.statements import ReportStatements
+from mets_ray.statements import ReportStatements, one_spelling
 from mets_ray.tasks import report_embeddings
 from mets_ray.text_store import EmbeddingTable
 from tests.gloo import gradients, run_groups
@@ -41,6 +41,16 @@ def test_each_report_has_its_statements_once_and_one_without_any_is_itself():
         ids_of("no parts").tolist(),
         sorted(ids_of("SR", "Normal").tolist()),
     ]
+
+
+def test_statements_that_differ_in_case_alone_are_one_as_most_reports_spell_it():
+    reports = {"a": ("normal ecg", "sinus rhythm"), "b": ("Normal ECG",), "c": ("Normal ECG", "SINUS RHYTHM")}
+    # Of spellings as frequent as each other, the first in the order of characters.
+    assert one_spelling(reports) == {
+        "a": ("Normal ECG", "SINUS RHYTHM"),
+        "b": ("Normal ECG",),
+        "c": ("Normal ECG", "SINUS RHYTHM"),
+    }
 
 
 def test_columns_are_the_distinct_statements_and_positives_say_who_has_them():

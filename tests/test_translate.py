@@ -14,10 +14,10 @@ PACKAGE = Path(__file__).parents[1] / "mets_ray"
 TABLE = PhraseTable.load()
 
 SAMPLES = [
-    ("sinusrhythmus lagetyp normal normales ekg", ["Normal sinus rhythm", "Normal axis", "Normal ECG"]),
+    ("sinusrhythmus lagetyp normal normales ekg", ["Sinus rhythm", "Normal axis", "Normal ECG"]),
     (
         "sinusrhythmus linkstyp qrs(t) abnormal    inferiorer infarkt     wahrscheinlich alt",
-        ["Normal sinus rhythm", "Leftward axis", "Inferior infarct, probably old"],
+        ["Sinus rhythm", "Leftward axis", "Inferior infarct, probably old"],
     ),
     (
         "ventrikulÄre extrasystole(n) sinusrhythmus verdacht auf p-sinistrocardiale lagetyp normal st & t abnorm, "
@@ -44,7 +44,7 @@ SAMPLES = [
             "Cannot rule out inferior myocardial damage",
         ],
     ),
-    ("sinusrhythmus qrs(t) abnormal pathologisch", ["Normal sinus rhythm", "QRS(T) abnormality", "Abnormal ECG"]),
+    ("sinusrhythmus qrs(t) abnormal pathologisch", ["Sinus rhythm", "QRS(T) abnormality", "Abnormal ECG"]),
     (
         "sinustachykardie t abnorm in anterioren ableitungen lateralen ableitungen qt-verlÄngerung",
         [
@@ -66,20 +66,20 @@ SAMPLES = [
     ),
     (
         "sinusrhythmus st abnorm, mÖglicherweise lateraler innenschichtsschaden",
-        ["Normal sinus rhythm", "ST abnormality, possible lateral subendocardial injury"],
+        ["Sinus rhythm", "ST abnormality, possible lateral subendocardial injury"],
     ),
     (
         "ventrikulÄre extrasystole(n), uniform, >5/min. sinusrhythmus",
-        ["Premature ventricular complexes, uniform, more than 5 per minute", "Normal sinus rhythm"],
+        ["Premature ventricular complexes, uniform, more than 5 per minute", "Sinus rhythm"],
     ),
     (
         "sinusrytm avvikande qrs(t) fÖrlopp    septal infarkt kan ej uteslutas",
-        ["Normal sinus rhythm", "Cannot rule out septal infarct"],
+        ["Sinus rhythm", "Cannot rule out septal infarct"],
     ),
     (
         "sinus arytmi extrem vÄnster el-axel t-fÖrÄndring, sÅsom vid hÖg lateral myokardaffektion",
         [
-            "Normal sinus rhythm with sinus arrhythmia",
+            "Sinus rhythm with sinus arrhythmia",
             "Left axis deviation",
             "T wave abnormality, consider high lateral myocardial damage",
         ],
@@ -88,7 +88,7 @@ SAMPLES = [
         "sinusbradykardi avvikande qrs(t) fÖrlopp inferior infarkt Ålder ej bestÄmmbar qt fÖrlÄngd",
         ["Sinus bradycardia", "Inferior infarct, age undetermined", "Prolonged QT"],
     ),
-    ("sinusrytm st sÄnkning i v4-v6", ["Normal sinus rhythm", "ST depression in V4-V6"]),
+    ("sinusrytm st sÄnkning i v4-v6", ["Sinus rhythm", "ST depression in V4-V6"]),
     ("normales ekg normales ekg", ["Normal ECG"]),
 ]
 
@@ -137,7 +137,7 @@ def test_a_last_phrase_that_could_be_several_or_whole_stays_unknown(rest):
 
 def test_what_no_phrase_matches_is_given_back_as_it_stands():
     found = TABLE.translate("Sinusrhythmus, Foo-Bär lagetyp normal (baz) normales ekg")
-    assert found.statements == ("Normal sinus rhythm", "Normal axis", "Normal ECG")
+    assert found.statements == ("Sinus rhythm", "Normal axis", "Normal ECG")
     assert found.unknown == ("Foo-Bär", "baz")
     assert (found.words, found.unknown_words) == (8, 3)
 
@@ -151,13 +151,13 @@ def test_what_no_phrase_matches_is_given_back_as_it_stands():
 )
 def test_what_is_denied_is_not_said(report, unknown):
     found = TABLE.translate(report)
-    assert found.statements == ("Normal sinus rhythm", "Normal ECG")
+    assert found.statements == ("Sinus rhythm", "Normal ECG")
     assert found.unknown == (unknown,)
 
 
 def test_a_qualifier_joins_only_the_statement_right_before_it():
     found = TABLE.translate("sinusrhythmus inferiorer infarkt xyz möglich normales ekg")
-    assert found.statements == ("Normal sinus rhythm", "Inferior infarct", "Normal ECG")
+    assert found.statements == ("Sinus rhythm", "Inferior infarct", "Normal ECG")
     assert found.unknown == ("xyz möglich",)
 
 

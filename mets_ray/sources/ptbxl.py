@@ -1,4 +1,4 @@
-"""PTB-XL in its official layout, with its own reports or ones rendered from the 12SL statements of PTB-XL+.
+"""PTB-XL in its official layout, with its own reports, ones rendered from the 12SL statements of PTB-XL+, or both.
 
 PTB-XL 1.0.3: Wagner et al. 2020, doi:10.1038/s41597-020-0495-6, https://physionet.org/content/ptb-xl/1.0.3/.
 PTB-XL+: Strodthoff et al. 2023, doi:10.1038/s41597-023-02153-8, https://physionet.org/content/ptb-xl-plus/1.0.1/.
@@ -25,22 +25,23 @@ def ptbxl_manifest(
     source_uri: str,
     *,
     records: Literal[100, 500],
-    report_source: Literal["report", "12sl"],
+    report_source: Literal["report", "12sl", "both"],
     statements_uri: str | None,
 ) -> Manifest:
     """Rows of `ptbxl_database.csv` in `source_uri`, in its order.
 
     `records` picks the 100 Hz or the 500 Hz files. `report_source` is `report` (PTB-XL's own, raw; its
-    statements are the sentences of an English one and what `translate` knows of a German or Swedish one) or `12sl`
+    statements are the sentences of an English one and what `translate` knows of a German or Swedish one), `12sl`
     (rendered from `12sl_statements.csv` in `statements_uri`, the `labels` folder of PTB-XL+; an ECG without a row there
-    has an empty report). `labels` are all keys of `scp_codes` whatever their likelihood. Age 300, which stands for
+    has an empty report), or `both`: the rendered one and behind it PTB-XL's own, where that describes a finding, with
+    the statements of both. `labels` are all keys of `scp_codes` whatever their likelihood. Age 300, which stands for
     "above 89", becomes 90. `fold` is `strat_fold`, `patient_id` is written without PTB-XL's `.0`.
 
-    Raises ConfigError for 12sl without `statements_uri`, DatasetError for a table that cannot be read.
+    Raises ConfigError for 12sl and both without `statements_uri`, DatasetError for a table that cannot be read.
     """
-    if report_source == "12sl" and statements_uri is None:
+    if report_source != "report" and statements_uri is None:
         raise ConfigError(
-            "`prepare.report_source` is 12sl and `prepare.statements_uri` is not set",
+            f"`prepare.report_source` is {report_source} and `prepare.statements_uri` is not set",
             hint="set prepare.statements_uri to the `labels` folder of PTB-XL+",
         )
     column = "filename_lr" if records == 100 else "filename_hr"
@@ -48,26 +49,28 @@ def ptbxl_manifest(
     table, data = read_table(
         database_uri, ("ecg_id", "patient_id", "age", "sex", "report", "scp_codes", "strat_fold", column)
     )
-    rendered = read_statements(statements_uri) if report_source == "12sl" and statements_uri else None
-    phrases = None if rendered else PhraseTable.load()
+    rendered = read_statements(statements_uri) if report_source != "report" and statements_uri else None
+    phrases = PhraseTable.load() if report_source != "12sl" else None
     rows, translations = [], []
     for number, cells in enumerate(table.to_dict("records"), start=2):
         try:
             texts = {str(name): str(value) for name, value in cells.items()}
+            report = ""
+            statements: tuple[str, ...] = ()
             if rendered:
                 statements = rendered.statements.get(int(texts["ecg_id"]), ())
                 report = ". ".join(statements)
-            else:
-                assert phrases is not None
-                report, translation = texts["report"], _in_english(texts["report"], phrases)
-                statements = translation.statements
+            if phrases:
+                translation = _in_english(texts["report"], phrases)
                 translations.append(translation)
+                statements = tuple(dict.fromkeys((*statements, *translation.statements)))
+                report = ". ".join(filter(None, (report, _described(texts["report"])))) if report else texts["report"]
             rows.append(_row(texts, report, statements, column, source_uri))
         except (ValueError, SyntaxError, KeyError, AttributeError) as error:
             raise DatasetError(
                 f"a cell cannot be read: {type(error).__name__}: {error}", where=f"{database_uri}, line {number}"
             ) from error
-    files = (data, *rendered.files) if rendered else (data, *(phrases.files if phrases else ()))
+    files = (data, *(rendered.files if rendered else ()), *(phrases.files if phrases else ()))
     return Manifest(tuple(rows), "ptbxl", sha256_of(*files), _notes(rows, rendered, translations))
 
 
@@ -86,12 +89,20 @@ def _row(cells: dict[str, str], report: str, statements: tuple[str, ...], column
     )
 
 
+def _described(report: str) -> str:
+    """What a report says of the ECG; nothing where it describes no finding."""
+    try:
+        return clean_report(report)
+    except RecordError:
+        return ""
+
+
 def _in_english(report: str, phrases: PhraseTable) -> Translation:
     """The statements of a report: an English one's sentences, what the phrase tables know of another one."""
-    try:
-        translation = phrases.translate(clean_report(report))
-    except RecordError:
+    described = _described(report)
+    if not described:
         return Translation(ENGLISH, ())
+    translation = phrases.translate(described)
     if translation.language == ENGLISH:
         return replace(translation, statements=sentences(report) if translation.statements else ())
     return translation
@@ -115,7 +126,8 @@ def _notes(
     if rendered:
         absent = sum(not row.report for row in rows)
         if absent:
-            notes.append(f"{absent} records have no 12SL statements, so their report is empty")
+            what = " and no report of their own" if translations else ", so their report is empty"
+            notes.append(f"{absent} records have no 12SL statements{what}")
         ids = {row.record_id for row in rows}
         for token, ecg_ids in sorted(rendered.unlisted.items()):
             count = sum(str(ecg_id) in ids for ecg_id in ecg_ids)
