@@ -212,7 +212,7 @@ def _notes(recordings: list[_Recording], wanted: set[str], beats: int | None, se
     notes.append(
         "no reports: for evaluation only. Folds: 1 is DS1, 2 is DS2, 3 the paced records, which AAMI leaves out"
     )
-    notes.append(f"a label is one beat's, so half the weight of each window lies on its middle {2 * _BEAT_S:g} s")
+    notes.append(f"a label is one beat's, so a bundle looks near it, and most at the middle {2 * _BEAT_S:g} s")
     notes.append(f"{sum(recording.not_beats for recording in recordings)} annotations are no beats and have no row")
     if beats is not None:
         notes.append(f"at most {beats} beats of each symbol of each record, drawn by seed {seed}")

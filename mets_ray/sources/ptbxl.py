@@ -64,7 +64,8 @@ def ptbxl_manifest(
                 translation = _in_english(texts["report"], phrases)
                 translations.append(translation)
                 statements = tuple(dict.fromkeys((*statements, *translation.statements)))
-                report = ". ".join(filter(None, (report, _described(texts["report"])))) if report else texts["report"]
+                own = _described(texts["report"])
+                report = f"{report}. {own}" if report and own else report or texts["report"]
             rows.append(_row(texts, report, statements, column, source_uri))
         except (ValueError, SyntaxError, KeyError, AttributeError) as error:
             raise DatasetError(
