@@ -340,7 +340,7 @@ def test_a_saved_prompt_set_shows_its_version_and_can_be_chosen(page):
     page.until(lambda: "page-rhythms@2" in page.text("#run-facts"))
     assert set(page.bars()) == {"sinus rhythm", "afib"}
     assert not page.one("#labels").is_displayed()
-    Select(page.one("#list")).select_by_value("descriptive:synthetic@3")
+    Select(page.one("#list")).select_by_value("descriptive:synthetic@4")
     assert "STE_ANT" in page.bars()
     page.one("#edit-stored").click()
     page.one("#save-name").clear()
