@@ -62,6 +62,7 @@ def served(ray_cluster, tmp_path_factory):
     serve.shutdown()
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of its own
 def pytest_collection_modifyitems(items):
     """With `-n 2` all tests that use the Ray cluster are one process's, from the start; other files stay whole."""
     for item in items:
