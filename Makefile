@@ -27,7 +27,7 @@ serve: install  ## the newest bundle under .runs on http://127.0.0.1:8000, API a
 	@RAY_ADDRESS=local $(BIN)/serve run serve_configs/local.yaml
 
 test: install  ## the default tests, at most 10 minutes on 2 cores
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not slow" --durations=10
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" --durations=10
 
 test-slow: install  ## kills, clusters, whole jobs
 	@$(BIN)/python -m pytest -m slow -vv -o console_output_style=times

@@ -62,10 +62,7 @@ def served(ray_cluster, tmp_path_factory):
     serve.shutdown()
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of its own
 def pytest_collection_modifyitems(items):
-    """With `-n 2` all tests that use the Ray cluster are one process's, from the start; other files stay whole."""
-    for item in items:
-        uses_ray = "ray_cluster" in item.fixturenames
-        item.add_marker(pytest.mark.xdist_group("ray" if uses_ray else item.path.name))
-    items.sort(key=lambda item: "ray_cluster" not in item.fixturenames)
+    """Files that use the Ray cluster come first: with `-n 2` theirs take longest, and what is short fills the end."""
+    files = {item.path for item in items if "ray_cluster" in item.fixturenames}
+    items.sort(key=lambda item: item.path not in files)
