@@ -67,14 +67,19 @@ def test_a_focus_gives_half_the_weight_to_the_middle(samples):
     torch.testing.assert_close(encoder(signal, 1e6), encoder(signal))  # all of it is the middle
 
 
-def test_the_middle_is_where_the_signal_has_it():
+def test_the_middle_is_where_the_signal_has_it(monkeypatch):
     torch.manual_seed(0)
     encoder = EcgEncoder(width=4, norm="group").double().eval()
     signal = torch.randn(8, 12, 1000, dtype=torch.float64, requires_grad=True)
     encoder(signal, 0.01).square().sum().backward()
     pull = signal.grad.abs().sum(dim=(0, 1))
+    assert torch.all(pull[(torch.arange(1000) - 500).abs() > 40] == 0)  # out of reach
+
+    signal.grad = None
+    monkeypatch.setattr("mets_ray.encoders._FOCUS_REACH", 1e9)
+    (2 * encoder(signal, 1e-3) - encoder(signal)).square().sum().backward()  # the half that is not the mean
+    pull = signal.grad.abs().sum(dim=(0, 1))
     assert abs(float((pull * torch.arange(1000)).sum() / pull.sum()) - 500) < 32
-    assert torch.all(pull[(torch.arange(1000) - 500).abs() > 40] == 0)
 
 
 def test_the_papers_encoder_has_the_published_number_of_parameters():

@@ -61,10 +61,10 @@ def ptbxl_manifest(
                 statements = rendered.statements.get(int(texts["ecg_id"]), ())
                 report = ". ".join(statements)
             if phrases:
-                translation = _in_english(texts["report"], phrases)
+                own = _described(texts["report"])
+                translation = _in_english(own, phrases)
                 translations.append(translation)
                 statements = tuple(dict.fromkeys((*statements, *translation.statements)))
-                own = _described(texts["report"])
                 report = f"{report}. {own}" if report and own else report or texts["report"]
             rows.append(_row(texts, report, statements, column, source_uri))
         except (ValueError, SyntaxError, KeyError, AttributeError) as error:
@@ -99,11 +99,10 @@ def _described(report: str) -> str:
 
 
 def _in_english(report: str, phrases: PhraseTable) -> Translation:
-    """The statements of a report: an English one's sentences, what the phrase tables know of another one."""
-    described = _described(report)
-    if not described:
+    """The statements of a cleaned report: an English one's sentences, what the phrase tables know of another one."""
+    if not report:
         return Translation(ENGLISH, ())
-    translation = phrases.translate(described)
+    translation = phrases.translate(report)
     if translation.language == ENGLISH:
         return replace(translation, statements=sentences(report) if translation.statements else ())
     return translation
