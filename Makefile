@@ -32,10 +32,11 @@ test: install  ## the default tests, at most 10 minutes on 2 cores
 test-slow: install  ## kills, clusters, whole jobs
 	@$(BIN)/python -m pytest -m slow -vv -o console_output_style=times
 
-lint: install  ## ruff and mypy
+lint: install  ## ruff, mypy and the layers of the house
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy mets_ray jobs
+	@$(BIN)/lint-imports
 
 bench: install  ## speed, as ratios against plain PyTorch and plain uvicorn, in a quarter of an hour
 	@$(BIN)/python benchmarks/pretrain.py

@@ -25,9 +25,10 @@ from typing import Any
 import psutil
 from safetensors.torch import load_file
 
-from mets_ray.batch_log import read_batches
-from mets_ray.config import Config, load_config
+from mets_ray.config.load import load_config
+from mets_ray.config.settings import Config
 from mets_ray.console import say
+from mets_ray.training.batch_log import read_batches
 
 BATCH_SIZE = 32
 WORDS = [
@@ -63,7 +64,7 @@ def main() -> None:
     folder = Path(".runs/chaos").absolute()
     shutil.rmtree(folder, ignore_errors=True)
     with _Cluster(raylets=arguments.minutes >= RAYLETS_FROM_MINUTES) as cluster:
-        from mets_ray.data import find_or_make_dataset
+        from mets_ray.pipelines.prepare import find_or_make_dataset
 
         dataset_uri = find_or_make_dataset(_config(folder), "chaos")
         calibration = _train(folder / "calibration", dataset_uri, epochs=CALIBRATION_EPOCHS)
@@ -102,7 +103,7 @@ def _config(folder: Path, *words: str) -> Config:
 
 
 def _train(folder: Path, dataset_uri: str, *, epochs: int) -> Any:
-    from mets_ray.train import fit
+    from mets_ray.training.fit import fit
 
     return fit(_config(folder, f"dataset_uri={dataset_uri}", f"train.epochs={epochs}"), dataset_uri)
 

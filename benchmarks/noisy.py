@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 import numpy as np
 
 from mets_ray import storage
-from mets_ray.ecg import SignalConfig, preprocess
-from mets_ray.schema import CARD_NAME, SCHEMA_VERSION, DatasetCard, Shard, rows_per_shard
-from mets_ray.shard_writer import Accepted, write_accepted
-from mets_ray.sources import ManifestRow, read_ecg
-from mets_ray.sources.synthetic_source import synthetic_manifest
+from mets_ray.dataset.card import CARD_NAME, SCHEMA_VERSION, DatasetCard, Shard, rows_per_shard
+from mets_ray.dataset.shard_writer import Accepted, write_accepted
+from mets_ray.ecg.preprocess import SignalConfig, preprocess
+from mets_ray.sources.catalogue import read_ecg
+from mets_ray.sources.manifest import ManifestRow
+from mets_ray.sources.synthetic import synthetic_manifest
 
 
 def write_noisy(dataset_uri: str, signal: SignalConfig, *, records: int, templates: int, noise_uv: int) -> None:

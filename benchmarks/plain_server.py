@@ -14,8 +14,8 @@ import torch
 import uvicorn
 from fastapi import FastAPI, Request
 
-from mets_ray.checkpoint import load_bundle
-from mets_ray.report import text_id
+from mets_ray.model.bundle import load_bundle
+from mets_ray.text.reports import text_id
 
 
 def main(bundle_uri: str, port: int, threads: int, batch_size: int) -> None:

@@ -18,16 +18,17 @@ import numpy as np
 import torch
 from noisy import write_noisy
 
-from mets_ray.checkpoint import Bundle, BundleFacts, build_model, load_bundle, write_bundle
-from mets_ray.config import Config
-from mets_ray.ecg import SignalConfig
-from mets_ray.encoders import FrozenTextEncoder
+from mets_ray.config.settings import Config
+from mets_ray.dataset.shard_reader import open_shard, read_card, signals
+from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.job import run_job
-from mets_ray.report import load_prompt_set, text_id
-from mets_ray.score import score
-from mets_ray.shard_reader import open_shard, read_card, signals
-from mets_ray.tasks import microvolts_to_millivolts, prompt_texts
-from mets_ray.text_store import EmbeddingTable
+from mets_ray.model.bundle import Bundle, BundleFacts, build_model, load_bundle, write_bundle
+from mets_ray.model.mets import microvolts_to_millivolts
+from mets_ray.pipelines.score import score
+from mets_ray.tasks.prompt_sets import load_prompt_set, prompt_texts
+from mets_ray.text.embeddings import EmbeddingTable
+from mets_ray.text.language_model import FrozenTextEncoder
+from mets_ray.text.reports import text_id
 
 RECORDS = int(os.environ.get("RECORDS", "20000"))
 TEMPLATES = 64

@@ -33,15 +33,15 @@ import psutil
 import torch
 import yaml
 
-from mets_ray.checkpoint import Bundle, BundleFacts, build_model, load_bundle, write_bundle
-from mets_ray.config import load_config
+from mets_ray.config.load import load_config
 from mets_ray.console import say
-from mets_ray.ecg import LEADS
-from mets_ray.report import load_prompt_set, text_id
-from mets_ray.serve.engine import Engine
-from mets_ray.sources.synthetic_source import render_synthetic
-from mets_ray.tasks import prompt_texts
-from mets_ray.text_store import EmbeddingTable
+from mets_ray.ecg.ecg import LEADS
+from mets_ray.model.bundle import Bundle, BundleFacts, build_model, load_bundle, write_bundle
+from mets_ray.model.predictor import Engine
+from mets_ray.sources.synthetic import render_synthetic
+from mets_ray.tasks.prompt_sets import load_prompt_set, prompt_texts
+from mets_ray.text.embeddings import EmbeddingTable
+from mets_ray.text.reports import text_id
 
 HERE = Path(__file__).parent
 TASK = "ptbxl_super"

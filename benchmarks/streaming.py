@@ -24,13 +24,13 @@ from noisy import write_noisy
 from ray._private.internal_api import memory_summary
 
 from mets_ray import storage
-from mets_ray.data import training_batches
-from mets_ray.ecg import SignalConfig
-from mets_ray.folds import Selection
-from mets_ray.plan import EpochPlan, plan_epoch, worker_blocks, worker_lanes
-from mets_ray.resources import TrainShares, train_shares
-from mets_ray.schema import CARD_NAME
-from mets_ray.shard_reader import read_card, read_index
+from mets_ray.cluster.shares import TrainShares, train_shares
+from mets_ray.dataset.card import CARD_NAME
+from mets_ray.dataset.folds import Selection
+from mets_ray.dataset.plan import EpochPlan, plan_epoch, worker_blocks, worker_lanes
+from mets_ray.dataset.shard_reader import read_card, read_index
+from mets_ray.ecg.preprocess import SignalConfig
+from mets_ray.pipelines.stream import training_batches
 
 SIGNAL = SignalConfig(100, 10.0)
 TEMPLATES = 2_000

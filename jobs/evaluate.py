@@ -6,11 +6,11 @@ python jobs/evaluate.py --config jobs/configs/ptbxl_100hz.yaml dataset_uri=… e
 from typing import Any
 
 from mets_ray import storage
-from mets_ray.config import Config
-from mets_ray.data import find_or_make_dataset
+from mets_ray.config.settings import Config
 from mets_ray.errors import ConfigError
-from mets_ray.evaluate import evaluate_all, figures
+from mets_ray.evaluation.evaluate import evaluate_all, figures
 from mets_ray.job import run_job
+from mets_ray.pipelines.prepare import find_or_make_dataset
 
 
 def main(config: Config, command: str) -> dict[str, Any]:

@@ -5,9 +5,9 @@ python jobs/prepare.py --config jobs/configs/ptbxl_100hz.yaml prepare.source_uri
 
 from typing import Any
 
-from mets_ray.config import Config
-from mets_ray.data import draw_first_record, prepare, prepare_uri, show_card
+from mets_ray.config.settings import Config
 from mets_ray.job import run_job
+from mets_ray.pipelines.prepare import draw_first_record, prepare, prepare_uri, show_card
 
 
 def main(config: Config, command: str) -> dict[str, Any]:

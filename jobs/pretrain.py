@@ -7,10 +7,10 @@ ray job submit --working-dir . -- python jobs/pretrain.py run_uri=$PWD/.runs
 
 from typing import Any
 
-from mets_ray.config import Config
-from mets_ray.data import find_or_make_dataset
+from mets_ray.config.settings import Config
 from mets_ray.job import run_job
-from mets_ray.train import figures, fit
+from mets_ray.pipelines.prepare import find_or_make_dataset
+from mets_ray.training.fit import figures, fit
 
 
 def main(config: Config, command: str) -> dict[str, Any]:

@@ -5,13 +5,13 @@ python jobs/quickstart.py --config jobs/configs/quickstart.yaml
 
 from typing import Any
 
-from mets_ray.config import Config
+from mets_ray.config.settings import Config
 from mets_ray.console import say
-from mets_ray.data import draw_first_record, find_or_make_dataset
-from mets_ray.evaluate import evaluate, figures
+from mets_ray.dataset.shard_reader import read_card
+from mets_ray.evaluation.evaluate import evaluate, figures
 from mets_ray.job import run_job
-from mets_ray.shard_reader import read_card
-from mets_ray.train import fit
+from mets_ray.pipelines.prepare import draw_first_record, find_or_make_dataset
+from mets_ray.training.fit import fit
 
 
 def main(config: Config, command: str) -> dict[str, Any]:

@@ -6,11 +6,11 @@ python jobs/score.py dataset_uri=… score.bundle_uri=…     # the same command
 from typing import Any
 
 from mets_ray import storage
-from mets_ray.config import Config
-from mets_ray.data import find_or_make_dataset
+from mets_ray.config.settings import Config
 from mets_ray.errors import ConfigError
 from mets_ray.job import run_job
-from mets_ray.score import figures, score
+from mets_ray.pipelines.prepare import find_or_make_dataset
+from mets_ray.pipelines.score import figures, score
 
 
 def main(config: Config, command: str) -> dict[str, Any]:

@@ -19,8 +19,9 @@ from typing import Any
 import ray
 
 from mets_ray import storage
-from mets_ray.cluster import check_storage
-from mets_ray.config import Config, describe_settings, dump_config, load_config
+from mets_ray.cluster.nodes import check_storage
+from mets_ray.config.load import describe_settings, dump_config, load_config
+from mets_ray.config.settings import Config
 from mets_ray.console import say
 from mets_ray.errors import ConfigError, MetsError
 

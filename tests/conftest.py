@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import tests.typecheck  # noqa: F401  jaxtyping looks it up as an attribute of `tests`
+import tests.support.typecheck  # noqa: F401  jaxtyping looks it up as an attribute of `tests`
 
 _home = tempfile.TemporaryDirectory(prefix="mets_ray_home_", ignore_cleanup_errors=True)
 # Before ray is imported anywhere: a HOME of its own, no token, and reports that return at once.
@@ -45,11 +45,12 @@ def ray_cluster():
 
 @pytest.fixture(scope="module")
 def served(ray_cluster, tmp_path_factory):
-    """The application as users run it, on Ray Serve over real HTTP, with a small bundle; see `tests.serving.Served`."""
+    """The application as users run it: Ray Serve, real HTTP, a small bundle; see `tests.support.serving.Served`."""
     from ray import serve
 
-    from mets_ray.serve import ServeConfig, build
-    from tests.serving import Served, free_port, make_bundle, metrics_url
+    from mets_ray.serve.deployments import build
+    from mets_ray.serve.settings import ServeConfig
+    from tests.support.serving import Served, free_port, make_bundle, metrics_url
 
     folder = tmp_path_factory.mktemp("served")
     bundle, state, port = make_bundle(folder), folder / "state", free_port()

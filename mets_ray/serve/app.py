@@ -11,7 +11,7 @@ from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel
 from starlette.staticfiles import StaticFiles
 
-from mets_ray.ecg import Ecg
+from mets_ray.ecg.ecg import Ecg
 from mets_ray.errors import RecordError, RequestError
 from mets_ray.serve import messages
 from mets_ray.serve.bodies import BodyParameters, JsonEcg, check_count, decode_body, media_type, parse_json
@@ -21,19 +21,24 @@ from mets_ray.serve.openapi import BATCH_BODY, ECG_BODY, EMBED_BODY, PROMPT_SET_
 from mets_ray.serve.service import Service, Timings
 
 T = TypeVar("T")
+
 EcgQuery = Annotated[messages.SignalParameters, Query()]
+
 ZeroShotQuery = Annotated[messages.ZeroShotQuery, Query()]
 
 _PAGE = Path(__file__).parent / "page"
+
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+
 # More than this is decoded in a thread, where it does not hold up the other requests, and few at a time, because a
 # JSON number takes ten times its characters in memory. Files always are: wfdb reads from disk.
 _INLINE_BYTES = 128 * 1024
+
 _DECODERS = 2
 
 

@@ -18,16 +18,16 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from mets_ray import storage
-from mets_ray.checkpoint import BundleFacts, load_bundle, newest_bundle, read_facts
-from mets_ray.encoders import FrozenTextEncoder
 from mets_ray.errors import CheckpointError, RequestError
-from mets_ray.report import text_id
+from mets_ray.model.bundle import BundleFacts, load_bundle, newest_bundle, read_facts
+from mets_ray.model.predictor import Engine
 from mets_ray.serve.app import create_app
 from mets_ray.serve.batching import Batches, torch_pool
-from mets_ray.serve.engine import Engine
 from mets_ray.serve.service import Service
 from mets_ray.serve.settings import ServeConfig
 from mets_ray.serve.telemetry import RequestTelemetry, lm_texts_counter
+from mets_ray.text.language_model import FrozenTextEncoder
+from mets_ray.text.reports import text_id
 
 logger = logging.getLogger("ray.serve")
 

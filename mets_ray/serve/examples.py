@@ -5,13 +5,14 @@ import itertools
 
 import numpy as np
 
-from mets_ray.ecg import Ecg
+from mets_ray.ecg.ecg import Ecg
+from mets_ray.ecg.synthetic_patients import CLASSES, RHYTHMS, describe
 from mets_ray.serve import messages
 from mets_ray.serve.bodies import JsonEcg
-from mets_ray.sources.synthetic_source import render_synthetic
-from mets_ray.synthetic import CLASSES, RHYTHMS, describe
+from mets_ray.sources.synthetic import render_synthetic
 
 _SEED = 2026
+
 _SAMPLING_RATE_HZ = 500
 
 

@@ -9,12 +9,12 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from mets_ray.ecg import Ecg
+from mets_ray.ecg.ecg import Ecg
 from mets_ray.errors import RecordError, RequestError
+from mets_ray.model.predictor import Engine, Windows, mean_embedding
 from mets_ray.serve import messages
 from mets_ray.serve.bodies import BodyLimits
-from mets_ray.serve.engine import Engine, Windows, mean_embedding
-from mets_ray.serve.prompt_sets import ClassList, PromptSets, class_list, labels_as_classes
+from mets_ray.serve.class_lists import ClassList, PromptSets, class_list, labels_as_classes
 from mets_ray.serve.settings import ServeConfig
 
 # Longer signals are checked and resampled in a thread, where they do not hold up the other requests.

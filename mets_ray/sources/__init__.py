@@ -1,91 +1,14 @@
-"""Where ECGs come from: a manifest (who, which fold, which report) and `read_ecg`, which fetches one record.
+"""Who, which fold, which report, and how to read one record."""
 
-A manifest is light (text only) and made once per job; signals are fetched record by record on the workers. Reports
-stand in it as the source has them: `report.clean_report` is applied when shards are written.
-"""
-
-from dataclasses import dataclass, replace
-
-import numpy as np
-
-from mets_ray.ecg import Ecg
-from mets_ray.errors import DatasetError
-
-
-@dataclass(frozen=True)
-class ManifestRow:
-    """One record. `statements` are the report's own parts, `labels` the source's codes; `age` in years, `sex` male,
-    female or None."""
-
-    record_id: str
-    patient_id: str
-    fold: int
-    record_uri: str
-    report: str
-    statements: tuple[str, ...]
-    labels: tuple[str, ...]
-    age: float | None
-    sex: str | None
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """All rows of a source, in its order. `sha256` is that of the bytes of the files that it was made from.
-
-    `notes` say what a reader of the data set should know about how rows were made, with counts. A source without
-    reports (`has_reports=False`) can be scored and not trained on: its rows' `report` is empty. `focus_s`: see
-    `schema.DatasetCard`.
-    """
-
-    rows: tuple[ManifestRow, ...]
-    source: str
-    sha256: str
-    notes: tuple[str, ...] = ()
-    has_reports: bool = True
-    focus_s: float | None = None
-
-
-def shuffle_reports(manifest: Manifest, seed: int) -> Manifest:
-    """Each record with the report and statements of another record of its fold; signals and labels stay.
-
-    What trains on it learns which reports there are and nothing about ECGs: the honest zero of a zero-shot score.
-    Raises DatasetError for a source without reports.
-    """
-    if not manifest.has_reports:
-        raise DatasetError(
-            f"the source `{manifest.source}` has no reports to shuffle", hint="leave prepare.shuffle_reports out"
-        )
-    generator = np.random.default_rng(seed)
-    rows = list(manifest.rows)
-    folds = np.asarray([row.fold for row in rows])
-    for fold in np.unique(folds):
-        order = generator.permutation(np.flatnonzero(folds == fold))
-        # Along one random ring of all records, so none keeps its own.
-        for taker, giver in zip(order, np.roll(order, 1), strict=True):
-            given = manifest.rows[giver]
-            rows[taker] = replace(rows[taker], report=given.report, statements=given.statements)
-    note = "SHUFFLED reports: each record has another one's; a bundle trained on this must know nothing"
-    return replace(manifest, rows=tuple(rows), notes=(*manifest.notes, note))
-
-
-def read_ecg(record_uri: str) -> Ecg:
-    """The ECG behind `ManifestRow.record_uri`: rendered for `synthetic:`, cut for `...#mitbih:` and `...#cut:`, else a
-    whole WFDB record.
-
-    Raises RecordError for a record that cannot be used, DatasetError for a store that does not answer.
-    """
-    if record_uri.startswith("synthetic:"):
-        from mets_ray.sources.synthetic_source import render_synthetic
-
-        return render_synthetic(record_uri)
-    if "#mitbih:" in record_uri:
-        from mets_ray.sources.mitbih import read_beat
-
-        return read_beat(record_uri)
-    if "#cut:" in record_uri:
-        from mets_ray.sources.cinc import read_cut
-
-        return read_cut(record_uri)
-    from mets_ray.sources.wfdb_record import read_wfdb
-
-    return read_wfdb(record_uri)
+__all__ = [
+    "catalogue",
+    "cinc",
+    "csn",
+    "csv_table",
+    "manifest",
+    "mitbih",
+    "ptbxl",
+    "statements_12sl",
+    "synthetic",
+    "wfdb_folder",
+]

@@ -13,20 +13,24 @@ from typing import Literal
 import numpy as np
 
 from mets_ray import storage
-from mets_ray.ecg import Ecg
+from mets_ray.ecg.ecg import Ecg
+from mets_ray.ecg.wfdb import HeaderFacts, read_header, read_wfdb
 from mets_ray.errors import DatasetError, RecordError
-from mets_ray.sources import Manifest, ManifestRow
 from mets_ray.sources.csn import ACRONYMS, published_classes
-from mets_ray.sources.tables import sha256_of
+from mets_ray.sources.csv_table import sha256_of
+from mets_ray.sources.manifest import Manifest, ManifestRow
 from mets_ray.sources.wfdb_folder import fold_of
-from mets_ray.sources.wfdb_record import HeaderFacts, read_header, read_wfdb
 
 Database = Literal["cpsc2018", "csn", "any"]
+
 Stretch = Literal["start", "first_5s_padded", "windows"]
 
 _HEADERS_IN_FLIGHT = 32
+
 _PUBLISHED_SAMPLES = 2500  # MERL: "only keep the first 2500 points as METS did", 5 s at 500 Hz
+
 _SEXES = {"male": "male", "m": "male", "female": "female", "f": "female"}
+
 _URI = re.compile(r"(?P<record>.+)#cut:start=(?P<start>\d+)&samples=(?P<samples>\d+)&padded_to=(?P<padded>\d+)")
 
 

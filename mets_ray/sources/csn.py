@@ -73,6 +73,7 @@ ACRONYMS = {
     "233896004": "AVNRT",
     "233897008": "AVRT",
 }
+
 # In the order of MERL's and MELP's files.
 CLASSES = tuple(
     "AQW UW SR WPW 2AVB AT VB ARS STTC SA STE VPB TWO STTU ALS APB 2AVB1 PRIE CCR "  # noqa: SIM905

@@ -10,14 +10,16 @@ from typing import Literal
 
 from mets_ray import storage
 from mets_ray.errors import ConfigError, DatasetError, RecordError
-from mets_ray.report import clean_report, sentences
-from mets_ray.sources import Manifest, ManifestRow
+from mets_ray.sources.csv_table import read_table, sha256_of
+from mets_ray.sources.manifest import Manifest, ManifestRow
 from mets_ray.sources.statements_12sl import Statements12SL, read_statements
-from mets_ray.sources.tables import read_table, sha256_of
-from mets_ray.translate import ENGLISH, PhraseTable, Translation
+from mets_ray.text.reports import clean_report, sentences
+from mets_ray.text.translate import ENGLISH, PhraseTable, Translation
 
 _SEXES = {"0": "male", "1": "female", "": None}  # as PTB-XL's page says
+
 _HIDDEN_AGE = 300.0  # "ages above 89 are set to 300", for privacy
+
 _OLDEST_AGE = 90.0
 
 

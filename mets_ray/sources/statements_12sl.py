@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mets_ray import storage
 from mets_ray.errors import DatasetError
-from mets_ray.sources.tables import read_table
+from mets_ray.sources.csv_table import read_table
 
 _OPEN, _CLOSE, _COMMA = "LPAREN", "RPAREN", "COMMA"
 

@@ -4,11 +4,12 @@ import hashlib
 
 from mets_ray import storage
 from mets_ray.errors import DatasetError
-from mets_ray.report import sentences
-from mets_ray.sources import Manifest, ManifestRow
-from mets_ray.sources.tables import read_table, sha256_of
+from mets_ray.sources.csv_table import read_table, sha256_of
+from mets_ray.sources.manifest import Manifest, ManifestRow
+from mets_ray.text.reports import sentences
 
 _SEXES = {"": None, "m": "male", "male": "male", "f": "female", "female": "female"}
+
 _UNKNOWN_SEXES = ("unknown", "u", "nan")
 
 

@@ -1,0 +1,321 @@
+"""Every setting of every job, in one tree of frozen models.
+
+Defaults ← one YAML file ← `key.sub=value` words, in this order. Unknown keys are refused with a suggestion, and all
+faults are reported at once. What a prepared data set fixes (sampling rate, leads, length) is set under `prepare` only:
+pretraining and evaluation read it from the data set's card and the bundle, so two jobs cannot disagree.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+PositiveInt = Annotated[int, Field(ge=1)]
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that knows no other keys than its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SyntheticConfig(Section):
+    """The made-up data set that `prepare` writes when no other source is named."""
+
+    records: PositiveInt = Field(2400, description="how many made-up ECGs")
+
+
+class PrepareConfig(Section):
+    """From WFDB records and reports to Parquet shards and a card."""
+
+    source: Literal["synthetic", "ptbxl", "wfdb", "mitbih", "cinc"] = Field(
+        "synthetic",
+        description="synthetic: made-up ECGs; ptbxl: PTB-XL in its official layout; wfdb: any folder of WFDB records; "
+        "mitbih: windows round the beats of MIT-BIH; cinc: PhysioNet/CinC 2020-21 (both without reports: to score)",
+    )
+    source_uri: str | None = Field(None, description="folder of the source (local, s3://, gs://, az://)")
+    manifest_uri: str | None = Field(None, description="wfdb: CSV with the columns `record` and `report`")
+    ptbxl_records: Literal[100, 500] = Field(100, description="ptbxl: which of its files to read, 100 or 500 Hz")
+    report_source: Literal["report", "12sl", "both"] = Field(
+        "report",
+        description="ptbxl: the `report` column, text rendered from the PTB-XL+ 12SL statements, or both as one report",
+    )
+    statements_uri: str | None = Field(None, description="12sl, both: the `labels` folder of PTB-XL+")
+    mitbih_beats: PositiveInt | None = Field(
+        None, description="mitbih: at most so many beats of each kind of each record, drawn by seed; default: all"
+    )
+    cinc_database: Literal["cpsc2018", "csn", "any"] = Field(
+        "any", description="cinc: whose classes are scored; csn is Chapman-Shaoxing and Ningbo, any has no classes"
+    )
+    cinc_stretch: Literal["start", "first_5s_padded", "windows"] = Field(
+        "start",
+        description="cinc: start: the first duration_s, shorter records rejected; first_5s_padded: as MERL reads "
+        "CPSC2018; windows: the whole record in windows of duration_s",
+    )
+    sampling_rate_hz: Annotated[int, Field(ge=50, le=1000)] = Field(100, description="rate that shards are written at")
+    duration_s: Annotated[float, Field(gt=0.0, le=60.0)] = Field(
+        10.0, description="length that shards are written with"
+    )
+    highpass_hz: Annotated[float, Field(gt=0.0, le=5.0)] | None = Field(
+        0.5, description="cut-off of the zero-phase filter that takes baseline wander out; null: none, as METS"
+    )
+    shuffle_reports: bool = Field(
+        False, description="give each record another one's report: a bundle trained on these must know nothing"
+    )
+    reads_in_flight: PositiveInt = Field(32, description="records that each read task fetches at the same time")
+    max_rejected_fraction: Fraction = Field(0.1, description="the job fails above this share of rejected records")
+
+
+class FoldsConfig(Section):
+    """Which folds train, are watched in training, and are scored at the end."""
+
+    train: tuple[int, ...] = Field((1, 2, 3, 4, 5, 6, 7, 8), description="folds that train")
+    validation: tuple[int, ...] | str = Field(
+        (9,),
+        description="folds that are watched in training, and choose the epoch with train.choose=best; `hash:0.1` draws "
+        "10% of the train folds' patients; [] is none",
+    )
+    test: tuple[int, ...] = Field((10,), description="folds that evaluate scores; they never choose a checkpoint")
+
+    @field_validator("validation")
+    @classmethod
+    def _validation_is_known(cls, value: tuple[int, ...] | str) -> tuple[int, ...] | str:
+        parse_validation(value)
+        return value
+
+
+class TextConfig(Section):
+    """The frozen language model and the actors that it lives on."""
+
+    model: str = Field(
+        "packaged-minilm",
+        description="folder or hub id of a Hugging Face encoder; for real use emilyalsentzer/Bio_ClinicalBERT; "
+        "packaged-minilm is the MiniLM of the extra `quickstart`",
+    )
+    pooling: Literal["mean", "cls"] = Field("mean", description="how token vectors become one text vector")
+    max_length: PositiveInt = Field(128, description="tokens; longer texts are cut")
+    template: str = Field(
+        "The report of the ECG is that {}", description="training text of unit=report; {} is the report"
+    )
+    unit: Literal["report", "statement"] = Field(
+        "statement",
+        description="statement: each statement of a report is a text of its own, an ECG has several, and each is a yes "
+        "or no (sigmoid loss); report: as published, one text for an ECG",
+    )
+    mode: Literal["cached", "streaming"] = Field(
+        "cached",
+        description="cached: embed each distinct text once and keep it; streaming: run the LM in the training stream",
+    )
+    store_uri: str | None = Field(None, description="text embeddings; default <dataset_uri>/text_embeddings")
+    batch_size: PositiveInt = Field(64, description="texts per LM forward pass")
+    num_cpus_per_actor: Annotated[float, Field(gt=0.0)] = Field(1.0, description="CPUs that one LM actor holds")
+    num_gpus_per_actor: Annotated[float, Field(ge=0.0)] = Field(0.0, description="GPUs that one LM actor holds")
+    min_actors: PositiveInt = Field(1, description="LM actors at the start")
+    max_actors: PositiveInt = Field(2, description="LM actors at most")
+    resources: dict[str, float] = Field(
+        default_factory=dict, description="custom resources of one LM actor, to pin it to a node type: {lm_gpu: 1}"
+    )
+
+
+class EncoderConfig(Section):
+    """ResNet1d-18, the ECG side."""
+
+    width: PositiveInt = Field(64, description="channels of the first stage; 64 is the paper's (3.85 M parameters)")
+    norm: Literal["batch", "sync", "group"] = Field(
+        "batch", description="batch: per worker; sync: over all workers, GPU only; group: independent of the batch"
+    )
+    embedding_dimension: PositiveInt = Field(128, description="length of the shared ECG and text embedding")
+    activation_checkpointing: bool = Field(
+        False, description="recompute each stage in the backward pass: less memory, a third more time"
+    )
+
+
+class AugmentConfig(Section):
+    """What an ECG loses at random each time that it trains; what is gone is zero, as leads not recorded are."""
+
+    lead_dropout: Fraction = Field(
+        0.5, description="share of ECGs that keep only some of their leads, any number from one on; 0 is off"
+    )
+    cropping: Fraction = Field(
+        0.5, description="share of ECGs that keep only a stretch, a quarter or more of their length; 0 is off"
+    )
+    gain: Annotated[float, Field(ge=0.0, le=0.3)] = Field(
+        0.1, description="standard deviation of the gain, which stays within 0.7 and 1.3; 0 is off"
+    )
+
+
+class LossConfig(Section):
+    """What counts as a match in the batch."""
+
+    targets: Literal["one_hot", "same_report"] = Field(
+        "one_hot",
+        description="of text.unit=report: one_hot, as published; same_report: equal reports share the target",
+    )
+
+
+class TrainConfig(Section):
+    """The contrastive pretraining itself."""
+
+    num_workers: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
+        1, description="training processes; [least, most]: the group grows and shrinks with the cluster"
+    )
+    resize_every_s: Annotated[float, Field(gt=0.0)] = Field(
+        60.0, description="[least, most]: how often the group looks whether it could have another size"
+    )
+    resources: dict[str, float] = Field(
+        default_factory=dict,
+        description="custom resources of one training worker, to pin it to a node type: {train_gpu: 1}",
+    )
+    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: GPUs when the cluster has enough of them")
+    precision: Literal["auto", "float32", "bf16", "fp16", "float64"] = Field(
+        "auto", description="auto: bf16 (else fp16) on a GPU, float32 on a CPU; float64 is for tests"
+    )
+    batch_size: PositiveInt = Field(32, description="ECGs in a global batch, whatever the number of workers")
+    micro_batch_size: PositiveInt | None = Field(
+        None,
+        description="rows of one worker per forward pass; smaller than its share: two passes, exact global negatives; "
+        "with encoder.norm=batch statistics are those of the part",
+    )
+    compile: bool = Field(False, description="torch.compile the ECG encoder; the first steps take a minute longer")
+    lanes: PositiveInt = Field(16, description="equal stretches of an epoch; divides batch_size, at least num_workers")
+    block_rows: PositiveInt = Field(256, description="rows of one lane that are read and shuffled together")
+    epochs: PositiveInt = Field(30, description="passes over the train folds")
+    optimizer: Literal["adam", "adamw"] = Field("adamw", description="adam is the paper's")
+    learning_rate: Annotated[float, Field(gt=0.0)] = Field(1e-3, description="highest learning rate")
+    weight_decay: Annotated[float, Field(ge=0.0)] = Field(1e-3, description="adamw: decoupled; adam: in the gradient")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="after the warm-up; constant is the paper's")
+    warmup_fraction: Fraction = Field(0.05, description="share of all steps that raises the rate from 0")
+    gradient_clip_norm: Annotated[float, Field(ge=0.0)] = Field(1.0, description="highest gradient norm; 0 is off")
+    keep_checkpoints: PositiveInt = Field(2, description="checkpoints that are kept, newest or best")
+    checkpoint_every_steps: PositiveInt | None = Field(None, description="also save within an epoch, by steps")
+    checkpoint_every_minutes: Annotated[float, Field(gt=0.0)] | None = Field(
+        10.0, description="also save within an epoch, by time"
+    )
+    choose: Literal["last", "best"] = Field(
+        "last",
+        description="which epoch becomes the bundle: the last one, or the best by AUROC (recall@10 where there are no "
+        "labels) on folds.validation; best lets labels in, and is noisy on few records",
+    )
+    validation_prompt_set: str = Field(
+        "descriptive", description="prompts for the validation AUROC: descriptive, mets, a URI"
+    )
+    max_failures: Annotated[int, Field(ge=0)] = Field(
+        3, description="how often training goes on after a lost worker or an error"
+    )
+    step_timeout_s: Annotated[float, Field(gt=0.0)] = Field(
+        900.0, description="a worker that takes longer for one step is ended, and training goes on from the checkpoint"
+    )
+    log_batches: bool = Field(False, description="keep the record ids of every step under <run>/batches")
+    init_from: str | None = Field(
+        None, description="bundle whose weights a new run starts from; a resumed run goes on from its own"
+    )
+    resume: str | None = Field(None, description="run folder to continue, with its data position")
+    mlflow: bool = Field(False, description="also log to MLflow (extra `mlflow`, MLFLOW_TRACKING_URI)")
+    wandb: bool = Field(False, description="also log to Weights & Biases (extra `wandb`, WANDB_API_KEY)")
+
+    @property
+    def least_workers(self) -> int:
+        return self.num_workers[0] if isinstance(self.num_workers, tuple) else self.num_workers
+
+    @property
+    def most_workers(self) -> int:
+        return self.num_workers[1] if isinstance(self.num_workers, tuple) else self.num_workers
+
+
+Baseline = Literal["random_encoder", "class_names", "permuted_labels", "linear_probe", "supervised"]
+
+
+class EvaluateConfig(Section):
+    """Zero-shot scores of a bundle over a prepared data set."""
+
+    bundle_uri: str | None = Field(None, description="bundle that pretrain made")
+    prompt_set: str = Field(
+        "descriptive", description="class prompts: descriptive, mets, or the URI of a YAML, JSON or CSV file"
+    )
+    tasks: tuple[str, ...] | None = Field(
+        None, description="label sets to score; default: all of the data set's source"
+    )
+    bootstrap_samples: PositiveInt = Field(1000, description="resamples of patients behind each 95% interval")
+    balanced_per_class: PositiveInt = Field(
+        200, description="records of each class in METS's balanced tables; fewer where a class has fewer"
+    )
+    baselines: tuple[Baseline, ...] = Field(
+        (),
+        description="what to score beside the bundle: random_encoder, class_names (prompts without a sentence), "
+        "permuted_labels (the interval of chance), linear_probe and supervised (on folds.train and folds.validation)",
+    )
+    label_shares: tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...] = Field(
+        (0.01, 0.1, 1.0), description="shares of the train patients that linear_probe and supervised learn from"
+    )
+    supervised_epochs: PositiveInt = Field(
+        50, description="epochs of the baseline `supervised`, with the views of `augment`"
+    )
+    also: tuple[str, ...] = Field(
+        (),
+        description="more prepared data sets to score, all folds of each: with CPSC2018 and CSN, the six sets",
+    )
+    compare_to: str | None = Field(
+        None, description="another bundle, or the result folder of an earlier evaluation: paired differences"
+    )
+    allow_patient_overlap: bool = Field(
+        False, description="score patients that the bundle was trained on; the result says so in red"
+    )
+    batch_size: PositiveInt = Field(256, description="ECGs per forward pass")
+    max_actors: PositiveInt = Field(2, description="encoder actors at most")
+    num_gpus_per_actor: Annotated[float, Field(ge=0.0)] = Field(0.0, description="GPUs that one encoder actor holds")
+
+
+class ScoreConfig(Section):
+    """Zero-shot scores and embeddings of every record of a prepared data set, with or without labels."""
+
+    bundle_uri: str | None = Field(None, description="bundle that pretrain made")
+    prompt_set: str = Field(
+        "descriptive", description="class prompts: descriptive, mets, or the URI of a YAML, JSON or CSV file"
+    )
+    tasks: tuple[str, ...] | None = Field(
+        None, description="tasks of the prompt set; default: those of the data set's source, else of the bundle's"
+    )
+    embeddings: bool = Field(True, description="also write the ECG embeddings")
+    output_uri: str | None = Field(
+        None, description="folder of the scores; default: <run_uri>/scores-… named after bundle, prompts and data"
+    )
+    batch_size: Annotated[int, Field(ge=1, le=256)] = Field(256, description="ECGs per forward pass")
+    max_actors: PositiveInt = Field(2, description="encoder actors at most")
+    num_gpus_per_actor: Annotated[float, Field(ge=0.0)] = Field(0.0, description="GPUs that one encoder actor holds")
+
+
+class Config(Section):
+    """All of it: one file describes prepare, pretrain, evaluate and score together."""
+
+    seed: Annotated[int, Field(ge=0)] = Field(
+        0, description="seeds the synthetic data, the weights, the order of training, the bootstrap"
+    )
+    dataset_uri: str | None = Field(None, description="prepared data set; default: the synthetic one under run_uri")
+    run_uri: str = Field(".runs", description="where runs, bundles, tables and pictures go")
+    synthetic: SyntheticConfig = SyntheticConfig()
+    prepare: PrepareConfig = PrepareConfig()
+    folds: FoldsConfig = FoldsConfig()
+    text: TextConfig = TextConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    augment: AugmentConfig = AugmentConfig()
+    loss: LossConfig = LossConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    score: ScoreConfig = ScoreConfig()
+
+
+HASH_PREFIX = "hash:"
+
+
+def parse_validation(validation: tuple[int, ...] | str) -> float | None:
+    """The share of `hash:SHARE`, or None where folds are listed. Raises ValueError for anything else."""
+    if not isinstance(validation, str):
+        return None
+    try:
+        share = float(validation.removeprefix(HASH_PREFIX)) if validation.startswith(HASH_PREFIX) else None
+    except ValueError:
+        share = None
+    if share is None or not 0.0 < share < 1.0:
+        raise ValueError("give a list of folds, or `hash:0.1` for a tenth of the train folds' patients")
+    return share

@@ -1,0 +1,3 @@
+"""A prepared data set: card, shards, folds, and the order of training."""
+
+__all__ = ["card", "folds", "plan", "shard_reader", "shard_writer"]

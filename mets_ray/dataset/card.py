@@ -1,0 +1,122 @@
+"""What a prepared data set looks like in storage: the columns of a shard, and the card beside the shards."""
+
+import hashlib
+import json
+from typing import Any
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from mets_ray.ecg.preprocess import SignalConfig
+
+SCHEMA_VERSION = 1
+
+CARD_NAME = "card.json"
+
+MAX_ROW_GROUP_ROWS = 256
+
+SHARD_BYTES = 32 * 2**20
+
+# Light columns: reading them touches no signal, so a whole data set's index is cheap.
+INDEX_COLUMNS = ("patient_id", "fold")
+
+
+def shard_schema(signal: SignalConfig) -> pa.Schema:
+    """Columns of a shard. `signal_uv` is int16 microvolts of shape [lead, sample].
+
+    An int16 microvolt is exact for sources with a 1 µV step and half the bytes of float32.
+    """
+    shape = (len(signal.leads), signal.num_samples)
+    return pa.schema(
+        [
+            pa.field("record_id", pa.string(), nullable=False),
+            pa.field("patient_id", pa.string(), nullable=False),
+            pa.field("fold", pa.int32(), nullable=False),
+            pa.field("signal_uv", pa.fixed_shape_tensor(pa.int16(), shape), nullable=False),
+            pa.field("report", pa.string(), nullable=False),
+            pa.field("statements", pa.list_(pa.string()), nullable=False),
+            pa.field("labels", pa.list_(pa.string()), nullable=False),
+            pa.field("age", pa.float32()),
+            pa.field("sex", pa.string()),
+        ]
+    )
+
+
+REJECTED_SCHEMA = pa.schema(
+    [
+        pa.field("record_id", pa.string(), nullable=False),
+        pa.field("record_uri", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),
+        pa.field("report", pa.string(), nullable=False),
+    ]
+)
+
+
+def rows_per_shard(signal: SignalConfig) -> int:
+    """Records in one shard of about 32 MB: whole row groups, at least one. zstd leaves about 80% of int16 ECGs."""
+    record_bytes = 2 * len(signal.leads) * signal.num_samples * 0.8
+    return max(1, int(SHARD_BYTES / record_bytes / MAX_ROW_GROUP_ROWS)) * MAX_ROW_GROUP_ROWS
+
+
+class Shard(BaseModel):
+    """One Parquet file; `path` is relative to the card."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    sha256: str
+    row_group_rows: tuple[int, ...]
+
+
+class DatasetCard(BaseModel):
+    """`card.json`: written last, so a folder without it is not a data set.
+
+    `fingerprint` names the settings and the manifest that the shards were made from; the same fingerprint means the
+    same bytes. `folds` and `rejected` count records; `notes` say how the source was read. Without `has_reports` every
+    report is empty: the data set is for evaluation. With `shuffled_reports` each record has another one's.
+    `focus_s`: labels are of what happens within about this time of each window's middle; None: of the whole window.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int
+    fingerprint: str
+    source: str
+    source_uri: str | None
+    source_sha256: str
+    synthetic: bool
+    sampling_rate_hz: int
+    duration_s: float
+    leads: tuple[str, ...]
+    highpass_hz: float | None = None  # there was none before it could be chosen
+    records_in: int
+    records_out: int
+    rejected: dict[str, int]
+    folds: dict[int, int]
+    shards: tuple[Shard, ...]
+    notes: tuple[str, ...] = ()
+    has_reports: bool = True
+    shuffled_reports: bool = False
+    focus_s: float | None = None
+    command: str
+    created_at: str
+
+    @property
+    def signal(self) -> SignalConfig:
+        return SignalConfig(self.sampling_rate_hz, self.duration_s, self.leads, self.highpass_hz)
+
+    @property
+    def focus(self) -> float | None:
+        """`focus_s` as a share of the window, as `EcgEncoder.forward` takes it."""
+        return None if self.focus_s is None else self.focus_s / self.duration_s
+
+    @property
+    def content_sha256(self) -> str:
+        """Names the bytes of all shards: what a run that resumes must find unchanged."""
+        return fingerprint({"shards": [shard.sha256 for shard in self.shards]})
+
+
+def fingerprint(facts: dict[str, Any]) -> str:
+    """sha256 of a JSON form of `facts` that does not depend on the order of keys."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -1,0 +1,158 @@
+"""One shard: read its records at the same time, check them, write what passes and keep what does not.
+
+A shard is finished when its summary stands under `progress/`, which is written last. A run that was stopped leaves no
+summary for a shard that it had not finished, and no card; the next run reads the summaries and makes only the rest.
+"""
+
+import hashlib
+import io
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from mets_ray import storage
+from mets_ray.dataset.card import MAX_ROW_GROUP_ROWS, REJECTED_SCHEMA, Shard, shard_schema
+from mets_ray.ecg.preprocess import SignalConfig, preprocess
+from mets_ray.errors import RecordError
+from mets_ray.sources.catalogue import read_ecg
+from mets_ray.sources.manifest import ManifestRow
+from mets_ray.text.reports import clean_report
+
+# A file that was absent or damaged may have been mended since: such a shard is read again.
+MENDABLE = frozenset({"missing_file", "truncated_file", "header_mismatch", "unreadable_header"})
+
+Key = TypeVar("Key", int, str)
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """Manifest rows of one shard, in order. `duplicates` are positions whose `record_id` an earlier row has; without
+    `has_reports` the source has none, and rows are written with an empty one."""
+
+    name: str
+    rows: tuple[ManifestRow, ...]
+    duplicates: frozenset[int]
+    has_reports: bool = True
+
+
+class ShardSummary(BaseModel):
+    """What became of one shard's records; the shard is None when none passed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    shard: Shard | None
+    records_in: int
+    rejected: dict[str, int]
+    folds: dict[int, int]
+    reused: bool = False
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A record that passed every check, as its row is written; `signal_uv` is int16 [lead, sample]."""
+
+    row: ManifestRow
+    report: str
+    signal_uv: np.ndarray
+
+
+def write_shard(task: ShardTask, *, signal: SignalConfig, dataset_uri: str, reads_in_flight: int) -> ShardSummary:
+    """Write `shards/<name>.parquet`, `rejected/<name>.parquet` and, last, `progress/<name>.json`.
+
+    A finished shard is not read again, unless it had records whose files may have been mended since (`MENDABLE`).
+    Bad records are counted by reason and kept in `rejected/`; storage failures (DatasetError) stop the job.
+    """
+    progress_uri = storage.join(dataset_uri, "progress", f"{task.name}.json")
+    if storage.exists(progress_uri):
+        summary = ShardSummary.model_validate_json(storage.read_bytes(progress_uri))
+        if not summary.rejected.keys() & MENDABLE:
+            return summary.model_copy(update={"reused": True})
+
+    def read(position: int) -> Accepted | RecordError:
+        row = task.rows[position]
+        try:
+            if position in task.duplicates:
+                raise RecordError("duplicate_record_id", f"`record_id` {row.record_id} stands in the manifest before")
+            report = clean_report(row.report) if task.has_reports else ""
+            return Accepted(row, report, preprocess(read_ecg(row.record_uri), signal))
+        except RecordError as error:
+            return error
+
+    # Threads, because a record is a few small requests to a store that answers after tens of milliseconds.
+    with ThreadPoolExecutor(reads_in_flight) as pool:
+        results = list(pool.map(read, range(len(task.rows))))
+    accepted = [result for result in results if isinstance(result, Accepted)]
+    rejected = [
+        (row, result) for row, result in zip(task.rows, results, strict=True) if isinstance(result, RecordError)
+    ]
+
+    shard = write_accepted(task.name, accepted, signal, dataset_uri) if accepted else None
+    if rejected:
+        _write_rejected(task.name, rejected, dataset_uri)
+    summary = ShardSummary(
+        shard=shard,
+        records_in=len(task.rows),
+        rejected=_count([error.reason for _, error in rejected]),
+        folds=_count([item.row.fold for item in accepted]),
+    )
+    storage.write_bytes(progress_uri, summary.model_dump_json(exclude={"reused"}).encode())
+    return summary
+
+
+def write_accepted(name: str, accepted: list[Accepted], signal: SignalConfig, dataset_uri: str) -> Shard:
+    """Write `shards/<name>.parquet` below `dataset_uri`."""
+    rows = [item.row for item in accepted]
+    schema = shard_schema(signal)
+    columns = {
+        "record_id": [row.record_id for row in rows],
+        "patient_id": [row.patient_id for row in rows],
+        "fold": [row.fold for row in rows],
+        "signal_uv": pa.FixedShapeTensorArray.from_numpy_ndarray(np.stack([item.signal_uv for item in accepted])),
+        "report": [item.report for item in accepted],
+        "statements": [list(row.statements) for row in rows],
+        "labels": [list(row.labels) for row in rows],
+        "age": [row.age for row in rows],
+        "sex": [row.sex for row in rows],
+    }
+    arrays = [
+        column if isinstance(column, pa.Array) else pa.array(column, type=schema.field(key).type)
+        for key, column in columns.items()
+    ]
+    path = f"shards/{name}.parquet"
+    data = _parquet(pa.Table.from_arrays(arrays, schema=schema))
+    storage.write_bytes(storage.join(dataset_uri, path), data)
+    starts = range(0, len(rows), MAX_ROW_GROUP_ROWS)
+    row_group_rows = tuple(min(MAX_ROW_GROUP_ROWS, len(rows) - start) for start in starts)
+    return Shard(path=path, sha256=hashlib.sha256(data).hexdigest(), row_group_rows=row_group_rows)
+
+
+def _write_rejected(name: str, rejected: list[tuple[ManifestRow, RecordError]], dataset_uri: str) -> None:
+    table = pa.Table.from_pylist(
+        [
+            {
+                "record_id": row.record_id,
+                "record_uri": row.record_uri,
+                "reason": error.reason,
+                "detail": error.fact,
+                "report": row.report,
+            }
+            for row, error in rejected
+        ],
+        schema=REJECTED_SCHEMA,
+    )
+    storage.write_bytes(storage.join(dataset_uri, f"rejected/{name}.parquet"), _parquet(table))
+
+
+def _parquet(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", row_group_size=MAX_ROW_GROUP_ROWS)
+    return buffer.getvalue()
+
+
+def _count(values: list[Key]) -> dict[Key, int]:
+    return {value: values.count(value) for value in sorted(set(values))}

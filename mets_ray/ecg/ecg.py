@@ -1,0 +1,63 @@
+"""One ECG as a value: leads by name, millivolts, a sampling rate."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from mets_ray.errors import RecordError
+
+LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+
+# Recorded beside the 12 leads in some sources (PTB's 15-lead ECGs). They are left out, which loses nothing asked for.
+FRANK_LEADS = ("VX", "VY", "VZ")
+
+# Exact spellings. The lower-case v is common in WFDB headers (CinC 2020 writes `mv`) and has one meaning only;
+# `MV` would be a megavolt, so case is otherwise kept. U+00B5 is the micro sign, U+03BC the Greek letter.
+UNITS = {
+    "V": 1e3,
+    "mV": 1.0,
+    "mv": 1.0,
+    "uV": 1e-3,
+    "uv": 1e-3,
+    "\u00b5V": 1e-3,
+    "\u03bcV": 1e-3,
+}
+
+SAMPLING_RATES_HZ = (50.0, 10_000.0)
+
+
+@dataclass(frozen=True)
+class Ecg:
+    """An ECG as its source has it: any leads in any order, any rate, any length; millivolts.
+
+    `absent_leads` are leads that the source states it never recorded (a two-lead Holter): `preprocess` writes them as
+    zeros. A lead that is neither in `leads` nor here is missing, and refused.
+    """
+
+    signal_mv: Float[np.ndarray, "lead sample"]
+    leads: tuple[str, ...]
+    sampling_rate_hz: float
+    absent_leads: tuple[str, ...] = ()
+
+
+def to_millivolts(signal: Float[np.ndarray, "*shape"], unit: str | None) -> Float[np.ndarray, "*shape"]:
+    """`signal` in millivolts. `unit` is exactly one of `UNITS`: V, mV, mv, uV, uv, µV (either micro sign).
+
+    Raises RecordError `missing_unit` (None or blank) and `unknown_unit`.
+    """
+    if unit is None or not unit.strip():
+        raise RecordError("missing_unit", "the signal has no unit", hint=f"give one of {', '.join(UNITS)}")
+    factor = UNITS.get(unit.strip())
+    if factor is None:
+        raise RecordError("unknown_unit", f"the unit is `{unit}`", hint=f"give one of {', '.join(UNITS)}")
+    # A division gives 1 mV from 1000 µV exactly, where a product with 0.001 is off by a rounding step.
+    return signal * factor if factor >= 1 else signal / round(1 / factor)
+
+
+def check_sampling_rate(rate: float) -> None:
+    """Raise RecordError `implausible_sampling_rate` for what is no number of Hz within SAMPLING_RATES_HZ."""
+    low, high = SAMPLING_RATES_HZ
+    if not (math.isfinite(rate) and low <= rate <= high):
+        raise RecordError("implausible_sampling_rate", f"the sampling rate is {rate:g} Hz, outside {low:g} to {high:g}")

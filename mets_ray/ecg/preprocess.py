@@ -1,0 +1,206 @@
+"""One ECG as a value, and the only way from a source's signal to the microvolts that shards hold.
+
+Everything that reads an ECG, from `prepare` to a scoring server, calls `preprocess`, so training and serving cannot
+disagree about units, leads, rate or length. What cannot be right is refused with a reason, never repaired or guessed.
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import scipy  # loads scipy.signal when it is first used: a second, which processes that only read shards are spared
+from jaxtyping import Float, Int16
+
+from mets_ray.ecg.ecg import FRANK_LEADS, LEADS, Ecg, check_sampling_rate
+from mets_ray.errors import ConfigError, RecordError
+
+# Every reason that `to_millivolts` and `preprocess` raise RecordError with.
+REASONS = (
+    "missing_unit",  # no unit is given
+    "unknown_unit",  # the unit is none of UNITS
+    "implausible_sampling_rate",  # not a number, or outside SAMPLING_RATES_HZ
+    "unknown_lead",  # a name that is no lead, so it may be a wanted lead under another name
+    "duplicate_lead",  # two signals under one lead name
+    "missing_leads",  # wanted leads that the record does not have
+    "too_short",  # shorter than `duration_s`
+    "non_finite",  # NaN or infinity
+    "flat_lead",  # all samples of a lead are equal, as when an electrode is off
+    "amplitude_too_large",  # above MAX_AMPLITUDE_MV: a wrong unit or gain, or a saturated amplifier
+)
+
+MAX_AMPLITUDE_MV = 20.0
+
+# Against PhysioNet's own 100 Hz files of PTB-XL, from the 500 Hz files of the same 279 ECGs, `symmetric` has the lowest
+# median difference of scipy's padtypes (18.29 µV; line 18.31, constant 18.62, wrap 18.74). What is left is no matter of
+# edges: PhysioNet's 100 Hz files lead by a constant 1.2 ms; with that taken out 3.8 µV remain.
+PADTYPE = "symmetric"
+
+# A second order and its echo backwards in time: the wander below it goes, and no wave is shifted. What the filter does
+# at the ends is drawn out of sight by mirroring this much of the signal about its first and its last sample.
+_HIGHPASS_ORDER = 2
+
+_HIGHPASS_MARGIN_S = 3.0
+
+_MAX_RATIO = 2000  # of resampling: bounds the filter's length; an odd rate drifts by less than 3 µs in 10 s
+
+
+@dataclass(frozen=True)
+class SignalConfig:
+    """What every ECG of a data set is brought to.
+
+    highpass_hz: cut-off of a zero-phase high-pass filter against baseline wander, or None. Without phase distortion
+    0.67 Hz and less spare the ST segment (Kligfield et al. 2007, AHA/ACC/HRS, doi:10.1161/CIRCULATIONAHA.106.180200).
+
+    Raises ConfigError when the length is no whole number of samples, the cut-off is not below half the rate, or a lead
+    is none of `LEADS` or named twice.
+    """
+
+    sampling_rate_hz: int
+    duration_s: float
+    leads: tuple[str, ...] = LEADS
+    highpass_hz: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.sampling_rate_hz <= 0 or not (math.isfinite(self.duration_s) and self.duration_s > 0):
+            raise ConfigError(
+                f"`sampling_rate_hz` is {self.sampling_rate_hz} and `duration_s` is {self.duration_s}",
+                hint="use numbers above 0, for example 100 and 10",
+            )
+        samples = self.duration_s * self.sampling_rate_hz
+        if round(samples) < 1 or abs(samples - round(samples)) > 1e-6:
+            raise ConfigError(
+                f"`duration_s` {self.duration_s} at {self.sampling_rate_hz} Hz is {samples:g} samples",
+                hint="use a duration that is a whole number of samples, for example 10",
+            )
+        if self.highpass_hz is not None and not 0 < self.highpass_hz < self.sampling_rate_hz / 2:
+            raise ConfigError(
+                f"`highpass_hz` is {self.highpass_hz:g} at {self.sampling_rate_hz} Hz",
+                hint="use a cut-off above 0, for example 0.5, or null for no filter",
+            )
+        unknown = [lead for lead in self.leads if lead not in LEADS]
+        if unknown or not self.leads or len(set(self.leads)) < len(self.leads):
+            raise ConfigError(
+                f"`leads` is {', '.join(self.leads) or 'empty'}",
+                hint=f"use each at most once of {', '.join(LEADS)}",
+            )
+
+    @property
+    def num_samples(self) -> int:
+        return round(self.duration_s * self.sampling_rate_hz)
+
+    def __str__(self) -> str:
+        shape = f"{self.sampling_rate_hz} Hz × {self.duration_s:g} s × {len(self.leads)} leads"
+        return shape if self.highpass_hz is None else f"{shape}, high-pass {self.highpass_hz:g} Hz"
+
+
+def preprocess(ecg: Ecg, config: SignalConfig) -> Int16[np.ndarray, "lead sample"]:
+    """The first `config.duration_s` of `ecg` as int16 microvolts, [config.leads, config.num_samples].
+
+    Leads are picked by name, whatever their case and order; Frank leads (VX VY VZ) are left out. Another rate is
+    reached with `scipy.signal.resample_poly`, lead by lead, from the same stretch of time (plus the filter's reach, if
+    the record goes on). Only that stretch is checked: a fault later in a long record rejects nothing. It is then
+    filtered as `config.highpass_hz` says, by itself: what lies beyond it changes no sample of it by the filter.
+    Leads that `ecg.absent_leads` names are zeros; at least one wanted lead must be there.
+
+    Raises RecordError with one of `REASONS`; checks run in the order in which they stand there.
+    """
+    rate = ecg.sampling_rate_hz
+    check_sampling_rate(rate)
+    present, rows = _lead_rows(ecg, config)
+
+    samples_needed = math.ceil(round(config.duration_s * rate, 6))
+    samples_present = ecg.signal_mv.shape[1]
+    if samples_present < samples_needed:
+        raise RecordError(
+            "too_short",
+            f"the record has {samples_present} samples at {rate:g} Hz ({samples_present / rate:.3f} s) "
+            f"of the {config.duration_s:g} s that are needed",
+        )
+    ratio = (Fraction(config.sampling_rate_hz) / Fraction(rate)).limit_denominator(_MAX_RATIO)
+    # Half the length of resample_poly's filter, in samples of the record.
+    reach = 0 if ratio == 1 else 10 * math.ceil(max(1.0, float(1 / ratio))) + 1
+    signal_mv = ecg.signal_mv[rows, : samples_needed + reach].astype(np.float64, copy=False)
+    _check_values(signal_mv, present)
+
+    if ratio != 1:
+        signal_mv = scipy.signal.resample_poly(signal_mv, ratio.numerator, ratio.denominator, axis=1, padtype=PADTYPE)
+    signal_mv = signal_mv[:, : config.num_samples]
+    if config.highpass_hz is not None:
+        signal_mv = _highpassed(signal_mv, config.sampling_rate_hz, config.highpass_hz)
+    _check_amplitude(signal_mv, present)  # filters overshoot at steps, and int16 would wrap round silently
+    signal_uv = np.rint(signal_mv * 1000.0).astype(np.int16)
+    if present == config.leads:
+        return signal_uv
+    whole = np.zeros((len(config.leads), config.num_samples), dtype=np.int16)
+    whole[[config.leads.index(lead) for lead in present]] = signal_uv
+    return whole
+
+
+@functools.cache  # designed once for all ECGs of a data set or a server
+def _highpass_sections(sampling_rate_hz: int, highpass_hz: float) -> Float[np.ndarray, "section six"]:
+    sections: np.ndarray = scipy.signal.butter(
+        _HIGHPASS_ORDER, highpass_hz, "highpass", fs=sampling_rate_hz, output="sos"
+    )
+    return sections
+
+
+def _highpassed(
+    signal_mv: Float[np.ndarray, "lead sample"], sampling_rate_hz: int, highpass_hz: float
+) -> Float[np.ndarray, "lead sample"]:
+    sections = _highpass_sections(sampling_rate_hz, highpass_hz)
+    margin = min(round(_HIGHPASS_MARGIN_S * sampling_rate_hz), signal_mv.shape[1] - 1)
+    filtered: np.ndarray = scipy.signal.sosfiltfilt(sections, signal_mv, axis=1, padtype="odd", padlen=margin)
+    return filtered
+
+
+def _lead_rows(ecg: Ecg, config: SignalConfig) -> tuple[tuple[str, ...], list[int]]:
+    """The wanted leads that the ECG has, and the row of each in `ecg.signal_mv`."""
+    if len(ecg.leads) != ecg.signal_mv.shape[0]:
+        raise ValueError(f"{len(ecg.leads)} lead names for {ecg.signal_mv.shape[0]} signals")
+    known = {lead.upper() for lead in LEADS + FRANK_LEADS}
+    names = [lead.strip().upper() for lead in ecg.leads]
+    unknown = [lead for lead, name in zip(ecg.leads, names, strict=True) if name not in known]
+    if unknown:
+        raise RecordError(
+            "unknown_lead",
+            f"{', '.join(f'`{lead}`' for lead in unknown)} is no lead of a 12-lead ECG",
+            hint=f"the names are {', '.join(LEADS)}",
+        )
+    duplicates = sorted({lead for lead in names if names.count(lead) > 1})
+    if duplicates:
+        raise RecordError("duplicate_lead", f"more than one signal is called {', '.join(duplicates)}")
+    absent = {lead.upper() for lead in ecg.absent_leads}
+    if absent & set(names) or not absent <= known:
+        raise ValueError(f"`absent_leads` {ecg.absent_leads} are recorded, or are no leads; there are {ecg.leads}")
+    missing = [lead for lead in config.leads if lead.upper() not in names and lead.upper() not in absent]
+    present = tuple(lead for lead in config.leads if lead.upper() in names)
+    if missing or not present:
+        missing = missing or list(config.leads)
+        raise RecordError("missing_leads", f"{len(missing)} of {len(config.leads)} leads missing: {', '.join(missing)}")
+    return present, [names.index(lead.upper()) for lead in present]
+
+
+def _check_values(signal_mv: Float[np.ndarray, "lead sample"], names: tuple[str, ...]) -> None:
+    lowest, highest = signal_mv.min(axis=1), signal_mv.max(axis=1)  # NaN where any sample of the lead is NaN
+    if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):
+        bad = (~np.isfinite(signal_mv)).sum(axis=1)
+        counts = ", ".join(f"{lead} ({count})" for lead, count in zip(names, bad, strict=True) if count)
+        raise RecordError("non_finite", f"samples that are NaN or infinite: {counts}")
+    flat = lowest == highest
+    if flat.any():
+        leads = ", ".join(lead for lead, is_flat in zip(names, flat, strict=True) if is_flat)
+        raise RecordError("flat_lead", f"all samples are equal in {leads}")
+    _check_amplitude(signal_mv, names)
+
+
+def _check_amplitude(signal_mv: Float[np.ndarray, "lead sample"], names: tuple[str, ...]) -> None:
+    largest = np.abs(signal_mv).max(axis=1)
+    if largest.max() > MAX_AMPLITUDE_MV:
+        row = int(largest.argmax())
+        raise RecordError(
+            "amplitude_too_large",
+            f"lead {names[row]} reaches {largest[row]:.4g} mV, above {MAX_AMPLITUDE_MV:g} mV",
+            hint="check the unit and the gain in the header",
+        )

@@ -1,0 +1,150 @@
+"""What a reader needs to judge a score: calibration, wordings, retrieval, and the ECGs that scored best and worst.
+
+Each part stands on what the data set has; one that cannot be made is left out, and `Evidence.gaps` says why.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.stats import hypergeom
+
+from mets_ray.dataset.folds import selections
+from mets_ray.dataset.shard_reader import check_patients, read_records, signals
+from mets_ray.errors import MetsError
+from mets_ray.evaluation.inputs import Scene
+from mets_ray.metrics.calibration import Calibrated, fit_calibration, score_calibration
+from mets_ray.metrics.extremes import Example
+from mets_ray.metrics.retrieval import retrieval_recall
+from mets_ray.metrics.sensitivity import wording_sensitivity
+from mets_ray.model.zero_shot import report_embeddings, task_scores, wording_similarities
+from mets_ray.pipelines.embed import embed_records
+from mets_ray.pipelines.texts import report_statements, report_table
+from mets_ray.results.values import ClassWordings, Retrieval
+from mets_ray.tasks.prompt_sets import prompt_texts
+from mets_ray.text.reports import apply_template, text_id
+from mets_ray.text.statements import ReportStatements
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All parts by task; `gaps` says what is absent and why."""
+
+    calibrated: dict[str, Calibrated]
+    wordings: dict[str, dict[str, ClassWordings]]
+    retrieval: Retrieval | None
+    gaps: tuple[str, ...]
+
+
+def gather_evidence(scene: Scene) -> Evidence:
+    """Calibration by the validation folds of this data set, wordings, retrieval."""
+    gaps = []
+    calibrated: dict[str, Calibrated] = {}
+    retrieval = None
+    try:
+        calibrated = _calibrated(scene)
+    except MetsError as error:
+        gaps.append(f"Not calibrated: {error.fact}.")
+    try:
+        retrieval = _retrieval(scene)
+    except MetsError as error:
+        gaps.append(f"No retrieval: {error.fact}.")
+    return Evidence(calibrated, _wordings(scene), retrieval, tuple(gaps))
+
+
+def read_examples(scene: Scene, examples: Iterable[Example]) -> dict[str, np.ndarray]:
+    """int16 µV [lead, sample] by record id; of a recording in windows the first one."""
+    wanted = {example.record_id: example.patient for example in examples}
+    found: dict[str, np.ndarray] = {}
+    patients, index = set(wanted.values()), scene.index
+    holding = {group for group, of_group in zip(index.groups, index.patients, strict=True) if patients & set(of_group)}
+    for group in index.row_groups(scene.test):
+        if (group.path, group.index) not in holding:
+            continue
+        table = read_records(group, dataset_uri=scene.dataset_uri, selection=scene.test)
+        names = [name.removesuffix("-w0") for name in table["record_id"].to_pylist()]
+        rows = [row for row, name in enumerate(names) if name in wanted]
+        if rows:
+            found |= {names[row]: signal for row, signal in zip(rows, signals(table.take(rows)), strict=True)}
+    return found
+
+
+def _calibrated(scene: Scene) -> dict[str, Calibrated]:
+    config, facts = scene.config, scene.bundle.facts
+    _, validation, _ = selections(config.folds.train, config.folds.validation, config.folds.test)
+    if not scene.index.patients_of(validation):
+        raise MetsError(f"`folds.validation` is {config.folds.validation} and holds no record of this data set")
+    check_patients(scene.index, validation, scene.test, names=("validation", "test"))
+    if scene.card.source == facts.dataset_source:
+        trained, _, _ = selections(facts.train_folds, facts.validation, ())
+        check_patients(scene.index, validation, trained, names=("validation", "bundle's train"))
+    records = embed_records(
+        config, scene.dataset_uri, scene.index, validation, scene.bundle_uri, key="folds.validation"
+    )
+    found, prompt_set = {}, scene.prompt_set
+    for task, of in scene.scores.items():
+        similarity, truth, _ = task_scores(
+            scene.bundle.model, prompt_set, scene.tasks[task], scene.prompts, records.embeddings, records.labels
+        )
+        if len(truth) == 0:
+            continue
+        calibration = fit_calibration(
+            similarity,
+            truth,
+            of.classes,
+            prompt_set=prompt_set.name,
+            prompt_set_version=prompt_set.version,
+            prompt_set_sha256=prompt_set.sha256,
+        )
+        found[task] = score_calibration(calibration, of.similarity, of.truth)
+    return found
+
+
+def _wordings(scene: Scene) -> dict[str, dict[str, ClassWordings]]:
+    """Of the prompt set, and of those in the bundle that have a task's classes."""
+    found = {}
+    for task, of in scene.scores.items():
+        label_set = scene.tasks[task]
+        kept = np.isin(scene.records.record_ids, of.record_ids)
+        # The chosen one last: the bundle may hold the same set, and lack its words for this task.
+        sets = {known.sha256: known for known in (*scene.bundle.facts.prompt_sets.values(), scene.prompt_set)}
+        prompts: dict[str, list[str]] = {name: [] for name in label_set.classes}
+        cosines: dict[str, list[np.ndarray]] = {name: [] for name in label_set.classes}
+        for known in sets.values():
+            if not set(label_set.classes) <= set(known.tasks.get(task, {})):
+                continue
+            table = scene.prompts if known is scene.prompt_set else scene.bundle.prompts
+            if table.missing(prompt_texts([known], [task])):  # a bundle holds the words of its own source's tasks
+                continue
+            alone = wording_similarities(scene.bundle.model, known, label_set, table, scene.records.embeddings[kept])
+            for name, of_class in zip(label_set.classes, alone, strict=True):
+                for prompt, column in zip(known.tasks[task][name], of_class.T, strict=True):
+                    if prompt not in prompts[name]:
+                        prompts[name].append(prompt)
+                        cosines[name].append(column)
+        sensitivities = wording_sensitivity([np.stack(cosines[name], axis=1) for name in label_set.classes], of.truth)
+        found[task] = {
+            name: ClassWordings(tuple(prompts[name]), sensitivity)
+            for name, sensitivity in zip(label_set.classes, sensitivities, strict=True)
+        }
+    return found
+
+
+@torch.no_grad()
+def _retrieval(scene: Scene) -> Retrieval:
+    """The test reports are embedded by the bundle's LM, in the template that it was trained with."""
+    records, bundle = scene.records, scene.bundle
+    if not scene.card.has_reports:
+        raise MetsError("this data set has no reports")
+    texts = [apply_template(bundle.config.text.template, report) for report in records.reports]
+    statements = None
+    if bundle.config.text.unit == "statement":
+        of_reports = report_statements(scene.dataset_uri, scene.card, bundle.config.text.template, scene.test)
+        statements, parts = ReportStatements.build(of_reports), [part for of in of_reports.values() for part in of]
+    table = report_table(scene.config, bundle, texts if statements is None else parts, scene.dataset_uri)
+    ids = np.asarray([text_id(one) for one in texts], dtype=np.int64)
+    recall = retrieval_recall(records.embeddings, report_embeddings(bundle.model, table, statements, ids), ids)
+    _, counts = np.unique(ids, return_counts=True)
+    chance = {k: float(hypergeom.sf(0, len(ids), counts, k).mean()) for k in recall["text_to_ecg"]}
+    return Retrieval(recall["ecg_to_text"], recall["text_to_ecg"], chance, len(ids), len(counts))

@@ -1,0 +1,70 @@
+"""Whether a bundle may be scored on a data set, and what a reader of the scores must be told."""
+
+from mets_ray.config.settings import Config
+from mets_ray.dataset.card import DatasetCard
+from mets_ray.dataset.folds import Selection, listed
+from mets_ray.dataset.shard_reader import DatasetIndex, check_patients
+from mets_ray.errors import ConfigError, MetsError
+from mets_ray.evaluation.inputs import Scene
+from mets_ray.model.bundle import BundleFacts, check_signal
+from mets_ray.tasks.choose import LABELLED_SOURCES, unknown_labels
+
+_PUBLISHED_TEST_FOLD = 10
+
+
+def check_fit(config: Config, card: DatasetCard, facts: BundleFacts, test: Selection, index: DatasetIndex) -> list[str]:
+    """Alarms of a bundle that may be scored all the same. Raises where it must not be."""
+    if card.synthetic and not facts.synthetic:
+        raise ConfigError(
+            f"the bundle was trained on real ECGs of `{facts.dataset_source}`, the data set to score is synthetic",
+            hint="set dataset_uri to a prepared data set of real ECGs",
+        )
+    absent = sorted(set(test.folds) - set(card.folds))
+    if absent:
+        raise ConfigError(
+            f"`folds.test` names fold {listed(tuple(absent))}, the data set has folds {listed(tuple(card.folds))}",
+            hint="leave it out",
+        )
+    check_signal(card.signal, facts)
+    alarms = ["The bundle was trained on SHUFFLED reports: it must know nothing."] if facts.shuffled_reports else []
+    if card.source != facts.dataset_source:
+        return alarms
+    overlap = sorted(set(facts.seen_folds) & set(test.folds))
+    try:
+        if overlap:
+            raise ConfigError(
+                f"`folds.test` holds fold {listed(tuple(overlap))}, which trained the bundle or chose its checkpoint",
+                hint=f"train folds were {listed(facts.train_folds)}, validation {facts.validation}, earlier "
+                f"{listed(facts.earlier_folds) or 'none'}; evaluate.allow_patient_overlap=true scores them anyway",
+            )
+        check_patients(index, Selection(facts.seen_folds), test, names=("train or validation", "test"))
+    except MetsError as error:
+        if not config.evaluate.allow_patient_overlap:
+            raise
+        alarms.append(f"The bundle has seen patients of this test, so its scores are too high: {error.fact}.")
+    return alarms
+
+
+def notices_of(scene: Scene) -> list[str]:
+    card, facts, test = scene.card, scene.bundle.facts, scene.test
+    validation = facts.validation if isinstance(facts.validation, str) else listed(facts.validation) or "none"
+    lines = [
+        f"Trained on folds {listed(facts.train_folds)} of {facts.dataset_source} (validation: {validation}), "
+        f"tested on folds {listed(test.folds)} of {card.source}."
+    ]
+    if card.synthetic or facts.synthetic:
+        lines.append("SYNTHETIC data: these scores say nothing about real ECGs.")
+    elif card.source == "ptbxl" and not _is_published_split(facts, test):
+        lines.append("This is not the published split of PTB-XL (train 1-8, validate 9, test 10): do not compare.")
+    unknown = unknown_labels(dict(scene.tasks), scene.records.labels)
+    if card.source not in LABELLED_SOURCES and unknown:  # a packaged source has codes that no benchmark scores
+        lines.append(
+            f"Labels that the prompt set has no class for: {', '.join(unknown[:20])}"
+            f"{f' and {len(unknown) - 20} more' if len(unknown) > 20 else ''}."
+        )
+    lines.append("Research software, not a medical device.")
+    return lines
+
+
+def _is_published_split(facts: BundleFacts, test: Selection) -> bool:
+    return (facts.train_folds, facts.validation, test.folds) == (tuple(range(1, 9)), (9,), (_PUBLISHED_TEST_FOLD,))

@@ -1,0 +1,231 @@
+"""Zero-shot evaluation: embed the test folds with a bundle, score them against class prompts, write the report."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from mets_ray import storage
+from mets_ray.config.settings import Config, FoldsConfig
+from mets_ray.console import say
+from mets_ray.dataset.folds import Selection, listed
+from mets_ray.dataset.shard_reader import read_card, read_index
+from mets_ray.errors import ConfigError
+from mets_ray.evaluation.analyses import gather_evidence, read_examples
+from mets_ray.evaluation.baselines import score_baselines
+from mets_ray.evaluation.checks import check_fit, notices_of
+from mets_ray.evaluation.inputs import Scene
+from mets_ray.evaluation.write import REPORT_NAME, write_result, write_six_sets
+from mets_ray.metrics.balanced import score_balanced, sets_of_task
+from mets_ray.metrics.extremes import choose_examples
+from mets_ray.metrics.intervals import interval_json, number_json
+from mets_ray.metrics.similarities import TaskSimilarities
+from mets_ray.metrics.task_scores import Comparison, compare, mean_of_tasks, score_task
+from mets_ray.model.bundle import MANIFEST_NAME, Bundle, check_signal, load_bundle, read_facts
+from mets_ray.model.zero_shot import task_scores
+from mets_ray.pictures.evaluation import embedding_map, map_rows, roc_picture
+from mets_ray.pipelines.embed import EmbeddedRecords, embed_records
+from mets_ray.pipelines.texts import prompt_table
+from mets_ray.results.evaluation_page import Drawn
+from mets_ray.results.similarity_files import read_similarities
+from mets_ray.results.six_sets import six_sets_json
+from mets_ray.results.values import Evaluated
+from mets_ray.tasks.choose import check_prompts, choose_tasks, unknown_labels
+from mets_ray.tasks.label_sets import LabelSet
+from mets_ray.tasks.prompt_files import read_prompt_set
+from mets_ray.tasks.prompt_sets import PromptSet
+from mets_ray.text.embeddings import EmbeddingTable
+
+
+def evaluate(config: Config, dataset_uri: str, bundle_uri: str, command: str = "") -> Evaluated:
+    """Score `folds.test` of a prepared data set with a bundle; write `report.html`, tables, `metrics.json` and scores.
+
+    command: how it was called, for the report. Raises CheckpointError where bundle and data set do not fit,
+    DatasetError for a patient that the bundle was trained on, ConfigError for unknown tasks or prompts.
+    """
+    card, bundle = read_card(dataset_uri), load_bundle(bundle_uri)
+    test = Selection(config.folds.test)
+    index = read_index(dataset_uri, card)
+    alarms = check_fit(config, card, bundle.facts, test, index)
+    prompt_set = read_prompt_set(config.evaluate.prompt_set)
+    tasks = choose_tasks(card.source, config.evaluate.tasks, prompt_set)
+    check_prompts(prompt_set, tasks)
+    records = embed_records(config, dataset_uri, index, test, bundle_uri, key="folds.test")
+    prompts = prompt_table(config, bundle, prompt_set, tasks, dataset_uri)
+    scores = _similarities(bundle, prompt_set, prompts, tasks, records)
+    if not scores:
+        found = unknown_labels(tasks, records.labels)
+        raise ConfigError(
+            f"no record of `folds.test` {list(test.folds)} has a class of {', '.join(tasks)}; their labels are "
+            f"{', '.join(f'`{label}`' for label in found[:20]) or 'none'}",
+            hint="name other folds or evaluate.tasks, or give a prompt file whose classes are called as the labels are",
+        )
+    scene = Scene(
+        config, dataset_uri, card, index, test, bundle_uri, bundle, prompt_set, prompts, tasks, records, scores
+    )
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    result_uri = storage.join(storage.absolute(config.run_uri), f"evaluate-{stamp}-{prompt_set.name}")
+    result = _score(scene, result_uri, alarms)
+    drawn = _drawn(scene, result)
+    write_result(result, scene, drawn, command)
+    return result
+
+
+def evaluate_all(config: Config, dataset_uri: str, bundle_uri: str, command: str = "") -> list[Evaluated]:
+    """`evaluate`, and then every fold of each data set of `evaluate.also`; several make a table of the six sets.
+
+    Raises what `evaluate` raises; what no data set may have is refused before the first is scored.
+    """
+    also = [storage.absolute(uri) for uri in config.evaluate.also]
+    cards = [read_card(uri) for uri in also]
+    for card in cards:
+        check_signal(card.signal, read_facts(bundle_uri))
+    results = [evaluate(config, dataset_uri, bundle_uri, command)]
+    for uri, card in zip(also, cards, strict=True):
+        folds = FoldsConfig(train=(), validation=(), test=tuple(card.folds))
+        unlearnt = tuple(name for name in config.evaluate.baselines if name not in ("linear_probe", "supervised"))
+        settings = config.evaluate.model_copy(update={"tasks": None, "compare_to": None, "baselines": unlearnt})
+        other = config.model_copy(update={"folds": folds, "evaluate": settings})
+        results.append(evaluate(other, uri, bundle_uri, command))
+    if also:
+        write_six_sets(results)
+    return results
+
+
+def _score(scene: Scene, result_uri: str, alarms: list[str]) -> Evaluated:
+    settings, seed = scene.config.evaluate, scene.config.seed
+    patients = scene.records.patients
+    scored = [
+        score_task(of, samples=settings.bootstrap_samples, seed=seed, drawn_from=patients)
+        for of in scene.scores.values()
+    ]
+    balanced = [
+        score_balanced(
+            of_task,
+            of.classes,
+            of.similarity,
+            of.truth,
+            of.patients,
+            per_class=settings.balanced_per_class,
+            samples=settings.bootstrap_samples,
+            seed=seed,
+        )
+        for task, of in scene.scores.items()
+        for of_task in sets_of_task(task)
+    ]
+    evidence = gather_evidence(scene)
+    defined = sum(not math.isnan(score.macro.value) for score in scored)
+    return Evaluated(
+        result_uri=result_uri,
+        macro_auroc=mean_of_tasks(scored).value,
+        over=f"mean of {defined} tasks' macro AUROC ({', '.join(score.task for score in scored)}), "
+        f"{len(scene.records.record_ids)} records of folds {listed(scene.test.folds)}",
+        tasks=tuple(scored),
+        balanced=tuple(balanced),
+        notices=(*notices_of(scene), *evidence.gaps),
+        pictures=tuple(storage.join(result_uri, f"roc_{score.task}.png") for score in scored),
+        alarms=tuple(alarms),
+        baselines=tuple(score_baselines(scene)),
+        compared_to=settings.compare_to or "",
+        comparisons=tuple(_comparisons(scene)) if settings.compare_to else (),
+        calibrated=evidence.calibrated,
+        wordings=evidence.wordings,
+        retrieval=evidence.retrieval,
+    )
+
+
+def _drawn(scene: Scene, result: Evaluated) -> Drawn:
+    say("drawing the report")
+    records, seed = scene.records, scene.config.seed
+    examples = [example for of in scene.scores.values() for example in choose_examples(of)]
+    rows = map_rows(len(records.record_ids), seed)
+    return Drawn(
+        scores=scene.scores,
+        roc_pictures={
+            task.task: roc_picture(task, scene.scores[task.task], synthetic=scene.card.synthetic)
+            for task in result.tasks
+        },
+        record_ids=records.record_ids,
+        map_rows=rows,
+        map_points=embedding_map(records.embeddings[rows], seed),
+        examples=examples,
+        signals_uv=read_examples(scene, examples),
+        leads=scene.card.leads,
+        sampling_rate_hz=scene.card.sampling_rate_hz,
+        synthetic=scene.card.synthetic,
+    )
+
+
+def figures(results: Sequence[Evaluated]) -> dict[str, Any]:
+    """The machine-readable end of a job."""
+    result, *others = results
+    told = _figures(result)
+    if others:
+        told |= {"also": [_figures(other) for other in others], "six_sets": six_sets_json(results)}
+    return told
+
+
+def _figures(result: Evaluated) -> dict[str, Any]:
+    return {
+        "result_uri": result.result_uri,
+        "report_uri": storage.join(result.result_uri, REPORT_NAME),
+        "table_uri": storage.join(result.result_uri, "table.md"),
+        "picture_uris": list(result.pictures),
+        "macro_auroc": number_json(result.macro_auroc),
+        "over": result.over,
+        "tasks": {task.task: interval_json(task.macro) for task in result.tasks},
+        "balanced": {
+            score.set.name: {"per_class": score.per_class}
+            | {name: number_json(interval.value) for name, interval in score.scores.items()}
+            for score in result.balanced
+        },
+        "baselines": {
+            task.task: {row.name: number_json(row.macro.value) for row in result.baselines if row.task == task.task}
+            for task in result.tasks
+        },
+        "differences": {row.task: interval_json(row.difference) for row in result.comparisons},
+        "notices": [*result.alarms, *result.notices],
+    }
+
+
+def _similarities(
+    bundle: Bundle, prompt_set: PromptSet, prompts: EmbeddingTable, tasks: Mapping[str, LabelSet],
+    records: EmbeddedRecords,
+) -> dict[str, TaskSimilarities]:  # fmt: skip
+    """By task, without those of which no record has a class."""
+    found = {}
+    for task, label_set in tasks.items():
+        similarity, truth, kept = task_scores(
+            bundle.model, prompt_set, label_set, prompts, records.embeddings, records.labels
+        )
+        if len(truth):
+            names = tuple(name for name, keep in zip(records.record_ids, kept, strict=True) if keep)
+            found[task] = TaskSimilarities(
+                task, tuple(label_set.classes), names, records.patients[kept], similarity, truth
+            )
+    return found
+
+
+def _comparisons(scene: Scene) -> Iterator[Comparison]:
+    """The paired difference of each task to another bundle, or to the files of an earlier evaluation."""
+    config, settings = scene.config, scene.config.evaluate
+    assert settings.compare_to is not None
+    uri = storage.absolute(settings.compare_to)
+    others: dict[str, TaskSimilarities]
+    if storage.exists(storage.join(uri, MANIFEST_NAME)):
+        bundle = load_bundle(uri)
+        for alarm in check_fit(config, scene.card, bundle.facts, scene.test, scene.index):
+            say(f"ALARM, of the bundle to compare with: {alarm}")
+        records = embed_records(config, scene.dataset_uri, scene.index, scene.test, uri, key="folds.test")
+        prompts = prompt_table(config, bundle, scene.prompt_set, scene.tasks, scene.dataset_uri)
+        others = _similarities(bundle, scene.prompt_set, prompts, scene.tasks, records)
+    else:
+        read = {task: read_similarities(uri, task) for task in scene.scores}
+        others = {task: scores for task, scores in read.items() if scores is not None}
+    if not others:
+        raise ConfigError(
+            f"`evaluate.compare_to` is `{uri}`, which is no bundle and holds no scores of {', '.join(scene.scores)}",
+            hint="give a bundle, or the result_uri that jobs/evaluate.py printed",
+        )
+    for task, other in others.items():
+        yield compare(scene.scores[task], other, samples=settings.bootstrap_samples, seed=config.seed)

@@ -1,0 +1,113 @@
+"""What an evaluation leaves in its folder: the page, tables, scores by record, and everything as JSON."""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from mets_ray import storage
+from mets_ray.console import say
+from mets_ray.dataset.folds import listed
+from mets_ray.evaluation.inputs import Scene
+from mets_ray.metrics.intervals import interval_json, number_json
+from mets_ray.results import export
+from mets_ray.results.evaluation_page import Drawn, evaluation_page, tables_page
+from mets_ray.results.page import Page, markdown, render
+from mets_ray.results.similarity_files import write_similarities
+from mets_ray.results.six_sets import six_sets_json, six_sets_section
+from mets_ray.results.values import Evaluated
+
+REPORT_NAME = "report.html"
+
+
+def write_result(result: Evaluated, scene: Scene, drawn: Drawn, command: str) -> None:
+    """All files of `result.result_uri`, `metrics.json` last: a folder without it is no finished result."""
+    card, facts, prompt_set, config = scene.card, scene.bundle.facts, scene.prompt_set, scene.config
+    title = f"Zero-shot ECG diagnosis: {facts.run} on {card.source}"
+    table = markdown(tables_page(result, title, config.seed, card.notes))
+    say(table)
+    say(f"report: {storage.join(result.result_uri, REPORT_NAME)}")
+    page_facts = _page_facts(scene, command)
+    files = {
+        "table.md": table,
+        REPORT_NAME: render(evaluation_page(result, drawn, title, page_facts, config.seed, card.notes)),
+        "auroc.csv": export.auroc_csv(result),
+        "balanced.csv": export.balanced_csv(result),
+        "wordings.csv": export.wordings_csv(result),
+    }
+    for name, content in files.items():
+        storage.write_bytes(storage.join(result.result_uri, name), content.encode())
+    for score, uri in zip(result.tasks, result.pictures, strict=True):
+        storage.write_bytes(uri, drawn.roc_pictures[score.task])
+    origin = {"bundle_run": facts.run, "prompt_set": prompt_set.sha256, "dataset": card.content_sha256}
+    for of in scene.scores.values():
+        write_similarities(result.result_uri, of, origin)
+    metrics: dict[str, Any] = {
+        "macro_auroc": number_json(result.macro_auroc),
+        "over": result.over,
+        "notices": result.notices,
+        "alarms": result.alarms,
+        "baselines": [export.baseline_json(row) for row in result.baselines],
+        "compared_to": result.compared_to,
+        "differences": {
+            row.task: {**interval_json(row.difference), "records": row.records} for row in result.comparisons
+        },
+        "tasks": {task.task: export.task_json(task) for task in result.tasks},
+        "balanced": {score.set.name: export.balanced_json(score) for score in result.balanced},
+        "calibrated": {task: export.calibrated_json(found) for task, found in result.calibrated.items()},
+        "retrieval": export.retrieval_json(result.retrieval) if result.retrieval else None,
+        "published": export.published_json(result),
+        "bundle_uri": scene.bundle_uri,
+        "dataset_sha256": card.content_sha256,
+        "split_sha256": _split_sha256(scene),
+        "train_folds": facts.train_folds,
+        "test_folds": config.folds.test,
+        "prompt_set": {"name": prompt_set.name, "version": prompt_set.version, "sha256": prompt_set.sha256},
+        "bootstrap": {"samples": config.evaluate.bootstrap_samples, "seed": config.seed, "unit": "patient"},
+        "command": command,
+        "versions": _versions(),
+    }
+    storage.write_bytes(storage.join(result.result_uri, "metrics.json"), json.dumps(metrics, indent=1).encode())
+
+
+def write_six_sets(results: Sequence[Evaluated]) -> None:
+    """Print the table of the six sets, and keep it as `six_sets.md` and `six_sets.json` beside the first result."""
+    first = results[0]
+    alarms = tuple(dict.fromkeys(alarm for result in results for alarm in result.alarms))
+    notices = tuple(dict.fromkeys(notice for result in results for notice in result.notices))
+    table = markdown(Page("The six sets of the literature", notices, alarms, {}, (six_sets_section(results),)))
+    say(table)
+    storage.write_bytes(storage.join(first.result_uri, "six_sets.md"), table.encode())
+    facts = json.dumps(six_sets_json(results), indent=1)
+    storage.write_bytes(storage.join(first.result_uri, "six_sets.json"), facts.encode())
+
+
+def _page_facts(scene: Scene, command: str) -> dict[str, str]:
+    card, facts, prompt_set, config = scene.card, scene.bundle.facts, scene.prompt_set, scene.config
+    patients = len(set(scene.records.patients.tolist()))
+    return {
+        "bundle": f"{facts.run}, {scene.bundle_uri}",
+        "language model": f"{facts.text_model}, {facts.text_pooling}, fingerprint {facts.text_fingerprint[:16]}",
+        "prompt set": f"{prompt_set.name} version {prompt_set.version}, sha256 {prompt_set.sha256[:16]}",
+        "data": f"{card.source}, {card.signal}, sha256 {card.content_sha256[:16]}",
+        "trained on": f"{facts.dataset_source}, folds {listed(facts.train_folds)}, sha256 {facts.dataset_sha256[:16]}",
+        "tested on": f"folds {listed(scene.test.folds)}: {len(scene.records.record_ids):,} records of {patients:,} "
+        f"patients, sha256 of their ids {_split_sha256(scene)[:16]}",
+        "intervals": f"95%, {config.evaluate.bootstrap_samples:,} draws of patients, seed {config.seed}",
+        "made": f"{datetime.now().astimezone().isoformat(timespec='seconds')}, "
+        + ", ".join(f"{name} {version}" for name, version in _versions().items()),
+        "command": command or "(called from Python)",
+    }
+
+
+def _split_sha256(scene: Scene) -> str:
+    """Of the ids of the test records, in order: two results with the same one were scored on the same records."""
+    return hashlib.sha256("\n".join(scene.records.record_ids).encode()).hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    names = ("mets-ray", "ray", "torch", "transformers", "scikit-learn", "numpy")
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}

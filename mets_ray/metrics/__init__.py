@@ -1,0 +1,15 @@
+"""Arrays in, values out: AUROC, intervals, balanced tables, retrieval, calibration."""
+
+__all__ = [
+    "auroc",
+    "balanced",
+    "calibration",
+    "extremes",
+    "intervals",
+    "linear_probe",
+    "retrieval",
+    "sensitivity",
+    "similarities",
+    "single_label",
+    "task_scores",
+]

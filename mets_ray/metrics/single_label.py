@@ -1,0 +1,150 @@
+"""METS's balanced protocol: one class per record, argmax, accuracy, precision, recall and F1 with intervals."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from mets_ray.errors import MetsError
+from mets_ray.metrics.intervals import Interval, mean_of_defined, percentile_interval, resamples
+
+SINGLE_LABEL_SCORES = ("accuracy", "mean_ovr_accuracy", "macro_precision", "macro_recall", "macro_f1")
+"""What `single_label_scores` gives, in this order."""
+
+
+@dataclass(frozen=True)
+class BalancedDraw:
+    """Records in which each class is as frequent as any other, ordered by class.
+
+    `available` counts by class the records that have this class and no other of those drawn from; `per_class` is the
+    number drawn of each, 0 where a class has none.
+    """
+
+    rows: Int[np.ndarray, "drawn"]
+    truth: Int[np.ndarray, "drawn"]
+    per_class: int
+    available: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SingleLabelIntervals:
+    """What `bootstrap_single_label` found: an interval by name of `SINGLE_LABEL_SCORES`, and the counts behind them.
+
+    `samples` holds each score of each resample, drawn as in `AurocIntervals.macro_samples`.
+    """
+
+    scores: dict[str, Interval]
+    confusion: Int[np.ndarray, "truth prediction"]
+    samples: dict[str, Float[np.ndarray, "resample"]]
+
+
+def balanced_draw(
+    labels: Bool[np.ndarray, "record class"], classes: Sequence[str], per_class: int, seed: int
+) -> BalancedDraw:
+    """Draw as many records of each class as of any other, at most `per_class`, from those with exactly one of them.
+
+    labels: which of `classes`, in this order, each record has; classes that are not drawn from do not count. Each
+    class is drawn without replacement by a generator of its own, seeded by (seed, class name): a draw of fewer is part
+    of a draw of more, and the order of the classes changes nothing.
+
+    Raises MetsError where `per_class` is below 1, a class stands twice or fewer than 2 are given.
+    """
+    if labels.shape[1] != len(classes):
+        raise MetsError(f"`labels` has {labels.shape[1]} columns for {len(classes)} `classes`")
+    if len(set(classes)) != len(classes) or len(classes) < 2:
+        raise MetsError(f"`classes` is {list(classes)}", hint="give at least 2 classes, each once")
+    if per_class < 1:
+        raise MetsError(f"`per_class` is {per_class}", hint="METS draws 200")
+    single = labels.sum(axis=1) == 1
+    candidates = [np.flatnonzero(single & labels[:, column]) for column in range(len(classes))]
+    available = tuple(len(rows) for rows in candidates)
+    drawn = min(per_class, *available)
+    rows = [
+        np.sort(np.random.default_rng([seed, *name.encode()]).permutation(rows)[:drawn])
+        for name, rows in zip(classes, candidates, strict=True)
+    ]
+    return BalancedDraw(np.concatenate(rows), np.repeat(np.arange(len(classes)), drawn), drawn, available)
+
+
+def single_label_scores(
+    truth: Int[np.ndarray, "record"], predicted: Int[np.ndarray, "record"], classes: int
+) -> dict[str, float]:
+    """The scores of `SINGLE_LABEL_SCORES` for records with one class each; nan for all where there are no records.
+
+    Precision, recall and F1 are scikit-learn's, averaged over the classes that `truth` holds; the precision of a class
+    that is never predicted is 0. `mean_ovr_accuracy` is the mean of the accuracies of "this class or not": with 5
+    classes a guesser has 0.68, so it is no accuracy, but it may be what METS printed.
+    """
+    _require_classes(truth, predicted, classes)
+    if not len(truth):
+        return dict.fromkeys(SINGLE_LABEL_SCORES, float("nan"))
+    precision, recall, f1, support = precision_recall_fscore_support(
+        truth, predicted, labels=np.arange(classes), zero_division=0.0
+    )
+    of = support > 0
+    right = float((truth == predicted).mean())
+    values = (right, _mean_ovr_accuracy(right, classes), precision[of].mean(), recall[of].mean(), f1[of].mean())
+    return {name: float(value) for name, value in zip(SINGLE_LABEL_SCORES, values, strict=True)}
+
+
+def bootstrap_single_label(
+    truth: Int[np.ndarray, "record"],
+    predicted: Int[np.ndarray, "record"],
+    classes: int,
+    groups: Shaped[np.ndarray, "record"] | Sequence[str],
+    *,
+    samples: int = 1000,
+    seed: int,
+    level: float = 0.95,
+) -> SingleLabelIntervals:
+    """`single_label_scores` with percentile bootstrap intervals that draw patients (`groups`), each with all records.
+
+    A class that a resample has lost is left out of that resample's means, as in `bootstrap_macro_auroc`.
+    Raises MetsError as that does, and where a class number is not in [0, classes).
+    """
+    values = single_label_scores(truth, predicted, classes)
+    drawn = {name: np.full(max(samples, 0), np.nan) for name in SINGLE_LABEL_SCORES}
+    # Each record is one of classes² cells, so a resample's weights summed by cell are its confusion matrix.
+    of_cell = (truth * classes + predicted)[None, :] == np.arange(classes**2)[:, None]
+    for rows, weights in resamples(groups, len(truth), samples=samples, seed=seed, level=level):
+        confusion = (of_cell.astype(np.int64) @ weights).reshape(classes, classes, -1)
+        for name, score in zip(SINGLE_LABEL_SCORES, _scores_of_confusions(confusion), strict=True):
+            drawn[name][rows] = score
+    return SingleLabelIntervals(
+        scores={name: percentile_interval(values[name], drawn[name], level) for name in SINGLE_LABEL_SCORES},
+        confusion=np.asarray(confusion_matrix(truth, predicted, labels=np.arange(classes)), dtype=np.int64)
+        if len(truth)
+        else np.zeros((classes, classes), dtype=np.int64),
+        samples=drawn,
+    )
+
+
+def _require_classes(truth: np.ndarray, predicted: np.ndarray, classes: int) -> None:
+    for name, numbers in (("truth", truth), ("predicted", predicted)):
+        wrong = numbers[(numbers < 0) | (numbers >= classes)]
+        if len(wrong):
+            raise MetsError(f"`{name}` holds the class number {wrong[0]}, of {classes} classes")
+
+
+def _mean_ovr_accuracy(accuracy: Any, classes: int) -> Any:
+    # A wrong record is wrong for two classes, its own and the predicted one, and right for all others.
+    return 1.0 - 2.0 * (1.0 - accuracy) / classes
+
+
+def _scores_of_confusions(confusion: Int[np.ndarray, "truth prediction resample"]) -> tuple[np.ndarray, ...]:
+    """`SINGLE_LABEL_SCORES` of each resample."""
+    classes = len(confusion)
+    right = np.einsum("ccr->cr", confusion).astype(np.float64)
+    of_class, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
+    accuracy = right.sum(axis=0) / of_class.sum(axis=0)
+    lost = of_class == 0
+    ratios = (
+        right / np.maximum(predicted, 1),  # 0 where the class is never predicted
+        right / np.maximum(of_class, 1),
+        2.0 * right / np.maximum(predicted + of_class, 1),
+    )
+    macro = [mean_of_defined(np.where(lost, np.nan, ratio).T) for ratio in ratios]
+    return accuracy, _mean_ovr_accuracy(accuracy, classes), *macro

@@ -1,0 +1,160 @@
+"""Pictures as PNG bytes: an ECG on its grid, the course of training, ROC curves. The caller writes them to storage.
+
+Drawn with matplotlib's objects and never with pyplot, whose global state is not safe in actors and replicas.
+"""
+
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Int16
+
+from mets_ray.errors import MetsError
+from mets_ray.pictures.figure import INK, png_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PIXELS_PER_MM = 8
+"""Scale of `draw_ecg`; the PNG says so (203.2 dpi), so that it prints at true size."""
+
+_MM_PER_S = 25.0
+
+_MM_PER_MV = 10.0
+
+_COLUMNS = (("I", "II", "III"), ("aVR", "aVL", "aVF"), ("V1", "V2", "V3"), ("V4", "V5", "V6"))
+
+_COLUMN_S = 2.5
+
+_STRIP_LEAD = "II"
+
+_ROWS = 4
+
+# All in millimetres, and grid edges on whole multiples of 5, so that grid lines fall on whole pixels.
+_ROW_MM = 30.0
+
+_HEADROOM_MM = 30.0
+
+_BELOW_STRIP_MM = 15.0
+
+_SIDE_MM = 5.0
+
+_FOOTER_MM = 10.0
+
+_HEADER_MM = 15.0
+
+_LEAD_IN_MM = 10.0
+
+_GRID_WIDTH_MM = _LEAD_IN_MM + len(_COLUMNS) * _COLUMN_S * _MM_PER_S + 5.0
+
+_GRID_HEIGHT_MM = _HEADROOM_MM + (_ROWS - 1) * _ROW_MM + _BELOW_STRIP_MM
+
+ECG_WIDTH_MM = _GRID_WIDTH_MM + 2 * _SIDE_MM
+
+ECG_HEIGHT_MM = _FOOTER_MM + _GRID_HEIGHT_MM + _HEADER_MM
+
+_PAPER, _FINE_LINE, _BOLD_LINE = "#fffafa", "#f8d3d3", "#eb9d9d"
+
+
+def draw_ecg(
+    signal_uv: Int16[np.ndarray, "lead sample"], leads: Sequence[str], sampling_rate_hz: float | int, title: str
+) -> bytes:
+    """A 12-lead ECG as on paper: 25 mm/s, 10 mm/mV, 1 mm and 5 mm grid, 3 rows of 2.5 s columns and 10 s of lead II.
+
+    Columns follow each other in time (I at 0-2.5 s, aVR at 2.5-5 s, ...). Each lead's median lies on its row's base
+    line, as from a machine, whose inputs pass no direct current; nothing is filtered or scaled. A lead that is absent
+    leaves its place empty; without lead II the first lead makes the strip; of more than 10 s the first 10 are drawn.
+
+    Deflections that leave the grid are cut at its edge (above the first row: 3 mV).
+
+    Raises MetsError where `leads` does not fit the signal, there are no samples, or the rate is not positive.
+    """
+    from matplotlib.collections import LineCollection
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import withStroke
+
+    if len(leads) != len(signal_uv) or len(leads) == 0:
+        raise MetsError(f"{len(leads)} lead names for a signal of {len(signal_uv)} leads")
+    if not sampling_rate_hz > 0 or signal_uv.shape[1] == 0:
+        raise MetsError(f"{signal_uv.shape[1]} samples at `sampling_rate_hz` {sampling_rate_hz} cannot be drawn")
+    dpi = PIXELS_PER_MM * 25.4
+    figure = Figure(figsize=(ECG_WIDTH_MM / 25.4, ECG_HEIGHT_MM / 25.4), dpi=dpi, facecolor="white")
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0), xlim=(0.0, ECG_WIDTH_MM), ylim=(0.0, ECG_HEIGHT_MM))
+    axes.set_axis_off()
+
+    left, right = _SIDE_MM, _SIDE_MM + _GRID_WIDTH_MM
+    bottom, top = _FOOTER_MM, _FOOTER_MM + _GRID_HEIGHT_MM
+    axes.add_patch(Rectangle((left, bottom), _GRID_WIDTH_MM, _GRID_HEIGHT_MM, facecolor=_PAPER, edgecolor="none"))
+    for step_mm, colour, width in ((1.0, _FINE_LINE, 0.35), (5.0, _BOLD_LINE, 0.7)):
+        lines = [[(x, bottom), (x, top)] for x in np.arange(left, right + 0.5, step_mm)]
+        lines += [[(left, y), (right, y)] for y in np.arange(bottom, top + 0.5, step_mm)]
+        axes.add_collection(LineCollection(lines, colors=colour, linewidths=width, zorder=1))
+    paper = Rectangle((left, bottom), _GRID_WIDTH_MM, _GRID_HEIGHT_MM, transform=axes.transData)
+
+    def trace(x_mm: Any, y_mm: Any) -> None:
+        (line,) = axes.plot(x_mm, y_mm, color=INK, linewidth=0.8, solid_joinstyle="round", solid_capstyle="butt")
+        line.set_clip_path(paper)
+
+    def draw_lead(name: str, row: int, begin_s: float, end_s: float, label: str) -> None:
+        signal_mv = signal_uv[list(leads).index(name)] / 1000.0
+        first, last = (math.ceil(second * sampling_rate_hz) for second in (begin_s, end_s))
+        visible = signal_mv[first : last + 1]
+        if len(visible) == 0:
+            return
+        time_s = (first + np.arange(len(visible))) / sampling_rate_hz
+        trace(start_mm + time_s * _MM_PER_S, base_mm[row] + (visible - np.median(signal_mv)) * _MM_PER_MV)
+        # Below the traces: a label may be crossed, but hides nothing.
+        halo = [withStroke(linewidth=3.0, foreground=_PAPER)]
+        place = (start_mm + begin_s * _MM_PER_S + 1.0, base_mm[row] + 12.0)
+        axes.text(*place, label, va="center", fontsize=10, fontweight="bold", color=INK, path_effects=halo, zorder=1.5)
+
+    start_mm = left + _LEAD_IN_MM
+    base_mm = [top - _HEADROOM_MM - row * _ROW_MM for row in range(_ROWS)]
+    for base in base_mm:
+        trace(
+            left + np.array([1.0, 2.5, 2.5, 7.5, 7.5, 9.0]),
+            base + np.array([0.0, 0.0, 1.0, 1.0, 0.0, 0.0]) * _MM_PER_MV,
+        )
+    drawn = {name.upper(): name for name in leads}
+    for column, names in enumerate(_COLUMNS):
+        begin_s = column * _COLUMN_S
+        for row, name in enumerate(names):
+            x_mm = start_mm + begin_s * _MM_PER_S
+            if column:
+                axes.plot([x_mm, x_mm], [base_mm[row] - 4.0, base_mm[row] + 4.0], color=INK, linewidth=0.6, alpha=0.5)
+            if name.upper() in drawn:
+                draw_lead(drawn[name.upper()], row, begin_s, begin_s + _COLUMN_S, name)
+    strip = drawn.get(_STRIP_LEAD, leads[0])
+    draw_lead(strip, _ROWS - 1, 0.0, len(_COLUMNS) * _COLUMN_S, strip)
+
+    footer: dict[str, Any] = {"ha": "left", "va": "center", "fontsize": 9, "color": INK}
+    axes.text(left, _FOOTER_MM / 2, "25 mm/s   10 mm/mV", **footer)
+    facts = f"{signal_uv.shape[1] / sampling_rate_hz:.4g} s at {sampling_rate_hz:g} Hz"
+    axes.text(right, _FOOTER_MM / 2, facts, **footer | {"ha": "right"})
+    _fitted_title(figure, axes, title, left, top + _HEADER_MM / 2, _GRID_WIDTH_MM)
+    return png_bytes(figure, dpi)
+
+
+def _fitted_title(figure: "Figure", axes: "Axes", title: str, x_mm: float, y_mm: float, width_mm: float) -> None:
+    """One or two lines, never wider than the grid: long titles are set smaller, then cut with an ellipsis."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    lines = textwrap.wrap(" ".join(title.split()), 110, max_lines=2, placeholder=" …", break_on_hyphens=False)
+    text = axes.text(
+        x_mm,
+        y_mm,
+        "\n".join(lines),
+        ha="left",
+        va="center",
+        fontsize=12,
+        color=INK,
+        parse_math=False,
+        linespacing=1.15,
+    )
+    drawn_mm = text.get_window_extent(FigureCanvasAgg(figure).get_renderer()).width / PIXELS_PER_MM
+    if drawn_mm > width_mm:
+        text.set_fontsize(12 * width_mm / drawn_mm * 0.98)

@@ -1,0 +1,50 @@
+"""What every picture of the house shares: colours, a figure with its title, and its PNG bytes.
+
+Drawn with matplotlib's objects and never with pyplot, whose global state is not safe in actors and replicas.
+"""
+
+import io
+import textwrap
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK = "#111111"
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""Okabe & Ito's colours without yellow and black: told apart by colour-blind readers. Styles multiply them."""
+
+STYLES = ("-", "--", ":", "-.")
+
+SCREEN_DPI = 120.0
+
+
+def figure_titled(width_inch: float, height_inch: float, title: str) -> "Figure":
+    """A white figure whose parts are laid out when it is drawn; a long title is wrapped, then cut with an ellipsis."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)
+    figure = Figure(figsize=(width_inch, height_inch), dpi=SCREEN_DPI, layout=layout, facecolor="white")
+    lines = textwrap.wrap(title, int(width_inch * 11), max_lines=3, placeholder=" …")
+    figure.suptitle("\n".join(lines), fontsize=12, parse_math=False)
+    return figure
+
+
+def png_bytes(figure: "Figure", dpi: float) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_figure(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
+
+
+def palette_png(png: bytes) -> bytes:
+    """The same picture in 128 colours, a third of the bytes: for a page that holds dozens."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    picture.quantize(128, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

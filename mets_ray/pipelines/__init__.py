@@ -1,0 +1,3 @@
+"""Every Ray Data graph: prepare, stream, LM actors, texts, embed, score."""
+
+__all__ = ["embed", "lm_actors", "prepare", "score", "stream", "texts"]

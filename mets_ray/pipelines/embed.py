@@ -1,0 +1,165 @@
+"""Embedding a whole selection of a prepared data set with a bundle, on a pool of encoder actors."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from jaxtyping import Float32, Shaped
+from ray.data import ActorPoolStrategy
+
+from mets_ray.cluster.nodes import reachable_nodes
+from mets_ray.cluster.ray_data import own_errors, plain
+from mets_ray.cluster.shares import check_actor_fits
+from mets_ray.config.settings import Config
+from mets_ray.console import progress_bar
+from mets_ray.dataset.folds import Selection
+from mets_ray.dataset.shard_reader import DatasetIndex, read_card, signals
+from mets_ray.errors import DatasetError
+from mets_ray.model.bundle import load_bundle, untrained_model
+from mets_ray.model.mets import microvolts_to_millivolts
+from mets_ray.pipelines.stream import record_dataset
+
+
+@dataclass(frozen=True)
+class EmbeddedRecords:
+    """Row i of each field is of `record_ids[i]`. `rows` counts the stored rows that these were made of.
+
+    `features` come before the projection, where a linear probe stands; `embeddings` are unit vectors behind it.
+    """
+
+    record_ids: tuple[str, ...]
+    patients: Shaped[np.ndarray, "record"]
+    labels: list[list[str]]
+    reports: tuple[str, ...]
+    embeddings: Float32[np.ndarray, "record dimension"]
+    features: Float32[np.ndarray, "record feature"]
+    rows: int
+
+
+class EcgEmbedder:
+    """What a scoring actor runs: loads a bundle once, then turns `signal_uv` into `ecg_embedding` and `ecg_features`.
+
+    Both are float32. `untrained_seed`: random weights in place of the bundle's, the baseline of no training at all.
+    `focus`: `DatasetCard.focus`.
+    """
+
+    def __init__(
+        self, bundle_uri: str, device: str, untrained_seed: int | None = None, focus: float | None = None
+    ) -> None:
+        self._device = torch.device(device)
+        self._focus = focus
+        bundle = load_bundle(bundle_uri)
+        model = bundle.model if untrained_seed is None else untrained_model(bundle, untrained_seed)
+        self._model = model.to(self._device)
+
+    @torch.no_grad()
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        signal_mv = microvolts_to_millivolts(signals(rows), self._model)
+        features = self._model.ecg_encoder(signal_mv, self._focus)
+        rows = rows.drop_columns(["signal_uv"])
+        for name, vectors in (("ecg_embedding", self._model.project_ecg(features)), ("ecg_features", features)):
+            values = vectors.float().cpu().numpy()
+            rows = rows.append_column(
+                name, pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+            )
+        return rows
+
+
+def embed_records(
+    config: Config,
+    dataset_uri: str,
+    index: DatasetIndex,
+    selection: Selection,
+    bundle_uri: str,
+    *,
+    key: str,
+    untrained_seed: int | None = None,
+) -> EmbeddedRecords:
+    """Embeddings and features of all selected records; their signals never come to the driver.
+
+    key: the setting that chose the folds, for the error. untrained_seed: random weights in place of the bundle's.
+    Raises DatasetError where nothing is selected, ConfigError where no actor fits.
+    """
+    groups = index.row_groups(selection)
+    if not groups:
+        raise DatasetError(
+            f"`{key}` {list(selection.folds)} holds no record",
+            hint="name folds that the card of the data set has",
+        )
+    actors = config.evaluate
+    gpus = actors.num_gpus_per_actor
+    check_actor_fits(reachable_nodes(), key="evaluate", cpus=1.0, gpus=gpus, resources={})
+    dataset = record_dataset(groups, dataset_uri=dataset_uri, selection=selection).map_batches(
+        EcgEmbedder,
+        fn_constructor_args=(bundle_uri, "cuda" if gpus else "cpu", untrained_seed, read_card(dataset_uri).focus),
+        batch_size=actors.batch_size,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(min_size=1, max_size=actors.max_actors),
+        num_cpus=0 if gpus else 1,  # on a CPU the reading is fused into the actor; beside a GPU it needs the CPU
+        num_gpus=gpus or None,
+    )
+    plain(dataset)
+    rows = []
+    with (
+        own_errors(),
+        progress_bar(total=sum(group.rows for group in groups), unit="ECG", description="embedding") as bar,
+    ):
+        for row in dataset.iter_rows():
+            rows.append(row)
+            bar.update()
+    return embedded_records(rows)
+
+
+def embedded_records(rows: Sequence[dict[str, Any]]) -> EmbeddedRecords:
+    """From rows with the columns `record_id`, `patient_id`, `labels`, `report`, `ecg_embedding`, `ecg_features`."""
+    rows = sorted(rows, key=lambda row: str(row["record_id"]))
+    return _join_windows(
+        EmbeddedRecords(
+            record_ids=tuple(str(row["record_id"]) for row in rows),
+            patients=np.asarray([str(row["patient_id"]) for row in rows]),
+            labels=[list(row["labels"]) for row in rows],
+            reports=tuple(str(row["report"]) for row in rows),
+            embeddings=np.asarray([row["ecg_embedding"] for row in rows], dtype=np.float32),
+            features=np.asarray([row["ecg_features"] for row in rows], dtype=np.float32),
+            rows=len(rows),
+        )
+    )
+
+
+def _join_windows(records: EmbeddedRecords) -> EmbeddedRecords:
+    """Rows `<patient>-w0`, `<patient>-w1`, ... are one recording (`sources.cinc`): their embeddings are averaged.
+
+    The mean of unit vectors is brought back to length 1, as the service does with a long recording.
+    """
+    names = np.asarray(
+        [_recording(name, str(patient)) for name, patient in zip(records.record_ids, records.patients, strict=True)]
+    )
+    recordings, first, of_row = np.unique(names, return_index=True, return_inverse=True)
+    if len(recordings) == len(names):
+        return records
+    counts = np.bincount(of_row)[:, None]
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        total = np.zeros((len(recordings), values.shape[1]))
+        np.add.at(total, of_row, values)
+        return total / counts
+
+    embeddings = mean(records.embeddings)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return replace(
+        records,
+        record_ids=tuple(recordings.tolist()),
+        patients=records.patients[first],
+        labels=[records.labels[row] for row in first],
+        reports=tuple(records.reports[row] for row in first),
+        embeddings=embeddings.astype(np.float32),
+        features=mean(records.features).astype(np.float32),
+    )
+
+
+def _recording(record_id: str, patient: str) -> str:
+    start, mark, number = record_id.rpartition("-w")
+    return start if mark and start == patient and number.isdecimal() else record_id

@@ -1,0 +1,188 @@
+"""The Ray Data graphs: `prepare()` writes shards, `training_batches()` reads them back in the planned order."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from mets_ray import storage
+from mets_ray.cluster.ray_data import item_dataset, own_errors, plain, unpack_item
+from mets_ray.config.settings import Config, PrepareConfig
+from mets_ray.console import progress_bar, say
+from mets_ray.dataset.card import CARD_NAME, SCHEMA_VERSION, DatasetCard, fingerprint, rows_per_shard
+from mets_ray.dataset.folds import Selection
+from mets_ray.dataset.plan import RowGroup
+from mets_ray.dataset.shard_reader import read_card, read_records, signals
+from mets_ray.dataset.shard_writer import ShardSummary, ShardTask, write_shard
+from mets_ray.ecg.preprocess import SignalConfig
+from mets_ray.errors import ConfigError, DatasetError
+from mets_ray.pictures.ecg import draw_ecg
+from mets_ray.sources.catalogue import read_manifest
+from mets_ray.sources.manifest import Manifest
+
+
+def prepare(config: Config, dataset_uri: str, command: str) -> DatasetCard:
+    """Read, check and convert every record of the source into shards; the card is written last.
+
+    Raises DatasetError where the folder holds another data set, nothing passes, or more than
+    `prepare.max_rejected_fraction` of the records are rejected.
+    """
+    settings = config.prepare
+    signal = SignalConfig(settings.sampling_rate_hz, settings.duration_s, highpass_hz=settings.highpass_hz)
+    manifest = read_manifest(config)
+    name = dataset_fingerprint(settings, manifest)
+    _refuse_other_dataset(dataset_uri, name)
+    tasks = _shard_tasks(manifest, rows_per_shard(signal), name)
+
+    def write(batch: dict[str, Any]) -> dict[str, Any]:
+        task: ShardTask = unpack_item(batch)
+        summary = write_shard(task, signal=signal, dataset_uri=dataset_uri, reads_in_flight=settings.reads_in_flight)
+        return {"name": [task.name], "summary": [summary.model_dump_json()]}
+
+    written = plain(item_dataset(tasks).map_batches(write, batch_size=None))
+    done = {}
+    with own_errors(), progress_bar(total=len(manifest.rows), unit="record", description="prepare") as bar:
+        for row in written.iter_rows():
+            done[row["name"]] = ShardSummary.model_validate_json(row["summary"])
+            bar.update(done[row["name"]].records_in)
+    card = _card(config, manifest, signal, name, [done[task.name] for task in tasks], command)
+    _check_rejected(card, settings, dataset_uri)
+    storage.write_bytes(storage.join(dataset_uri, CARD_NAME), card.model_dump_json(indent=1).encode())
+    return card
+
+
+def prepare_uri(config: Config) -> str:
+    """Where `prepare` writes: `dataset_uri`, or for the synthetic source a folder under `run_uri`.
+
+    Raises ConfigError where a real source has no `dataset_uri`.
+    """
+    if config.dataset_uri is not None:
+        return storage.absolute(config.dataset_uri)
+    if config.prepare.source != "synthetic":
+        raise ConfigError("`dataset_uri` is not set", hint="say where the prepared data set is, or shall be written")
+    settings = config.prepare
+    name = (
+        f"synthetic-{config.synthetic.records}-{settings.sampling_rate_hz}hz-{settings.duration_s:g}s-seed{config.seed}"
+        f"{'-shuffled' if settings.shuffle_reports else ''}"
+    )
+    return storage.join(storage.absolute(config.run_uri), name)
+
+
+def find_or_make_dataset(config: Config, command: str) -> str:
+    """The URI of the data set to read; with none named, the synthetic one is made first."""
+    dataset_uri = prepare_uri(config)
+    if config.dataset_uri is None:
+        say("no dataset_uri is set: making SYNTHETIC ECGs, whose scores say nothing about real ones")
+        show_card(prepare(config, dataset_uri, command))
+    return dataset_uri
+
+
+def show_card(card: DatasetCard) -> None:
+    """Print records in, out and rejected by reason."""
+    rows = [("records in", card.records_in), ("records out", card.records_out)]
+    rows += [(f"  rejected: {reason}", count) for reason, count in sorted(card.rejected.items(), key=lambda kv: -kv[1])]
+    source = f"{'SYNTHETIC ' if card.synthetic else ''}{card.source}"
+    say(f"\n{source}, {card.signal}, {len(card.shards)} shards")
+    say("\n".join(f"{name:<34}{count:>9,}" for name, count in rows))
+    for note in card.notes:
+        say(f"note: {note}")
+
+
+def dataset_fingerprint(settings: PrepareConfig, manifest: Manifest) -> str:
+    """Names the bytes that prepare will write: what is read, and how it is converted."""
+    how = settings.model_dump(mode="json", include={"sampling_rate_hz", "duration_s", "highpass_hz"})
+    # Where the source lies is not part of it: a copy in another bucket gives the same bytes.
+    root = storage.absolute(settings.source_uri) if settings.source_uri else ""
+    rows = [
+        [row.record_id, row.patient_id, row.fold, row.record_uri.removeprefix(root), row.report, row.labels]
+        for row in manifest.rows
+    ]
+    return fingerprint(
+        {"schema": SCHEMA_VERSION, "manifest": manifest.sha256, "how": how, "rows": fingerprint({"": rows})}
+    )
+
+
+def draw_first_record(dataset_uri: str, card: DatasetCard) -> str:
+    """Draw the data set's first record as a 12-lead ECG beside the card; answers the picture's URI."""
+    group = RowGroup(card.shards[0].path, 0, card.shards[0].row_group_rows[0])
+    rows = read_records(group, dataset_uri=dataset_uri, selection=Selection(tuple(card.folds)))
+    title = f"{'SYNTHETIC ' if card.synthetic else ''}record {rows['record_id'][0].as_py()}"
+    uri = storage.join(dataset_uri, "record.png")
+    storage.write_bytes(uri, draw_ecg(signals(rows.slice(0, 1))[0], card.leads, card.sampling_rate_hz, title))
+    return uri
+
+
+def _shard_tasks(manifest: Manifest, rows: int, name: str) -> list[ShardTask]:
+    seen: set[str] = set()
+    tasks = []
+    for number, start in enumerate(range(0, len(manifest.rows), rows)):
+        part = manifest.rows[start : start + rows]
+        duplicates = []
+        for position, row in enumerate(part):
+            if row.record_id in seen:
+                duplicates.append(position)
+            seen.add(row.record_id)
+        shard_name = f"part-{number:05d}-{name[:8]}"
+        tasks.append(ShardTask(shard_name, tuple(part), frozenset(duplicates), manifest.has_reports))
+    if not tasks:
+        raise DatasetError(f"the manifest of `{manifest.source}` names no record", hint="look at the CSV")
+    return tasks
+
+
+def _refuse_other_dataset(dataset_uri: str, name: str) -> None:
+    if not storage.exists(storage.join(dataset_uri, CARD_NAME)):
+        return
+    if read_card(dataset_uri).fingerprint != name:
+        raise DatasetError(
+            f"`{dataset_uri}` holds another data set: its settings or its manifest differ",
+            hint="choose another dataset_uri, or delete that folder first",
+        )
+
+
+def _card(
+    config: Config, manifest: Manifest, signal: SignalConfig, name: str, summaries: list[ShardSummary], command: str
+) -> DatasetCard:
+    shards = tuple(summary.shard for summary in summaries if summary.shard is not None)
+    return DatasetCard(
+        schema_version=SCHEMA_VERSION,
+        fingerprint=name,
+        source=manifest.source,
+        source_uri=config.prepare.source_uri,
+        source_sha256=manifest.sha256,
+        synthetic=config.prepare.source == "synthetic",
+        sampling_rate_hz=signal.sampling_rate_hz,
+        duration_s=signal.duration_s,
+        leads=signal.leads,
+        highpass_hz=signal.highpass_hz,
+        records_in=sum(summary.records_in for summary in summaries),
+        records_out=sum(sum(shard.row_group_rows) for shard in shards),
+        rejected=_add([summary.rejected for summary in summaries]),
+        folds=_add([summary.folds for summary in summaries]),
+        shards=shards,
+        notes=manifest.notes,
+        has_reports=manifest.has_reports,
+        shuffled_reports=config.prepare.shuffle_reports,
+        focus_s=manifest.focus_s,
+        command=command,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _check_rejected(card: DatasetCard, settings: PrepareConfig, dataset_uri: str) -> None:
+    rejected = sum(card.rejected.values())
+    assert card.records_in == card.records_out + rejected
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(card.rejected.items(), key=lambda kv: -kv[1]))
+    fraction = rejected / card.records_in
+    if fraction > settings.max_rejected_fraction or card.records_out == 0:
+        raise DatasetError(
+            f"{rejected} of {card.records_in} records were rejected ({reasons}): a share of {fraction:.2f}, above "
+            f"`prepare.max_rejected_fraction` {settings.max_rejected_fraction:g}",
+            where=storage.join(dataset_uri, "rejected"),
+            hint="mend the records, or raise prepare.max_rejected_fraction (finished shards are kept)",
+        )
+
+
+def _add(counts: list[dict[Any, int]]) -> dict[Any, int]:
+    total: dict[Any, int] = {}
+    for count in counts:
+        for key, value in count.items():
+            total[key] = total.get(key, 0) + value
+    return dict(sorted(total.items()))

@@ -1,0 +1,337 @@
+"""Score a whole prepared data set: encoder actors, one file per shard, and a restart that skips finished shards."""
+
+import io
+import json
+import math
+import os
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+import torch
+from jaxtyping import Float
+from ray.data import ActorPoolStrategy
+from torch import Tensor
+
+from mets_ray import storage
+from mets_ray.cluster.nodes import reachable_nodes
+from mets_ray.cluster.ray_data import own_errors, plain
+from mets_ray.cluster.shares import check_actor_fits
+from mets_ray.config.settings import Config
+from mets_ray.console import progress_bar, say
+from mets_ray.dataset.card import DatasetCard, Shard, fingerprint
+from mets_ray.dataset.shard_reader import open_shard, read_ahead, read_card, signals
+from mets_ray.errors import ConfigError, DatasetError
+from mets_ray.metrics.intervals import number_json
+from mets_ray.model.bundle import Bundle, check_signal, load_bundle
+from mets_ray.model.mets import Mets, microvolts_to_millivolts
+from mets_ray.model.zero_shot import class_vectors, scores, similarities
+from mets_ray.pipelines.texts import prompt_table
+from mets_ray.tasks.choose import dataset_tasks
+from mets_ray.tasks.label_sets import LabelSet
+from mets_ray.tasks.prompt_files import read_prompt_set
+from mets_ray.tasks.prompt_sets import PromptSet
+
+MANIFEST_NAME = "scores.json"
+
+
+METADATA_KEY = b"mets_ray"
+
+_KEPT_COLUMNS = ("record_id", "patient_id", "fold")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a scoring leaves behind.
+
+    `records` were scored now and `skipped` before; `records_per_s` counts from the job's first request for an actor,
+    `steady_records_per_s` from when every actor had delivered a shard (nan where nothing came after that).
+    """
+
+    output_uri: str
+    records: int
+    skipped: int
+    shards: int
+    records_per_s: float
+    steady_records_per_s: float
+
+
+@dataclass(frozen=True)
+class ScoreTask:
+    """Classes of one task and their unit vectors, float32 [class, dimension]."""
+
+    task: str
+    classes: tuple[str, ...]
+    vectors: np.ndarray
+
+
+class ShardScorer:
+    """Loads a bundle once, then scores whole shards.
+
+    A shard is what is finished or not: its file is written at the end and whole, so a job that was killed leaves none
+    for it and the next one scores it again. Only the results of one shard are held, and two row groups of signals.
+    """
+
+    def __init__(
+        self,
+        bundle_uri: str,
+        tasks: tuple[ScoreTask, ...],
+        *,
+        dataset_uri: str,
+        output_uri: str,
+        metadata: dict[str, object],
+        embeddings: bool,
+        focus: float | None,
+        batch_size: int,
+        device: str,
+    ) -> None:
+        self._model: Mets = load_bundle(bundle_uri).model.to(device)
+        self._tasks = tasks
+        self._vectors = [torch.tensor(task.vectors).to(self._model.text_projection.weight) for task in tasks]
+        self._dataset_uri = dataset_uri
+        self._output_uri = output_uri
+        self._metadata = metadata
+        self._embeddings = embeddings
+        self._focus = focus
+        self._batch_size = batch_size
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """One row with a `shard` as JSON → `records` that were scored and the `actor` that did it."""
+        (packed,) = batch["shard"]
+        records = self.score(Shard.model_validate_json(str(packed)))
+        return {"records": [records], "actor": [f"{socket.gethostname()}:{os.getpid()}"]}
+
+    def score(self, shard: Shard) -> int:
+        """Score every record of `shard`, write its file; answers the number of records."""
+        parts = [
+            self._scored(rows.slice(start, self._batch_size))
+            for rows in self._row_groups(shard)
+            for start in range(0, rows.num_rows, self._batch_size)
+        ]
+        table = pa.concat_tables(parts)
+        metadata = self._metadata | {"shard": shard.path, "shard_sha256": shard.sha256}
+        table = table.replace_schema_metadata({METADATA_KEY: json.dumps(metadata).encode()})
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        storage.write_bytes(score_uri(self._output_uri, shard.path), buffer.getvalue())
+        return int(table.num_rows)
+
+    def _row_groups(self, shard: Shard) -> Iterator[pa.Table]:
+        """One after the other; the next is read while the caller computes."""
+        file = open_shard(self._dataset_uri, shard.path)
+        columns = [*_KEPT_COLUMNS, "signal_uv"]
+        groups = (file.read_row_group(index, columns=columns) for index in range(len(shard.row_group_rows)))
+        with ThreadPoolExecutor(1) as reader:
+            yield from read_ahead(groups, reader)
+
+    @torch.no_grad()
+    def _scored(self, rows: pa.Table) -> pa.Table:
+        embedding = self._model.embed_ecg(microvolts_to_millivolts(signals(rows), self._model), self._focus)
+        table = rows.select(list(_KEPT_COLUMNS))
+        if self._embeddings:
+            flat = pa.array(embedding.float().cpu().numpy().reshape(-1))
+            table = table.append_column("embedding", pa.FixedSizeListArray.from_arrays(flat, embedding.shape[1]))
+        for task, vectors in zip(self._tasks, self._vectors, strict=True):
+            similarity = similarities(embedding, vectors)
+            for kind, values in (
+                ("similarity", similarity),
+                ("score", scores(similarity, self._model.logit_scale)),
+            ):
+                table = _with_columns(table, f"{kind}:{task.task}", task.classes, values)
+        return table
+
+
+def score(config: Config, dataset_uri: str, bundle_uri: str) -> Scored:
+    """Write similarities, scores and embeddings of every record, all folds, with or without labels.
+
+    A shard that has its file is skipped. The default folder is named after everything that the values depend on, so
+    the same command goes on where it was killed, and another bundle or prompt set gets a folder of its own.
+
+    Raises CheckpointError where bundle and data set do not fit, ConfigError for unknown tasks or prompts, DatasetError
+    where `score.output_uri` holds other scores.
+    """
+    card, bundle, settings = read_card(dataset_uri), load_bundle(bundle_uri), config.score
+    check_signal(card.signal, bundle.facts)
+    prompt_set = read_prompt_set(settings.prompt_set)
+    names = _choose_tasks(settings.tasks, prompt_set, card.source, bundle.facts.dataset_source)
+    gpus = settings.num_gpus_per_actor
+    check_actor_fits(reachable_nodes(), key="score", cpus=1.0, gpus=gpus, resources={})
+    metadata = _metadata(card, bundle, bundle_uri, prompt_set, names, settings.embeddings)
+    output_uri = _claim(config, metadata)
+    finished = set(storage.list_files(output_uri, suffix=".parquet"))
+    todo = [shard for shard in card.shards if score_uri(output_uri, shard.path) not in finished]
+    total = sum(map(_rows, card.shards))
+    skipped = total - sum(map(_rows, todo))
+    if skipped:
+        say(f"{skipped:,} of {total:,} records were scored before, in `{output_uri}`")
+    if not todo:
+        return _finish(Scored(output_uri, 0, skipped, len(card.shards), 0.0, math.nan), metadata)
+
+    tasks = _score_tasks(config, bundle, prompt_set, names, dataset_uri)
+    items = [{"shard": shard.model_dump_json()} for shard in todo]
+    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+        ShardScorer,
+        fn_constructor_args=(bundle_uri, tasks),
+        fn_constructor_kwargs={
+            "dataset_uri": dataset_uri,
+            "output_uri": output_uri,
+            "metadata": metadata,
+            "embeddings": settings.embeddings,
+            "focus": card.focus,
+            "batch_size": settings.batch_size,
+            "device": "cuda" if gpus else "cpu",
+        },
+        batch_size=None,
+        # No more than the next shard waits at an actor: the last ones are then shared evenly.
+        compute=ActorPoolStrategy(
+            min_size=1, max_size=min(settings.max_actors, len(todo)), max_tasks_in_flight_per_actor=2
+        ),
+        num_cpus=1,
+        num_gpus=gpus or None,
+    )
+    began, arrivals = time.monotonic(), []
+    with own_errors(), progress_bar(total=total, unit="ECG", description="score") as bar:
+        bar.update(skipped)
+        # Nothing prefetched: the iterator would keep each answer back until the next shard is finished.
+        for batch in plain(dataset).iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
+            for records, actor in zip(batch["records"].tolist(), batch["actor"].tolist(), strict=True):
+                arrivals.append((time.monotonic() - began, str(actor), int(records)))
+                bar.update(int(records))
+    records = sum(count for _, _, count in arrivals)
+    result = Scored(output_uri, records, skipped, len(card.shards), records / arrivals[-1][0], steady_rate(arrivals))
+    return _finish(result, metadata)
+
+
+def figures(result: Scored) -> dict[str, Any]:
+    """The machine-readable end of a job."""
+    return {
+        "output_uri": result.output_uri,
+        "records": result.records,
+        "skipped": result.skipped,
+        "shards": result.shards,
+        "records_per_s": round(result.records_per_s, 1),
+        "steady_records_per_s": number_json(round(result.steady_records_per_s, 1)),
+    }
+
+
+def steady_rate(arrivals: list[tuple[float, str, int]]) -> float:
+    """Records per second after every actor has delivered its first shard: (seconds, actor, records) by time."""
+    seen: set[str] = set()
+    last_first = 0
+    for position, (_, actor, _) in enumerate(arrivals):
+        if actor not in seen:
+            seen.add(actor)
+            last_first = position
+    after = arrivals[last_first + 1 :]
+    seconds = arrivals[-1][0] - arrivals[last_first][0]
+    return sum(records for _, _, records in after) / seconds if after and seconds > 0 else math.nan
+
+
+def _choose_tasks(
+    named: tuple[str, ...] | None, prompt_set: PromptSet, source: str, bundle_source: str
+) -> tuple[str, ...]:
+    known = tuple(prompt_set.tasks)
+    unknown = [name for name in named or () if name not in known]
+    if unknown:
+        raise ConfigError(
+            f"`score.tasks` names `{unknown[0]}`, which prompt set `{prompt_set.name}` has no prompts for",
+            hint=f"choose from {', '.join(known)}",
+        )
+    if named is not None:
+        return named
+    for family in (dataset_tasks(source), dataset_tasks(bundle_source)):
+        if chosen := tuple(name for name in known if name in family):
+            return chosen
+    return known
+
+
+def _score_tasks(
+    config: Config, bundle: Bundle, prompt_set: PromptSet, names: tuple[str, ...], dataset_uri: str
+) -> tuple[ScoreTask, ...]:
+    table = prompt_table(config, bundle, prompt_set, names, dataset_uri)
+    found = []
+    for name in names:
+        classes = tuple(prompt_set.tasks[name])
+        label_set = LabelSet(name, dict.fromkeys(classes, ()))  # scoring needs no labels, only names in their order
+        vectors = class_vectors(bundle.model, prompt_set, label_set, table)
+        found.append(ScoreTask(name, classes, vectors.float().numpy()))
+    return tuple(found)
+
+
+def _metadata(
+    card: DatasetCard, bundle: Bundle, bundle_uri: str, prompt_set: PromptSet, names: tuple[str, ...], embeddings: bool
+) -> dict[str, Any]:
+    """What each file says about its values; `fingerprint` is of everything that they depend on."""
+    facts = bundle.facts
+    identity = {
+        "model_sha256": facts.files["model.safetensors"],
+        "text_fingerprint": facts.text_fingerprint,
+        "prompt_set": {"name": prompt_set.name, "version": prompt_set.version, "sha256": prompt_set.sha256},
+        "tasks": list(names),
+        "embeddings": embeddings,
+        "dataset_sha256": card.content_sha256,
+    }
+    return identity | {
+        "fingerprint": fingerprint(identity),
+        "bundle_uri": bundle_uri,
+        "run": facts.run,
+        "logit_scale": float(bundle.model.logit_scale.detach()),
+        "synthetic": card.synthetic or facts.synthetic,
+        "notices": [
+            "similarity is a cosine, score its softmax over the classes of a task: not calibrated, so no probability.",
+            "Research software, not a medical device.",
+        ],
+    }
+
+
+def _claim(config: Config, metadata: dict[str, Any]) -> str:
+    """The output folder, marked as these scores'. Raises DatasetError where it is another's."""
+    name = f"scores-{metadata['run']}-{metadata['prompt_set']['name']}-{metadata['fingerprint'][:8]}"
+    default = storage.join(storage.absolute(config.run_uri), name)
+    output_uri = storage.absolute(config.score.output_uri) if config.score.output_uri else default
+    manifest_uri = storage.join(output_uri, MANIFEST_NAME)
+    if not storage.exists(manifest_uri):
+        storage.write_bytes(manifest_uri, json.dumps(metadata | {"finished": False}, indent=1).encode())
+        return output_uri
+    before = json.loads(storage.read_bytes(manifest_uri))
+    changed = sorted(key for key in metadata if key != "bundle_uri" and before.get(key) != metadata[key])
+    if before["fingerprint"] != metadata["fingerprint"]:
+        raise DatasetError(
+            f"`{output_uri}` holds other scores: {', '.join(f'`{key}`' for key in changed if key != 'fingerprint')} "
+            "differ",
+            hint="choose another score.output_uri, or leave it out: the default folder is named after these",
+        )
+    return output_uri
+
+
+def _finish(result: Scored, metadata: dict[str, Any]) -> Scored:
+    facts = metadata | {"finished": True, "records": result.records + result.skipped, "shards": result.shards}
+    storage.write_bytes(storage.join(result.output_uri, MANIFEST_NAME), json.dumps(facts, indent=1).encode())
+    say(f"scores of {result.records + result.skipped:,} records in `{result.output_uri}`")
+    return result
+
+
+def _rows(shard: Shard) -> int:
+    return sum(shard.row_group_rows)
+
+
+def score_uri(output_uri: str, shard_path: str) -> str:
+    """Where the scores of a shard go: its own name below `output_uri`."""
+    return storage.join(output_uri, PurePosixPath(shard_path).name)
+
+
+def _with_columns(
+    table: pa.Table, prefix: str, classes: tuple[str, ...], values: Float[Tensor, "record class"]
+) -> pa.Table:
+    array = values.float().cpu().numpy()
+    for column, name in enumerate(classes):
+        table = table.append_column(f"{prefix}:{name}", pa.array(np.ascontiguousarray(array[:, column])))
+    return table

@@ -1,0 +1,153 @@
+"""The page of an evaluation: its sections with their pictures, in the order in which a reader asks."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from mets_ray.metrics.extremes import Example
+from mets_ray.metrics.similarities import TaskSimilarities
+from mets_ray.metrics.task_scores import TaskScore
+from mets_ray.pictures.ecg import draw_ecg
+from mets_ray.pictures.evaluation import (
+    draw_class_bars,
+    draw_confusion,
+    draw_embedding_map,
+    draw_precision_recall,
+    draw_reliability,
+    precision_recall_curves,
+)
+from mets_ray.pictures.figure import palette_png
+from mets_ray.results.page import Page, Picture, Section, Table
+from mets_ray.results.sections import (
+    balanced_sections,
+    calibration_section,
+    overview,
+    retrieval_section,
+    task_section,
+    wording_section,
+)
+from mets_ray.results.values import Evaluated
+
+_SEVERAL, _NONE = "several of these", "none of these"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What the pictures need beside the tables: similarities and ROC curves by task, a map, and ECGs to look at.
+
+    `map_rows` name records of `record_ids`, `map_points` where they lie; `signals_uv` holds [lead, sample] by record.
+    """
+
+    scores: Mapping[str, TaskSimilarities]
+    roc_pictures: Mapping[str, bytes]
+    record_ids: Sequence[str]
+    map_rows: np.ndarray
+    map_points: Float[np.ndarray, "drawn 2"]
+    examples: Sequence[Example]
+    signals_uv: Mapping[str, np.ndarray]
+    leads: Sequence[str]
+    sampling_rate_hz: int
+    synthetic: bool
+
+
+def tables_page(result: Evaluated, title: str, seed: int, data_notes: Sequence[str] = ()) -> Page:
+    """The tables alone: what a terminal shows. data_notes: how the data were read (`DatasetCard.notes`)."""
+    sections = [*overview(result), *map(task_section, result.tasks), *balanced_sections(result.balanced, seed)]
+    sections += [calibration_section(task, found) for task, found in result.calibrated.items()]
+    if result.retrieval is not None:
+        sections.append(retrieval_section(result.retrieval))
+    return Page(title, result.notices, result.alarms, {}, [*sections, *_data(data_notes)])
+
+
+def evaluation_page(
+    result: Evaluated, drawn: Drawn, title: str, facts: Mapping[str, str], seed: int, data_notes: Sequence[str] = ()
+) -> Page:
+    """All of it, with pictures."""
+    suffix = " (SYNTHETIC data)" if drawn.synthetic else ""
+    sections = list(overview(result))
+    for task in result.tasks:
+        pictures = _task_pictures(task, drawn, suffix)
+        sections.append(replace(task_section(task), pictures=tuple(pictures)))
+    for section, score in zip(balanced_sections(result.balanced, seed), result.balanced, strict=True):
+        if score.per_class:
+            name = score.set.name
+            confusion = draw_confusion(score.confusion, score.set.classes, f"Balanced table {name}{suffix}")
+            section = replace(
+                section, pictures=(_picture(confusion, f"Confusion matrix of the balanced table {name}"),)
+            )
+        sections.append(section)
+    for task_name, found in result.calibrated.items():
+        picture = draw_reliability(found.reliability, f"{task_name}: calibrated on validation, test records{suffix}")
+        alt = f"Reliability diagram of {task_name}: observed share by predicted probability"
+        sections.append(replace(calibration_section(task_name, found), pictures=(_picture(picture, alt),)))
+    sections += [wording_section(task_name, dict(classes)) for task_name, classes in result.wordings.items()]
+    if result.retrieval is not None:
+        sections.append(retrieval_section(result.retrieval))
+    if drawn.examples:
+        sections.append(_examples(drawn, suffix))
+    return Page(title, result.notices, result.alarms, facts, [*sections, *_data(data_notes)])
+
+
+def _picture(png: bytes, alt: str, caption: str = "") -> Picture:
+    return Picture(palette_png(png), alt, caption)
+
+
+def _data(notes: Sequence[str]) -> Iterator[Section]:
+    if notes:
+        yield Section("How the data were read", "\n".join(f"{note[0].upper()}{note[1:]}." for note in notes))
+
+
+def map_groups(scores: TaskSimilarities, record_ids: Sequence[str]) -> list[str]:
+    """For each record the one class that it has, or that it has several or none."""
+    row_of = {name: row for row, name in enumerate(scores.record_ids)}
+    groups = []
+    for name in record_ids:
+        columns = np.flatnonzero(scores.truth[row_of[name]]).tolist() if name in row_of else []
+        groups.append(_SEVERAL if len(columns) > 1 else scores.classes[columns[0]] if columns else _NONE)
+    return groups
+
+
+def _task_pictures(task: TaskScore, drawn: Drawn, suffix: str) -> Iterator[Picture]:
+    scores, name = drawn.scores[task.task], task.task
+    bars = {row.name: (row.auroc.value, row.auroc.low, row.auroc.high) for row in task.classes}
+    yield _picture(
+        draw_class_bars(bars, f"{name}: AUROC by class{suffix}"), f"AUROC of each class of {name}, best first"
+    )
+    yield _picture(drawn.roc_pictures[name], f"ROC curves of {name} by class")
+    curves = precision_recall_curves(scores.similarity, scores.truth, scores.classes)
+    yield _picture(
+        draw_precision_recall(curves, f"{name}: precision and recall{suffix}"), f"Precision-recall curves of {name}"
+    )
+    groups = map_groups(scores, [drawn.record_ids[row] for row in drawn.map_rows])
+    yield _picture(
+        draw_embedding_map(
+            drawn.map_points, groups, muted=(_SEVERAL, _NONE), title=f"ECG embeddings by class of {name}{suffix}"
+        ),
+        f"Map of ECG embeddings coloured by the classes of {name}",
+        f"t-SNE of {len(groups):,} test ECGs. Neighbours mean something; distances between groups and their sizes do "
+        "not.",
+    )
+
+
+def _examples(drawn: Drawn, suffix: str) -> Section:
+    header = ("ECG", "task", "class", "less similar ECGs without the class", "cosine", "its classes")
+    rows, pictures = [], []
+    for example in drawn.examples:
+        share = f"{100 * example.outranked:.1f}%"
+        rows.append(
+            (f"{example.kind}: {example.record_id}", example.task, example.class_name, share, example.similarity,
+             ", ".join(example.classes))
+        )  # fmt: skip
+        of = f"{example.record_id}, {example.class_name} ({example.task})"
+        title = f"{example.kind}: {of}, above {share} of the ECGs without it{suffix}"
+        picture = draw_ecg(drawn.signals_uv[example.record_id], drawn.leads, drawn.sampling_rate_hz, title)
+        pictures.append(
+            _picture(picture, f"12-lead ECG of record {example.record_id}, {example.kind} of {example.task}")
+        )
+    text = (
+        "Of each task the ECGs that stand highest and lowest among all ECGs without their class: 100% is right, 0% is "
+        "as wrong as can be, and often a wrong label. These are patients' ECGs; handle this page as such."
+    )
+    return Section("The best and the worst ECGs", text, (Table("", header, rows),), pictures)

@@ -1,0 +1,171 @@
+"""What an evaluation found, as JSON and CSV for programs; published numbers stand apart (people: `sections`)."""
+
+import csv
+import io
+import math
+from typing import Any
+
+from mets_ray.metrics.balanced import BalancedScore
+from mets_ray.metrics.calibration import Calibrated
+from mets_ray.metrics.intervals import interval_json, number_json
+from mets_ray.metrics.task_scores import TaskScore
+from mets_ray.results.published import PublishedAuroc, published
+from mets_ray.results.values import BaselineScore, Evaluated, Retrieval
+
+# The paper's columns; it has no mean one-vs-rest accuracy.
+PAPERS_COLUMNS = {"accuracy": "accuracy", "macro_precision": "precision", "macro_recall": "recall", "macro_f1": "f1"}
+
+
+def task_json(task: TaskScore) -> dict[str, Any]:
+    """A task's part of `metrics.json`."""
+    return {
+        **interval_json(task.macro),
+        "records": task.records,
+        "classes": {
+            row.name: {
+                **interval_json(row.auroc),
+                "average_precision": number_json(row.average_precision),
+                "positives": row.positives,
+                "patients": row.patients,
+                "scored": row.scored,
+            }
+            for row in task.classes
+        },
+    }
+
+
+def balanced_json(score: BalancedScore) -> dict[str, Any]:
+    """A balanced table's part of `metrics.json`; rows of `confusion` are true classes, columns predicted ones."""
+    return {
+        "task": score.set.task,
+        "classes": list(score.set.classes),
+        "per_class": score.per_class,
+        "available": dict(zip(score.set.classes, score.available, strict=True)),
+        "patients": score.patients,
+        "scores": {name: interval_json(interval) for name, interval in score.scores.items()},
+        "confusion": score.confusion.tolist(),
+    }
+
+
+def published_json(result: Evaluated) -> dict[str, Any]:
+    """The published rows that stand beside `result`, with their sources: nothing in here was measured."""
+    facts = published()
+    return {
+        "balanced": {
+            "source": facts.balanced_source,
+            "per_class": facts.balanced_per_class,
+            "tables": {
+                score.set.name: [row.model_dump() for row in facts.balanced.get(score.set.name, ())]
+                for score in result.balanced
+            },
+        },
+        "auroc": [row.model_dump() for row in published_auroc(result)],
+    }
+
+
+def auroc_csv(result: Evaluated) -> str:
+    """One row per task and class, `macro` for the task; `origin` says measured, baseline or published."""
+    header = ["origin", "system", "task", "class", "auroc", "low", "high", "average_precision", "positives", "patients",
+              "records", "source"]  # fmt: skip
+    rows: list[list[Any]] = []
+    for task in result.tasks:
+        rows.append(["measured", "this bundle", task.task, "macro", *map(_cell, task.macro), "", "", "", task.records])
+        rows += [
+            ["measured", "this bundle", task.task, row.name, *map(_cell, row.auroc), _cell(row.average_precision),
+             row.positives, row.patients, row.records]
+            for row in task.classes
+        ]  # fmt: skip
+    rows += [
+        ["baseline", row.name, row.task, "macro", *map(_cell, row.macro), "", "", "", "", row.note]
+        for row in result.baselines
+    ]
+    rows += [
+        ["published", row.system, name, "macro", _cell(value), "", "", "", "", "", "", f"{row.reading}: {row.source}"]
+        for row in published_auroc(result)
+        for name, value in row.macro.items()
+    ]
+    return _csv(header, rows)
+
+
+def balanced_csv(result: Evaluated) -> str:
+    """One row per balanced table and score; `origin` says measured or published."""
+    facts = published()
+    header = ["origin", "method", "table", "per_class", "score", "value", "low", "high", "source"]
+    rows: list[list[Any]] = []
+    for score in result.balanced:
+        name = score.set.name
+        rows += [
+            ["measured", "this bundle", name, score.per_class, key, *map(_cell, interval)]
+            for key, interval in score.scores.items()
+        ]
+        rows += [
+            ["published", row.name, name, facts.balanced_per_class[name], key, getattr(row, column), "", "",
+             facts.balanced_source]
+            for row in facts.balanced.get(name, ())
+            for key, column in PAPERS_COLUMNS.items()
+        ]  # fmt: skip
+    return _csv(header, rows)
+
+
+def baseline_json(row: BaselineScore) -> dict[str, Any]:
+    """A baseline's part of `metrics.json`."""
+    what = {"baseline": row.baseline, "task": row.task, "label_share": row.label_share, "note": row.note}
+    return what | interval_json(row.macro)
+
+
+def calibrated_json(found: Calibrated) -> dict[str, Any]:
+    """A calibration (`calibration.Calibration.from_json` reads it) and what it is worth on the test records."""
+    return {
+        "calibration": found.calibration.to_json(),
+        "test_expected_calibration_error": number_json(found.reliability.expected_calibration_error),
+        "test": {
+            row.name: {
+                "precision": number_json(row.precision),
+                "recall": number_json(row.recall),
+                "f1": number_json(row.f1),
+                "positives": row.positives,
+                "decided": row.decided,
+            }
+            for row in found.decisions
+        },
+    }
+
+
+def retrieval_json(found: Retrieval) -> dict[str, Any]:
+    """The retrieval's part of `metrics.json`."""
+    return {
+        "records": found.records,
+        "texts": found.texts,
+        "ecg_to_text": {f"recall_at_{k}": value for k, value in found.ecg_to_text.items()},
+        "text_to_ecg": {f"recall_at_{k}": value for k, value in found.text_to_ecg.items()},
+    }
+
+
+def wordings_csv(result: Evaluated) -> str:
+    """One row per task, class and wording, with the AUROC of that wording alone."""
+    return _csv(
+        ["task", "class", "prompt", "auroc"],
+        [
+            [task, name, prompt, _cell(auroc)]
+            for task, classes in result.wordings.items()
+            for name, found in classes.items()
+            for prompt, auroc in zip(found.prompts, found.sensitivity.auroc, strict=True)
+        ],
+    )
+
+
+def published_auroc(result: Evaluated) -> tuple[PublishedAuroc, ...]:
+    """Systems with a value for a task that was scored here."""
+    here = {task.task for task in result.tasks}
+    return tuple(row for row in published().auroc if here & set(row.macro))
+
+
+def _cell(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6g}"
+
+
+def _csv(header: list[str], rows: list[list[Any]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerows([header, *([*row, *[""] * (len(header) - len(row))] for row in rows)])
+    return out.getvalue()

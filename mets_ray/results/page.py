@@ -1,0 +1,173 @@
+"""A report as Markdown, or as one HTML file with pictures and style inside, no script and no network.
+
+What stands in it is the caller's; here is how it looks. Every text is escaped, whatever a class or a run is called.
+"""
+
+import base64
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jinja2
+
+from mets_ray.errors import MetsError
+
+Cell = str | int | float | None
+"""A float is shown to 3 decimals, an int with thousands apart, nan and None as a dash; write other numbers as text."""
+
+_NO_VALUE = "–"
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+# "0.83", "-1.2e-3", "83%", "0.83 [0.78, 0.87]", but not "4 of 5" and not "3 leads".
+_NUMBER = re.compile(r"[<>≤≥=~±+\-−]*\s*\d[\d\s.,%eE+\-−–±()\[\]/×]*[†*]?")
+
+
+@dataclass(frozen=True)
+class Table:
+    """`rows` are as long as `header`; the first cell of each names its row. A column of numbers is set to the right."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG; `alt` says what it shows to readers who do not see it, and may not be empty."""
+
+    png: bytes
+    alt: str
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """`text` is plain, paragraphs apart by an empty line. A `collapsed` one shows its heading and text at first."""
+
+    title: str
+    text: str = ""
+    tables: Sequence[Table] = ()
+    pictures: Sequence[Picture] = ()
+    collapsed: bool = False
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole report: `alarms` stand in red above all, then `notices`; `facts` are short, by name."""
+
+    title: str
+    notices: Sequence[str] = ()
+    alarms: Sequence[str] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    sections: Sequence[Section] = ()
+
+
+def render(page: Page) -> str:
+    """The page as HTML, to be written as UTF-8.
+
+    Raises MetsError for a row that is not as long as its header, a picture that is no PNG, and one without alt text.
+    """
+    loader = jinja2.PackageLoader("mets_ray.results", "")
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    anchors = _anchors([section.title for section in page.sections])
+    sections = [_section(section, anchor) for section, anchor in zip(page.sections, anchors, strict=True)]
+    return environment.get_template("page.html.jinja").render(page=page, sections=sections)
+
+
+def markdown(page: Page) -> str:
+    """The page as Markdown, without its facts and pictures."""
+    lines = [f"# {page.title}", ""]
+    lines += [*(f"**ALARM: {alarm}**" for alarm in page.alarms), *(f"**{notice}**" for notice in page.notices), ""]
+    for section in page.sections:
+        lines += [f"## {section.title}", "", *([section.text, ""] if section.text else ())]
+        for table in section.tables:
+            lines += [*([table.caption, ""] if table.caption else ()), *_markdown_rows(table), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _markdown_rows(table: Table) -> Iterator[str]:
+    for cells in (table.header, ["---"] * len(table.header), *table.rows):
+        yield f"| {' | '.join(_shown(cell).replace('|', '/') for cell in cells)} |"
+
+
+def _section(section: Section, anchor: str) -> dict[str, Any]:
+    return {
+        "anchor": anchor,
+        "title": section.title,
+        "paragraphs": [text.strip() for text in re.split(r"\n\s*\n", section.text) if text.strip()],
+        "tables": [_table(table, section.title) for table in section.tables],
+        "pictures": [_picture(picture, section.title) for picture in section.pictures],
+        "collapsed": section.collapsed,
+        "inside": _inside(section),
+    }
+
+
+def _table(table: Table, section: str) -> dict[str, Any]:
+    for row in table.rows:
+        if len(row) != len(table.header):
+            raise MetsError(
+                f"a row of {len(row)} cells under a header of {len(table.header)}",
+                where=f"table `{table.caption}`, section `{section}`",
+            )
+    rows = [[_shown(cell) for cell in row] for row in table.rows]
+    columns = [[row[column] for row in rows] for column in range(len(table.header))]
+    return {
+        "caption": table.caption,
+        "header": table.header,
+        "rows": rows,
+        "numeric": [_is_numeric(column) for column in columns],
+    }
+
+
+def _picture(picture: Picture, section: str) -> dict[str, str]:
+    where = f"section `{section}`"
+    if not picture.png.startswith(_PNG):
+        raise MetsError("a picture is no PNG", where=where)
+    if not picture.alt.strip():
+        raise MetsError("a picture has no alt text", where=where, hint="say in one sentence what it shows")
+    return {
+        "base64": base64.b64encode(picture.png).decode(),
+        "alt": picture.alt,
+        "caption": picture.caption,
+        # A PNG's size stands in its first chunk; the page says it, so that nothing jumps while pictures are decoded.
+        "width": str(int.from_bytes(picture.png[16:20], "big")),
+        "height": str(int.from_bytes(picture.png[20:24], "big")),
+    }
+
+
+def _shown(cell: Cell) -> str:
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return _NO_VALUE
+    if isinstance(cell, float):
+        return f"{cell:.3f}"
+    return f"{cell:,}" if isinstance(cell, int) and not isinstance(cell, bool) else str(cell)
+
+
+def _is_numeric(column: Sequence[str]) -> bool:
+    """Whether it holds numbers, and beside them nothing but dashes and empty cells."""
+    told = [text.strip() for text in column if text.strip() not in ("", "-", _NO_VALUE, "—")]
+    return bool(told) and all(_NUMBER.fullmatch(text) for text in told)
+
+
+def _inside(section: Section) -> str:
+    """What a reader who opens a collapsed section will find: "2 tables, 1 picture"."""
+    counts = ((len(section.tables), "table"), (len(section.pictures), "picture"))
+    return ", ".join(f"{count} {word}{'s' * (count != 1)}" for count, word in counts if count)
+
+
+def _anchors(titles: Sequence[str]) -> Iterator[str]:
+    """An anchor for each title, of plain letters so that a link to it can be typed, and no two alike."""
+    given: set[str] = set()
+    for title in titles:
+        stem = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "section"
+        anchor, number = stem, 1
+        while anchor in given or anchor in ("contents", "report"):
+            number += 1
+            anchor = f"{stem}-{number}"
+        given.add(anchor)
+        yield anchor

@@ -1,0 +1,63 @@
+"""Similarities of an evaluation as Parquet, one file per task, so that another one can be compared record by record."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mets_ray import storage
+from mets_ray.errors import DatasetError
+from mets_ray.metrics.similarities import TaskSimilarities
+
+SCORES_FOLDER = "scores"
+
+
+def write_similarities(result_uri: str, scores: TaskSimilarities, facts: dict[str, str]) -> str:
+    """Write `scores/<task>.parquet`: `record_id`, `patient_id`, `similarity` and `label` (lists by class)."""
+    size = len(scores.classes)
+    table = pa.table(
+        {
+            "record_id": pa.array(scores.record_ids, pa.string()),
+            "patient_id": pa.array(scores.patients.tolist(), pa.string()),
+            "similarity": pa.FixedSizeListArray.from_arrays(pa.array(scores.similarity.reshape(-1)), size),
+            "label": pa.FixedSizeListArray.from_arrays(pa.array(scores.truth.reshape(-1)), size),
+        },
+        metadata=facts | {"task": scores.task, "classes": json.dumps(scores.classes)},
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    uri = _uri(result_uri, scores.task)
+    storage.write_bytes(uri, sink.getvalue().to_pybytes())
+    return uri
+
+
+def read_similarities(result_uri: str, task: str) -> TaskSimilarities | None:
+    """What an evaluation left for a task, None where it did not score it. Raises DatasetError for another file."""
+    uri = _uri(result_uri, task)
+    if not storage.exists(uri):
+        return None
+    try:
+        table = pq.read_table(pa.BufferReader(storage.read_bytes(uri)))
+        classes = tuple(json.loads((table.schema.metadata or {})[b"classes"]))
+        shape = (table.num_rows, len(classes))
+        similarity, label = (
+            table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(shape)
+            for name in ("similarity", "label")
+        )
+        return TaskSimilarities(
+            task,
+            classes,
+            tuple(table["record_id"].to_pylist()),
+            np.asarray(table["patient_id"].to_pylist()),
+            similarity.astype(np.float64),
+            label.astype(np.bool_),
+        )
+    except (KeyError, ValueError, pa.ArrowInvalid) as error:
+        raise DatasetError(
+            f"`{uri}` holds no similarities: {error}", hint="give the result folder of jobs/evaluate.py"
+        ) from error
+
+
+def _uri(result_uri: str, task: str) -> str:
+    return storage.join(result_uri, SCORES_FOLDER, f"{task}.parquet")

@@ -1,0 +1,88 @@
+"""Frozen text embeddings: a table in memory, and the Parquet parts in storage that it is read from.
+
+The LM is frozen, so (LM fingerprint, text) → vector is a constant. A part is written once under
+`<store>/<fingerprint>/` and named by the texts in it; a run that stops half-way keeps the parts it had finished.
+"""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float16, Int64
+
+from mets_ray import storage
+from mets_ray.errors import DatasetError
+from mets_ray.text.reports import text_id
+
+
+@dataclass(frozen=True)
+class EmbeddingTable:
+    """One vector per distinct text: `ids` sorted [text], `vectors` float16 [text, feature]."""
+
+    ids: Int64[np.ndarray, " text"]
+    vectors: Float16[np.ndarray, "text feature"]
+
+    @classmethod
+    def build(cls, ids: np.ndarray, vectors: np.ndarray) -> "EmbeddingTable":
+        unique, first = np.unique(ids, return_index=True)
+        return cls(unique, np.ascontiguousarray(vectors[first]))
+
+    def lookup(self, ids: Int64[np.ndarray, " row"]) -> Float16[np.ndarray, "row feature"]:
+        """Vectors of `ids`. Raises DatasetError where a text was never embedded."""
+        positions = np.searchsorted(self.ids, ids).clip(max=len(self.ids) - 1)
+        if len(self.ids) == 0 or not np.array_equal(self.ids[positions], ids):
+            raise DatasetError(
+                "a report in the stream has no text embedding: the data set changed under the run",
+                hint="start the job again: the text stage embeds what is missing",
+            )
+        vectors: np.ndarray = self.vectors[positions]
+        return vectors
+
+    def missing(self, texts: Sequence[str]) -> list[str]:
+        """Distinct texts that the table does not hold, in a fixed order."""
+        known = set(self.ids.tolist())
+        return sorted(text for text in set(texts) if text_id(text) not in known)
+
+
+def part_folder(store_uri: str, fingerprint: str) -> str:
+    return storage.join(store_uri, fingerprint[:16])
+
+
+def read_store(store_uri: str, fingerprint: str) -> EmbeddingTable:
+    """All finished parts of one LM; empty, shape [0, 0], where there are none."""
+    folder = part_folder(store_uri, fingerprint)
+    ids: list[np.ndarray] = []
+    vectors: list[np.ndarray] = []
+    for uri in storage.list_files(folder, suffix=".parquet"):
+        table = pq.read_table(io.BytesIO(storage.read_bytes(uri)))
+        part = table["embedding"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1)
+        ids.append(table["text_id"].to_numpy())
+        vectors.append(part)
+    if not ids:
+        return EmbeddingTable(np.empty(0, dtype=np.int64), np.empty((0, 0), dtype=np.float16))
+    return EmbeddingTable.build(np.concatenate(ids), np.concatenate(vectors))
+
+
+def write_part(batch: dict[str, np.ndarray], *, folder_uri: str) -> tuple[int, int]:
+    """Store one part; answers how many reports and how many prompts the LM embedded for it."""
+    hashes = [hashlib.sha256(text.encode()).hexdigest() for text in batch["text"]]
+    flat = np.ascontiguousarray(batch["embedding"], dtype=np.float16)
+    features = flat.shape[1]
+    table = pa.table(
+        {
+            "text_id": pa.array(batch["text_id"], pa.int64()),
+            "text_hash": pa.array(hashes, pa.string()),
+            "embedding": pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), features),
+        }
+    )
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    name = hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
+    storage.write_bytes(storage.join(folder_uri, f"part-{name}.parquet"), buffer.getvalue())
+    embedded = batch["embedded"].astype(np.int64)
+    prompts = batch["is_prompt"].astype(np.int64)
+    return int((embedded * (1 - prompts)).sum()), int((embedded * prompts).sum())

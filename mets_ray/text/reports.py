@@ -1,0 +1,79 @@
+"""Texts: a report as it enters the data set, templates, and the packaged class prompts and label sets.
+
+A prompt set (`prompts/*.yaml`) says in words what each class of a task looks like in a report; a label set
+(`label_sets/*.yaml`) says which of the source's codes count for which class. Both are keyed by task, then class.
+"""
+
+import hashlib
+import re
+
+from mets_ray.errors import ConfigError, RecordError
+
+METS_TRAIN_TEMPLATE = "The report of the ECG is that {}"
+"""Text that METS trains on (Li et al. 2023, PMLR v227 li24a)."""
+
+# PTB-XL, annotators' note behind some reports: ` Edit: NORM 100, (ISCIL)`. It holds the very SCP codes that evaluation
+# scores, so a report that keeps it leaks labels into the text. The capital E is theirs; reports are lower case.
+_ANNOTATION = re.compile(r"(?:^|\s)Edit:.*$")
+
+# `4.46 unbestÄtigter bericht` = program version and "unconfirmed report". The field is cut at a fixed length, hence the
+# incomplete endings. `alter unbest.` ("age undetermined") is a finding and stays.
+_UNCONFIRMED = re.compile(
+    r"(?:(?:^|\s)\d\.\d\d)?(?:^|\s)unbest(?:ä|ae)tig\w*(?:\s+b\w*)?[\s.]*$"
+    r"|(?:^|\s)unconfirmed (?:report|ecg|interpretation)[\s.]*$"
+    r"|\s4\.46(?:\s+unbest\w*)?$",
+    re.IGNORECASE,
+)
+
+_SENTENCE_END = re.compile(r"(?<=[^\d\s.;])[.;]+(?:\s+|$)")  # not within 4.46
+
+_NO_FINDINGS = re.compile(r"trace only requested[\s.]*", re.IGNORECASE)
+
+
+def clean_report(text: str) -> str:
+    """The report itself, on one line, in its own case and language.
+
+    Takes off what is about the report and not about the ECG: the tail "unbestätigter bericht" ("unconfirmed report")
+    with the program version before it, and PTB-XL's annotation note ` Edit: ...`, which holds label codes.
+
+    Raises RecordError `empty_report` when no word is left and `no_findings` for "trace only requested".
+    """
+    report = " ".join(text.split())
+    report = _UNCONFIRMED.sub("", _ANNOTATION.sub("", report)).strip()
+    if not any(character.isalnum() for character in report):
+        raise RecordError("empty_report", f"the report {text!r} holds no words")
+    if _NO_FINDINGS.fullmatch(report):
+        raise RecordError("no_findings", f"the report {text!r} describes no finding")
+    return report
+
+
+def sentences(text: str) -> tuple[str, ...]:
+    """Sentences of a report, once cleaned because the raw one may hold label codes; none where nothing is left."""
+    try:
+        report = clean_report(text)
+    except RecordError:
+        return ()
+    return tuple(part.strip() for part in _SENTENCE_END.split(report) if part.strip())
+
+
+def apply_template(template: str, text: str) -> str:
+    """`template` with its one `{}` replaced by `text`, in which braces mean nothing. Raises ConfigError otherwise."""
+    if template.count("{}") != 1:
+        raise ConfigError(
+            f"template {template!r} holds {template.count('{}')} `{{}}`, not exactly one",
+            hint=f"write it like {METS_TRAIN_TEMPLATE!r}",
+        )
+    return template.replace("{}", text)
+
+
+def text_hash(text: str) -> str:
+    """SHA-256 of the text in UTF-8, 64 hexadecimal digits."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def text_id(text: str) -> int:
+    """Signed 64-bit id of a text: the first 8 bytes, big-endian, of its SHA-256.
+
+    Two of 800,000 distinct texts (MIMIC-IV-ECG) share an id with probability 2e-8.
+    """
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:8], "big", signed=True)

@@ -1,0 +1,78 @@
+"""The statements that reports are made of, by the id of the report's text: what an ECG has several positives from."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from mets_ray.errors import DatasetError
+from mets_ray.text.reports import text_id
+
+
+def one_spelling(statements: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """The same lists, in which statements that differ in case alone stand as most reports spell them.
+
+    "normal ecg" is no negative of "Normal ECG": an LM without case gives both the same vector.
+    """
+    counts = Counter(part for parts in statements.values() for part in parts)
+    spelling: dict[str, str] = {}
+    for part, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        spelling.setdefault(part.casefold(), part)
+    return {report: tuple(spelling[part.casefold()] for part in parts) for report, parts in statements.items()}
+
+
+@dataclass(frozen=True)
+class ReportStatements:
+    """Report i, of the ascending `report_ids`, holds `statement_ids[starts[i] : starts[i + 1]]`, each once, ascending.
+
+    Both kinds of id are `report.text_id`: of the report in its template, and of the statement as it stands.
+    """
+
+    report_ids: Int64[np.ndarray, "report"]
+    starts: Int64[np.ndarray, "bound"]
+    statement_ids: Int64[np.ndarray, "entry"]
+
+    @classmethod
+    def build(cls, statements: Mapping[str, Sequence[str]]) -> "ReportStatements":
+        """From the statements of each report text. A report without any is a statement of its own."""
+        lists = {
+            text_id(report): sorted({text_id(part) for part in parts or (report,)})
+            for report, parts in statements.items()
+        }
+        order = sorted(lists)
+        counts = [len(lists[report]) for report in order]
+        return cls(
+            np.asarray(order, dtype=np.int64),
+            np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64),
+            np.asarray([one for report in order for one in lists[report]], dtype=np.int64),
+        )
+
+    def most_frequent(self, limit: int) -> Int64[np.ndarray, "statement"]:
+        """The ids of the statements that stand in most reports, at most `limit` of them, ascending."""
+        ids, counts = np.unique(self.statement_ids, return_counts=True)
+        return np.sort(ids[np.argsort(-counts, kind="stable")[:limit]])
+
+    def of(self, report_ids: Int64[np.ndarray, "row"]) -> list[np.ndarray]:
+        """The statement ids of each row. Raises DatasetError for a report that was not there at the start."""
+        positions = np.searchsorted(self.report_ids, report_ids).clip(max=max(len(self.report_ids) - 1, 0))
+        if len(self.report_ids) == 0 or not np.array_equal(self.report_ids[positions], report_ids):
+            raise DatasetError(
+                "a report in the stream has no statements: the data set changed under the run",
+                hint="start the job again: the text stage reads what is missing",
+            )
+        return [self.statement_ids[self.starts[at] : self.starts[at + 1]] for at in positions]
+
+    def columns(self, report_ids: Int64[np.ndarray, "row"]) -> Int64[np.ndarray, "column"]:
+        """The distinct statements of some reports, ascending: the columns of a batch's loss."""
+        return np.unique(np.concatenate(self.of(report_ids)))
+
+    def positives(
+        self, report_ids: Int64[np.ndarray, "row"], columns: Int64[np.ndarray, "column"]
+    ) -> Bool[np.ndarray, "row column"]:
+        """Which of `columns`, ascending, each row's report holds."""
+        found = np.zeros((len(report_ids), len(columns)), dtype=np.bool_)
+        for row, ids in enumerate(self.of(report_ids)):
+            found[row, np.searchsorted(columns, ids)] = True
+        return found

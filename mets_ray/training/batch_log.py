@@ -1,0 +1,49 @@
+"""With `train.log_batches`: which records every step of the surviving history has seen, below `<run>/batches`.
+
+A part is written just before each checkpoint. What a lost worker saw after its last checkpoint is in no part, as it is
+in no weights; a step that was done twice after all stands in two parts, and the later one counts.
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mets_ray import storage
+from mets_ray.training.collectives import gather_objects, worker_rank
+from mets_ray.training.state import TrainJob
+
+_FOLDER = "batches"
+
+
+def write_steps(run_uri: str, epoch: int, steps: Mapping[int, Sequence[str]]) -> None:
+    """The record ids of some steps of one epoch, each a whole global batch in its order."""
+    uri = storage.join(run_uri, _FOLDER, f"{time.time_ns()}-epoch-{epoch:05d}.json")
+    storage.write_bytes(uri, json.dumps({"epoch": epoch, "steps": steps}).encode())
+
+
+def read_batches(run_uri: str) -> dict[tuple[int, int], list[str]]:
+    """(epoch, step) → record ids of the global batch."""
+    batches: dict[tuple[int, int], list[str]] = {}
+    for uri in storage.list_files(storage.join(run_uri, _FOLDER), suffix=".json"):
+        part = json.loads(storage.read_bytes(uri))
+        batches |= {(part["epoch"], int(step)): ids for step, ids in part["steps"].items()}
+    return batches
+
+
+class BatchLog:
+    """The record ids of the steps since the last checkpoint, with `train.log_batches`."""
+
+    def __init__(self, job: TrainJob) -> None:
+        self._run_uri = job.run_uri if job.config.train.log_batches else None
+        self._steps: dict[int, list[str]] = {}
+
+    def add(self, step: int, record_ids: np.ndarray) -> None:
+        if self._run_uri is not None:
+            self._steps[step] = [name for part in gather_objects(record_ids.tolist()) for name in part]
+
+    def write(self, epoch: int) -> None:
+        if self._run_uri is not None and self._steps and worker_rank() == 0:
+            write_steps(self._run_uri, epoch, self._steps)
+        self._steps = {}

@@ -1,0 +1,185 @@
+"""What workers say to each other. Every worker must make the same calls in the same order, or all of them wait.
+
+Without a process group everything here is the identity of one lone worker.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Bool, Float, Int64, Shaped
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from mets_ray.model.loss import contrastive_loss_share, statement_losses, targets_one_hot, targets_same_report
+
+Targets = Literal["one_hot", "same_report"]
+
+
+def worker_rank() -> int:
+    """This worker's number, from 0."""
+    return dist.get_rank() if _in_a_group() else 0
+
+
+def num_workers() -> int:
+    """Workers in the process group."""
+    return dist.get_world_size() if _in_a_group() else 1
+
+
+def gather_rows(rows: Float[Tensor, "local *row"], row_counts: list[int]) -> Float[Tensor, "all *row"]:
+    """All workers' rows in the order of their numbers, with gradient.
+
+    row_counts: rows of each worker; they may differ. Backward gives each worker the sum, over all workers, of the
+    gradients of its rows. Raises ValueError where `row_counts` does not fit the group or this worker's rows.
+    """
+    _check(rows, row_counts)
+    if num_workers() == 1:
+        return rows
+    gathered: Tensor = _GatherRows.apply(rows, row_counts)  # type: ignore[no-untyped-call]
+    return gathered
+
+
+@torch.no_grad()
+def gather_rows_no_grad(rows: Shaped[Tensor, "local *row"], row_counts: list[int]) -> Shaped[Tensor, "all *row"]:
+    """As `gather_rows`, for ids and other rows that need no gradient."""
+    _check(rows, row_counts)
+    return rows.detach() if num_workers() == 1 else _gather(rows, row_counts)
+
+
+def global_contrastive_loss(
+    ecg_embedding: Float[Tensor, "local dimension"],
+    text_embedding: Float[Tensor, "local dimension"],
+    logit_scale: Float[Tensor, ""],
+    text_ids: Int64[Tensor, "local"],
+    *,
+    targets: Targets,
+    row_counts: list[int],
+) -> Float[Tensor, ""]:
+    """This worker's share of `contrastive_loss` over the global batch.
+
+    The mean over workers of these shares is the loss, and DistributedDataParallel's mean of their gradients is the
+    gradient that one process with the whole batch would have, to rounding. text_ids: equal texts have equal ids.
+    """
+    # Both sides in one gather: one all_gather forward, one all_reduce backward.
+    both = gather_rows(torch.cat([ecg_embedding, text_embedding], dim=1), row_counts)
+    ecg_columns, text_columns = both.chunk(2, dim=1)
+    if targets == "one_hot":
+        matrix = targets_one_hot(
+            len(text_ids), sum(row_counts), first_row=sum(row_counts[: worker_rank()]), device=text_ids.device
+        )
+    else:
+        matrix = targets_same_report(text_ids, gather_rows_no_grad(text_ids, row_counts))
+    return contrastive_loss_share(
+        ecg_embedding, text_embedding, ecg_columns, text_columns, logit_scale, matrix, num_workers=num_workers()
+    )
+
+
+def global_statement_loss(
+    ecg_embedding: Float[Tensor, "local dimension"],
+    statement_embedding: Float[Tensor, "column dimension"],
+    logit_scale: Float[Tensor, ""],
+    logit_bias: Float[Tensor, ""],
+    positives: Bool[Tensor, "local column"],
+    *,
+    rows: int,
+) -> Float[Tensor, ""]:
+    """This worker's share of the mean of `statement_losses` over the global batch of `rows` ECGs.
+
+    statement_embedding: of all statements of the global batch, the same on every worker, each of which embeds them
+    itself: nothing is gathered, and the mean of all shares is the loss, its gradient that of one process.
+    """
+    losses = statement_losses(ecg_embedding, statement_embedding, logit_scale, logit_bias, positives)
+    return losses.sum() * num_workers() / rows
+
+
+def sums_over_workers(values: Sequence[float]) -> list[float]:
+    """The sums of several values of each worker, on every worker, in one round."""
+    if num_workers() == 1:
+        return list(values)
+    totals = torch.tensor(values, dtype=torch.float64, device=_device())
+    dist.all_reduce(totals)
+    return totals.tolist()
+
+
+def sum_over_workers(value: float) -> float:
+    """The sum of each worker's value, on every worker."""
+    return sums_over_workers([value])[0]
+
+
+def mean_over_workers(value: float) -> float:
+    """The mean of each worker's value, on every worker."""
+    return sum_over_workers(value) / num_workers()
+
+
+def broadcast_object(value: Any, source: int = 0) -> Any:
+    """The picklable value that worker `source` gave, on every worker."""
+    if num_workers() == 1:
+        return value
+    carrier = [value]
+    dist.broadcast_object_list(carrier, src=source)
+    return carrier[0]
+
+
+def broadcast_buffers(module: torch.nn.Module) -> None:
+    """Gives every worker rank 0's buffers (BatchNorm's running statistics)."""
+    if num_workers() > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, src=0)
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Every worker's picklable value, in the order of their numbers, on every worker."""
+    if num_workers() == 1:
+        return [value]
+    values: list[Any] = [None] * num_workers()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether an error says that another worker went away or kept silent, so that the cause lies there."""
+    # gloo raises plain RuntimeErrors, which name its C++ file.
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo/" in str(error))
+
+
+class _GatherRows(torch.autograd.Function):
+    # torch.distributed.nn.functional does the same for equal counts; torch 2.13 deprecates it.
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, row_counts: list[int]) -> Tensor:
+        ctx.row_counts = row_counts
+        return _gather(rows, row_counts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        # all_reduce works in place, and autograd may still need what it gave us.
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total.split(ctx.row_counts)[dist.get_rank()], None
+
+
+def _gather(rows: Tensor, row_counts: list[int]) -> Tensor:
+    # all_gather wants equal shapes: short workers send padding, which is cut off again.
+    padded = rows.new_zeros(max(row_counts), *rows.shape[1:])
+    padded[: len(rows)] = rows
+    received = [torch.empty_like(padded) for _ in row_counts]
+    dist.all_gather(received, padded)
+    return torch.cat([part[:count] for part, count in zip(received, row_counts, strict=True)])
+
+
+def _check(rows: Tensor, row_counts: list[int]) -> None:
+    if len(row_counts) != num_workers() or row_counts[worker_rank()] != len(rows):
+        raise ValueError(f"worker {worker_rank()} of {num_workers()} has {len(rows)} rows, row_counts is {row_counts}")
+
+
+def _in_a_group() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _device() -> torch.device:
+    # NCCL moves GPU memory only.
+    if dist.get_backend() == "nccl":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")

@@ -1,0 +1,205 @@
+"""One epoch: the planned stream, the loss over the global batch, the step."""
+
+import math
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mets_ray.dataset.plan import EpochPlan, plan_epoch, worker_blocks, worker_lanes
+from mets_ray.dataset.shard_reader import read_ahead
+from mets_ray.errors import MetsError
+from mets_ray.model.augment import augmented, draw_views
+from mets_ray.model.mets import microvolts_to_millivolts, signal_tensor
+from mets_ray.pipelines.stream import training_batches
+from mets_ray.text.embeddings import EmbeddingTable
+from mets_ray.text.statements import ReportStatements
+from mets_ray.training.batch_log import BatchLog
+from mets_ray.training.collectives import (
+    gather_rows_no_grad,
+    global_contrastive_loss,
+    global_statement_loss,
+    mean_over_workers,
+    num_workers,
+    sum_over_workers,
+    sums_over_workers,
+    worker_rank,
+)
+from mets_ray.training.grad_cache import LossOf, forward_loss
+from mets_ray.training.optimization import autocast_for, set_learning_rate
+from mets_ray.training.state import Figures, State, TrainJob, parameter_norm, report_checkpoint
+from mets_ray.training.watch import Reporter, SaveClock, Watchdog, timed
+
+
+@dataclass(frozen=True)
+class EpochStream:
+    """The rest of one epoch as this worker sees it; `row_counts` are the rows of every worker in a step."""
+
+    plan: EpochPlan
+    row_counts: list[int]
+    batches: Iterator[dict[str, Any]]
+
+
+def open_epoch(
+    job: TrainJob, epoch: int, first_step: int, readers: ThreadPoolExecutor, device: torch.device
+) -> EpochStream:
+    """Plan an epoch and start reading it from `first_step` on."""
+    train = job.config.train
+    plan = plan_epoch(
+        job.train_groups,
+        seed=job.config.seed,
+        epoch=epoch,
+        batch_size=train.batch_size,
+        lanes=train.lanes,
+        block_rows=train.block_rows,
+    )
+    lanes = [worker_lanes(train.lanes, num_workers(), worker) for worker in range(num_workers())]
+    row_counts = [len(owned) * plan.rows_per_lane_step for owned in lanes]
+    first_row = sum(row_counts[: worker_rank()])
+    stream = training_batches(
+        worker_blocks(plan, lanes[worker_rank()], first_step=first_step),
+        first_step=first_step,
+        dataset_uri=job.dataset_uri,
+        selection=job.train,
+        template=job.config.text.template,
+        shares=job.shares,
+        streaming=job.config.text if job.config.text.mode == "streaming" else None,
+    )
+
+    def made_ready(batch: dict[str, Any]) -> dict[str, Any]:
+        signal = signal_tensor(batch["signal_uv"], pinned=device.type == "cuda")
+        views = draw_views(
+            job.config.augment,
+            range(first_row, first_row + len(signal)),
+            batch_size=train.batch_size,
+            leads=signal.shape[1],
+            samples=signal.shape[2],
+            seed=job.config.seed,
+            epoch=epoch,
+            step=int(batch["step"][0]),
+        )
+        return {**batch, "signal": signal, "views": views}
+
+    ready = map(made_ready, stream)
+    return EpochStream(plan, row_counts, read_ahead(ready, readers))
+
+
+def train_epoch(
+    job: TrainJob,
+    state: State,
+    table: EmbeddingTable,
+    statements: ReportStatements | None,
+    stream: EpochStream,
+    device: torch.device,
+    reporter: "Reporter",
+    watchdog: "Watchdog",
+    saving: "SaveClock",
+) -> Figures:
+    train, plan, running = job.config.train, stream.plan, state.running
+    autocast = autocast_for(train, device)
+    seen = BatchLog(job)
+    state.wrapped.train()
+    began = time.perf_counter()
+    for batch, waited_s in timed(stream.batches):
+        step = state.step
+        assert batch["step"][0] == step, f"the stream gave step {batch['step'][0]} where step {step} was due"
+        signal_mv = augmented(microvolts_to_millivolts(batch["signal"], state.model), batch["views"])
+        text_features, loss_of = _text(job, batch, table, statements, stream.row_counts, device)
+        done = plan.epoch * plan.steps + step
+        set_learning_rate(state.optimizer, train, done / (train.epochs * plan.steps))
+        loss, backward = forward_loss(
+            state.wrapped,
+            signal_mv,
+            text_features,
+            loss_of,
+            rows_per_part=train.micro_batch_size,
+            autocast=autocast,
+            row_counts=stream.row_counts,
+        )
+        global_loss, save, look = _agree(loss.item(), saving.due(step + 1))
+        if not math.isfinite(global_loss):
+            raise _not_finite(state.model, batch, plan.epoch, step, global_loss)
+        state.optimizer.zero_grad(set_to_none=True)
+        backward(state.scaler)
+        _take_step(state, train.gradient_clip_norm)
+        seen.add(step, batch["record_id"])
+
+        state.step = step + 1
+        running.losses += global_loss
+        running.waited_s += waited_s
+        running.embedded += float(batch.get("embedded", np.zeros(1)).sum())
+        reporter.step(done + 1, global_loss)
+        watchdog.still_alive()
+        if (save or (look and saving.is_preempted())) and state.step < plan.steps:
+            running.seconds, began = running.seconds + time.perf_counter() - began, time.perf_counter()
+            seen.write(plan.epoch)
+            report_checkpoint(job, state)
+            saving.saved()
+    assert state.step == plan.steps, f"the stream ended after {state.step} of {plan.steps} steps"
+    seen.write(plan.epoch)
+    seconds = running.seconds + time.perf_counter() - began
+    return {
+        "loss": running.losses / plan.steps,
+        "logit_scale": float(state.model.logit_scale.detach()),
+        "ecg_per_s": plan.steps * train.batch_size / mean_over_workers(seconds),
+        "data_wait_share": mean_over_workers(running.waited_s / seconds),
+        "data_wait_ms_per_step": 1000 * mean_over_workers(running.waited_s) / plan.steps,
+        "lm_texts_embedded": sum_over_workers(running.embedded),
+    }
+
+
+def _text(
+    job: TrainJob,
+    batch: dict[str, np.ndarray],
+    table: EmbeddingTable,
+    statements: ReportStatements | None,
+    row_counts: list[int],
+    device: torch.device,
+) -> tuple[Tensor, LossOf]:
+    """Features of the texts that the batch is compared with, and the loss: this worker's share of the global one."""
+    targets = job.config.loss.targets
+    text_ids = torch.tensor(batch["text_id"], device=device)
+    if statements is not None:
+        # Every worker embeds the statements of all: they are few, and so no embedding has to travel.
+        columns = statements.columns(gather_rows_no_grad(text_ids, row_counts).cpu().numpy())
+        positives = torch.from_numpy(statements.positives(batch["text_id"], columns)).to(device)
+        features = table.lookup(columns)
+
+        def loss_of(ecg: Tensor, text: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+            return global_statement_loss(ecg, text, scale, bias, positives, rows=sum(row_counts))
+    else:
+        features = batch["embedding"] if "embedding" in batch else table.lookup(batch["text_id"])
+
+        def loss_of(ecg: Tensor, text: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+            return global_contrastive_loss(ecg, text, scale, text_ids, targets=targets, row_counts=row_counts)
+
+    return torch.from_numpy(np.require(features, np.float16, ["C", "W"])).to(device), loss_of
+
+
+def _take_step(state: State, clip_norm: float) -> None:
+    if clip_norm:
+        state.scaler.unscale_(state.optimizer)
+        nn.utils.clip_grad_norm_(state.model.parameters(), clip_norm)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.model.clamp_logit_scale()
+
+
+def _agree(loss: float, due: tuple[bool, bool]) -> tuple[float, bool, bool]:
+    """(mean loss, save now, look for a preemption notice now), the same on every worker, in one round."""
+    total, save, look = sums_over_workers([loss, *map(float, due)])
+    return total / num_workers(), save > 0, look > 0
+
+
+def _not_finite(model: nn.Module, batch: dict[str, np.ndarray], epoch: int, step: int, loss: float) -> MetsError:
+    return MetsError(
+        f"the loss is {loss} at epoch {epoch + 1}, step {step}; the weights' norm is {parameter_norm(model):.4g}; "
+        "no step was taken",
+        where=f"this worker's records {', '.join(batch['record_id'][:64].tolist())}",
+        hint="lower train.learning_rate, set train.gradient_clip_norm, or look at these records",
+    )

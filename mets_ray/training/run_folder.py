@@ -1,0 +1,87 @@
+"""The folder of a run: a new one, or the one to resume once its settings are seen to be the same."""
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+import yaml
+
+from mets_ray import storage
+from mets_ray.config.load import dump_config
+from mets_ray.config.settings import Config
+from mets_ray.dataset.card import DatasetCard
+from mets_ray.errors import CheckpointError
+from mets_ray.model.bundle import MANIFEST_NAME, read_facts
+
+# Settings that say where and how a run goes, not what it computes: a resumed run may change them.
+_FREE_TO_CHANGE = (
+    "run_uri",
+    "evaluate",
+    "score",
+    "encoder.activation_checkpointing",
+    "train.resume",
+    "train.num_workers",
+    "train.resize_every_s",
+    "train.resources",
+    "train.device",
+    "train.max_failures",
+    "train.step_timeout_s",
+    "train.checkpoint_every_steps",
+    "train.checkpoint_every_minutes",
+    "train.keep_checkpoints",
+    "train.log_batches",
+    "train.mlflow",
+    "train.wandb",
+    *(f"text.{key}" for key in ("num_cpus_per_actor", "num_gpus_per_actor", "min_actors", "max_actors", "resources")),
+)
+
+
+def earlier_folds_of(config: Config, card: DatasetCard) -> tuple[int, ...]:
+    """What the weights that this run starts from have already seen of the same source."""
+    if config.train.init_from is None:
+        return ()
+    facts = read_facts(config.train.init_from)
+    return facts.seen_folds if facts.dataset_source == card.source else ()
+
+
+def open_run_folder(config: Config) -> str:
+    """A new run's folder, or the folder of the run to resume once its settings are seen to be the same."""
+    if config.train.resume is None:
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        run_uri = storage.join(storage.absolute(config.run_uri), f"pretrain-{stamp}-{uuid.uuid4().hex[:4]}")
+        storage.write_bytes(storage.join(run_uri, "config.yaml"), dump_config(config).encode())
+        return run_uri
+    run_uri = storage.absolute(config.train.resume)
+    config_uri = storage.join(run_uri, "config.yaml")
+    if not storage.exists(config_uri):
+        raise CheckpointError(
+            f"`train.resume` is `{run_uri}`, which holds no config.yaml", hint="give the run_uri that pretrain printed"
+        )
+    if storage.exists(storage.join(run_uri, MANIFEST_NAME)):
+        raise CheckpointError(
+            f"`train.resume` is `{run_uri}`, a bundle or a checkpoint and not a run",
+            hint=f"give the run's folder, {run_uri.rpartition('/')[0]}, or start a new run with train.init_from",
+        )
+    before = yaml.safe_load(storage.read_bytes(config_uri))
+    changed = _changed(before, config.model_dump(mode="json"))
+    if changed:
+        lines = [f"`{key}` was {old!r}, is {new!r}" for key, old, new in changed]
+        raise CheckpointError(
+            "a resumed run must keep its settings:\n" + "\n".join(lines),
+            where=run_uri,
+            hint="give the run's own config.yaml as --config, or start a new run with train.init_from",
+        )
+    return run_uri
+
+
+def _changed(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
+    found = []
+    for name in sorted(set(before) | set(after)):
+        key, old, new = f"{prefix}{name}", before.get(name), after.get(name)
+        if key in _FREE_TO_CHANGE or old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict) and key not in ("text.resources", "train.resources"):
+            found += _changed(old, new, f"{key}.")
+        else:
+            found.append((key, old, new))
+    return found

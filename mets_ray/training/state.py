@@ -1,0 +1,246 @@
+"""What moves while training: fresh, from a bundle's weights or from a checkpoint, and back into a checkpoint.
+
+A checkpoint is a bundle with `trainer_state.pt` beside it: optimizer, scaler and the cursor (epoch, step). The learning
+rate follows the samples seen and the order follows (seed, epoch), so neither has a state of its own.
+"""
+
+import math
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import ray.train
+import torch
+from ray.train import Checkpoint, CheckpointUploadMode
+from ray.train.torch import prepare_model
+from torch import nn
+
+from mets_ray.cluster.shares import TrainShares
+from mets_ray.config.settings import Config
+from mets_ray.dataset.card import DatasetCard
+from mets_ray.dataset.folds import Selection
+from mets_ray.dataset.plan import RowGroup
+from mets_ray.errors import CheckpointError
+from mets_ray.model.bundle import (
+    Bundle,
+    BundleFacts,
+    build_model,
+    load_bundle,
+    read_bundle,
+    read_trainer_state,
+    write_bundle,
+)
+from mets_ray.model.mets import Mets
+from mets_ray.tasks.label_sets import LabelSet
+from mets_ray.tasks.prompt_sets import PromptSet
+from mets_ray.text.embeddings import EmbeddingTable
+from mets_ray.text.reports import text_id
+from mets_ray.training.optimization import build_optimizer, choose_precision, require_compiler
+
+Figures = dict[str, float | None]
+
+# Below every score of a validated epoch, so that a checkpoint within an epoch is never the best one.
+_NOT_VALIDATED = -1.0
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """All that a worker needs; `table` (embeddings) and `statements` (or None) are references to Ray's object store.
+
+    `anchors`: text ids of the statements that prompts are drawn to (`Mets.embed_prompt`); none without statements.
+    """
+
+    config: Config
+    run_uri: str
+    attempt: str
+    dataset_uri: str
+    card: DatasetCard
+    train: Selection
+    validation: Selection
+    train_groups: tuple[RowGroup, ...]
+    validation_groups: tuple[RowGroup, ...]
+    tasks: dict[str, LabelSet]
+    prompt_sets: dict[str, PromptSet]
+    prompts: tuple[str, ...]
+    text_fingerprint: str
+    text_features: int
+    earlier_folds: tuple[int, ...]
+    table: Any
+    statements: Any
+    anchors: tuple[int, ...]
+    shares: TrainShares
+    progress: Any
+
+    @property
+    def run(self) -> str:
+        """The run's name: the last part of its folder."""
+        return self.run_uri.rsplit("/", 1)[-1]
+
+
+@dataclass
+class Running:
+    """What an epoch has added up so far; part of the checkpoint, so that a resumed epoch ends with whole figures."""
+
+    losses: float = 0.0
+    seconds: float = 0.0
+    waited_s: float = 0.0
+    embedded: float = 0.0
+
+
+@dataclass
+class State:
+    """What moves while training. The cursor says what comes next: `step` of `epoch`."""
+
+    model: Mets
+    wrapped: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    epoch: int = 0
+    step: int = 0
+    running: Running = field(default_factory=Running)
+    history: tuple[Figures, ...] = ()
+
+
+def start_state(job: TrainJob, device: torch.device) -> State:
+    """Fresh from the seed, from a bundle's weights, or from the last checkpoint of this run.
+
+    Raises CheckpointError where the weights, the data set or the LM are others than this run's.
+    """
+    config = job.config
+    torch.manual_seed(config.seed)
+    precision = choose_precision(config.train, device)
+    checkpoint = ray.train.get_checkpoint()
+    if config.train.init_from and checkpoint is None:
+        model = load_bundle(config.train.init_from).model.train()
+        _same_shape(model, job)
+    else:
+        model = build_model(config, leads=len(job.card.leads), text_features=job.text_features)
+    model.to(device=device, dtype=torch.float64 if precision == "float64" else torch.float32)
+    if job.anchors:
+        table: EmbeddingTable = ray.get(job.table)
+        model.anchors = torch.from_numpy(table.lookup(np.asarray(job.anchors, dtype=np.int64)))
+    model.ecg_encoder.activation_checkpointing = config.encoder.activation_checkpointing  # not init_from's
+    if config.train.compile:
+        require_compiler()
+        model.ecg_encoder.compile()  # in place: the state dict keeps its keys
+    # The first step rebuilds DDP's buckets, so a resumed run would sum in another order; this keeps them as they are.
+    wrapped = prepare_model(model, move_to_device=False, parallel_strategy_kwargs={"find_unused_parameters": True})
+    state = State(
+        model=model,
+        wrapped=wrapped,
+        optimizer=build_optimizer(config.train, model),
+        scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
+    )
+    if checkpoint is not None:
+        with checkpoint.as_directory() as folder:
+            bundle, saved = read_bundle(Path(folder)), read_trainer_state(Path(folder))
+        _same_data(bundle.facts, job)
+        model.load_state_dict(bundle.model.state_dict())
+        state.optimizer.load_state_dict(saved["optimizer"])
+        state.scaler.load_state_dict(saved["scaler"])
+        state.epoch, state.step = saved["epoch"], saved["step"]
+        state.running, state.history = Running(**saved["running"]), bundle.facts.history
+    return state
+
+
+def report_checkpoint(job: TrainJob, state: State) -> None:
+    """Every worker reports (it is a barrier); rank 0 brings the checkpoint, which is uploaded behind the next steps.
+
+    A checkpoint counts once Ray's controller has seen the whole upload: a half-written one is never resumed from.
+    """
+    figures = state.history[-1] if state.history and state.step == 0 else {}
+    metrics = {key: value for key, value in figures.items() if value is not None}
+    metrics["selection_score"] = selection_score(figures, job.config.train.choose) if figures else _NOT_VALIDATED
+    checkpoint = None
+    if ray.train.get_context().get_world_rank() == 0:
+        folder = Path(tempfile.mkdtemp(prefix="mets_ray_checkpoint_"))
+        trainer_state = {
+            "optimizer": state.optimizer.state_dict(),
+            "scaler": state.scaler.state_dict(),
+            "epoch": state.epoch,
+            "step": state.step,
+            "running": vars(state.running),
+            "seed": job.config.seed,
+        }
+        write_bundle(folder, _bundle(job, state, figures), trainer_state)
+        checkpoint = Checkpoint.from_directory(str(folder))
+    ray.train.report(
+        metrics,
+        checkpoint=checkpoint,
+        checkpoint_dir_name=f"checkpoint-{state.epoch:05d}-{state.step:07d}",
+        checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
+        delete_local_checkpoint_after_upload=True,
+    )
+
+
+def selection_score(figures: Figures, choose: Literal["last", "best"]) -> float:
+    """What a checkpoint is chosen by, the highest wins: the epoch's number, or for `best` its validation AUROC; without
+    labels recall@10 both ways; without validation the last again."""
+    if choose == "last":
+        return figures["epoch"] or 0.0
+    auroc = figures.get("validation_macro_auroc")
+    if auroc is not None:
+        return auroc
+    recalls = [figures.get(f"{way}_recall_at_10") for way in ("ecg_to_text", "text_to_ecg")]
+    known = [recall for recall in recalls if recall is not None]
+    return sum(known) / len(known) if known else figures["epoch"] or 0.0
+
+
+def parameter_norm(model: nn.Module) -> float:
+    """Euclidean norm of all parameters together."""
+    return math.sqrt(sum(float(value.detach().double().square().sum()) for value in model.parameters()))
+
+
+def _bundle(job: TrainJob, state: State, figures: Figures) -> Bundle:
+    config, card = job.config, job.card
+    ids = np.asarray(sorted(text_id(prompt) for prompt in job.prompts), dtype=np.int64)
+    table: EmbeddingTable = ray.get(job.table)
+    facts = BundleFacts(
+        run=job.run,
+        sampling_rate_hz=card.sampling_rate_hz,
+        duration_s=card.duration_s,
+        leads=card.leads,
+        highpass_hz=card.highpass_hz,
+        text_model=config.text.model,
+        text_pooling=config.text.pooling,
+        text_max_length=config.text.max_length,
+        text_fingerprint=job.text_fingerprint,
+        text_features=job.text_features,
+        dataset_source=card.source,
+        dataset_sha256=card.content_sha256,
+        synthetic=card.synthetic,
+        shuffled_reports=card.shuffled_reports,
+        train_folds=config.folds.train,
+        validation=config.folds.validation,
+        earlier_folds=job.earlier_folds,
+        prompt_sets=job.prompt_sets,
+        metrics=figures,
+        history=state.history,
+    )
+    return Bundle(state.model, config, facts, EmbeddingTable.build(ids, table.lookup(ids)))
+
+
+def _same_shape(model: Mets, job: TrainJob) -> None:
+    expected = build_model(job.config, leads=len(job.card.leads), text_features=job.text_features).state_dict()
+    found = model.state_dict()
+    other = [key for key in expected if key not in found or found[key].shape != expected[key].shape]
+    if other:
+        shape = tuple(found[other[0]].shape) if other[0] in found else "absent"
+        raise CheckpointError(
+            f"`{other[0]}` of `train.init_from` is {shape}, this run needs {tuple(expected[other[0]].shape)}",
+            hint="use the encoder settings and the LM that the bundle was trained with",
+        )
+
+
+def _same_data(facts: BundleFacts, job: TrainJob) -> None:
+    for what, before, now in (
+        ("data set", facts.dataset_sha256, job.card.content_sha256),
+        ("language model", facts.text_fingerprint, job.text_fingerprint),
+    ):
+        if before != now:
+            raise CheckpointError(
+                f"the {what} of this run had fingerprint {before[:16]}, now it has {now[:16]}",
+                hint="start a new run with train.init_from",
+            )

@@ -1,0 +1,108 @@
+"""Retrieval and zero-shot figures of the validation records, between two epochs."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from mets_ray.dataset.plan import share
+from mets_ray.model.mets import Mets, microvolts_to_millivolts
+from mets_ray.model.zero_shot import report_embeddings, task_scores
+from mets_ray.pipelines.stream import record_batches
+from mets_ray.tasks.label_sets import LabelSet
+from mets_ray.tasks.prompt_sets import PromptSet
+from mets_ray.text.embeddings import EmbeddingTable
+from mets_ray.text.reports import apply_template, text_id
+from mets_ray.text.statements import ReportStatements
+from mets_ray.training.collectives import broadcast_buffers, broadcast_object, gather_objects, num_workers, worker_rank
+from mets_ray.training.state import Figures, TrainJob
+
+_BATCH = 256
+
+
+def validate(
+    job: TrainJob,
+    model: Mets,
+    table: EmbeddingTable,
+    statements: ReportStatements | None,
+    still_alive: Callable[[], None],
+) -> Figures:
+    """The figures, computed on rank 0 and known to all workers; each embeds its share of the records.
+
+    still_alive: called after each batch.
+    """
+    groups = share(job.validation_groups, num_workers(), worker_rank())
+    # Each worker's BatchNorm has seen other rows; rank 0's statistics are the ones that the checkpoint will hold.
+    broadcast_buffers(model)
+    model.eval()
+    ecg: list[np.ndarray] = []
+    ids: list[int] = []
+    labels: list[list[str]] = []
+    for batch in record_batches(
+        groups, dataset_uri=job.dataset_uri, selection=job.validation, batch_size=_BATCH, shares=job.shares
+    ):
+        with torch.no_grad():
+            ecg.append(model.embed_ecg(microvolts_to_millivolts(batch["signal_uv"], model)).float().cpu().numpy())
+        ids.extend(text_id(apply_template(job.config.text.template, report)) for report in batch["report"])
+        labels.extend(list(codes) for codes in batch["labels"])
+        still_alive()
+    mine = (np.concatenate(ecg) if ecg else None, ids, labels)
+    figures: Figures = {"validation_macro_auroc": None}
+    parts = [part for part in gather_objects(mine) if part[0] is not None]
+    if parts and worker_rank() == 0:
+        figures |= _figures(
+            job,
+            model,
+            table,
+            statements,
+            np.concatenate([part[0] for part in parts]),
+            np.asarray([one for part in parts for one in part[1]], dtype=np.int64),
+            [one for part in parts for one in part[2]],
+        )
+    known_to_all: Figures = broadcast_object(figures)
+    return known_to_all
+
+
+@torch.no_grad()
+def _figures(
+    job: TrainJob,
+    model: Mets,
+    table: EmbeddingTable,
+    statements: ReportStatements | None,
+    ecg: np.ndarray,
+    ids: np.ndarray,
+    labels: list[list[str]],
+) -> Figures:
+    # They bring scikit-learn, which only this worker needs.
+    from mets_ray.metrics.intervals import number_json
+    from mets_ray.metrics.retrieval import retrieval_recall
+
+    recall = retrieval_recall(ecg, report_embeddings(model, table, statements, ids), ids)
+    figures: Figures = {f"{way}_recall_at_{k}": value for way, by_k in recall.items() for k, value in by_k.items()}
+    prompt_set = job.prompt_sets[job.config.train.validation_prompt_set]
+    by_task = task_macro_auroc(model, prompt_set, job.tasks, table, ecg_embeddings=ecg, labels=labels)
+    scored = [value for value in by_task.values() if not math.isnan(value)]
+    figures |= {f"validation_{task}": number_json(value) for task, value in by_task.items()}
+    figures["validation_macro_auroc"] = sum(scored) / len(scored) if scored else None
+    return figures
+
+
+def task_macro_auroc(
+    model: Mets,
+    prompt_set: PromptSet,
+    tasks: dict[str, LabelSet],
+    table: EmbeddingTable,
+    *,
+    ecg_embeddings: Float[np.ndarray, "record dimension"],
+    labels: list[list[str]],
+) -> dict[str, float]:
+    """Zero-shot macro AUROC by task, nan where no class of a task can be scored."""
+    # Here: scikit-learn takes more than a second to import, and actors that only embed would wait for it.
+    from mets_ray.metrics.auroc import macro_auroc
+
+    return {
+        task: macro_auroc(*task_scores(model, prompt_set, label_set, table, ecg_embeddings, labels)[:2])[0]
+        for task, label_set in tasks.items()
+    }

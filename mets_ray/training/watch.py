@@ -1,0 +1,103 @@
+"""A training worker's clocks: when to save, when to give up, what to tell the driver."""
+
+import faulthandler
+import math
+import os
+import time
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import ray.train
+
+from mets_ray.training.collectives import num_workers, worker_rank
+from mets_ray.training.state import Figures, State, TrainJob
+
+_PROGRESS_EVERY_S = 0.5
+
+_LOOK_FOR_PREEMPTION_EVERY_S = 5.0
+
+T = TypeVar("T")
+
+
+class SaveClock:
+    """When to save within an epoch. Rank 0's clock decides for all, since every worker must take part."""
+
+    def __init__(self, job: TrainJob) -> None:
+        train = job.config.train
+        self._steps = train.checkpoint_every_steps
+        self._seconds = math.inf if train.checkpoint_every_minutes is None else 60 * train.checkpoint_every_minutes
+        self._saved_at = self._looked_at = time.monotonic()
+        self._known_notice = False
+
+    def due(self, step: int) -> tuple[bool, bool]:
+        """(a checkpoint, a look for a preemption notice) after `step` steps of this epoch; other ranks ask for none."""
+        if worker_rank() != 0:
+            return False, False
+        now = time.monotonic()
+        look = now - self._looked_at > _LOOK_FOR_PREEMPTION_EVERY_S
+        if look:
+            self._looked_at = now
+        by_steps = self._steps is not None and step % self._steps == 0
+        return by_steps or now - self._saved_at > self._seconds, look
+
+    def is_preempted(self) -> bool:
+        """Whether a node has been given notice since the last look; a barrier, so not asked at every step."""
+        notice = ray.train.get_preemption_info() is not None
+        new, self._known_notice = notice and not self._known_notice, notice
+        return new
+
+    def saved(self) -> None:
+        self._saved_at = time.monotonic()
+
+
+class Watchdog:
+    """Ends this process, with a trace of its threads on stderr, when a step takes longer than `timeout_s`.
+
+    It is a C thread of the interpreter: it works while another one holds the interpreter for ever. A process that is
+    stopped from outside cannot end itself; then the others wait for it in vain, end, and Ray replaces all.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._stderr = os.dup(2)  # Ray puts an object of its own in sys.stderr's place
+        self.still_alive()
+
+    def still_alive(self) -> None:
+        faulthandler.dump_traceback_later(self._timeout_s, exit=True, file=self._stderr)
+
+    def stop(self) -> None:
+        faulthandler.cancel_dump_traceback_later()
+        os.close(self._stderr)
+
+
+def timed(stream: Iterator[T]) -> Iterator[tuple[T, float]]:
+    """Items with the seconds that the loop waited for each."""
+    while True:
+        began = time.perf_counter()
+        item = next(stream, None)
+        if item is None:
+            return
+        yield item, time.perf_counter() - began
+
+
+class Reporter:
+    """Tells the driver how far rank 0 is, at most twice a second, without waiting for an answer."""
+
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue if worker_rank() == 0 else None
+        self._told = 0.0
+
+    def _tell(self, what: dict[str, Any]) -> None:
+        if self._queue is not None:
+            self._queue.actor.put_nowait.remote(what)
+
+    def started(self, state: State) -> None:
+        self._tell({"started": {"epoch": state.epoch, "step": state.step, "workers": num_workers()}})
+
+    def step(self, step: int, loss: float) -> None:
+        if time.monotonic() - self._told > _PROGRESS_EVERY_S:
+            self._told = time.monotonic()
+            self._tell({"step": step, "loss": loss})
+
+    def epoch(self, figures: Figures) -> None:
+        self._tell({"figures": figures})

@@ -1,0 +1,94 @@
+"""What every training worker runs: the planned stream → loss over the global batch → step, and when to save."""
+
+import logging
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import ray.train
+import torch
+
+from mets_ray import storage
+from mets_ray.errors import MetsError
+from mets_ray.text.embeddings import EmbeddingTable
+from mets_ray.text.statements import ReportStatements
+from mets_ray.training.collectives import broadcast_object, is_lost_peer, worker_rank
+from mets_ray.training.epoch import open_epoch, train_epoch
+from mets_ray.training.failures import Failure, record_failure, repeated_failure
+from mets_ray.training.state import Figures, Running, State, TrainJob, report_checkpoint, start_state
+from mets_ray.training.validation import validate
+from mets_ray.training.watch import Reporter, SaveClock, Watchdog
+
+
+def train_worker(settings: dict[str, TrainJob]) -> None:
+    """Ray Train's loop function. An error that came back at the same step ends it early; `train.fit` then raises it."""
+    _quiet()
+    job = settings["job"]
+    start = broadcast_object(uuid.uuid4().hex[:8])
+    folder_uri = failures_uri(job)
+    if broadcast_object(repeated_failure(folder_uri) if worker_rank() == 0 else None) is not None:
+        return
+    state: State | None = None
+    watchdog = Watchdog(job.config.train.step_timeout_s)
+    try:
+        device = _device(job)
+        state = start_state(job, device)
+        _train(job, state, device, watchdog)
+    except Exception as error:
+        if not is_lost_peer(error):
+            epoch, step = (state.epoch, state.step) if state is not None else (0, 0)
+            failure = Failure.of(error, start=start, worker=worker_rank(), epoch=epoch, step=step)
+            with suppress(MetsError):  # the error itself is what the job must end with
+                record_failure(failure, folder_uri)
+        raise
+    finally:
+        watchdog.stop()
+
+
+def _device(job: TrainJob) -> torch.device:
+    if job.shares.gpus_per_worker:
+        return torch.device("cuda", torch.cuda.current_device())
+    torch.set_num_threads(max(1, int(job.shares.worker_cpus)))
+    return torch.device("cpu")
+
+
+def failures_uri(job: TrainJob) -> str:
+    """Where this attempt's failures are written; a job that is started again begins without any."""
+    return storage.join(job.run_uri, "failures", job.attempt)
+
+
+def _train(job: TrainJob, state: State, device: torch.device, watchdog: "Watchdog") -> None:
+    config = job.config
+    table: EmbeddingTable = ray.get(job.table)
+    statements: ReportStatements | None = ray.get(job.statements)
+    reporter = Reporter(job.progress)
+    reporter.started(state)
+    saving = SaveClock(job)
+    readers = ThreadPoolExecutor(2)
+    try:
+        upcoming = open_epoch(job, state.epoch, state.step, readers, device)
+        while state.epoch < config.train.epochs:
+            figures: Figures = {"epoch": float(state.epoch + 1)}
+            figures |= train_epoch(job, state, table, statements, upcoming, device, reporter, watchdog, saving)
+            if state.epoch + 1 < config.train.epochs:
+                # The next epoch's first blocks are read while this one is validated and saved.
+                upcoming = open_epoch(job, state.epoch + 1, 0, readers, device)
+            figures |= validate(job, state.model, table, statements, watchdog.still_alive)
+            state.epoch, state.step, state.running = state.epoch + 1, 0, Running()
+            state.history = (*state.history, figures)
+            reporter.epoch(figures)
+            report_checkpoint(job, state)
+            saving.saved()
+            watchdog.still_alive()
+    finally:
+        readers.shutdown(wait=False, cancel_futures=True)  # a read that hangs must not keep an error back
+
+
+def _quiet() -> None:
+    """Leave the console to the epoch lines: Ray tells at each start of a stream and at each report what it does."""
+    for name, level in (
+        ("", logging.WARNING),
+        ("ray.data", logging.WARNING),
+        ("ray.data._internal.progress", logging.ERROR),
+    ):
+        logging.getLogger(name).setLevel(level)

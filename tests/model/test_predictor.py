@@ -1,0 +1,187 @@
+"""Windows, class vectors and scores of a replica, without Ray and HTTP, against the code that evaluation uses."""
+
+import numpy as np
+import pytest
+import torch
+
+from mets_ray.ecg.ecg import Ecg
+from mets_ray.ecg.preprocess import preprocess
+from mets_ray.errors import CheckpointError, ConfigError, RecordError, RequestError
+from mets_ray.model.bundle import load_bundle
+from mets_ray.model.predictor import Engine, mean_embedding
+from mets_ray.model.zero_shot import class_vectors
+from mets_ray.serve.class_lists import bundle_prompt_sets, class_list, labels_as_classes
+from mets_ray.serve.deployments import build
+from mets_ray.serve.settings import ServeConfig
+from mets_ray.tasks.label_sets import load_label_sets
+from mets_ray.tasks.prompt_sets import load_prompt_set
+from tests.support.serving import lm, make_bundle, synthetic_ecg
+
+CONFIG = ServeConfig(bundle_uri="unused", auth="none")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return load_bundle(str(make_bundle(tmp_path_factory.mktemp("bundle"))))
+
+
+@pytest.fixture
+def engine(bundle):
+    return Engine(bundle, device="cpu", text_cache_texts=4096)
+
+
+def test_class_vectors_are_those_of_evaluation(bundle, engine):
+    expected = class_vectors(
+        bundle.model, load_prompt_set("descriptive"), load_label_sets("synthetic")["synthetic"], bundle.prompts
+    )
+    classes = bundle_prompt_sets(bundle.facts)["descriptive:synthetic"].classes
+    names = list(load_label_sets("synthetic")["synthetic"].classes)
+    found = engine.class_vectors({name: classes[name] for name in names})
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)
+
+
+def test_a_class_without_features_asks_for_the_lm_once(engine):
+    classes = {"x": ("something entirely new",)}
+    assert engine.class_vectors(classes) is None
+    assert engine.missing_texts(["something entirely new"] * 2) == ["something entirely new"]
+    engine.keep_features(["something entirely new"], lm()(["something entirely new"]))
+    assert engine.missing_texts(["something entirely new"]) == []
+    assert engine.class_vectors(classes).shape == (1, 128)
+
+
+def test_features_beyond_the_bound_are_forgotten_oldest_first(bundle):
+    engine = Engine(bundle, device="cpu", text_cache_texts=2)
+    features = np.zeros((3, 384), dtype=np.float16)
+    engine.keep_features(["a", "b", "c"], features)
+    assert engine.missing_texts(["a", "b", "c"]) == ["a"]
+
+
+def test_one_window_is_what_preprocess_gives(engine, bundle):
+    ecg = synthetic_ecg(sampling_rate_hz=500)
+    windows = engine.windows(ecg)
+    np.testing.assert_array_equal(windows.signal_uv, preprocess(ecg, bundle.facts.signal)[None])
+    assert windows.warnings == (("resampled", "500 Hz was resampled to 100 Hz"),)
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "starts_s"),
+    [(10, [0]), (10.4, [0]), (10.6, [0, 0.6]), (20, [0, 10]), (25, [0, 7.5, 15]), (30.4, [0, 10.2, 20.4])],
+)
+def test_longer_recordings_are_seen_as_evenly_spread_windows(engine, bundle, duration_s, starts_s):
+    whole = synthetic_ecg(duration_s=40)
+    ecg = Ecg(whole.signal_mv[:, : round(duration_s * 100)], whole.leads, 100.0)
+    expected = [
+        preprocess(Ecg(ecg.signal_mv[:, round(start * 100) :], ecg.leads, 100.0), bundle.facts.signal)
+        for start in starts_s
+    ]
+    np.testing.assert_array_equal(engine.windows(ecg).signal_uv, np.stack(expected))
+
+
+def test_a_bad_window_of_a_long_recording_is_left_out_with_a_warning(engine):
+    whole = synthetic_ecg(duration_s=30)
+    signal_mv = whole.signal_mv.copy()
+    signal_mv[3, 1100:1900] = np.nan
+    windows = engine.windows(Ecg(signal_mv, whole.leads, 100.0))
+    assert len(windows.signal_uv) == 2
+    assert [reason for reason, _ in windows.warnings] == ["window_left_out", "windows_averaged"]
+    assert "window 2 of 3, from 10.0 s" in dict(windows.warnings)["window_left_out"]
+
+
+def test_no_usable_window_is_refused_with_its_reason(engine):
+    ecg = synthetic_ecg(duration_s=30)
+    with pytest.raises(RecordError) as refused:
+        engine.windows(Ecg(np.full_like(ecg.signal_mv, np.nan), ecg.leads, 100.0))
+    assert (refused.value.reason, refused.value.where) == ("non_finite", "")
+
+
+def test_a_signal_of_microvolts_called_millivolts_is_warned_about(engine):
+    ecg = synthetic_ecg()
+    assert "low_amplitude" in dict(engine.windows(Ecg(ecg.signal_mv / 1000, ecg.leads, 100.0)).warnings)
+    with pytest.raises(RecordError) as refused:
+        engine.windows(Ecg(ecg.signal_mv * 1000, ecg.leads, 100.0))
+    assert refused.value.reason == "amplitude_too_large"
+
+
+def test_scores_are_the_softmax_or_the_sigmoid_of_scaled_cosines(engine, bundle):
+    ecg = synthetic_ecg(duration_s=25)
+    embedding = engine.embed_windows(engine.windows(ecg).signal_uv)
+    vectors = engine.class_vectors(bundle_prompt_sets(bundle.facts)["descriptive:synthetic"].classes)
+    mean = embedding.astype(np.float64).mean(axis=0)
+    cosine = vectors.double().numpy() @ (mean / np.linalg.norm(mean))
+    logit = float(bundle.model.logit_scale) * cosine
+    scores, cosines = engine.score(embedding, vectors, multi_label=False)
+    np.testing.assert_allclose(cosines, cosine, atol=1e-6)
+    np.testing.assert_allclose(scores, np.exp(logit) / np.exp(logit).sum(), atol=1e-5)
+    scores, _ = engine.score(embedding, vectors, multi_label=True)
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logit - float(bundle.model.logit_bias))), atol=1e-5)
+    assert float(mean_embedding(embedding).norm()) == pytest.approx(1.0)
+
+
+def test_a_bundle_of_two_leads_takes_two_leads(tmp_path):
+    bundle = load_bundle(str(make_bundle(tmp_path, leads=("I", "II"))))
+    engine = Engine(bundle, device="cpu", text_cache_texts=4096)
+    ecg = synthetic_ecg()
+    two = Ecg(ecg.signal_mv[[1, 0]], ("II", "I"), 100.0)
+    windows = engine.windows(two)
+    assert windows.warnings == ()
+    np.testing.assert_array_equal(windows.signal_uv, engine.windows(ecg).signal_uv)
+    assert dict(engine.windows(ecg).warnings)["leads_unused"].startswith("leads that the model does not use: III")
+
+
+@pytest.mark.parametrize(
+    ("classes", "template", "reason"),
+    [
+        ({}, None, "no_classes"),
+        ({str(n): (str(n),) for n in range(300)}, None, "too_many_classes"),
+        ({"a": tuple("b" for _ in range(3000))}, None, "too_many_classes"),
+        ({" ": (" ",)}, None, "blank_class"),
+        ({"a": ()}, None, "blank_class"),
+        ({"a": ("x" * 513,)}, None, "class_too_long"),
+        ({"a": ("a",)}, "no place", "bad_template"),
+        ({"a": ("a",)}, "{} and {}", "bad_template"),
+        ({"a": ("\ud800",)}, None, "blank_class"),
+        ({"a": ("b\ud800",)}, None, "not_unicode"),
+    ],
+)
+def test_class_lists_that_cannot_be_used_say_why(classes, template, reason):
+    with pytest.raises(RequestError) as refused:
+        class_list(classes, template, CONFIG, default_template="{}")
+    assert (refused.value.status, refused.value.reason) == (422, reason)
+
+
+def test_labels_must_differ():
+    with pytest.raises(RequestError) as refused:
+        labels_as_classes(["a", "b", "a"])
+    assert refused.value.reason == "repeated_class"
+    assert class_list(labels_as_classes(["a {x}"]), "is {}", CONFIG, default_template="{}").texts == ["is a {x}"]
+
+
+def test_settings_that_cannot_work_are_refused():
+    for settings, words in (
+        ({"encoder_min_replicas": 3}, "above `encoder_max_replicas`"),
+        ({"text_cache_texts": 5}, "text_cache_texts"),
+        ({"batch_size": 100, "max_ongoing_requests": 10}, "max_ongoing_requests"),
+        ({"batchsize": 3}, "Extra inputs"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            ServeConfig(bundle_uri="x", **settings)
+
+
+def test_build_takes_the_newest_bundle_and_refuses_a_folder_without_one(tmp_path):
+    with pytest.raises(CheckpointError, match="holds none"):
+        build(ServeConfig(bundle_uri=str(tmp_path), auth="none"))
+    for day in (1, 3, 2):
+        make_bundle(tmp_path, run=f"pretrain-2026010{day}-000000-test")
+    app = build(ServeConfig(bundle_uri=str(tmp_path), auth="none"))
+    assert app._bound_deployment.init_args[1].split("/")[-2] == "pretrain-20260103-000000-test"
+
+
+def test_the_token_must_be_there(monkeypatch, bundle):
+    from mets_ray.serve.guard import read_token
+
+    monkeypatch.delenv("METS_RAY_TOKEN", raising=False)
+    with pytest.raises(ConfigError, match="METS_RAY_TOKEN"):
+        read_token(ServeConfig(bundle_uri="x"))
+    monkeypatch.setenv("METS_RAY_TOKEN", " secret\n")
+    assert read_token(ServeConfig(bundle_uri="x")) == "secret"
+    assert read_token(CONFIG) is None

@@ -1,0 +1,50 @@
+"""Rows of a stream become records in one order, and windows of a recording one record."""
+
+import numpy as np
+import pytest
+
+from mets_ray.pipelines.embed import embedded_records
+
+
+def row(record_id, patient_id, embedding, labels=("SR",)):
+    return {
+        "record_id": record_id,
+        "patient_id": patient_id,
+        "labels": list(labels),
+        "report": f"report of {record_id}",
+        "ecg_embedding": embedding,
+        "ecg_features": [2 * value for value in embedding],
+    }
+
+
+def test_records_come_in_the_order_of_their_ids():
+    records = embedded_records([row("b", "1", [0.0, 1.0]), row("a", "1", [1.0, 0.0], ["AF"])])
+    assert records.record_ids == ("a", "b")
+    assert records.labels == [["AF"], ["SR"]]
+    assert records.reports == ("report of a", "report of b")
+    assert records.embeddings.tolist() == [[1.0, 0.0], [0.0, 1.0]]
+    assert records.features.tolist() == [[2.0, 0.0], [0.0, 2.0]]
+    assert records.rows == 2
+
+
+def test_windows_of_a_recording_are_averaged_to_a_unit_vector():
+    rows = [
+        row("A1-w1", "A1", [0.0, 1.0]),
+        row("A0-w0", "A0", [0.6, 0.8]),
+        row("A1-w0", "A1", [1.0, 0.0]),
+        row("A1-w10", "A1", [1.0, 0.0]),
+    ]
+    records = embedded_records(rows)
+    assert records.record_ids == ("A0", "A1")
+    assert records.patients.tolist() == ["A0", "A1"]
+    assert records.rows == 4
+    assert records.embeddings[1] == pytest.approx(np.array([2.0, 1.0]) / np.sqrt(5.0))
+    assert records.features[1] == pytest.approx(np.array([4.0, 2.0]) / 3.0)
+    assert np.linalg.norm(records.embeddings, axis=1) == pytest.approx([1.0, 1.0])
+
+
+def test_what_only_looks_like_a_window_stays_a_record():
+    """MIT-BIH's beats share a patient, and a name may end in -w1 by itself."""
+    rows = [row("100-1", "100", [1.0, 0.0]), row("100-2", "100", [0.0, 1.0]), row("x-w1", "y", [1.0, 0.0])]
+    records = embedded_records(rows)
+    assert records.record_ids == ("100-1", "100-2", "x-w1")

@@ -1,0 +1,403 @@
+"""The main job on one small cluster: prepare → text → train → evaluate, twice, and in both text modes."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from mets_ray import storage
+from mets_ray.config.load import load_config
+from mets_ray.dataset.folds import Selection
+from mets_ray.dataset.shard_reader import read_card, read_index, read_records
+from mets_ray.errors import CheckpointError, ConfigError, DatasetError
+from mets_ray.model.bundle import load_bundle, read_facts
+from mets_ray.pipelines.embed import EcgEmbedder
+from mets_ray.tasks.prompt_sets import load_prompt_set
+from tests.support.datasets import auroc_of_fold, synthetic_rows, write_dataset
+
+SMALL = [
+    "synthetic.records=300",
+    "encoder.width=4",
+    "encoder.norm=group",
+    "train.precision=float64",
+    "train.batch_size=48",
+    "train.epochs=2",
+    "text.max_actors=1",
+    "evaluate.max_actors=1",
+    "evaluate.bootstrap_samples=50",
+]
+
+
+FOLDS = range(1, 11)
+
+
+def config_of(folder, *words, dataset_uri=None):
+    named = [] if dataset_uri is None else [f"dataset_uri={dataset_uri}"]
+    return load_config(None, [*SMALL, f"run_uri={folder}", *named, *words])
+
+
+@pytest.fixture(scope="module")
+def prepared(ray_cluster, tmp_path_factory):
+    from mets_ray.pipelines.prepare import find_or_make_dataset
+
+    folder = tmp_path_factory.mktemp("prepared")
+    return find_or_make_dataset(config_of(folder), "test")
+
+
+@pytest.fixture(scope="module")
+def trained(prepared, tmp_path_factory):
+    """Two workers, two epochs: what the other tests compare with."""
+    from mets_ray.training.fit import fit
+
+    return fit(config_of(tmp_path_factory.mktemp("trained"), "train.num_workers=2", dataset_uri=prepared), prepared)
+
+
+def losses(result):
+    return [figures["loss"] for figures in result.history]
+
+
+def test_an_lm_that_holds_every_cpu_still_writes_what_it_made(ray_cluster, tmp_path):
+    from mets_ray.pipelines.lm_actors import embed_texts
+
+    config = config_of(tmp_path, "text.num_cpus_per_actor=4")
+    done = embed_texts(config.text, str(tmp_path), reports=["sinus rhythm", "atrial flutter"], prompts=["normal"])
+    assert (done.reports_embedded, done.prompts_embedded) == (2, 1)
+    with pytest.raises(ConfigError, match="asks for 5 CPU, which no node has"):
+        embed_texts(config_of(tmp_path, "text.num_cpus_per_actor=5").text, str(tmp_path), reports=[], prompts=[])
+
+
+def test_prepare_again_reads_nothing_and_changes_no_byte(prepared):
+    from mets_ray.pipelines.prepare import prepare
+
+    files = {uri: storage.read_bytes(uri) for uri in storage.list_files(storage.join(prepared, "shards"))}
+    assert files
+    card = prepare(config_of("unused", dataset_uri=prepared), prepared, "again")
+    assert {uri: storage.read_bytes(uri) for uri in storage.list_files(storage.join(prepared, "shards"))} == files
+    assert (card.records_in, card.records_out, card.rejected) == (300, 300, {})
+
+
+def test_prepare_refuses_a_folder_that_holds_another_data_set(prepared):
+    from mets_ray.pipelines.prepare import prepare
+
+    with pytest.raises(DatasetError, match="holds another data set"):
+        prepare(config_of("unused", "seed=7", dataset_uri=prepared), prepared, "other")
+
+
+def test_prepare_fails_above_the_share_of_rejected_records_and_goes_on_from_there(ray_cluster, tmp_path):
+    from mets_ray.pipelines.prepare import prepare
+
+    (tmp_path / "records.csv").write_text("record,report\nabsent1,sinus rhythm\nabsent2,\n")
+    words = [
+        "prepare.source=wfdb",
+        f"prepare.source_uri={tmp_path}",
+        f"prepare.manifest_uri={tmp_path}/records.csv",
+        f"dataset_uri={tmp_path}/out",
+    ]
+    with pytest.raises(DatasetError, match=r"2 of 2 records were rejected.*missing_file") as error:
+        prepare(config_of(tmp_path, *words), str(tmp_path / "out"), "test")
+    assert "empty_report" in error.value.fact
+    assert not (tmp_path / "out" / "card.json").exists()
+    reasons = pq.read_table(tmp_path / "out" / "rejected").column("reason").to_pylist()
+    assert sorted(reasons) == ["empty_report", "missing_file"]
+
+
+def test_training_learns_and_keeps_what_it_says(trained):
+    first, last = losses(trained)
+    assert last < first
+    figures = trained.history[-1]
+    assert 0.0 < figures["validation_macro_auroc"] <= 1.0
+    assert {f"{way}_recall_at_{k}" for way in ("ecg_to_text", "text_to_ecg") for k in (1, 5, 10)} <= set(figures)
+    assert 0.0 < figures["ecg_to_text_recall_at_10"] <= 1.0
+    assert figures["ecg_per_s"] > 0
+    assert 0 <= figures["data_wait_share"] <= 1
+    assert storage.list_files(storage.join(trained.run_uri, "tensorboard"))
+    assert storage.read_bytes(trained.picture_uri).startswith(b"\x89PNG")
+
+
+def test_the_lm_embeds_each_text_once_and_nothing_on_the_second_run(trained, prepared, tmp_path):
+    from mets_ray.dataset.folds import Selection
+    from mets_ray.dataset.shard_reader import distinct_statements, read_card
+    from mets_ray.pipelines.lm_actors import embed_texts, store_uri
+    from mets_ray.pipelines.texts import report_statements
+
+    card = read_card(prepared)
+    everything = Selection(tuple(card.folds))
+    distinct = {
+        statement
+        for shard in card.shards
+        for of_report in distinct_statements(shard.path, dataset_uri=prepared, selection=everything).values()
+        for statement in of_report
+    }
+    # A statement that is also a prompt goes through the LM once, and counts as a statement.
+    assert trained.reports_embedded == len(distinct)
+    config = config_of(tmp_path, dataset_uri=prepared)
+    of_reports = report_statements(prepared, card, config.text.template, everything)
+    texts = sorted({statement for parts in of_reports.values() for statement in parts})
+    assert set(texts) == distinct
+    again = embed_texts(config.text, store_uri(config, prepared), reports=texts, prompts=[])
+    assert (again.reports_embedded, again.prompts_embedded) == (0, 0)
+    assert again.table.missing(texts) == []
+
+
+def test_one_worker_gives_the_losses_of_two(trained, prepared, tmp_path):
+    from mets_ray.training.fit import fit
+
+    alone = fit(config_of(tmp_path, "train.num_workers=1", dataset_uri=prepared), prepared)
+    np.testing.assert_allclose(losses(alone), losses(trained), rtol=1e-9)
+    assert alone.reports_embedded == 0
+
+
+@pytest.mark.slow
+def test_streaming_gives_the_losses_of_cached(trained, prepared, tmp_path):
+    from mets_ray.training.fit import fit
+
+    words = ["text.mode=streaming", "text.unit=report", "train.num_workers=1", "train.epochs=1",
+             "train.schedule=constant"]  # fmt: skip
+    streamed = fit(config_of(tmp_path / "a", *words, dataset_uri=prepared), prepared)
+    cached = fit(config_of(tmp_path / "b", "text.mode=cached", *words[1:], dataset_uri=prepared), prepared)
+    np.testing.assert_allclose(losses(streamed), losses(cached), rtol=1e-4)
+    assert streamed.history[0]["lm_texts_embedded"] > 0
+    assert cached.history[0]["lm_texts_embedded"] == 0
+
+
+def test_the_bundle_scores_on_its_own_and_as_the_run_did(trained, prepared, tmp_path):
+    from mets_ray.evaluation.evaluate import evaluate
+
+    result = evaluate(config_of(tmp_path, "folds.test=[10]", dataset_uri=prepared), prepared, trained.bundle_uri)
+    metrics = json.loads(storage.read_bytes(storage.join(result.result_uri, "metrics.json")))
+    (task,) = result.tasks
+    assert result.retrieval is not None
+    assert metrics["macro_auroc"] == pytest.approx(result.macro_auroc) == pytest.approx(task.macro.value)
+    assert task.macro.low <= task.macro.value <= task.macro.high
+    assert [row.name for row in task.classes if not row.scored] == [
+        name for name, figures in metrics["tasks"]["synthetic"]["classes"].items() if not figures["scored"]
+    ]
+    balanced = metrics["balanced"]["synthetic rhythm"]
+    assert balanced["per_class"] == min(200, *balanced["available"].values())
+    assert balanced["scores"]["accuracy"]["value"] == pytest.approx(balanced["scores"]["macro_recall"]["value"])
+    for name in ("auroc.csv", "balanced.csv"):
+        assert storage.read_bytes(storage.join(result.result_uri, name)).startswith(b"origin,")
+    table = storage.read_bytes(storage.join(result.result_uri, "table.md")).decode()
+    assert "SYNTHETIC" in table
+    assert "not a medical device" in table
+    assert all(storage.read_bytes(uri).startswith(b"\x89PNG") for uri in result.pictures)
+
+    bundle = load_bundle(trained.bundle_uri)
+    assert not storage.exists(storage.join(trained.bundle_uri, "trainer_state.pt"))
+    last = trained.history[-1]["validation_macro_auroc"]
+    assert trained.epoch == len(trained.history)
+    assert bundle.facts.metrics["validation_macro_auroc"] == pytest.approx(last)
+    # Read and scored by the bundle alone, the validation fold gives the figure of the run, the test fold evaluate's.
+    assert auroc_of_fold(9, prepared, trained.bundle_uri) == pytest.approx(last, abs=1e-6)
+    assert auroc_of_fold(10, prepared, trained.bundle_uri) == pytest.approx(result.macro_auroc, abs=1e-6)
+
+
+def test_the_last_epoch_is_chosen_or_the_best():
+    from mets_ray.training.state import selection_score
+
+    recalls = {"ecg_to_text_recall_at_10": 0.2, "text_to_ecg_recall_at_10": 0.4}
+    scored = recalls | {"epoch": 7.0, "validation_macro_auroc": 0.8}
+    assert selection_score(scored, "last") == 7.0
+    assert selection_score(scored, "best") == 0.8
+    assert selection_score(scored | {"validation_macro_auroc": None}, "best") == pytest.approx(0.3)
+    assert selection_score({"epoch": 7.0, "validation_macro_auroc": None}, "best") == 7.0
+
+
+@pytest.mark.slow
+def test_baselines_and_another_result_stand_beside_the_score(trained, prepared, tmp_path):
+    from mets_ray.evaluation.evaluate import evaluate
+
+    words = ["folds.test=[10]", "evaluate.label_shares=[0.1,1.0]", "evaluate.supervised_epochs=1",
+             "evaluate.baselines=[random_encoder,class_names,permuted_labels,linear_probe,supervised]"]  # fmt: skip
+    first = evaluate(config_of(tmp_path / "first", *words, dataset_uri=prepared), prepared, trained.bundle_uri)
+    assert [row.baseline for row in first.baselines] == [
+        "randomly initialised", "class names as prompts", "chance", "linear probe", "linear probe",
+        "linear probe, random encoder", "linear probe, random encoder",
+        "supervised ResNet1d-18", "supervised ResNet1d-18",
+    ]  # fmt: skip
+    assert all(row.macro.low <= row.macro.value <= row.macro.high for row in first.baselines)
+    chance = first.baselines[2].macro
+    assert chance.low < 0.5 < chance.high
+    few, many = first.baselines[3:5]
+    assert few.note.startswith("10% of labels: ")
+    assert many.note.startswith("100% of labels: 240 ECGs of 160 patients")
+    assert many.macro.value > few.macro.value
+    metrics = json.loads(storage.read_bytes(storage.join(first.result_uri, "metrics.json")))
+    assert [row["baseline"] for row in metrics["baselines"]] == [row.baseline for row in first.baselines]
+    table = storage.read_bytes(storage.join(first.result_uri, "table.md")).decode()
+    assert "| linear probe, 10% of labels | " in table
+
+    # Against its own files nothing differs; against the same weights in a bundle neither.
+    for other in (first.result_uri, trained.bundle_uri):
+        words = ["folds.test=[10]", f"evaluate.compare_to={other}"]
+        again = evaluate(config_of(tmp_path / "again", *words, dataset_uri=prepared), prepared, trained.bundle_uri)
+        (comparison,) = again.comparisons
+        assert comparison.difference == (0.0, 0.0, 0.0)
+        assert comparison.records == first.tasks[0].records
+    nowhere = config_of(tmp_path, "folds.test=[10]", f"evaluate.compare_to={tmp_path}", dataset_uri=prepared)
+    with pytest.raises(ConfigError, match="is no bundle and holds no scores of synthetic"):
+        evaluate(nowhere, prepared, trained.bundle_uri)
+
+
+@pytest.mark.slow
+def test_other_data_sets_are_scored_too_with_prompts_that_the_bundle_does_not_hold(trained, prepared, tmp_path):
+    from mets_ray.evaluation.evaluate import evaluate_all, figures
+
+    other = write_dataset(tmp_path / "other", synthetic_rows(60, seed=5), source="ptbxl", folds=dict.fromkeys(FOLDS, 6))
+    config = config_of(tmp_path, "folds.test=[10]", f"evaluate.also=[{other}]", dataset_uri=prepared)
+    results = evaluate_all(config, prepared, trained.bundle_uri)
+    assert [task.task for result in results for task in result.tasks][:2] == ["synthetic", "ptbxl_super"]
+    assert results[1].over.endswith("60 records of folds 1, 2, 3, 4, 5, 6, 7, 8, 9, 10")
+    prompts = {name: found.prompts for name, found in results[1].wordings["ptbxl_rhythm"].items()}
+    words = load_prompt_set("descriptive").tasks["ptbxl_rhythm"]
+    assert prompts == {name: words[name] for name in prompts}
+    assert "Not calibrated: `folds.validation` is ()" in " ".join(results[1].notices)
+    told = figures(results)
+    assert set(told["six_sets"]) >= {"ptbxl_rhythm", "mean"}
+    assert told["six_sets"]["mean"] is None
+    table = storage.read_bytes(storage.join(results[0].result_uri, "six_sets.md")).decode()
+    assert "No mean: cpsc2018, csn was not scored" in table
+
+
+def test_a_card_that_focuses_is_embedded_so(trained, tmp_path):
+    from mets_ray.pipelines.embed import embed_records
+
+    dataset_uri = write_dataset(tmp_path / "beats", synthetic_rows(40), focus_s=0.5)
+    card, selection = read_card(dataset_uri), Selection(tuple(range(1, 11)))
+    index = read_index(dataset_uri, card)
+    found = embed_records(config_of(tmp_path), dataset_uri, index, selection, trained.bundle_uri, key="folds.test")
+    (group,) = index.row_groups(selection)
+    rows = read_records(group, dataset_uri=dataset_uri, selection=selection)
+    focused, whole = (
+        np.asarray(EcgEmbedder(trained.bundle_uri, "cpu", focus=focus)(rows)["ecg_embedding"].to_pylist())
+        for focus in (0.05, None)
+    )
+    order = [rows["record_id"].to_pylist().index(record_id) for record_id in found.record_ids]
+    np.testing.assert_allclose(found.embeddings, focused[order], atol=1e-6)
+    assert np.abs(focused - whole).max() > 1e-4
+
+
+def test_patients_that_trained_are_scored_only_when_told_and_in_red(trained, prepared, tmp_path):
+    from mets_ray.evaluation.evaluate import evaluate
+
+    words = ["folds.test=[8]", "folds.train=[1]", "evaluate.allow_patient_overlap=true"]
+    result = evaluate(config_of(tmp_path, *words, dataset_uri=prepared), prepared, trained.bundle_uri)
+    assert "has seen patients of this test, so its scores are too high" in result.alarms[0]
+    assert "**ALARM: " in storage.read_bytes(storage.join(result.result_uri, "table.md")).decode()
+
+
+def test_evaluation_refuses_what_would_flatter(trained, prepared, tmp_path):
+    from mets_ray.evaluation.evaluate import evaluate
+
+    for fold, words in ((8, ["folds.train=[1]"]), (9, ["folds.validation=[]"])):
+        overlap = config_of(tmp_path, *words, f"folds.test=[{fold}]", dataset_uri=prepared)
+        with pytest.raises(ConfigError, match=f"fold {fold}, which trained the bundle or chose its checkpoint"):
+            evaluate(overlap, prepared, trained.bundle_uri)
+    absent = config_of(tmp_path, "folds.test=[10,42]", dataset_uri=prepared)
+    with pytest.raises(ConfigError, match="names fold 42, the data set has folds 1, 2"):
+        evaluate(absent, prepared, trained.bundle_uri)
+    foreign = config_of(tmp_path, "evaluate.tasks=[ptbxl_super]", dataset_uri=prepared)
+    with pytest.raises(ConfigError, match=r"`evaluate\.tasks` names `ptbxl_super`"):
+        evaluate(foreign, prepared, trained.bundle_uri)
+
+
+def test_a_run_resumes_from_its_last_checkpoint_and_a_new_one_starts_from_weights(trained, prepared, tmp_path):
+    from mets_ray.training.fit import fit
+
+    words = ["train.num_workers=2", f"train.resume={trained.run_uri}", "train.batch_size=32"]
+    with pytest.raises(CheckpointError, match=r"`train.batch_size` was 48, is 32") as error:
+        fit(config_of(tmp_path, *words, dataset_uri=prepared), prepared)
+    assert "train.learning_rate" not in str(error.value)
+
+    # So small a rate that the weights stay those that they began with.
+    words = ["train.epochs=1", f"train.init_from={trained.bundle_uri}", "train.learning_rate=1e-12"]
+    started = fit(config_of(tmp_path, *words, dataset_uri=prepared), prepared)
+    assert read_facts(started.bundle_uri).earlier_folds == (1, 2, 3, 4, 5, 6, 7, 8, 9)
+    with pytest.raises(CheckpointError, match="a bundle or a checkpoint and not a run"):
+        fit(config_of(tmp_path, f"train.resume={started.bundle_uri}", dataset_uri=prepared), prepared)
+    began, ended = (dict(load_bundle(one.bundle_uri).model.named_parameters()) for one in (trained, started))
+    torch.testing.assert_close(ended, began, rtol=0, atol=1e-9)
+    words.append(f"train.resume={started.run_uri}")  # with the settings of the run that is resumed
+    # It was finished: nothing is trained twice.
+    assert fit(config_of(tmp_path, *words, dataset_uri=prepared), prepared).history == started.history
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_records(prepared, tmp_path):
+    from mets_ray.errors import MetsError
+    from mets_ray.training.fit import fit
+
+    words = ["train.learning_rate=1e300", "train.gradient_clip_norm=0", "train.warmup_fraction=0",
+             "train.max_failures=0", "train.num_workers=1"]  # fmt: skip
+    with pytest.raises(MetsError, match="the loss is nan at epoch 1, step") as error:
+        fit(config_of(tmp_path, *words, dataset_uri=prepared), prepared)
+    assert "syn-" in error.value.where
+
+
+@pytest.mark.slow
+def test_unlabelled_records_train_too_and_retrieval_chooses_the_checkpoint(ray_cluster, prepared, tmp_path):
+    from mets_ray.evaluation.evaluate import evaluate
+    from mets_ray.training.fit import figures, fit
+
+    dataset_uri = write_dataset(tmp_path / "data", synthetic_rows(150), source="wfdb")
+    words = ["train.epochs=1", "text.unit=report", "text.mode=streaming", "folds.validation=[]"]
+    alone = fit(config_of(tmp_path, *words, dataset_uri=dataset_uri), dataset_uri)
+    assert alone.history[0]["validation_macro_auroc"] is None
+    assert figures(alone)["validation_macro_auroc"] is None
+    words = ["folds.validation=hash:0.3", "train.choose=best", "train.epochs=3"]
+    chosen = fit(config_of(tmp_path, *words, dataset_uri=dataset_uri), dataset_uri)
+    recall = [epoch["ecg_to_text_recall_at_10"] + epoch["text_to_ecg_recall_at_10"] for epoch in chosen.history]
+    assert recall[chosen.epoch - 1] == max(recall)
+    # A user's own labels count for classes of the same name; those that no class has are told.
+    (tmp_path / "own.csv").write_text(
+        "task,class,prompt\nrhythm,SR,normal sinus rhythm\nrhythm,AFIB,atrial fibrillation\n"
+    )
+    own = config_of(tmp_path, f"evaluate.prompt_set={tmp_path}/own.csv", "folds.train=[1]", dataset_uri=dataset_uri)
+    result = evaluate(own, dataset_uri, chosen.bundle_uri)
+    assert [row.name for row in result.tasks[0].classes] == ["SR", "AFIB"]
+    assert any("Labels that the prompt set has no class for: " in notice for notice in result.notices)
+    (tmp_path / "foreign.csv").write_text("task,class,prompt\nrhythm,sinus,normal sinus rhythm\n")
+    foreign = config_of(tmp_path, f"evaluate.prompt_set={tmp_path}/foreign.csv", dataset_uri=dataset_uri)
+    with pytest.raises(ConfigError, match=r"has a class of rhythm; their labels are .*`SR`"):
+        evaluate(foreign, dataset_uri, chosen.bundle_uri)
+    # Its bundle holds no prompts, so a data set with labels is scored through the LM.
+    assert 0 < evaluate(config_of(tmp_path, dataset_uri=prepared), prepared, chosen.bundle_uri).macro_auroc < 1
+
+
+def test_faults_in_tasks_and_actors_arrive_as_they_were_raised(prepared, tmp_path):
+    from mets_ray.pipelines.prepare import prepare
+    from mets_ray.training.fit import fit
+
+    with pytest.raises(ConfigError, match=r"`text\.max_length` is 4096 tokens"):
+        fit(config_of(tmp_path, "text.max_length=4096", dataset_uri=prepared), prepared)
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(DatasetError, match=f"{tmp_path}/file"):
+        prepare(config_of(tmp_path), f"{tmp_path}/file/data", "test")
+
+
+def test_what_cannot_be_trained_is_refused_before_any_work(prepared, tmp_path):
+    from mets_ray.training.fit import fit
+
+    prompts = tmp_path / "mine.yaml"
+    prompts.write_text(
+        "{name: mine, version: 1, source: me, tasks: {synthetic: {template: 'ecg of {}', classes: {SR: [sinus]}}}}"
+    )
+    config = config_of(tmp_path / "run", f"train.validation_prompt_set={prompts}", dataset_uri=prepared)
+    with pytest.raises(ConfigError, match="prompt set `mine` version 1 has no prompt for `SBRAD`"):
+        fit(config, prepared)
+    streaming = config_of(tmp_path / "run", "text.mode=streaming", dataset_uri=prepared)
+    with pytest.raises(ConfigError, match="streaming, which embeds whole reports"):
+        fit(streaming, prepared)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_patient_in_two_folds_stops_the_run_before_it_starts(ray_cluster, tmp_path):
+    from dataclasses import replace
+
+    from mets_ray.training.fit import fit
+
+    rows = [replace(row, patient_id="one", fold=1 + n % 10) for n, row in enumerate(synthetic_rows(40))]
+    dataset_uri = write_dataset(tmp_path / "data", rows)
+    with pytest.raises(DatasetError, match="have records in the train and in the test folds"):
+        fit(config_of(tmp_path, dataset_uri=dataset_uri), dataset_uri)

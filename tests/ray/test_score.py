@@ -1,0 +1,193 @@
+"""Scoring whole data sets: the values are evaluate's, each record comes once, and a killed job goes on."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from mets_ray import storage
+from mets_ray.config.load import load_config
+from mets_ray.dataset.folds import Selection
+from mets_ray.dataset.plan import RowGroup
+from mets_ray.dataset.shard_reader import read_card, read_records
+from mets_ray.errors import CheckpointError, ConfigError, DatasetError
+from mets_ray.model.bundle import load_bundle
+from mets_ray.model.zero_shot import task_scores
+from mets_ray.pipelines.embed import EcgEmbedder
+from mets_ray.pipelines.score import ShardScorer
+from mets_ray.tasks.choose import dataset_tasks
+from tests.conftest import ROOT
+from tests.support.datasets import synthetic_rows, write_card, write_rows
+from tests.support.serving import make_bundle
+
+SHARDS, ROWS = 4, 300  # a shard of 300 has two row groups
+
+
+@pytest.fixture(scope="module")
+def dataset_uri(tmp_path_factory):
+    folder, rows = tmp_path_factory.mktemp("data"), synthetic_rows(SHARDS * ROWS)
+    parts = [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)]
+    write_card(folder, [write_rows(folder, part, name=f"part-{n:05d}-abc") for n, part in enumerate(parts)])
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def bundle_uri(tmp_path_factory):
+    return str(make_bundle(tmp_path_factory.mktemp("bundle")))
+
+
+def config_of(folder, *words):
+    return load_config(None, [f"run_uri={folder}", "score.max_actors=1", "score.prompt_set=mets", *words])
+
+
+def scored_table(output_uri):
+    return pa.concat_tables([pq.read_table(uri) for uri in storage.list_files(output_uri, suffix=".parquet")])
+
+
+def test_scores_are_evaluates_for_the_same_records(ray_cluster, dataset_uri, bundle_uri, tmp_path):
+    from mets_ray.pipelines.score import figures, score
+
+    result = score(config_of(tmp_path, "score.batch_size=100"), dataset_uri, bundle_uri)
+    assert (result.records, result.skipped, result.shards) == (SHARDS * ROWS, 0, SHARDS)
+    assert result.records_per_s > 0
+    assert figures(result)["output_uri"] == result.output_uri
+    assert Path(result.output_uri).name.startswith("scores-pretrain-20260101-000000-test-mets-")
+    table = scored_table(result.output_uri)
+    assert len(set(table["record_id"].to_pylist())) == table.num_rows == SHARDS * ROWS
+
+    # As evaluate does it: the actor's class on row groups, then the task's scores of the embeddings.
+    bundle, card = load_bundle(bundle_uri), read_card(dataset_uri)
+    embedder, rows = EcgEmbedder(bundle_uri, "cpu"), []
+    for shard in card.shards[1:3]:
+        for index in range(len(shard.row_group_rows)):
+            group = RowGroup(shard.path, index, shard.row_group_rows[index])
+            rows += embedder(
+                read_records(group, dataset_uri=dataset_uri, selection=Selection(tuple(range(1, 11))))
+            ).to_pylist()
+    task = dataset_tasks("synthetic")["synthetic"]
+    embeddings = np.asarray([row["ecg_embedding"] for row in rows], np.float32)
+    everything = [["SR"]] * len(rows)  # any label keeps a record
+    expected, _, _ = task_scores(
+        bundle.model, bundle.facts.prompt_sets["mets"], task, bundle.prompts, embeddings, everything
+    )
+    found = {row["record_id"]: row for row in table.to_pylist()}
+    softmax = torch.tensor(expected * float(bundle.model.logit_scale.detach())).softmax(dim=-1).numpy()
+    for number, row in enumerate(rows):
+        own = found[row["record_id"]]
+        assert (own["patient_id"], own["fold"]) == (row["patient_id"], row["fold"])
+        np.testing.assert_allclose(own["embedding"], embeddings[number], atol=1e-5)
+        for column, name in enumerate(task.classes):
+            assert own[f"similarity:synthetic:{name}"] == pytest.approx(expected[number, column], abs=1e-5)
+            assert own[f"score:synthetic:{name}"] == pytest.approx(softmax[number, column], abs=1e-5)
+
+    facts = json.loads(storage.read_bytes(storage.join(result.output_uri, "scores.json")))
+    assert (facts["finished"], facts["records"]) == (True, SHARDS * ROWS)
+    of_file = json.loads(pq.read_schema(storage.list_files(result.output_uri, ".parquet")[0]).metadata[b"mets_ray"])
+    assert of_file["prompt_set"]["name"] == "mets"
+    assert of_file["shard"] == card.shards[0].path
+    assert of_file["run"] == "pretrain-20260101-000000-test"
+
+
+def test_labels_of_the_middle_are_scored_by_the_middle(dataset_uri, bundle_uri, tmp_path):
+    shard = read_card(dataset_uri).shards[0]
+    found = {}
+    for focus in (None, 0.05):
+        ShardScorer(
+            bundle_uri, (), dataset_uri=dataset_uri, output_uri=f"{tmp_path}/{focus}", metadata={}, embeddings=True,
+            focus=focus, batch_size=64, device="cpu",
+        ).score(shard)  # fmt: skip
+        group = RowGroup(shard.path, 0, shard.row_group_rows[0])
+        rows = read_records(group, dataset_uri=dataset_uri, selection=Selection(tuple(range(1, 11))))
+        expected = EcgEmbedder(bundle_uri, "cpu", focus=focus)(rows)["ecg_embedding"].to_pylist()
+        found[focus] = np.asarray(scored_table(f"{tmp_path}/{focus}")["embedding"].to_pylist())[: len(expected)]
+        np.testing.assert_allclose(found[focus], expected, atol=1e-5)
+    assert np.abs(found[None] - found[0.05]).max() > 1e-3
+
+
+def test_what_is_finished_is_skipped_and_what_is_not_is_scored(ray_cluster, dataset_uri, bundle_uri, tmp_path):
+    from mets_ray.pipelines.score import score
+
+    config = config_of(tmp_path, f"score.output_uri={tmp_path}/out", "score.embeddings=false")
+    first = score(config, dataset_uri, bundle_uri)
+    files = [Path(uri) for uri in storage.list_files(first.output_uri, suffix=".parquet")]
+    whole = scored_table(first.output_uri)
+    assert "embedding" not in whole.column_names
+    files[1].unlink()
+    (files[0].parent / f".{files[1].name}.0.tmp").write_bytes(b"half a file of a job that was killed")
+    kept = {file: file.stat().st_mtime_ns for file in files if file.exists()}
+
+    again = score(config, dataset_uri, bundle_uri)
+    assert (again.records, again.skipped) == (ROWS, (SHARDS - 1) * ROWS)
+    assert {file: file.stat().st_mtime_ns for file in kept} == kept
+    assert scored_table(again.output_uri).equals(whole)
+    nothing = score(config, dataset_uri, bundle_uri)
+    assert (nothing.records, nothing.skipped) == (0, SHARDS * ROWS)
+
+    other = config_of(tmp_path, f"score.output_uri={tmp_path}/out", "score.prompt_set=descriptive")
+    with pytest.raises(DatasetError, match=r"holds other scores: `embeddings`, `prompt_set` differ"):
+        score(other, dataset_uri, bundle_uri)
+
+
+def test_scoring_faults_are_named_before_any_work(ray_cluster, dataset_uri, bundle_uri, tmp_path):
+    from mets_ray.pipelines.score import score
+
+    with pytest.raises(ConfigError, match=r"`score\.tasks` names `ptbxl_supper`"):
+        score(config_of(tmp_path, "score.tasks=[ptbxl_supper]"), dataset_uri, bundle_uri)
+    with pytest.raises(CheckpointError, match="the bundle is for 500 Hz"):
+        score(config_of(tmp_path), dataset_uri, str(make_bundle(tmp_path / "500", sampling_rate_hz=500)))
+    assert not list(tmp_path.glob("scores-*"))
+
+
+def test_the_steady_rate_starts_when_every_actor_has_delivered():
+    from mets_ray.pipelines.score import steady_rate
+
+    assert steady_rate([(5.0, "a", 10), (6.0, "b", 10), (8.0, "a", 20), (10.0, "b", 20)]) == 40 / 4
+    assert math.isnan(steady_rate([(5.0, "a", 10)]))
+    assert math.isnan(steady_rate([(5.0, "a", 10), (6.0, "b", 10)]))
+
+
+@pytest.mark.slow
+def test_a_killed_job_started_again_scores_every_record_once(dataset_uri, bundle_uri, tmp_path):
+    words = [
+        f"run_uri={tmp_path}",
+        f"dataset_uri={dataset_uri}",
+        f"score.bundle_uri={bundle_uri}",
+        "score.max_actors=1",
+    ]
+    command = [sys.executable, str(ROOT / "jobs" / "score.py"), *words]
+    environment = os.environ | {"RAY_ADDRESS": "local"}
+
+    def files():
+        return [file for folder in tmp_path.glob("scores-*") for file in folder.glob("part-*.parquet")]
+
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as running:
+        deadline = time.monotonic() + 240
+        while not files():
+            assert time.monotonic() < deadline
+            assert running.poll() is None
+            time.sleep(0.01)
+        os.killpg(running.pid, signal.SIGKILL)  # the driver and its actors, in the middle of a shard
+    time.sleep(1.0)
+    finished = {file: file.stat().st_mtime_ns for file in files()}
+    assert 0 < len(finished) < SHARDS
+
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["skipped"] == len(finished) * ROWS
+    assert result["records"] + result["skipped"] == SHARDS * ROWS
+    assert {file: file.stat().st_mtime_ns for file in finished} == finished
+    table = scored_table(result["output_uri"])
+    assert len(set(table["record_id"].to_pylist())) == table.num_rows == SHARDS * ROWS

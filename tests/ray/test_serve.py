@@ -1,0 +1,161 @@
+"""The application on Ray Serve, over real HTTP: scores of evaluation, batches, counts, logs, the README's examples."""
+
+import re
+import shlex
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mets_ray.model.bundle import load_bundle
+from mets_ray.model.zero_shot import task_scores
+from mets_ray.pipelines.embed import EcgEmbedder
+from mets_ray.sources.catalogue import read_ecg
+from mets_ray.tasks.label_sets import load_label_sets
+from mets_ray.tasks.prompt_sets import load_prompt_set
+from tests.conftest import ROOT
+from tests.support.datasets import synthetic_rows, write_dataset
+from tests.support.serving import json_ecg, npy, synthetic_ecg
+
+NPY = {"content-type": "application/x-npy"}
+LEADS = "I,II,III,aVR,aVL,aVF,V1,V2,V3,V4,V5,V6"
+
+
+@pytest.fixture(scope="module")
+def client(served):
+    with httpx.Client(base_url=served.url, timeout=60) as client:
+        yield client
+
+
+def metric_after(served, name, expected, **tags):
+    """The metric once it has reached `expected`: Ray exports every few seconds."""
+    for _ in range(60):
+        value = served.metric(name, **tags)
+        if value >= expected:
+            break
+        time.sleep(0.5)
+    return value
+
+
+def test_scores_are_those_of_evaluation(served, client, tmp_path):
+    import io
+
+    import pyarrow.parquet as pq
+
+    sources = {row.record_id: read_ecg(row.record_uri) for row in synthetic_rows(8)}
+    dataset_uri = write_dataset(tmp_path / "dataset", synthetic_rows(8))
+    rows = pa.concat_tables([pq.read_table(io.BytesIO(path.read_bytes())) for path in tmp_path.rglob("part-*.parquet")])
+    assert dataset_uri
+    bundle = load_bundle(str(served.bundle))
+    label_set = load_label_sets("synthetic")["synthetic"]
+    embedded = EcgEmbedder(str(served.bundle), "cpu")(rows)
+    embeddings = np.stack(embedded["ecg_embedding"].to_numpy())
+    labels = rows["labels"].to_pylist()
+    expected, _, kept = task_scores(
+        bundle.model, load_prompt_set("descriptive"), label_set, bundle.prompts, embeddings, labels
+    )
+    assert kept.all()
+    for index, record_id in enumerate(rows["record_id"].to_pylist()):
+        query = {"unit": "mV", "sampling_rate_hz": 100, "leads": LEADS, "prompt_set": "descriptive:synthetic"}
+        answer = client.post(
+            "/v1/zero-shot", params=query, content=npy(sources[record_id].signal_mv), headers=NPY
+        ).json()
+        found = {item["class_name"]: item["similarity"] for item in answer["classes"]}
+        assert [found[name] for name in label_set.classes] == pytest.approx(expected[index].tolist(), abs=1e-5)
+
+
+def test_requests_that_come_together_share_forward_passes(served, client):
+    time.sleep(3)  # what earlier tests sent is counted by then
+    before = served.metric("mets_ray_windows_total"), served.metric("mets_ray_forward_passes_total")
+    bodies = [{"ecg": json_ecg(synthetic_ecg(index)), "prompt_set": "mets:synthetic"} for index in range(16)]
+    alone = [client.post("/v1/zero-shot", json=body).json()["classes"] for body in bodies[:4]]
+
+    def send(body):
+        return httpx.post(f"{served.url}/v1/zero-shot", json=body, timeout=60).json()["classes"]
+
+    with ThreadPoolExecutor(16) as pool:
+        together = list(pool.map(send, bodies * 8))
+    for found, expected in zip(together[:4], alone, strict=True):
+        for row, other in zip(found, expected, strict=True):
+            assert row["similarity"] == pytest.approx(other["similarity"], abs=1e-5)
+    windows = metric_after(served, "mets_ray_windows_total", before[0] + 132) - before[0]
+    passes = served.metric("mets_ray_forward_passes_total") - before[1]
+    assert windows == 132
+    assert passes < 100
+
+
+def test_a_hundred_new_classes_under_load_and_each_costs_one_lm_text(served, client):
+    ecg = json_ecg(synthetic_ecg(), unit="uV")
+    labels = [f"made up finding number {number}" for number in range(100)]
+    before = served.metric("mets_ray_lm_texts_total")
+
+    def ask(label):
+        body = {"ecg": ecg, "candidate_labels": [label, "sinus rhythm"]}
+        return httpx.post(f"{served.url}/v1/zero-shot", json=body, timeout=60).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(ask, labels * 2)) == {200}
+    assert metric_after(served, "mets_ray_lm_texts_total", before + 100) - before == pytest.approx(100, abs=1)
+    answer = client.put("/v1/prompt-sets/hundred", json={"candidate_labels": labels})
+    assert answer.status_code == 201
+    assert client.post("/v1/zero-shot", json={"ecg": ecg, "prompt_set": "hundred"}).status_code == 200
+    time.sleep(3)
+    assert served.metric("mets_ray_lm_texts_total") - before == pytest.approx(100, abs=1)
+
+
+def test_what_prometheus_sees(served, client):
+    ecg = json_ecg(synthetic_ecg())
+    reasons = {"route": "/v1/zero-shot", "status": "422"}
+    before = served.metric("mets_ray_requests_total", **reasons)
+    client.post("/v1/zero-shot", json={"ecg": ecg | {"unit": "mmHg"}, "prompt_set": "mets:synthetic"})
+    assert metric_after(served, "mets_ray_requests_total", before + 1, **reasons) == before + 1
+    assert served.metric("mets_ray_rejections_total", reason="unknown_unit") >= 1
+    assert served.metric("mets_ray_request_latency_ms_count", route="/v1/zero-shot") >= 1
+    assert served.metric("mets_ray_batch_size_count") >= 1
+    assert served.metric("mets_ray_text_cache_total", result="hit") >= 1
+    assert served.metric("mets_ray_ongoing_requests") == 0
+
+
+def test_logs_hold_requests_and_no_patient(served, client):
+    import ray
+
+    marker = "marker-of-a-patient"
+    signal = np.full((12, 1000), 0.123987654)
+    body = {"ecg": json_ecg(synthetic_ecg()) | {"signal": signal.tolist()}, "candidate_labels": [marker]}
+    assert client.post("/v1/zero-shot", json=body).status_code == 422
+    query = {"unit": "uV", "sampling_rate_hz": 100, "leads": LEADS, "candidate_labels": marker}
+    assert client.post("/v1/zero-shot", params=query, content=b"x", headers=NPY).status_code == 400
+    time.sleep(2)
+    logs = Path(ray._private.worker._global_node.get_session_dir_path()) / "logs"
+    text = "".join(path.read_text(errors="replace") for path in logs.rglob("*") if path.is_file())
+    assert "POST /v1/zero-shot 422" in text
+    assert marker not in text
+    assert "0.123987" not in text
+
+
+def readme_example(language, word):
+    text = (ROOT / "README.md").read_text()
+    (found,) = [block for block in re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL) if word in block]
+    return found
+
+
+def test_the_curl_of_the_readme(served, tmp_path):
+    (tmp_path / "ecg.npy").write_bytes(npy(np.rint(synthetic_ecg().signal_mv * 1000).astype(np.int16)))
+    command = readme_example("console", "curl").replace("http://127.0.0.1:8000", served.url)
+    command = "\n".join(line.removeprefix("$ ") for line in command.splitlines())
+    answer = subprocess.run(["bash", "-ec", command], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    assert '"class_name":"atrial fibrillation"' in answer
+
+
+def test_the_httpx_example_of_the_readme(served, tmp_path):
+    np.save(tmp_path / "ecg.npy", np.rint(synthetic_ecg().signal_mv * 1000).astype(np.int16))
+    code = readme_example("python", "httpx").replace("http://127.0.0.1:8000", served.url)
+    assert len(code.splitlines()) <= 14
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert "atrial fibrillation" in run.stdout, shlex.quote(run.stderr)

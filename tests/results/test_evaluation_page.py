@@ -1,0 +1,149 @@
+"""evaluation_page.py and sections.py: every part of a result stands on the page, in words a reader needs."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mets_ray.metrics.balanced import sets_of_task
+from mets_ray.metrics.calibration import fit_calibration, score_calibration
+from mets_ray.metrics.extremes import choose_examples
+from mets_ray.metrics.intervals import Interval
+from mets_ray.metrics.sensitivity import wording_sensitivity
+from mets_ray.metrics.similarities import TaskSimilarities
+from mets_ray.metrics.task_scores import Comparison, score_task
+from mets_ray.pictures.evaluation import roc_picture
+from mets_ray.results.evaluation_page import Drawn, evaluation_page, map_groups, tables_page
+from mets_ray.results.export import calibrated_json, wordings_csv
+from mets_ray.results.page import markdown, render
+from mets_ray.results.values import BaselineScore, ClassWordings, Evaluated, Retrieval
+
+CLASSES = ("SR", "AFIB", "STACH", "SBRAD")
+LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+
+
+@pytest.fixture(scope="module")
+def scores():
+    generator = np.random.default_rng(3)
+    truth = np.eye(4, dtype=bool)[generator.integers(4, size=120)]
+    similarity = truth * 0.5 + generator.normal(size=truth.shape)
+    names = tuple(f"record-{row:03d}" for row in range(120))
+    return TaskSimilarities(
+        "synthetic", CLASSES, names, np.array([f"p{row // 2}" for row in range(120)]), similarity, truth
+    )
+
+
+@pytest.fixture(scope="module")
+def result(scores):
+    from mets_ray.metrics.balanced import score_balanced
+
+    (of_task,) = sets_of_task("synthetic")
+    settings = {"per_class": 200, "samples": 20, "seed": 0}
+    balanced = score_balanced(of_task, CLASSES, scores.similarity, scores.truth, scores.patients, **settings)
+    calibration = fit_calibration(
+        scores.similarity, scores.truth, CLASSES, prompt_set="mets", prompt_set_version=1, prompt_set_sha256="ab"
+    )
+    wordings = wording_sensitivity([scores.similarity[:, [0, column]] for column in range(4)], scores.truth)
+    return Evaluated(
+        result_uri="r",
+        macro_auroc=0.7,
+        over="1 task",
+        tasks=(score_task(scores, samples=20, seed=0),),
+        balanced=(balanced,),
+        notices=("SYNTHETIC data: these scores say nothing about real ECGs.",),
+        pictures=(),
+        alarms=("Leak!",),
+        baselines=(
+            BaselineScore("chance", "synthetic", Interval(0.5, 0.4, 0.6), "permuted"),
+            BaselineScore("linear probe", "synthetic", Interval(0.8, 0.7, 0.9), "240 ECGs", 0.01),
+        ),
+        compared_to="another",
+        comparisons=(Comparison("synthetic", Interval(0.01, -0.02, 0.03), 120),),
+        calibrated={"synthetic": score_calibration(calibration, scores.similarity, scores.truth)},
+        wordings={"synthetic": {n: ClassWordings(("one", "two"), w) for n, w in zip(CLASSES, wordings, strict=True)}},
+        retrieval=Retrieval({1: 0.25, 5: 0.5}, {1: 0.125, 5: 0.75}, {1: 0.01, 5: 0.05}, 120, 100),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def drawn(scores, result):
+    examples = choose_examples(scores)
+    generator = np.random.default_rng(0)
+    return Drawn(
+        scores={"synthetic": scores},
+        roc_pictures={"synthetic": roc_picture(result.tasks[0], scores, synthetic=True)},
+        record_ids=scores.record_ids,
+        map_rows=np.arange(120),
+        map_points=generator.normal(size=(120, 2)),
+        examples=examples,
+        signals_uv={one.record_id: generator.integers(-500, 500, (12, 1000)).astype(np.int16) for one in examples},
+        leads=LEADS,
+        sampling_rate_hz=100,
+        synthetic=True,
+    )
+
+
+def test_the_markdown_holds_every_table(result):
+    shown = markdown(tables_page(result, "Title", 0, ("records: 100 101", "no reports")))
+    assert "**ALARM: Leak!**" in shown
+    assert "| this bundle, zero-shot | " in shown
+    assert "| linear probe, 1% of labels | 0.800 [0.700, 0.900] |" in shown
+    assert "| chance | 0.500 [0.400, 0.600] |" in shown
+    assert "| synthetic | +0.010 [-0.020, +0.030] | 120 |" in shown
+    assert "METS's balanced table: synthetic rhythm" in shown
+    assert "Not zero-shot" in shown
+    assert "| recall at 5 | 0.500 | 0.050 | 0.750 | 0.050 |" in shown
+    assert "Records: 100 101.\nNo reports." in shown
+
+
+def test_the_page_is_whole_and_shows_patients_only_as_pictures(result, drawn):
+    html = render(evaluation_page(result, drawn, "Title", {"seed": "0"}, 0))
+    # Bars, ROC, PR and map of the task; confusion; reliability; two best and two worst ECGs.
+    assert html.count("data:image/png;base64,") == 4 + 1 + 1 + 4
+    assert "Leak!" in html
+    assert "how much hangs on the words" in html
+    assert "handle this page as such" in html
+    for example in drawn.examples:
+        assert f"{example.kind}: {example.record_id}" in html
+
+
+def test_parts_that_could_not_be_made_leave_no_empty_section(result, drawn):
+    bare = replace(result, calibrated={}, wordings={}, retrieval=None, comparisons=(), baselines=(), balanced=())
+    html = render(evaluation_page(bare, replace(drawn, examples=()), "Title", {}, 0))
+    for word in ("calibrated", "hangs on the words", "Retrieval", "best and the worst", "Difference", "balanced"):
+        assert word not in html
+
+
+def test_a_map_is_coloured_by_the_one_class_of_a_record(scores):
+    truth = scores.truth.copy()
+    truth[0] = [True, True, False, False]
+    truth[1] = False
+    changed = replace(scores, truth=truth)
+    groups = map_groups(changed, ["record-000", "record-001", "record-002", "absent"])
+    assert groups[:2] == ["several of these", "none of these"]
+    assert groups[2] == CLASSES[int(scores.truth[2].argmax())]
+    assert groups[3] == "none of these"
+
+
+def test_a_class_whose_words_point_the_wrong_way_is_named(scores, result):
+    turned = scores.similarity * [1, -1, 1, 1]
+    calibration = fit_calibration(
+        turned, scores.truth, CLASSES, prompt_set="mets", prompt_set_version=1, prompt_set_sha256="ab"
+    )
+    found = score_calibration(calibration, turned, scores.truth)
+    shown = markdown(tables_page(replace(result, calibrated={"synthetic": found}), "T", 0))
+    assert "Of AFIB, validation records with the class were LESS similar" in shown
+    told = calibrated_json(found)
+    assert told["calibration"]["prompt_set"] == {"name": "mets", "version": 1, "sha256": "ab"}
+    assert told["test"]["SR"]["decided"] == int(found.calibration.decisions(turned)[:, 0].sum())
+
+
+def test_wordings_as_csv(result):
+    lines = wordings_csv(result).splitlines()
+    assert lines[0] == "task,class,prompt,auroc"
+    assert len(lines) == 1 + 4 * 2
+    values = [float(line.split(",")[3]) for line in lines[1:]]
+    assert all(not math.isnan(value) for value in values)
+    first = result.wordings["synthetic"]["SR"].sensitivity.auroc
+    assert values[:2] == pytest.approx(first.tolist(), abs=1e-5)

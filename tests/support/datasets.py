@@ -1,0 +1,82 @@
+"""Small prepared data sets that tests make, and score, without a cluster."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from mets_ray import storage
+from mets_ray.dataset.card import CARD_NAME, SCHEMA_VERSION, DatasetCard
+from mets_ray.dataset.folds import Selection
+from mets_ray.dataset.shard_reader import read_card, read_index, read_records
+from mets_ray.dataset.shard_writer import ShardTask, write_shard
+from mets_ray.ecg.preprocess import SignalConfig
+from mets_ray.model.bundle import load_bundle
+from mets_ray.pipelines.embed import EcgEmbedder
+from mets_ray.sources.synthetic import synthetic_manifest
+from mets_ray.tasks.choose import dataset_tasks
+from mets_ray.training.validation import task_macro_auroc
+
+SIGNAL = SignalConfig(100, 10.0, highpass_hz=0.5)  # as jobs/prepare.py writes them
+
+
+def synthetic_rows(records, *, seed=0, shuffled_reports=None):
+    """Synthetic manifest rows; with a `shuffled_reports` seed, each record carries another record's report."""
+    rows = synthetic_manifest(records, seed=seed, sampling_rate_hz=100.0, duration_s=10.0).rows
+    if shuffled_reports is None:
+        return rows
+    order = np.random.default_rng(shuffled_reports).permutation(len(rows))
+    return tuple(
+        replace(row, report=rows[other].report, statements=rows[other].statements)
+        for row, other in zip(rows, order, strict=True)
+    )
+
+
+def write_rows(dataset_uri, rows, *, name="part-00000-abc", duplicates=(), reads_in_flight=4, has_reports=True):
+    task = ShardTask(name, tuple(rows), frozenset(duplicates), has_reports)
+    return write_shard(task, signal=SIGNAL, dataset_uri=str(dataset_uri), reads_in_flight=reads_in_flight)
+
+
+def write_card(dataset_uri, summaries, **changes):
+    shards = tuple(summary.shard for summary in summaries)
+    facts = {
+        "schema_version": SCHEMA_VERSION,
+        "fingerprint": "f",
+        "source": "synthetic",
+        "source_uri": None,
+        "source_sha256": "s",
+        "synthetic": True,
+        "sampling_rate_hz": 100,
+        "duration_s": 10.0,
+        "leads": SIGNAL.leads,
+        "highpass_hz": SIGNAL.highpass_hz,
+        "records_in": sum(summary.records_in for summary in summaries),
+        "records_out": sum(sum(shard.row_group_rows) for shard in shards),
+        "rejected": {},
+        "folds": {fold: 1 for summary in summaries for fold in summary.folds},
+        "shards": shards,
+        "command": "",
+        "created_at": "",
+    }
+    card = DatasetCard(**facts | changes)
+    storage.write_bytes(storage.join(str(dataset_uri), CARD_NAME), card.model_dump_json().encode())
+    return card
+
+
+def write_dataset(dataset_uri, rows, **changes):
+    """A whole data set of one shard; answers its URI."""
+    write_card(dataset_uri, [write_rows(dataset_uri, rows)], **changes)
+    return str(dataset_uri)
+
+
+def auroc_of_fold(fold, dataset_uri, bundle_uri):
+    """What jobs/evaluate.py gives as `macro_auroc` of a synthetic data set's fold, without its pictures."""
+    bundle, selection = load_bundle(bundle_uri), Selection((fold,))
+    embedder, labels, embeddings = EcgEmbedder(bundle_uri, "cpu"), [], []
+    for group in read_index(dataset_uri, read_card(dataset_uri)).row_groups(selection):
+        rows = embedder(read_records(group, dataset_uri=dataset_uri, selection=selection))
+        labels += rows["labels"].to_pylist()
+        embeddings += rows["ecg_embedding"].to_pylist()
+    tasks, prompts = dataset_tasks("synthetic"), bundle.facts.prompt_sets["descriptive"]
+    return task_macro_auroc(
+        bundle.model, prompts, tasks, bundle.prompts, ecg_embeddings=np.asarray(embeddings, np.float32), labels=labels
+    )["synthetic"]

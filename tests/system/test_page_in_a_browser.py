@@ -1,0 +1,447 @@
+"""The page at `/` in a real headless browser against a real server."""
+
+import json
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import wfdb
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select, WebDriverWait
+
+from tests.support.serving import json_ecg, npy, plain_server, synthetic_ecg
+
+pytestmark = pytest.mark.slow
+
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+)
+# Pixels of the trace's colour, which is far from the paper's in both colour schemes.
+COUNT_INK = """
+const canvas = document.getElementById("paper");
+const hex = getComputedStyle(canvas).getPropertyValue("--trace").trim();
+const ink = [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
+const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+let count = 0;
+for (let i = 0; i < data.length; i += 4) count += ink.every((value, k) => Math.abs(data[i + k] - value) < 60);
+return count;
+"""
+TYPE_CLASSES = """
+const area = document.getElementById("labels");
+area.value = arguments[0];
+area.dispatchEvent(new Event("input"));
+return document.getElementById("scores").classList.contains("stale");
+"""
+DROP = """
+const transfer = new DataTransfer();
+transfer.items.add(new File([arguments[1]], arguments[0]));
+for (const type of ["dragenter", "drop"]) {
+  document.body.dispatchEvent(new DragEvent(type, { bubbles: true, cancelable: true, dataTransfer: transfer }));
+}
+"""
+
+
+class Page:
+    """The page under test: what a user would look for on it."""
+
+    def __init__(self, driver):
+        self.driver = driver
+
+    def open(self, url):
+        self.driver.get(url)
+        self.until(lambda: self.find("#model-facts dd") or self.find("#token-form:not([hidden])"))
+        return self
+
+    def until(self, condition, seconds=30):
+        return WebDriverWait(self.driver, seconds, poll_frequency=0.05).until(lambda _: condition())
+
+    def find(self, css):
+        return self.driver.find_elements(By.CSS_SELECTOR, css)
+
+    def one(self, css):
+        return self.driver.find_element(By.CSS_SELECTOR, css)
+
+    def text(self, css):
+        return self.one(css).text
+
+    def run(self, script, *arguments):
+        return self.driver.execute_script(script, *arguments)
+
+    def type_classes(self, *labels):
+        """Whether the scores that stood there were marked as stale at once."""
+        return self.run(TYPE_CLASSES, "\n".join(labels))
+
+    def choose(self, *paths):
+        self.one("#files").send_keys("\n".join(str(path) for path in paths))
+
+    def choose_example(self, name="afib"):
+        self.until(lambda: self.find(f"#example option[value={name}]"))
+        Select(self.one("#example")).select_by_value(name)
+
+    def bars(self):
+        """{class: score} of the bars from top to bottom, once they are current."""
+        read = """
+        if (!document.querySelector("#scores:not(.stale) #bars li")) return null;
+        return [...document.querySelectorAll("#bars li")].map(
+          (row) => [row.querySelector(".name").textContent, Number(row.dataset.score)]);
+        """
+        return dict(self.until(lambda: self.run(read)))
+
+    def problem(self, slot):
+        return self.until(lambda: self.text(f"#{slot}"))
+
+    def requests(self):
+        """URLs of all requests since the last call."""
+        events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+
+    def console(self):
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def look(self, width, height=860, scheme="light"):
+        self.driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": height, "deviceScaleFactor": 2 if width < 600 else 1, "mobile": width < 600},
+        )
+        self.driver.execute_cdp_cmd(
+            "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        )
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    chromedriver = shutil.which("chromedriver")
+    if browser is None or chromedriver is None:
+        pytest.skip("chromium and chromedriver are not both installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('browser')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(chromedriver))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def browser(driver, request, tmp_path):
+    """A page that is not opened yet; a test that fails leaves `page.png` in its tmp_path."""
+    page = Page(driver)
+    page.look(1280)
+    page.requests()
+    page.console()
+    failed_before = request.session.testsfailed
+    yield page
+    if request.session.testsfailed > failed_before:
+        driver.save_screenshot(str(tmp_path / "page.png"))
+        print(f"screenshot: {tmp_path / 'page.png'}")
+
+
+@pytest.fixture
+def page(browser, served):
+    return browser.open(served.url)
+
+
+@pytest.fixture
+def record(tmp_path):
+    """A folder with one ECG as WFDB files, zip, CSV, npy and JSON."""
+    ecg = synthetic_ecg(3)
+    names = list(ecg.leads)
+    wfdb.wrsamp(
+        "ecg", fs=100, units=["mV"] * 12, sig_name=names, p_signal=ecg.signal_mv.T, fmt=["16"] * 12, write_dir=tmp_path
+    )
+    with zipfile.ZipFile(tmp_path / "ecg.zip", "w") as archive:
+        for ending in ("hea", "dat"):
+            archive.write(tmp_path / f"ecg.{ending}", f"ecg.{ending}")
+    np.savetxt(tmp_path / "ecg.csv", ecg.signal_mv.T, fmt="%.3f", delimiter=",", header=",".join(names), comments="")
+    (tmp_path / "ecg.npy").write_bytes(npy(np.rint(ecg.signal_mv * 1000).astype(np.int16)))
+    (tmp_path / "ecg.json").write_text(json.dumps(json_ecg(ecg)))
+    return tmp_path
+
+
+def test_the_page_loads_without_errors_and_asks_nobody_else(page, served):
+    page.choose_example()
+    page.bars()
+    assert page.console() == []
+    urls = page.requests()
+    assert any(url.endswith("/static/app.js") for url in urls)
+    assert [url for url in urls if not url.startswith((served.url, "data:", "blob:"))] == []
+    assert page.find("#synthetic:not([hidden])")
+    assert page.text("header").count("not a medical device") == 1
+
+
+def test_an_example_is_drawn_and_scored(page):
+    page.choose_example()
+    empty = page.run(COUNT_INK)
+    bars = page.bars()
+    assert page.run(COUNT_INK) > empty + 3000
+    assert "12 leads" in page.one("#paper").get_attribute("aria-label")
+    assert "V6" in page.one("#ecg-text").get_attribute("textContent")
+    assert len(bars) == 12
+    assert sum(bars.values()) == pytest.approx(1)
+    assert list(bars.values()) == sorted(bars.values(), reverse=True)
+    assert "sinus rhythm" in page.one("#labels").get_attribute("value")
+    assert "resampled" in page.text("#warnings")
+    assert "encode" in page.text("#run-facts")
+    page.one("#remove").click()
+    assert page.find("#bars li") == []
+    assert page.run(COUNT_INK) == pytest.approx(empty, rel=0.5)
+
+
+def test_edited_classes_change_the_bars(page):
+    page.choose_example()
+    before = page.bars()
+    assert page.type_classes(*before, "<b>torsades</b>")
+    after = page.bars()
+    assert set(after) == {*before, "<b>torsades</b>"}
+    assert sum(after.values()) == pytest.approx(1)
+    assert page.find("#bars b") == []
+    page.type_classes("sinus rhythm", " sinus rhythm ", "", "atrial fibrillation")
+    assert set(page.bars()) == {"sinus rhythm", "atrial fibrillation"}
+    assert not page.type_classes("")
+    assert page.find("#bars li") == []
+    assert "at least one" in page.text("#scores")
+
+
+def test_an_answer_that_comes_late_is_never_shown(page):
+    page.choose_example()
+    page.bars()
+    # The next request is answered when the test says so, and does not let itself be stopped.
+    page.run("""
+        const real = fetch;
+        window.count = 0;
+        window.fetch = async (path, options) => {
+          if (!path.startsWith("v1/zero-shot") || window.count++) return real(path, options);
+          const answer = await real(path, { ...options, signal: undefined });
+          await new Promise((resolve) => (window.release = resolve));
+          return answer;
+        };
+        window.shown = [];
+        new MutationObserver(() => window.shown.push(document.getElementById("bars").textContent))
+          .observe(document.getElementById("bars"), { childList: true });
+        """)
+    page.type_classes("old one", "old two")
+    page.until(lambda: page.run("return Boolean(window.release)"))
+    page.run("window.release();" + TYPE_CLASSES, "new one\nnew two")
+    assert set(page.bars()) == {"new one", "new two"}
+    assert page.run("return window.shown.filter((text) => text.includes('old'))") == []
+
+
+def test_independent_scores_and_template(page):
+    page.choose_example()
+    shared = page.bars()
+    page.one("#advanced summary").click()
+    page.one("#multi-label").click()
+    page.until(lambda: "by itself" in page.text("#scores-about"))
+    alone = page.bars()
+    assert list(alone) == list(shared)
+    assert sum(alone.values()) != pytest.approx(1, abs=1e-3)
+    page.one("#template").send_keys("without a place")
+    assert "{}" in page.problem("template-problem")
+    assert page.find("#bars li") == []
+    page.one("#template").clear()
+    page.one("#template").send_keys("the heart shows {}")
+    page.bars()
+    assert "the heart shows {}" in page.text("#run-facts")
+
+
+@pytest.mark.parametrize("names", [("ecg.json",), ("ecg.zip",), ("ecg.hea", "ecg.dat")], ids="+".join)
+def test_chosen_files_are_scored(page, record, names):
+    page.type_classes("sinus rhythm", "atrial fibrillation")
+    page.choose(*(record / name for name in names))
+    assert sum(page.bars().values()) == pytest.approx(1)
+    assert page.text("#source-name") == " + ".join(names)
+
+
+def test_a_dropped_file_is_scored(page, record):
+    page.type_classes("sinus rhythm", "atrial fibrillation")
+    page.run(DROP, "dropped.json", (record / "ecg.json").read_text())
+    assert set(page.bars()) == {"sinus rhythm", "atrial fibrillation"}
+    assert not page.one("#drop").is_displayed()
+
+
+def test_what_cannot_be_used_is_said_in_words(page, record):
+    page.choose_example()
+    page.bars()
+    lacking = json.loads((record / "ecg.json").read_text())
+    lacking |= {"signal": lacking["signal"][:11], "leads": lacking["leads"][:11]}
+    (record / "lacking.json").write_text(json.dumps(lacking))
+    (record / "broken.zip").write_bytes(b"no zip")
+    (record / "notes.txt").write_text("")
+    for names, words in (
+        (["lacking.json"], "V6"),
+        (["broken.zip"], "zip"),
+        (["notes.txt"], "notes.txt"),
+        (["ecg.hea"], ".dat"),
+        (["ecg.zip", "ecg.json"], "one ECG"),
+    ):
+        page.choose(*(record / name for name in names))
+        page.until(lambda words=words: words in page.text("#source-problem"))
+        assert page.find("#bars li") == [], "scores of the ECG before"
+    page.choose(record / "ecg.json")
+    page.bars()
+    assert page.text("#source-problem") == ""
+
+
+@pytest.mark.parametrize("name", ["ecg.csv", "ecg.npy"])
+def test_unit_and_rate_are_asked_for_and_never_guessed(page, record, name):
+    page.type_classes("sinus rhythm", "atrial fibrillation")
+    page.requests()
+    page.choose(record / name)
+    page.until(lambda: page.one("#facts-form").is_displayed())
+    assert [page.one(field).get_attribute("value") for field in ("#unit", "#rate", "#leads")] == ["", "", ""]
+    page.one("#facts-form .primary").click()
+    Select(page.one("#unit")).select_by_value("mV" if name == "ecg.csv" else "uV")
+    page.one("#facts-form .primary").click()
+    assert page.requests() == [], "sent before unit and rate were there"
+    page.one("#rate").send_keys("100")
+    if name == "ecg.npy":
+        assert "12 × 1000, int16" in page.text("#facts-content")
+        page.one("#facts-form .primary").click()
+        assert page.requests() == [], "sent before the leads were there"
+        page.one("#usual-leads").click()
+    page.one("#facts-form .primary").click()
+    assert sum(page.bars().values()) == pytest.approx(1)
+    assert not page.one("#facts-form").is_displayed()
+    page.one("#change-facts").click()
+    assert page.one("#rate").get_attribute("value") == "100"
+
+
+def test_a_saved_prompt_set_shows_its_version_and_can_be_chosen(page):
+    page.choose_example()
+    page.bars()
+    page.type_classes("sinus rhythm", "atrial fibrillation")
+    page.one("#save-name").send_keys("page-rhythms")
+    for labels, words in (
+        ((), "Saved as page-rhythms@1."),
+        ((), "Unchanged: this is page-rhythms@1."),
+        (("sinus rhythm", "afib"), "Saved as page-rhythms@2."),
+    ):
+        if labels:
+            page.type_classes(*labels)
+        page.one("#save-form button").click()
+        page.until(lambda words=words: page.text("#saved") == words)
+    page.until(lambda: page.find("#list option[value='page-rhythms@2']"))
+    Select(page.one("#list")).select_by_value("page-rhythms@2")
+    page.until(lambda: "page-rhythms@2" in page.text("#run-facts"))
+    assert set(page.bars()) == {"sinus rhythm", "afib"}
+    assert not page.one("#labels").is_displayed()
+    Select(page.one("#list")).select_by_value("descriptive:synthetic@4")
+    assert "STE_ANT" in page.bars()
+    page.one("#edit-stored").click()
+    page.one("#save-name").clear()
+    page.one("#save-name").send_keys("descriptive")
+    page.one("#save-form button").click()
+    assert "descriptive" in page.problem("save-problem")
+
+
+def test_the_keyboard_is_enough(page):
+    def press(*keys):
+        ActionChains(page.driver).send_keys(*keys).perform()
+
+    def tab_to(element_id):
+        for _ in range(40):
+            press(Keys.TAB)
+            focused = page.run("return document.activeElement.id")
+            look = "const s = getComputedStyle(arguments[0]); return s.outlineStyle !== 'none' && s.outlineWidth"
+            shown = page.one("#files + label") if focused == "files" else page.driver.switch_to.active_element
+            assert page.run(look, shown), f"focus on {focused or shown.text} cannot be seen"
+            if focused == element_id:
+                return
+        raise AssertionError(f"Tab never comes to {element_id}")
+
+    page.until(lambda: page.find("#example option[value=afib]"))
+    tab_to("files")
+    tab_to("example")
+    press("Atrial")
+    press(Keys.ENTER)
+    page.until(lambda: page.one("#example").get_attribute("value") == "afib")
+    page.bars()
+    tab_to("labels")
+    ActionChains(page.driver).key_down(Keys.CONTROL).send_keys("a").key_up(Keys.CONTROL).perform()
+    press("long qt", Keys.ENTER, "short qt")
+    page.until(lambda: set(page.bars()) == {"long qt", "short qt"})
+    page.until(lambda: "long qt" in page.one("#announce").get_attribute("textContent"))
+    press(Keys.TAB)
+    while page.run("return document.activeElement.tagName") != "SUMMARY":
+        press(Keys.TAB)
+    press(Keys.ENTER)
+    tab_to("multi-label")
+    press(Keys.SPACE)
+    page.until(lambda: "by itself" in page.text("#scores-about"))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 390, 1280])
+def test_it_fits_the_screen_and_the_colour_scheme(browser, served, record, width, scheme):
+    browser.look(width, scheme=scheme)
+    page = browser.open(served.url)
+    content_width = "return document.documentElement.scrollWidth"
+    assert page.run(content_width) <= width
+    page.choose(record / "ecg.npy")
+    page.until(lambda: page.one("#facts-form").is_displayed())
+    assert page.run(content_width) <= width
+    page.choose_example()
+    page.bars()
+    page.type_classes("sinus rhythm", "averylongword" * 12)
+    page.bars()
+    assert page.run(content_width) <= width
+    assert page.run(COUNT_INK) > 3000
+    background = page.one("body").value_of_css_property("background-color")
+    channels = [int(part) for part in background.split("(")[1].split(",")[:3]]
+    assert (max(channels) < 64) == (scheme == "dark")
+
+
+def test_a_busy_or_absent_server_is_asked_again_and_then_named(page):
+    refuse = """
+    const real = window.real ??= fetch;
+    window.asked = 0;
+    window.fetch = (path, options) => path.startsWith("v1/zero-shot") && window.asked++ < arguments[0]
+      ? Promise.resolve(new Response("{}", { status: 503, headers: { "Retry-After": "0" } }))
+      : real(path, options);
+    """
+    page.choose_example()
+    page.bars()
+    page.run(refuse, 2)
+    page.type_classes("one", "two")
+    assert set(page.bars()) == {"one", "two"}
+    page.run(refuse, 100)
+    page.type_classes("three", "four")
+    assert "busy" in page.problem("score-problem")
+    assert page.run("return window.asked") == 4
+    assert page.find("#bars li") == []
+    page.run("window.fetch = () => Promise.reject(new TypeError('Failed to fetch'))")
+    page.one("#score-problem button").click()
+    page.until(lambda: "cannot be reached" in page.text("#score-problem"))
+    page.run("window.fetch = window.real")
+    page.one("#score-problem button").click()
+    assert set(page.bars()) == {"three", "four"}
+
+
+def test_a_token_is_asked_for_and_kept_for_the_session_only(browser, served, monkeypatch):
+    monkeypatch.setenv("METS_RAY_TOKEN", "open sesame")
+    with plain_server(served.bundle, auth="bearer") as (client, _):
+        page = browser.open(str(client.base_url))
+        page.one("#token").send_keys("wrong", Keys.ENTER)
+        page.until(lambda: "wrong" in page.text("#token-problem"))
+        page.one("#token").send_keys("open sesame", Keys.ENTER)
+        page.choose_example()
+        assert sum(page.bars().values()) == pytest.approx(1)
+        assert not page.one("#token-form").is_displayed()
+        stored = page.run("return [Object.values(sessionStorage), localStorage.length, document.cookie]")
+        assert stored == [["open sesame"], 0, ""]
+        page.run("sessionStorage.clear()")

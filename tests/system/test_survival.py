@@ -1,0 +1,195 @@
+"""Training that loses workers: killed, stopped, failing; resumed exactly, with the same or another number of them."""
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from mets_ray import storage
+from mets_ray.config.load import load_config
+from mets_ray.errors import MetsError
+from mets_ray.training.batch_log import read_batches
+from mets_ray.training.failures import Failure, record_failure, repeated_failure
+from tests.support.processes import train_workers
+
+SMALL = [
+    "synthetic.records=300",
+    "encoder.width=4",
+    "encoder.norm=group",
+    "train.batch_size=16",
+    "train.lanes=8",
+    "train.block_rows=8",
+    "train.epochs=3",
+    "train.checkpoint_every_steps=4",
+    "train.log_batches=true",
+    "text.max_actors=1",
+]
+
+
+def config_of(folder, *words, dataset_uri=None):
+    named = [] if dataset_uri is None else [f"dataset_uri={dataset_uri}"]
+    return load_config(None, [*SMALL, f"run_uri={folder}", *named, *words])
+
+
+def last_weights(result):
+    """Of the newest checkpoint: the bundle may be an earlier epoch's."""
+    newest = max(Path(result.run_uri).glob("checkpoint-*"), key=lambda path: path.name)
+    return load_file(newest / "model.safetensors")
+
+
+@contextmanager
+def disturbed(run_parent, pattern, do):
+    """Once a path below `run_parent` fits `pattern`, call `do` with the workers that run then, in a thread."""
+    stop, done = threading.Event(), []
+
+    def watch():
+        while not stop.wait(0.05):
+            if list(Path(run_parent).glob(pattern)) and (found := train_workers()):
+                do(found)
+                done.append(time.monotonic())
+                return
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield done
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def prepared(ray_cluster, tmp_path_factory):
+    from mets_ray.pipelines.prepare import find_or_make_dataset
+
+    return find_or_make_dataset(config_of(tmp_path_factory.mktemp("prepared")), "test")
+
+
+def failure(start, *, step=3, worker=0):
+    error = MetsError("the loss is nan", where="records a, b", hint="look")
+    return Failure.of(error, start=start, worker=worker, epoch=1, step=step)
+
+
+def test_a_failure_counts_as_repeated_when_two_starts_fail_at_one_step(tmp_path):
+    assert repeated_failure(str(tmp_path)) is None
+    for one in (failure("a"), failure("a", worker=1), failure("b", step=4)):
+        record_failure(one, str(tmp_path))
+    assert repeated_failure(str(tmp_path)) is None, "one start on two workers, and another step"
+    record_failure(failure("c"), str(tmp_path))
+    error = repeated_failure(str(tmp_path)).as_error()
+    assert error.fact == "the loss is nan"
+    assert error.hint == "look"
+    assert "records a, b; epoch 2, step 3, worker 0; it failed there twice" in error.where
+
+
+@pytest.mark.slow
+def test_an_error_that_comes_back_stops_the_run_after_one_retry(prepared, tmp_path, capsys):
+    from mets_ray.training.fit import fit
+
+    words = ["train.learning_rate=1e300", "train.gradient_clip_norm=0", "train.warmup_fraction=0",
+             "train.precision=float64", "train.max_failures=5", "train.num_workers=2"]  # fmt: skip
+    with pytest.raises(MetsError, match="the loss is nan at epoch 1, step") as error:
+        fit(config_of(tmp_path, *words, dataset_uri=prepared), prepared)
+    assert "it failed there twice" in error.value.where
+    assert "syn-" in error.value.where
+    (run,) = tmp_path.glob("pretrain-*")
+    starts = Counter(path.name.split("-")[0] for path in run.glob("failures/*/*.json"))
+    assert len(starts) == 2, "tried once more, and not five times"
+    shown = capsys.readouterr().err
+    assert shown.count("training was interrupted") == 2
+    assert shown.count("training goes on from epoch 1, step") == 1
+
+
+@pytest.mark.slow
+def test_a_killed_worker_leaves_no_trace_in_the_weights(prepared, tmp_path, capsys):
+    from mets_ray.training.fit import fit
+
+    words = ["train.num_workers=2", "encoder.norm=batch"]
+    straight = fit(config_of(tmp_path / "straight", *words, dataset_uri=prepared), prepared)
+    # The first checkpoint within epoch 2; the next one is some steps away.
+    with disturbed(tmp_path / "killed", "*/checkpoint-00001-0000004", lambda found: found[-1].kill()) as done:
+        killed = fit(config_of(tmp_path / "killed", *words, dataset_uri=prepared), prepared)
+    assert done
+    assert killed.restarts == 1
+    assert straight.restarts == 0
+    one, other = last_weights(straight), last_weights(killed)
+    assert all((one[name] == other[name]).all() for name in one)
+    assert set(one) == set(other)
+    assert [figures["loss"] for figures in killed.history] == [figures["loss"] for figures in straight.history]
+    assert_every_record_once(straight.run_uri)
+    assert read_batches(killed.run_uri) == read_batches(straight.run_uri)
+    shown = capsys.readouterr().err
+    assert shown.count("training was interrupted: worker") == 1
+    assert shown.count("training goes on from epoch 2, step") == 1
+
+
+def assert_every_record_once(run_uri):
+    seen = read_batches(run_uri)
+    for epoch in range(3):
+        counts = Counter(name for (of, _), ids in seen.items() if of == epoch for name in ids)
+        assert set(counts.values()) == {1}
+        assert len(counts) % 16 == 0
+
+
+@pytest.mark.slow
+def test_another_number_of_workers_sees_the_same_batches_and_losses(prepared, tmp_path):
+    """Killed with 3 workers, resumed by hand with 2: the global batches, and every loss to 1e-6 in float64."""
+    from mets_ray.training.fit import fit
+
+    precise = ["train.precision=float64", "train.max_failures=0"]
+    words = [*precise, "train.num_workers=3"]
+    straight = fit(config_of(tmp_path / "straight", *words, dataset_uri=prepared), prepared)
+    kill_all = lambda found: [process.kill() for process in found]  # noqa: E731
+    with disturbed(tmp_path / "killed", "*/checkpoint-00001-0000004", kill_all), pytest.raises(Exception):  # noqa: B017, PT011
+        fit(config_of(tmp_path / "killed", *words, dataset_uri=prepared), prepared)
+    (run,) = (tmp_path / "killed").glob("pretrain-*")
+    words = [*precise, "train.num_workers=2", f"train.resume={run}"]
+    resumed = fit(config_of(tmp_path / "killed", *words, dataset_uri=prepared), prepared)
+    assert read_batches(resumed.run_uri) == read_batches(straight.run_uri)
+    for before, after in zip(straight.history, resumed.history, strict=True):
+        assert after["loss"] == pytest.approx(before["loss"], abs=1e-6)
+    one, other = last_weights(straight), last_weights(resumed)
+    assert all((one[name] - other[name]).abs().max() < 1e-6 for name in one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_is_stopped_ends_by_the_time_limit(prepared, tmp_path, workers):
+    from mets_ray.training.fit import fit
+
+    words = [f"train.num_workers={workers}", "train.step_timeout_s=15"]
+    stop = lambda found: os.kill(found[-1].pid, signal.SIGSTOP)  # noqa: E731
+    with disturbed(tmp_path, "*/checkpoint-00001-0000004", stop) as done:
+        began = time.monotonic()
+        result = fit(config_of(tmp_path, *words, dataset_uri=prepared), prepared)
+    assert done
+    assert result.restarts == 1
+    assert len(result.history) == 3
+    assert time.monotonic() - began < 180
+    assert_every_record_once(result.run_uri)
+
+
+@pytest.mark.slow
+def test_a_half_written_checkpoint_is_never_chosen(prepared, tmp_path):
+    """A folder of a later step, as a crash in mid-upload leaves it, beside what Ray has committed."""
+    from mets_ray.training.fit import fit
+
+    words = ["train.num_workers=1", "train.max_failures=0"]
+    kill = lambda found: found[-1].kill()  # noqa: E731
+    with disturbed(tmp_path, "*/checkpoint-00001-0000004", kill), pytest.raises(Exception):  # noqa: B017, PT011
+        fit(config_of(tmp_path, *words, dataset_uri=prepared), prepared)
+    (run,) = tmp_path.glob("pretrain-*")
+    whole = max(run.glob("checkpoint-*"), key=lambda path: path.name)
+    half = run / "checkpoint-00002-0000008"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes((whole / "model.safetensors").read_bytes()[:1000])
+    resumed = fit(config_of(tmp_path, *words, f"train.resume={run}", dataset_uri=prepared), prepared)
+    assert len(resumed.history) == 3
+    assert_every_record_once(resumed.run_uri)
+    assert storage.exists(storage.join(resumed.bundle_uri, "bundle.json"))
