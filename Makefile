@@ -20,11 +20,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 quickstart: install  ## synthetic ECGs → shards → frozen text → training → zero-shot table, some minutes on 2 cores
-	@$(BIN)/python jobs/quickstart.py --config jobs/configs/quickstart.yaml
+	@$(BIN)/mets-ray quickstart
 
 serve: install  ## the newest bundle under .runs on http://127.0.0.1:8000, API and page; Ctrl-C stops it
-	@echo "starting; then open http://127.0.0.1:8000 (API: http://127.0.0.1:8000/docs)"
-	@RAY_ADDRESS=local $(BIN)/serve run serve_configs/local.yaml
+	@RAY_ADDRESS=local $(BIN)/mets-ray serve
 
 test: install  ## the default tests, at most 10 minutes on 2 cores
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" --durations=10

@@ -1,28 +1,6 @@
-"""Read WFDB records and reports, check and convert every one, write Parquet shards and a card.
+"""`mets-ray prepare` for `ray job submit -- python jobs/prepare.py`; see mets_ray/cli.py."""
 
-python jobs/prepare.py --config jobs/configs/ptbxl_100hz.yaml prepare.source_uri=… dataset_uri=…
-"""
-
-from typing import Any
-
-from mets_ray.config.settings import Config
-from mets_ray.job import run_job
-from mets_ray.pipelines.prepare import draw_first_record, prepare, prepare_uri, show_card
-
-
-def main(config: Config, command: str) -> dict[str, Any]:
-    dataset_uri = prepare_uri(config)
-    card = prepare(config, dataset_uri, command)
-    show_card(card)
-    return {
-        "dataset_uri": dataset_uri,
-        "picture_uri": draw_first_record(dataset_uri, card),
-        "records_in": card.records_in,
-        "records_out": card.records_out,
-        "rejected": card.rejected,
-        "synthetic": card.synthetic,
-    }
-
+from mets_ray.cli import main
 
 if __name__ == "__main__":
-    run_job("prepare", __doc__, main)
+    main("prepare")

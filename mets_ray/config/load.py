@@ -1,8 +1,11 @@
-"""From defaults, one YAML file and `key.sub=value` words to a checked `Config`, and back to YAML."""
+"""From defaults, one YAML file and `key.sub=value` words to a checked `Config`, and back to YAML.
 
-import difflib
-import types
+Defaults ← one YAML file ← words, in this order. Unknown keys are refused with a suggestion, and all faults are
+reported at once.
+"""
+
 import typing
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,32 +13,23 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from mets_ray.config.settings import HASH_PREFIX, Config
+from mets_ray.config.source import SOURCES, SourceSettings, source_class
+from mets_ray.config.suggest import nearest
+from mets_ray.config.words import apply_words
 from mets_ray.errors import ConfigError
 
 
-def load_config(path: str | Path | None = None, overrides: typing.Sequence[str] = ()) -> Config:
+def load_config(path: str | Path | None = None, words: Sequence[str] = ()) -> Config:
     """Defaults ← the YAML file at `path` ← `key.sub=value` words.
 
     Raises ConfigError that lists every fault at once.
     """
-    tree: dict[str, Any] = {}
-    if path is not None:
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"`--config {path}` cannot be read: {error.strerror}") from error
-        try:
-            tree = yaml.safe_load(text) or {}
-        except yaml.YAMLError as error:
-            raise ConfigError(f"`{path}` is not YAML: {error}") from error
-        if not isinstance(tree, dict):
-            raise ConfigError(f"`{path}` holds a {type(tree).__name__}, not a mapping of settings")
-    for word in overrides:
-        _override(tree, word)
+    tree = {} if path is None else _read_file(path)
+    apply_words(tree, words)
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(*_faults(error)) from error
+        raise ConfigError(_faults(error)) from error
     faults = list(_combinations(config))
     if faults:
         raise ConfigError("\n".join(fault for fault, _ in faults), hint="; ".join(hint for _, hint in faults))
@@ -47,71 +41,99 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
+def dump_changes(config: Config) -> str:
+    """YAML of what differs from the defaults, for people; `load_config` reads it back to the same settings."""
+    changed = _changes(config.model_dump(mode="json"), Config().model_dump(mode="json"))
+    return yaml.safe_dump(changed, sort_keys=False) if changed else ""
+
+
 def describe_settings() -> str:
-    """One line for every key: default and meaning (the tail of every job's `--help`)."""
+    """Two lines for every key, default and meaning: the tail of every command's `--help`."""
     lines = []
-    for key, field in _walk(Config):
+    for key, field in _leaves(Config):
         default = field.get_default(call_default_factory=True)
+        if isinstance(default, SourceSettings):
+            default = default.kind
         shown = list(default) if isinstance(default, tuple) else default
-        choices = _choices(field.annotation)
-        meaning = field.description or ""
+        choices = " | ".join(SOURCES) if key == "prepare.source" else _choices(field.annotation)
         value = yaml.safe_dump(shown, default_flow_style=True).strip().removesuffix("...").strip()
         lines.append(f"  {key} = {value}")
-        lines.append(f"      {meaning}{f'  [{choices}]' if choices else ''}")
+        lines.append(f"      {field.description or ''}{f'  [{choices}]' if choices else ''}")
+        if key == "prepare.source":
+            lines += _describe_sources()
     return "\n".join(lines)
 
 
-def _walk(model: type[BaseModel], prefix: str = "") -> typing.Iterator[tuple[str, Any]]:
+def _read_file(path: str | Path) -> dict[str, Any]:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"`--config {path}` cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"`--config {path}` is not UTF-8: {error.reason}") from error
+    try:
+        tree = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"`{path}` is not YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"`{path}` holds a {type(tree).__name__}, not a mapping of settings")
+    return tree
+
+
+def _changes(tree: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
+    found = {}
+    for key, value in tree.items():
+        before = default.get(key)
+        if value == before:
+            continue
+        if isinstance(value, dict) and isinstance(before, dict) and key not in ("source", "resources"):
+            value = _changes(value, before)
+        found[key] = value
+    return found
+
+
+def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _walk(field.annotation, f"{prefix}{name}.")
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel) and kind is not SourceSettings:
+            yield from _leaves(kind, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", field
 
 
+def _describe_sources() -> Iterator[str]:
+    for kind in SOURCES:
+        model = source_class(kind)
+        for name, field in model.model_fields.items():
+            if name != "kind":
+                choices = _choices(field.annotation)
+                value = yaml.safe_dump(field.default).strip().removesuffix("...").strip()
+                yield f"  prepare.source.{name} = {value}"
+                yield f"      {kind}: {field.description or ''}{f'  [{choices}]' if choices else ''}"
+
+
 def _choices(annotation: Any) -> str:
+    """`a | b` of a Literal, also inside a union, an optional or a tuple."""
     if typing.get_origin(annotation) is Literal:
         return " | ".join(str(value) for value in typing.get_args(annotation))
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return next(filter(None, (_choices(part) for part in typing.get_args(annotation))), "")
-    return ""
+    return next(filter(None, (_choices(part) for part in typing.get_args(annotation))), "")
 
 
-def _override(tree: dict[str, Any], word: str) -> None:
-    key, equals, value = word.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"`{word}` is not of the form key=value", hint="write for example train.epochs=5")
-    *parents, last = key.split(".")
-    for parent in parents:
-        tree = tree.setdefault(parent, {})
-        if not isinstance(tree, dict):
-            raise ConfigError(f"`{key}` goes below `{parent}`, which is a value")
-    try:
-        tree[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"`{word}` has a value that is not YAML: {error}") from error
-
-
-def _faults(error: ValidationError) -> tuple[str]:
-    known = [key for key, _ in _walk(Config)]
+def _faults(error: ValidationError) -> str:
     lines = []
     for fault in error.errors():
         # A union adds the name of the branch that failed to the location: keys alone are for people.
-        key = ".".join(str(part) for part in fault["loc"] if not str(part).startswith(("tuple", "str", "int", "list")))
+        parts = [str(part) for part in fault["loc"]]
+        key = ".".join(part for part in parts if not part.startswith(("tuple", "str", "int", "list", "constrained")))
         if fault["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(key, known, n=1) or _same_leaf(key, known)
-            lines.append(f"`{key}` is not a setting" + (f"; did you mean `{close[0]}`?" if close else ""))
+            close = nearest(key)
+            lines.append(f"`{key}` is not a setting" + (f"; did you mean `{close}`?" if close else ""))
         else:
             lines.append(f"`{key}` is {fault['input']!r}: {fault['msg'].removeprefix('Value error, ')}")
-    return ("\n".join(dict.fromkeys(lines)),)
+    return "\n".join(dict.fromkeys(lines))
 
 
-def _same_leaf(key: str, known: list[str]) -> list[str]:
-    leaves = {name.rsplit(".", 1)[-1]: name for name in known}
-    return [leaves[leaf] for leaf in difflib.get_close_matches(key.rsplit(".", 1)[-1], leaves, n=1)]
-
-
-def _combinations(config: Config) -> typing.Iterator[tuple[str, str]]:
+def _combinations(config: Config) -> Iterator[tuple[str, str]]:
     """Faults that no single key shows: (fact, hint)."""
     train, folds = config.train, config.folds
     if train.batch_size % train.lanes:
@@ -143,7 +165,13 @@ def _combinations(config: Config) -> typing.Iterator[tuple[str, str]]:
         )
     if config.text.template.count("{}") != 1:
         yield (f"`text.template` is {config.text.template!r}, without exactly one {{}}", "put {} where the report goes")
-    named = {"train": folds.train, "test": folds.test}
+    fits = "sigmoid" if config.text.unit == "statement" else "one_hot or same_report"
+    if config.loss not in fits.split(" or "):
+        yield (
+            f"`loss` is {config.loss}, and `text.unit` {config.text.unit} trains with {fits}",
+            "leave `loss` out, or set text.unit to " + ("statement" if config.loss == "sigmoid" else "report"),
+        )
+    named = {"train": folds.train, "test": folds.test or ()}
     if not isinstance(folds.validation, str):
         named["validation"] = folds.validation
     for first, second in (("train", "test"), ("train", "validation"), ("validation", "test")):

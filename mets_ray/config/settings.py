@@ -1,57 +1,33 @@
 """Every setting of every job, in one tree of frozen models.
 
-Defaults ← one YAML file ← `key.sub=value` words, in this order. Unknown keys are refused with a suggestion, and all
-faults are reported at once. What a prepared data set fixes (sampling rate, leads, length) is set under `prepare` only:
-pretraining and evaluation read it from the data set's card and the bundle, so two jobs cannot disagree.
+What a prepared data set fixes (sampling rate, leads, length) is set under `prepare` only: pretraining and evaluation
+read it from the data set's card and the bundle, so two jobs cannot disagree.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-PositiveInt = Annotated[int, Field(ge=1)]
-
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-class Section(BaseModel):
-    """A frozen group of settings that knows no other keys than its own."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SyntheticConfig(Section):
-    """The made-up data set that `prepare` writes when no other source is named."""
-
-    records: PositiveInt = Field(2400, description="how many made-up ECGs")
+from mets_ray.config.kinds import (
+    FREE_AT_RESUME,
+    Fraction,
+    NameOrFile,
+    NameOrFolder,
+    OutputUri,
+    PositiveInt,
+    Section,
+    Uri,
+)
+from mets_ray.config.source import AnySource, as_source
 
 
 class PrepareConfig(Section):
     """From WFDB records and reports to Parquet shards and a card."""
 
-    source: Literal["synthetic", "ptbxl", "wfdb", "mitbih", "cinc"] = Field(
-        "synthetic",
-        description="synthetic: made-up ECGs; ptbxl: PTB-XL in its official layout; wfdb: any folder of WFDB records; "
-        "mitbih: windows round the beats of MIT-BIH; cinc: PhysioNet/CinC 2020-21 (both without reports: to score)",
-    )
-    source_uri: str | None = Field(None, description="folder of the source (local, s3://, gs://, az://)")
-    manifest_uri: str | None = Field(None, description="wfdb: CSV with the columns `record` and `report`")
-    ptbxl_records: Literal[100, 500] = Field(100, description="ptbxl: which of its files to read, 100 or 500 Hz")
-    report_source: Literal["report", "12sl", "both"] = Field(
-        "report",
-        description="ptbxl: the `report` column, text rendered from the PTB-XL+ 12SL statements, or both as one report",
-    )
-    statements_uri: str | None = Field(None, description="12sl, both: the `labels` folder of PTB-XL+")
-    mitbih_beats: PositiveInt | None = Field(
-        None, description="mitbih: at most so many beats of each kind of each record, drawn by seed; default: all"
-    )
-    cinc_database: Literal["cpsc2018", "csn", "any"] = Field(
-        "any", description="cinc: whose classes are scored; csn is Chapman-Shaoxing and Ningbo, any has no classes"
-    )
-    cinc_stretch: Literal["start", "first_5s_padded", "windows"] = Field(
-        "start",
-        description="cinc: start: the first duration_s, shorter records rejected; first_5s_padded: as MERL reads "
-        "CPSC2018; windows: the whole record in windows of duration_s",
+    source: AnySource = Field(
+        default_factory=lambda: as_source("synthetic"),
+        description="where ECGs and reports come from: a kind, and its settings below prepare.source",
     )
     sampling_rate_hz: Annotated[int, Field(ge=50, le=1000)] = Field(100, description="rate that shards are written at")
     duration_s: Annotated[float, Field(gt=0.0, le=60.0)] = Field(
@@ -76,7 +52,9 @@ class FoldsConfig(Section):
         description="folds that are watched in training, and choose the epoch with train.choose=best; `hash:0.1` draws "
         "10% of the train folds' patients; [] is none",
     )
-    test: tuple[int, ...] = Field((10,), description="folds that evaluate scores; they never choose a checkpoint")
+    test: tuple[int, ...] | None = Field(
+        (10,), description="folds that evaluate scores, null for every fold; they never choose a checkpoint"
+    )
 
     @field_validator("validation")
     @classmethod
@@ -88,7 +66,7 @@ class FoldsConfig(Section):
 class TextConfig(Section):
     """The frozen language model and the actors that it lives on."""
 
-    model: str = Field(
+    model: NameOrFolder = Field(
         "packaged-minilm",
         description="folder or hub id of a Hugging Face encoder; for real use emilyalsentzer/Bio_ClinicalBERT; "
         "packaged-minilm is the MiniLM of the extra `quickstart`",
@@ -107,13 +85,17 @@ class TextConfig(Section):
         "cached",
         description="cached: embed each distinct text once and keep it; streaming: run the LM in the training stream",
     )
-    store_uri: str | None = Field(None, description="text embeddings; default <dataset_uri>/text_embeddings")
+    store_uri: OutputUri | None = Field(None, description="text embeddings; default <dataset_uri>/text_embeddings")
     batch_size: PositiveInt = Field(64, description="texts per LM forward pass")
-    num_cpus_per_actor: Annotated[float, Field(gt=0.0)] = Field(1.0, description="CPUs that one LM actor holds")
-    num_gpus_per_actor: Annotated[float, Field(ge=0.0)] = Field(0.0, description="GPUs that one LM actor holds")
-    min_actors: PositiveInt = Field(1, description="LM actors at the start")
-    max_actors: PositiveInt = Field(2, description="LM actors at most")
-    resources: dict[str, float] = Field(
+    num_cpus_per_actor: Annotated[float, Field(gt=0.0), FREE_AT_RESUME] = Field(
+        1.0, description="CPUs that one LM actor holds"
+    )
+    num_gpus_per_actor: Annotated[float, Field(ge=0.0), FREE_AT_RESUME] = Field(
+        0.0, description="GPUs that one LM actor holds"
+    )
+    min_actors: Annotated[PositiveInt, FREE_AT_RESUME] = Field(1, description="LM actors at the start")
+    max_actors: Annotated[PositiveInt, FREE_AT_RESUME] = Field(2, description="LM actors at most")
+    resources: Annotated[dict[str, float], FREE_AT_RESUME] = Field(
         default_factory=dict, description="custom resources of one LM actor, to pin it to a node type: {lm_gpu: 1}"
     )
 
@@ -126,7 +108,7 @@ class EncoderConfig(Section):
         "batch", description="batch: per worker; sync: over all workers, GPU only; group: independent of the batch"
     )
     embedding_dimension: PositiveInt = Field(128, description="length of the shared ECG and text embedding")
-    activation_checkpointing: bool = Field(
+    activation_checkpointing: Annotated[bool, FREE_AT_RESUME] = Field(
         False, description="recompute each stage in the backward pass: less memory, a third more time"
     )
 
@@ -145,29 +127,22 @@ class AugmentConfig(Section):
     )
 
 
-class LossConfig(Section):
-    """What counts as a match in the batch."""
-
-    targets: Literal["one_hot", "same_report"] = Field(
-        "one_hot",
-        description="of text.unit=report: one_hot, as published; same_report: equal reports share the target",
-    )
-
-
 class TrainConfig(Section):
     """The contrastive pretraining itself."""
 
-    num_workers: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
+    num_workers: Annotated[PositiveInt | tuple[PositiveInt, PositiveInt], FREE_AT_RESUME] = Field(
         1, description="training processes; [least, most]: the group grows and shrinks with the cluster"
     )
-    resize_every_s: Annotated[float, Field(gt=0.0)] = Field(
+    resize_every_s: Annotated[float, Field(gt=0.0), FREE_AT_RESUME] = Field(
         60.0, description="[least, most]: how often the group looks whether it could have another size"
     )
-    resources: dict[str, float] = Field(
+    resources: Annotated[dict[str, float], FREE_AT_RESUME] = Field(
         default_factory=dict,
         description="custom resources of one training worker, to pin it to a node type: {train_gpu: 1}",
     )
-    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: GPUs when the cluster has enough of them")
+    device: Annotated[Literal["auto", "cpu", "gpu"], FREE_AT_RESUME] = Field(
+        "auto", description="auto: GPUs when the cluster has enough of them"
+    )
     precision: Literal["auto", "float32", "bf16", "fp16", "float64"] = Field(
         "auto", description="auto: bf16 (else fp16) on a GPU, float32 on a CPU; float64 is for tests"
     )
@@ -187,9 +162,13 @@ class TrainConfig(Section):
     schedule: Literal["cosine", "constant"] = Field("cosine", description="after the warm-up; constant is the paper's")
     warmup_fraction: Fraction = Field(0.05, description="share of all steps that raises the rate from 0")
     gradient_clip_norm: Annotated[float, Field(ge=0.0)] = Field(1.0, description="highest gradient norm; 0 is off")
-    keep_checkpoints: PositiveInt = Field(2, description="checkpoints that are kept, newest or best")
-    checkpoint_every_steps: PositiveInt | None = Field(None, description="also save within an epoch, by steps")
-    checkpoint_every_minutes: Annotated[float, Field(gt=0.0)] | None = Field(
+    keep_checkpoints: Annotated[PositiveInt, FREE_AT_RESUME] = Field(
+        2, description="checkpoints that are kept, newest or best"
+    )
+    checkpoint_every_steps: Annotated[PositiveInt | None, FREE_AT_RESUME] = Field(
+        None, description="also save within an epoch, by steps"
+    )
+    checkpoint_every_minutes: Annotated[Annotated[float, Field(gt=0.0)] | None, FREE_AT_RESUME] = Field(
         10.0, description="also save within an epoch, by time"
     )
     choose: Literal["last", "best"] = Field(
@@ -197,22 +176,30 @@ class TrainConfig(Section):
         description="which epoch becomes the bundle: the last one, or the best by AUROC (recall@10 where there are no "
         "labels) on folds.validation; best lets labels in, and is noisy on few records",
     )
-    validation_prompt_set: str = Field(
+    validation_prompt_set: NameOrFile = Field(
         "descriptive", description="prompts for the validation AUROC: descriptive, mets, a URI"
     )
-    max_failures: Annotated[int, Field(ge=0)] = Field(
+    max_failures: Annotated[int, Field(ge=0), FREE_AT_RESUME] = Field(
         3, description="how often training goes on after a lost worker or an error"
     )
-    step_timeout_s: Annotated[float, Field(gt=0.0)] = Field(
+    step_timeout_s: Annotated[float, Field(gt=0.0), FREE_AT_RESUME] = Field(
         900.0, description="a worker that takes longer for one step is ended, and training goes on from the checkpoint"
     )
-    log_batches: bool = Field(False, description="keep the record ids of every step under <run>/batches")
-    init_from: str | None = Field(
+    log_batches: Annotated[bool, FREE_AT_RESUME] = Field(
+        False, description="keep the record ids of every step under <run>/batches"
+    )
+    init_from: Uri | None = Field(
         None, description="bundle whose weights a new run starts from; a resumed run goes on from its own"
     )
-    resume: str | None = Field(None, description="run folder to continue, with its data position")
-    mlflow: bool = Field(False, description="also log to MLflow (extra `mlflow`, MLFLOW_TRACKING_URI)")
-    wandb: bool = Field(False, description="also log to Weights & Biases (extra `wandb`, WANDB_API_KEY)")
+    resume: Annotated[Uri | None, FREE_AT_RESUME] = Field(
+        None, description="run folder to continue, with its data position"
+    )
+    mlflow: Annotated[bool, FREE_AT_RESUME] = Field(
+        False, description="also log to MLflow (extra `mlflow`, MLFLOW_TRACKING_URI)"
+    )
+    wandb: Annotated[bool, FREE_AT_RESUME] = Field(
+        False, description="also log to Weights & Biases (extra `wandb`, WANDB_API_KEY)"
+    )
 
     @property
     def least_workers(self) -> int:
@@ -229,8 +216,8 @@ Baseline = Literal["random_encoder", "class_names", "permuted_labels", "linear_p
 class EvaluateConfig(Section):
     """Zero-shot scores of a bundle over a prepared data set."""
 
-    bundle_uri: str | None = Field(None, description="bundle that pretrain made")
-    prompt_set: str = Field(
+    bundle_uri: Uri | None = Field(None, description="bundle that pretrain made")
+    prompt_set: NameOrFile = Field(
         "descriptive", description="class prompts: descriptive, mets, or the URI of a YAML, JSON or CSV file"
     )
     tasks: tuple[str, ...] | None = Field(
@@ -251,11 +238,11 @@ class EvaluateConfig(Section):
     supervised_epochs: PositiveInt = Field(
         50, description="epochs of the baseline `supervised`, with the views of `augment`"
     )
-    also: tuple[str, ...] = Field(
+    also: tuple[Uri, ...] = Field(
         (),
         description="more prepared data sets to score, all folds of each: with CPSC2018 and CSN, the six sets",
     )
-    compare_to: str | None = Field(
+    compare_to: Uri | None = Field(
         None, description="another bundle, or the result folder of an earlier evaluation: paired differences"
     )
     allow_patient_overlap: bool = Field(
@@ -269,15 +256,15 @@ class EvaluateConfig(Section):
 class ScoreConfig(Section):
     """Zero-shot scores and embeddings of every record of a prepared data set, with or without labels."""
 
-    bundle_uri: str | None = Field(None, description="bundle that pretrain made")
-    prompt_set: str = Field(
+    bundle_uri: Uri | None = Field(None, description="bundle that pretrain made")
+    prompt_set: NameOrFile = Field(
         "descriptive", description="class prompts: descriptive, mets, or the URI of a YAML, JSON or CSV file"
     )
     tasks: tuple[str, ...] | None = Field(
         None, description="tasks of the prompt set; default: those of the data set's source, else of the bundle's"
     )
     embeddings: bool = Field(True, description="also write the ECG embeddings")
-    output_uri: str | None = Field(
+    output_uri: OutputUri | None = Field(
         None, description="folder of the scores; default: <run_uri>/scores-… named after bundle, prompts and data"
     )
     batch_size: Annotated[int, Field(ge=1, le=256)] = Field(256, description="ECGs per forward pass")
@@ -291,18 +278,35 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0)] = Field(
         0, description="seeds the synthetic data, the weights, the order of training, the bootstrap"
     )
-    dataset_uri: str | None = Field(None, description="prepared data set; default: the synthetic one under run_uri")
-    run_uri: str = Field(".runs", description="where runs, bundles, tables and pictures go")
-    synthetic: SyntheticConfig = SyntheticConfig()
-    prepare: PrepareConfig = PrepareConfig()
+    dataset_uri: OutputUri | None = Field(
+        None, description="prepared data set; default: the synthetic one under run_uri"
+    )
+    run_uri: Annotated[OutputUri, FREE_AT_RESUME] = Field(
+        ".runs", description="where runs, bundles, tables and pictures go"
+    )
+    prepare: PrepareConfig = Field(default_factory=PrepareConfig)
     folds: FoldsConfig = FoldsConfig()
     text: TextConfig = TextConfig()
     encoder: EncoderConfig = EncoderConfig()
     augment: AugmentConfig = AugmentConfig()
-    loss: LossConfig = LossConfig()
+    loss: Literal["sigmoid", "one_hot", "same_report"] = Field(
+        "sigmoid",
+        description="sigmoid: each statement is a match or not (text.unit=statement); softmax over the reports of the "
+        "batch (text.unit=report) with one_hot targets, as published, or same_report: equal reports share the target; "
+        "default: what fits text.unit",
+    )
     train: TrainConfig = TrainConfig()
-    evaluate: EvaluateConfig = EvaluateConfig()
-    score: ScoreConfig = ScoreConfig()
+    evaluate: Annotated[EvaluateConfig, FREE_AT_RESUME] = EvaluateConfig()
+    score: Annotated[ScoreConfig, FREE_AT_RESUME] = ScoreConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _the_loss_fits_the_unit(cls, tree: Any) -> Any:
+        if not isinstance(tree, Mapping) or tree.get("loss") is not None:
+            return tree
+        text = tree.get("text")
+        unit = text.get("unit") if isinstance(text, Mapping) else getattr(text, "unit", None)
+        return {**tree, "loss": "one_hot" if unit == "report" else "sigmoid"}
 
 
 HASH_PREFIX = "hash:"

@@ -37,11 +37,11 @@ def patient_hash(patient_id: str) -> float:
 
 
 def selections(
-    train: tuple[int, ...], validation: tuple[int, ...] | str, test: tuple[int, ...]
+    train: tuple[int, ...], validation: tuple[int, ...] | str, test: tuple[int, ...] | None
 ) -> tuple[Selection, Selection, Selection]:
     """Train, validation and test selections; they share no record, and `hash:` keeps a patient on one side."""
     share = parse_validation(validation)
     if share is None:
         assert not isinstance(validation, str)
-        return Selection(train), Selection(validation), Selection(test)
-    return Selection(train, low=share), Selection(train, high=share), Selection(test)
+        return Selection(train), Selection(validation), Selection(test or ())
+    return Selection(train, low=share), Selection(train, high=share), Selection(test or ())

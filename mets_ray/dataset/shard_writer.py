@@ -19,8 +19,8 @@ from mets_ray import storage
 from mets_ray.dataset.card import MAX_ROW_GROUP_ROWS, REJECTED_SCHEMA, Shard, shard_schema
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.errors import RecordError
-from mets_ray.sources.catalogue import read_ecg
 from mets_ray.sources.manifest import ManifestRow
+from mets_ray.sources.source import Source
 from mets_ray.text.reports import clean_report
 
 # A file that was absent or damaged may have been mended since: such a shard is read again.
@@ -61,7 +61,9 @@ class Accepted:
     signal_uv: np.ndarray
 
 
-def write_shard(task: ShardTask, *, signal: SignalConfig, dataset_uri: str, reads_in_flight: int) -> ShardSummary:
+def write_shard(
+    task: ShardTask, source: Source, *, signal: SignalConfig, dataset_uri: str, reads_in_flight: int
+) -> ShardSummary:
     """Write `shards/<name>.parquet`, `rejected/<name>.parquet` and, last, `progress/<name>.json`.
 
     A finished shard is not read again, unless it had records whose files may have been mended since (`MENDABLE`).
@@ -79,7 +81,7 @@ def write_shard(task: ShardTask, *, signal: SignalConfig, dataset_uri: str, read
             if position in task.duplicates:
                 raise RecordError("duplicate_record_id", f"`record_id` {row.record_id} stands in the manifest before")
             report = clean_report(row.report) if task.has_reports else ""
-            return Accepted(row, report, preprocess(read_ecg(row.record_uri), signal))
+            return Accepted(row, report, preprocess(source.read(row.record_uri), signal))
         except RecordError as error:
             return error
 

@@ -44,7 +44,7 @@ def evaluate(config: Config, dataset_uri: str, bundle_uri: str, command: str = "
     DatasetError for a patient that the bundle was trained on, ConfigError for unknown tasks or prompts.
     """
     card, bundle = read_card(dataset_uri), load_bundle(bundle_uri)
-    test = Selection(config.folds.test)
+    test = Selection(tuple(card.folds) if config.folds.test is None else config.folds.test)
     index = read_index(dataset_uri, card)
     alarms = check_fit(config, card, bundle.facts, test, index)
     prompt_set = read_prompt_set(config.evaluate.prompt_set)

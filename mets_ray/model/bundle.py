@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 
 from mets_ray import storage
 from mets_ray.config.load import dump_config
+from mets_ray.config.older import from_older
 from mets_ray.config.settings import Config
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.errors import CheckpointError
@@ -215,7 +216,7 @@ def publish_bundle(checkpoint_uri: str, bundle_uri: str) -> None:
 
 def _parse_config(text: str, where: str) -> Config:
     try:
-        return Config.model_validate(yaml.safe_load(text))
+        return Config.model_validate(from_older(yaml.safe_load(text)))
     except ValidationError as error:
         keys = ", ".join(f"`{'.'.join(map(str, fault['loc']))}`" for fault in error.errors()[:5])
         raise CheckpointError(

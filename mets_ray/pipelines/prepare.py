@@ -13,9 +13,9 @@ from mets_ray.dataset.plan import RowGroup
 from mets_ray.dataset.shard_reader import read_card, read_records, signals
 from mets_ray.dataset.shard_writer import ShardSummary, ShardTask, write_shard
 from mets_ray.ecg.preprocess import SignalConfig
-from mets_ray.errors import ConfigError, DatasetError
+from mets_ray.errors import DatasetError
 from mets_ray.pictures.ecg import draw_ecg
-from mets_ray.sources.catalogue import read_manifest
+from mets_ray.sources.catalogue import dataset_uri_of, read_manifest, source_of
 from mets_ray.sources.manifest import Manifest
 
 
@@ -27,14 +27,17 @@ def prepare(config: Config, dataset_uri: str, command: str) -> DatasetCard:
     """
     settings = config.prepare
     signal = SignalConfig(settings.sampling_rate_hz, settings.duration_s, highpass_hz=settings.highpass_hz)
-    manifest = read_manifest(config)
-    name = dataset_fingerprint(settings, manifest)
+    source = source_of(config)
+    manifest = read_manifest(config, signal)
+    name = dataset_fingerprint(settings, manifest, source.root)
     _refuse_other_dataset(dataset_uri, name)
     tasks = _shard_tasks(manifest, rows_per_shard(signal), name)
 
     def write(batch: dict[str, Any]) -> dict[str, Any]:
         task: ShardTask = unpack_item(batch)
-        summary = write_shard(task, signal=signal, dataset_uri=dataset_uri, reads_in_flight=settings.reads_in_flight)
+        summary = write_shard(
+            task, source, signal=signal, dataset_uri=dataset_uri, reads_in_flight=settings.reads_in_flight
+        )
         return {"name": [task.name], "summary": [summary.model_dump_json()]}
 
     written = plain(item_dataset(tasks).map_batches(write, batch_size=None))
@@ -49,26 +52,9 @@ def prepare(config: Config, dataset_uri: str, command: str) -> DatasetCard:
     return card
 
 
-def prepare_uri(config: Config) -> str:
-    """Where `prepare` writes: `dataset_uri`, or for the synthetic source a folder under `run_uri`.
-
-    Raises ConfigError where a real source has no `dataset_uri`.
-    """
-    if config.dataset_uri is not None:
-        return storage.absolute(config.dataset_uri)
-    if config.prepare.source != "synthetic":
-        raise ConfigError("`dataset_uri` is not set", hint="say where the prepared data set is, or shall be written")
-    settings = config.prepare
-    name = (
-        f"synthetic-{config.synthetic.records}-{settings.sampling_rate_hz}hz-{settings.duration_s:g}s-seed{config.seed}"
-        f"{'-shuffled' if settings.shuffle_reports else ''}"
-    )
-    return storage.join(storage.absolute(config.run_uri), name)
-
-
 def find_or_make_dataset(config: Config, command: str) -> str:
     """The URI of the data set to read; with none named, the synthetic one is made first."""
-    dataset_uri = prepare_uri(config)
+    dataset_uri = dataset_uri_of(config)
     if config.dataset_uri is None:
         say("no dataset_uri is set: making SYNTHETIC ECGs, whose scores say nothing about real ones")
         show_card(prepare(config, dataset_uri, command))
@@ -86,11 +72,10 @@ def show_card(card: DatasetCard) -> None:
         say(f"note: {note}")
 
 
-def dataset_fingerprint(settings: PrepareConfig, manifest: Manifest) -> str:
-    """Names the bytes that prepare will write: what is read, and how it is converted."""
+def dataset_fingerprint(settings: PrepareConfig, manifest: Manifest, root: str) -> str:
+    """Names the bytes that prepare will write: what is read below `root`, and how it is converted."""
     how = settings.model_dump(mode="json", include={"sampling_rate_hz", "duration_s", "highpass_hz"})
     # Where the source lies is not part of it: a copy in another bucket gives the same bytes.
-    root = storage.absolute(settings.source_uri) if settings.source_uri else ""
     rows = [
         [row.record_id, row.patient_id, row.fold, row.record_uri.removeprefix(root), row.report, row.labels]
         for row in manifest.rows
@@ -145,9 +130,9 @@ def _card(
         schema_version=SCHEMA_VERSION,
         fingerprint=name,
         source=manifest.source,
-        source_uri=config.prepare.source_uri,
+        source_uri=source_of(config).root or None,
         source_sha256=manifest.sha256,
-        synthetic=config.prepare.source == "synthetic",
+        synthetic=source_of(config).synthetic,
         sampling_rate_hz=signal.sampling_rate_hz,
         duration_s=signal.duration_s,
         leads=signal.leads,

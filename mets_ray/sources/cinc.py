@@ -8,17 +8,21 @@ There are no reports and no patient ids, so each record counts as a patient of i
 import math
 import re
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from mets_ray import storage
+from mets_ray.config.kinds import Uri
 from mets_ray.ecg.ecg import Ecg
+from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.ecg.wfdb import HeaderFacts, read_header, read_wfdb
 from mets_ray.errors import DatasetError, RecordError
 from mets_ray.sources.csn import ACRONYMS, published_classes
 from mets_ray.sources.csv_table import sha256_of
 from mets_ray.sources.manifest import Manifest, ManifestRow
+from mets_ray.sources.source import Source
 from mets_ray.sources.wfdb_folder import fold_of
 
 Database = Literal["cpsc2018", "csn", "any"]
@@ -52,7 +56,7 @@ def cinc_manifest(source_uri: str, *, database: Database, stretch: Stretch, dura
     uris = [uri.removesuffix(".hea") for uri in storage.list_files(source_uri, ".hea")]
     if not uris:
         raise DatasetError(
-            f"`{source_uri}` holds no WFDB header", hint="set prepare.source_uri to a folder such as cpsc_2018"
+            f"`{source_uri}` holds no WFDB header", hint="set prepare.source.uri to a folder such as cpsc_2018"
         )
     with ThreadPoolExecutor(_HEADERS_IN_FLIGHT) as pool:
         headers = list(pool.map(_header, uris))
@@ -173,3 +177,25 @@ def _notes(
             "label; `csn_exact` keeps them"
         )
     return tuple(notes)
+
+
+class Cinc(Source):
+    """Records of the PhysioNet/CinC challenges 2020 and 2021; without reports, to score a bundle on."""
+
+    needs: ClassVar[dict[str, str]] = {"uri": "name a folder of WFDB records such as cpsc_2018"}
+    uri: Uri | None = Field(None, description="folder of the records (local, s3://, gs://, az://)")
+    database: Database = Field(
+        "any", description="whose classes are scored; csn is Chapman-Shaoxing and Ningbo, any has no classes"
+    )
+    stretch: Stretch = Field(
+        "start",
+        description="start: the first duration_s, shorter records rejected; first_5s_padded: as MERL reads CPSC2018; "
+        "windows: the whole record in windows of duration_s",
+    )
+
+    def manifest(self, signal: SignalConfig, *, seed: int) -> Manifest:
+        self.check()
+        return cinc_manifest(self.root, database=self.database, stretch=self.stretch, duration_s=signal.duration_s)
+
+    def read(self, record_uri: str) -> Ecg:
+        return read_cut(record_uri) if "#cut:" in record_uri else super().read(record_uri)

@@ -19,15 +19,20 @@ import threading
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from mets_ray import storage
+from mets_ray.config.kinds import PositiveInt, Uri
 from mets_ray.ecg.ecg import LEADS, Ecg
+from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.ecg.wfdb import read_header, read_wfdb
 from mets_ray.errors import DatasetError, RecordError
 from mets_ray.sources.csv_table import sha256_of
 from mets_ray.sources.manifest import Manifest, ManifestRow
+from mets_ray.sources.source import Source
 
 # ANSI/AAMI EC57:2012, as de Chazal et al. 2004 (table I) spell it in MIT-BIH's symbols. What is not here is no beat:
 # rhythm changes (+), noise (~ |), flutter waves (! [ ]), blocked P waves (x), comments (").
@@ -92,7 +97,7 @@ def mitbih_manifest(source_uri: str, *, duration_s: float, beats: int | None, se
     if not found:
         raise DatasetError(
             f"`{source_uri}` has no recording of the MIT-BIH Arrhythmia Database (100.hea, 100.dat, 100.atr)",
-            hint="set prepare.source_uri to the folder of https://physionet.org/content/mitdb/1.0.0/",
+            hint="set prepare.source.uri to the folder of https://physionet.org/content/mitdb/1.0.0/",
         )
     recordings = [_read_recording(stem, duration_s, beats, seed) for stem in found]
     rows = tuple(row for recording in recordings for row in recording.rows)
@@ -232,3 +237,20 @@ def _notes(recordings: list[_Recording], wanted: set[str], beats: int | None, se
     if {"201", "202"} <= names:
         notes.append("records 201 (DS1) and 202 (DS2) are one person's: folds 1 and 2 share that patient")
     return tuple(notes)
+
+
+class MitBih(Source):
+    """The MIT-BIH Arrhythmia Database, one window per beat; without reports, to score a bundle on."""
+
+    needs: ClassVar[dict[str, str]] = {"uri": "name the folder that holds 100.hea, 100.dat and 100.atr"}
+    uri: Uri | None = Field(None, description="folder of the recordings (local, s3://, gs://, az://)")
+    beats: PositiveInt | None = Field(
+        None, description="at most so many beats of each kind from each record, chosen by seed; default: all"
+    )
+
+    def manifest(self, signal: SignalConfig, *, seed: int) -> Manifest:
+        self.check()
+        return mitbih_manifest(self.root, duration_s=signal.duration_s, beats=self.beats, seed=seed)
+
+    def read(self, record_uri: str) -> Ecg:
+        return read_beat(record_uri)

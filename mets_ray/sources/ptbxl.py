@@ -5,13 +5,19 @@ PTB-XL+: Strodthoff et al. 2023, doi:10.1038/s41597-023-02153-8, https://physion
 """
 
 import ast
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
+
+from pydantic import Field
 
 from mets_ray import storage
+from mets_ray.config.kinds import Uri
+from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.errors import ConfigError, DatasetError, RecordError
 from mets_ray.sources.csv_table import read_table, sha256_of
 from mets_ray.sources.manifest import Manifest, ManifestRow
+from mets_ray.sources.source import Source
 from mets_ray.sources.statements_12sl import Statements12SL, read_statements
 from mets_ray.text.reports import clean_report, sentences
 from mets_ray.text.translate import ENGLISH, PhraseTable, Translation
@@ -43,8 +49,8 @@ def ptbxl_manifest(
     """
     if report_source != "report" and statements_uri is None:
         raise ConfigError(
-            f"`prepare.report_source` is {report_source} and `prepare.statements_uri` is not set",
-            hint="set prepare.statements_uri to the `labels` folder of PTB-XL+",
+            f"`prepare.source.report` is {report_source} and `prepare.source.statements_uri` is not set",
+            hint="set prepare.source.statements_uri to the `labels` folder of PTB-XL+",
         )
     column = "filename_lr" if records == 100 else "filename_hr"
     database_uri = storage.join(source_uri, "ptbxl_database.csv")
@@ -138,3 +144,30 @@ def _notes(
                     f"12SL token {token} has no row in the mapping; read as `{rendered.text(token)}` {count} times"
                 )
     return tuple(notes)
+
+
+class PtbXl(Source):
+    """PTB-XL in its official layout, reports from PTB-XL itself, from PTB-XL+, or both."""
+
+    needs: ClassVar[dict[str, str]] = {"uri": "name the folder that holds ptbxl_database.csv"}
+    uri: Uri | None = Field(None, description="folder of ptbxl_database.csv (local, s3://, gs://, az://)")
+    records: Literal[100, 500] = Field(100, description="which of its files to read, 100 or 500 Hz")
+    report: Literal["report", "12sl", "both"] = Field(
+        "report",
+        description="the `report` column, text rendered from the 12SL statements of PTB-XL+, or both as one report",
+    )
+    statements_uri: Uri | None = Field(None, description="for 12sl and both: the `labels` folder of PTB-XL+")
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        yield from super().faults()
+        if self.report != "report" and self.statements_uri is None:
+            yield (
+                f"`prepare.source.report` is {self.report}, but `prepare.source.statements_uri` is not set",
+                "name PTB-XL+'s `labels` folder",
+            )
+
+    def manifest(self, signal: SignalConfig, *, seed: int) -> Manifest:
+        self.check()
+        return ptbxl_manifest(
+            self.root, records=self.records, report_source=self.report, statements_uri=self.statements_uri
+        )

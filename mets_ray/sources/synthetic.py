@@ -2,14 +2,20 @@
 
 import hashlib
 import re
+from typing import ClassVar
 
+from pydantic import Field
+
+from mets_ray.config.kinds import PositiveInt
 from mets_ray.ecg.ecg import Ecg
+from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.ecg.synthetic_patients import describe
 from mets_ray.ecg.synthetic_waveforms import render
 from mets_ray.errors import DatasetError
 from mets_ray.sources.manifest import Manifest, ManifestRow
+from mets_ray.sources.source import Source
 
-# Part of the manifest's hash: raise it when `mets_ray.synthetic` draws other ECGs or reports for the same seed.
+# Part of the manifest's hash: raise it when the same seed gives other ECGs or reports.
 _VERSION = 1
 
 _URI = re.compile(r"synthetic:\?seed=(\d+)&index=(\d+)&sampling_rate_hz=([\d.]+)&duration_s=([\d.]+)")
@@ -49,3 +55,16 @@ def render_synthetic(record_uri: str) -> Ecg:
     seed, index, sampling_rate_hz, duration_s = match.groups()
     record = describe(int(index), seed=int(seed))
     return render(record, sampling_rate_hz=float(sampling_rate_hz), duration_s=float(duration_s))
+
+
+class Synthetic(Source):
+    """Made-up ECGs with reports and labels: what the quickstart and the tests run on."""
+
+    synthetic: ClassVar[bool] = True
+    records: PositiveInt = Field(2400, description="how many made-up ECGs")
+
+    def manifest(self, signal: SignalConfig, *, seed: int) -> Manifest:
+        return synthetic_manifest(self.records, seed, signal.sampling_rate_hz, signal.duration_s)
+
+    def read(self, record_uri: str) -> Ecg:
+        return render_synthetic(record_uri)

@@ -1,11 +1,17 @@
 """Any folder of WFDB records with a CSV that says which report belongs to which record."""
 
 import hashlib
+from typing import ClassVar
+
+from pydantic import Field
 
 from mets_ray import storage
+from mets_ray.config.kinds import Uri
+from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.errors import DatasetError
 from mets_ray.sources.csv_table import read_table, sha256_of
 from mets_ray.sources.manifest import Manifest, ManifestRow
+from mets_ray.sources.source import Source
 from mets_ray.text.reports import sentences
 
 _SEXES = {"": None, "m": "male", "male": "male", "f": "female", "female": "female"}
@@ -76,3 +82,19 @@ def _sex(value: str, where: str) -> str | None:
     if word not in _SEXES:
         raise DatasetError(f"`sex` is `{value}`", where=where, hint="write male, female, m, f, or nothing")
     return _SEXES[word]
+
+
+class WfdbFolder(Source):
+    """Any folder of WFDB records, with a CSV of their reports."""
+
+    needs: ClassVar[dict[str, str]] = {
+        "uri": "name the folder that the records lie below",
+        "manifest_uri": "name a CSV with the columns `record` and `report`",
+    }
+    uri: Uri | None = Field(None, description="folder of the records (local, s3://, gs://, az://)")
+    manifest_uri: Uri | None = Field(None, description="CSV with the columns `record` and `report`")
+
+    def manifest(self, signal: SignalConfig, *, seed: int) -> Manifest:
+        self.check()
+        assert self.manifest_uri is not None
+        return wfdb_folder_manifest(self.root, self.manifest_uri)

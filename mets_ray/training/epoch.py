@@ -21,6 +21,7 @@ from mets_ray.text.embeddings import EmbeddingTable
 from mets_ray.text.statements import ReportStatements
 from mets_ray.training.batch_log import BatchLog
 from mets_ray.training.collectives import (
+    Targets,
     gather_rows_no_grad,
     global_contrastive_loss,
     global_statement_loss,
@@ -162,7 +163,7 @@ def _text(
     device: torch.device,
 ) -> tuple[Tensor, LossOf]:
     """Features of the texts that the batch is compared with, and the loss: this worker's share of the global one."""
-    targets = job.config.loss.targets
+    targets: Targets = "same_report" if job.config.loss == "same_report" else "one_hot"
     text_ids = torch.tensor(batch["text_id"], device=device)
     if statements is not None:
         # Every worker embeds the statements of all: they are few, and so no embedding has to travel.

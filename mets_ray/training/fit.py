@@ -322,7 +322,7 @@ def _publish(job: TrainJob, result: Result, embedded: EmbeddedTexts, restarts: i
     notice = "SYNTHETIC data: these figures say nothing about real ECGs" if job.card.synthetic else ""
     say(f"bundle of epoch {int(chosen['epoch'])} ({job.config.train.choose}): {bundle_uri}")
     picture_uri = storage.join(job.run_uri, "training.png")
-    title = f"{job.run}, {job.config.loss.targets}" + (" (SYNTHETIC data)" if job.card.synthetic else "")
+    title = f"{job.run}, {job.config.loss}" + (" (SYNTHETIC data)" if job.card.synthetic else "")
     storage.write_bytes(
         picture_uri, draw_training([_plain(figures) for figures in history], int(chosen["epoch"]), title)
     )

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mets_ray.config.load import describe_settings, dump_config, load_config
+from mets_ray.config.load import describe_settings, dump_changes, dump_config, load_config
+from mets_ray.config.older import from_older
 from mets_ray.config.settings import Config
 from mets_ray.errors import ConfigError
-from mets_ray.sources.catalogue import check_source
+from mets_ray.sources.catalogue import source_of
 
 CONFIGS = sorted((Path(__file__).parents[2] / "jobs" / "configs").glob("*.yaml"))
 
@@ -57,18 +58,23 @@ def test_settings_that_cannot_work_together_are_refused(words, fact, hint):
 @pytest.mark.parametrize(
     ("words", "fact"),
     [
-        (["prepare.source=ptbxl"], "`prepare.source_uri` is not set"),
-        (["prepare.source=wfdb", "prepare.source_uri=x"], "`prepare.manifest_uri` is not set"),
-        (["prepare.source=ptbxl", "prepare.source_uri=x", "prepare.report_source=12sl"], "`prepare.statements_uri` is"),
+        (["prepare.source=ptbxl"], "`prepare.source.uri` is not set"),
+        (["prepare.source=wfdb", "prepare.source.uri=x"], "`prepare.source.manifest_uri` is not set"),
+        (
+            ["prepare.source.uri=x", "prepare.source=ptbxl", "prepare.source.report=12sl"],
+            "source.statements_uri` is not",
+        ),
     ],
 )
 def test_only_prepare_needs_what_its_source_needs(words, fact):
     config = load_config(None, words)
     with pytest.raises(ConfigError, match=fact):
-        check_source(config.prepare)
+        source_of(config).check()
 
 
-@pytest.mark.parametrize("word", ["train.epochs", "=3", "train.epochs.more=3", "seed=[1"])
+@pytest.mark.parametrize(
+    "word", ["train.epochs", "=3", "train.epochs.more=3", "seed=[1", "folds.test=[1", "prepare.source=ptb"]
+)
 def test_words_that_are_no_setting_are_refused(word):
     with pytest.raises(ConfigError):
         load_config(None, ["train.epochs=3", word])
@@ -85,15 +91,14 @@ def test_a_missing_or_broken_file_is_named(tmp_path):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_the_shipped_files_are_right(path):
-    source = ["prepare.source_uri=s3://bucket/ptb-xl", "prepare.statements_uri=s3://bucket/labels"]
-    load_config(path, [] if path.stem == "quickstart" else source)
+    assert load_config(path, ["prepare.source.uri=s3://bucket/x"]).prepare.source.uri == "s3://bucket/x"
 
 
 def test_the_paper_s_setting_is_the_paper_s():
-    config = load_config(CONFIGS[0].parent / "mets_paper.yaml", ["prepare.source_uri=x"])
+    config = load_config(CONFIGS[0].parent / "mets_paper.yaml", ["prepare.source.uri=x"])
     train = config.train
     assert (train.optimizer, train.learning_rate, train.weight_decay) == ("adam", 1e-3, 1e-3)
-    assert (train.batch_size, train.epochs, config.loss.targets) == (32, 50, "one_hot")
+    assert (train.batch_size, train.epochs, config.loss) == (32, 50, "one_hot")
     assert (config.encoder.width, config.encoder.norm, config.encoder.embedding_dimension) == (64, "batch", 128)
     assert config.text.template == "The report of the ECG is that {}"
     assert config.text.model == "emilyalsentzer/Bio_ClinicalBERT"
@@ -105,3 +110,107 @@ def test_help_names_every_key_with_default_and_meaning():
     lines = text.splitlines()
     assert all(meaning.strip() for meaning in lines[1::2])
     assert len(lines) == 2 * text.count(" = ")
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("dataset_uri=/data/Study #2", "/data/Study #2"),
+        ("dataset_uri=[x", "[x"),
+        ("dataset_uri=null", None),
+        ("run_uri=2024-01-01", "2024-01-01"),
+        ("run_uri=null", "null"),
+        ("seed=010", 10),
+        ("train.learning_rate=1e-4", 1e-4),
+        ("train.mlflow=true", True),
+        ("train.num_workers=4", 4),
+        ("train.num_workers=[1,4]", (1, 4)),
+        ("folds.train=[1, 2]", (1, 2)),
+        ("folds.train=1,2", (1, 2)),
+        ("folds.train=[]", ()),
+        ("folds.test=null", None),
+        ("folds.validation=hash:0.2", "hash:0.2"),
+        ("folds.validation=[9]", (9,)),
+        ("evaluate.tasks=[no]", ("no",)),
+        ("evaluate.also=/data/a b,s3://c", ("/data/a b", "s3://c")),
+        ("text.template=no: {} #1", "no: {} #1"),
+        ("prepare.highpass_hz=null", None),
+    ],
+)
+def test_a_word_is_what_the_shell_hands_over(word, value):
+    found = load_config(None, [word])
+    for name in word.partition("=")[0].split("."):
+        found = getattr(found, name)
+    assert found == value
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("train.lr", "train.learning_rate"),
+        ("lr", "train.learning_rate"),
+        ("batch_size", "train.batch_size"),
+        ("epochs", "train.epochs"),
+        ("data", "dataset_uri"),
+        ("train.batch_sise", "train.batch_size"),
+        ("evaluate.batchsize", "evaluate.batch_size"),
+        ("prepare.source_uri", "prepare.source.uri"),
+        ("synthetic.records", "prepare.source.records"),
+        ("output_dir", "run_uri"),
+    ],
+)
+def test_did_you_mean_knows_the_words_of_other_tools(typed, meant):
+    with pytest.raises(ConfigError, match=f"`{typed}` is not a setting\\D+did you mean `{meant}`"):
+        load_config(None, [f"{typed}=1"])
+
+
+def test_what_differs_from_the_defaults_reads_back_to_the_same_settings(tmp_path):
+    assert dump_changes(load_config()) == ""
+    config = load_config(
+        None, ["prepare.source=ptbxl", "prepare.source.uri=/a", "text.resources={lm_gpu: 1}", "seed=3"]
+    )
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(dump_changes(config))
+    assert load_config(changed) == config
+    assert set(yaml.safe_load(changed.read_text())) == {"seed", "prepare", "text"}
+
+
+def test_the_loss_is_one_key_that_fits_the_unit_of_text():
+    assert load_config().loss == "sigmoid"
+    assert load_config(None, ["text.unit=report"]).loss == "one_hot"
+    assert load_config(None, ["text.unit=report", "loss=same_report"]).loss == "same_report"
+    for words in (["loss=one_hot"], ["text.unit=report", "loss=sigmoid"]):
+        with pytest.raises(ConfigError, match=r"`text\.unit`"):
+            load_config(None, words)
+
+
+def test_the_kind_of_source_may_stand_anywhere_and_keeps_the_file_s_settings_of_the_same_kind(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("prepare: {source: {kind: cinc, uri: /cinc, database: csn}}\n")
+    assert load_config(path, ["prepare.source=cinc"]).prepare.source.database == "csn"
+    other = load_config(path, ["prepare.source.uri=/ptb", "prepare.source=ptbxl"]).prepare.source
+    assert (other.kind, other.uri, other.records) == ("ptbxl", "/ptb", 100)
+    with pytest.raises(ConfigError, match=r"prepare\.source\.database"):
+        load_config(path, ["prepare.source=ptbxl", "prepare.source.database=csn"])
+    path.write_text("prepare: {source: mitbih}\n")
+    assert load_config(path, ["prepare.source.uri=/mit"]).prepare.source.uri == "/mit"
+
+
+def test_settings_of_version_0_1_are_read_in_today_s_form():
+    old = yaml.safe_load(
+        "{synthetic: {records: 7}, loss: {targets: same_report}, text: {unit: report}, prepare: {source: ptbxl, "
+        "source_uri: /a, ptbxl_records: 500, report_source: both, statements_uri: /b, manifest_uri: null, "
+        "mitbih_beats: null, cinc_database: any, cinc_stretch: start, duration_s: 5.0}}"
+    )
+    config = Config.model_validate(from_older(old))
+    assert config.prepare.source.model_dump() == {
+        "kind": "ptbxl",
+        "uri": "/a",
+        "records": 500,
+        "report": "both",
+        "statements_uri": "/b",
+    }
+    assert (config.prepare.duration_s, config.loss) == (5.0, "same_report")
+    made_up = Config.model_validate(from_older({"prepare": {"source": "synthetic"}, "synthetic": {"records": 7}}))
+    assert made_up.prepare.source.records == 7
+    assert from_older(config.model_dump(mode="json")) == config.model_dump(mode="json")

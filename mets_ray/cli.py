@@ -1,0 +1,174 @@
+"""`mets-ray prepare|pretrain|evaluate|score|quickstart|serve`: the console script, and what jobs/*.py run.
+
+Each command imports what it needs when it runs: `--help` and a typing error in the settings load neither torch nor Ray.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mets_ray.config.settings import Config
+from mets_ray.console import say
+from mets_ray.errors import ConfigError
+from mets_ray.job import Command, run_command
+from mets_ray.sources.catalogue import dataset_uri_of, source_of
+
+
+def prepare(config: Config, line: str) -> dict[str, Any]:
+    """Read ECGs and reports, check and convert every one, write Parquet shards and a card.
+
+    mets-ray prepare --config jobs/configs/ptbxl_100hz.yaml prepare.source.uri=… dataset_uri=…
+    """
+    from mets_ray.pipelines.prepare import draw_first_record, show_card
+    from mets_ray.pipelines.prepare import prepare as write_dataset
+
+    dataset_uri = dataset_uri_of(config)
+    card = write_dataset(config, dataset_uri, line)
+    show_card(card)
+    return {
+        "dataset_uri": dataset_uri,
+        "picture_uri": draw_first_record(dataset_uri, card),
+        "records_in": card.records_in,
+        "records_out": card.records_out,
+        "rejected": card.rejected,
+        "synthetic": card.synthetic,
+    }
+
+
+def pretrain(config: Config, line: str) -> dict[str, Any]:
+    """Pretrain an ECG encoder against frozen text embeddings; the last epoch (or the best) becomes a bundle.
+
+    mets-ray pretrain                                            # synthetic data, made first
+    mets-ray pretrain --config jobs/configs/ptbxl_100hz.yaml dataset_uri=…
+    ray job submit --working-dir . -- python jobs/pretrain.py run_uri=$PWD/.runs
+    """
+    from mets_ray.pipelines.prepare import find_or_make_dataset
+    from mets_ray.training.fit import figures, fit
+
+    dataset_uri = find_or_make_dataset(config, line)
+    return {"dataset_uri": dataset_uri} | figures(fit(config, dataset_uri))
+
+
+def evaluate(config: Config, line: str) -> dict[str, Any]:
+    """Score a bundle zero-shot on the test folds of a prepared data set: report.html, tables, metrics.json.
+
+    mets-ray evaluate --config jobs/configs/ptbxl_100hz.yaml dataset_uri=… evaluate.bundle_uri=…
+    """
+    from mets_ray.evaluation.evaluate import evaluate_all, figures
+    from mets_ray.pipelines.prepare import find_or_make_dataset
+
+    assert config.evaluate.bundle_uri is not None
+    dataset_uri = find_or_make_dataset(config, line)
+    return figures(evaluate_all(config, dataset_uri, config.evaluate.bundle_uri, line))
+
+
+def score(config: Config, line: str) -> dict[str, Any]:
+    """Zero-shot scores and embeddings of every record of a prepared data set, labelled or not, as Parquet.
+
+    mets-ray score dataset_uri=… score.bundle_uri=…     # a killed run is finished by the same command
+    """
+    from mets_ray.pipelines.prepare import find_or_make_dataset
+    from mets_ray.pipelines.score import figures
+    from mets_ray.pipelines.score import score as write_scores
+
+    assert config.score.bundle_uri is not None
+    dataset_uri = find_or_make_dataset(config, line)
+    return {"dataset_uri": dataset_uri} | figures(write_scores(config, dataset_uri, config.score.bundle_uri))
+
+
+def quickstart(config: Config, line: str) -> dict[str, Any]:
+    """The whole way in one command: synthetic ECGs → shards → cached text → two workers train → zero-shot table.
+
+    mets-ray quickstart
+    """
+    from mets_ray.dataset.shard_reader import read_card
+    from mets_ray.evaluation.evaluate import evaluate as score_test_folds
+    from mets_ray.evaluation.evaluate import figures
+    from mets_ray.pipelines.prepare import draw_first_record, find_or_make_dataset
+    from mets_ray.training.fit import fit
+
+    dataset_uri = find_or_make_dataset(config, line)
+    trained = fit(config, dataset_uri)
+    scored = figures([score_test_folds(config, dataset_uri, trained.bundle_uri, line)])
+    record_uri = draw_first_record(dataset_uri, read_card(dataset_uri))
+    say(
+        f"\nbundle    {trained.bundle_uri}\nreport    {scored['report_uri']}\ntable     {scored['table_uri']}\n"
+        f"pictures  {trained.picture_uri}\n          {record_uri}\n"
+        + "".join(f"          {uri}\n" for uri in scored["picture_uris"])
+    )
+    return scored | {"dataset_uri": dataset_uri, "bundle_uri": trained.bundle_uri}
+
+
+def _needs_bundle(section: str) -> Callable[[Config], None]:
+    def check(config: Config) -> None:
+        if getattr(config, section).bundle_uri is None:
+            raise ConfigError(f"`{section}.bundle_uri` is not set", hint="give the bundle_uri that pretrain printed")
+        dataset_uri_of(config)
+
+    return check
+
+
+def _needs_source(config: Config) -> None:
+    source_of(config).check()
+    dataset_uri_of(config)
+
+
+def _command(
+    run: Callable[[Config, str], dict[str, Any]],
+    check: Callable[[Config], object],
+    sections: tuple[str, ...],
+    config_path: Path | None = None,
+) -> Command:
+    return Command(run.__name__, run.__doc__ or "", run, check, sections, config_path)
+
+
+_QUICKSTART = Path(__file__).parent / "config" / "quickstart.yaml"
+COMMANDS = {
+    command.name: command
+    for command in (
+        _command(prepare, _needs_source, ("prepare",)),
+        _command(pretrain, dataset_uri_of, ("text", "train")),
+        _command(evaluate, _needs_bundle("evaluate"), ("text", "evaluate")),
+        _command(score, _needs_bundle("score"), ("text", "score")),
+        _command(quickstart, dataset_uri_of, ("text", "train", "evaluate"), _QUICKSTART),
+    )
+}
+
+_USAGE = """usage: mets-ray COMMAND [--config FILE] [key=value ...]
+
+Zero-shot ECG recognition from reports, on Ray. Research software, not a medical device.
+
+{commands}
+  serve       Answer zero-shot requests over HTTP, with a page.
+
+mets-ray COMMAND --help lists the command's settings.
+"""
+
+
+def main(name: str | None = None) -> None:
+    """Run the command `name`, or the one that the first word of the command line names. Ends the process."""
+    words = sys.argv[1:] if name else sys.argv[2:]
+    name = name or (sys.argv[1] if len(sys.argv) > 1 else "--help")
+    if name == "serve":
+        from mets_ray.serve.run import run_server
+
+        run_server(words)
+    elif name in COMMANDS:
+        run_command(COMMANDS[name], words)
+    elif name in ("-h", "--help", "--version"):
+        print(_version() if name == "--version" else _usage())
+    else:
+        say(f"mets-ray: `{name}` is no command\n\n{_usage()}")
+        raise SystemExit(2)
+
+
+def _usage() -> str:
+    first_lines = ((command.name, command.description.splitlines()[0]) for command in COMMANDS.values())
+    return _USAGE.format(commands="\n".join(f"  {name:<10}  {line}" for name, line in first_lines))
+
+
+def _version() -> str:
+    from mets_ray import __version__
+
+    return f"mets-ray {__version__}"

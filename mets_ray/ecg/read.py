@@ -1,0 +1,57 @@
+"""`read_ecg`: one ECG from a path, a URI or bytes, in the format that its content has."""
+
+import io
+import os
+import zipfile
+import zlib
+from pathlib import PurePosixPath
+
+from mets_ray import storage
+from mets_ray.ecg.ecg import Ecg
+from mets_ray.ecg.wfdb import decode_wfdb, read_wfdb
+from mets_ray.errors import RecordError
+
+_MOST_BYTES = 512 * 1024**2  # of a zip, unpacked
+_MOST_SAMPLES = 64 * 1024**2  # of all leads together
+_LONGEST_S = 7 * 86_400.0
+
+
+def read_ecg(source: str | os.PathLike[str] | bytes) -> Ecg:
+    """One ECG, in millivolts, with its own leads, sampling rate and length.
+
+    source: a WFDB record (its path or URI with or without `.hea`; local, s3://, gs://, az://), a ZIP that holds one
+    record's files, or the bytes of such a ZIP.
+
+    Raises RecordError with its `reason` for an ECG that cannot be used, DatasetError for a store that does not answer.
+    """
+    if isinstance(source, bytes):
+        return _from_zip(source)
+    uri = os.fspath(source)
+    if uri.lower().endswith(".zip"):
+        return _from_zip(storage.read_bytes(uri))
+    return read_wfdb(uri)
+
+
+def _from_zip(data: bytes) -> Ecg:
+    files: dict[str, bytes] = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = [info for info in archive.infolist() if not info.is_dir()]
+            if sum(info.file_size for info in members) > _MOST_BYTES:
+                raise RecordError("unsupported_format", f"the ZIP unpacks to more than {_MOST_BYTES // 1024**2} MiB")
+            for info in members:
+                files[PurePosixPath(info.filename).name] = archive.read(info)
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, NotImplementedError) as error:
+        raise RecordError(
+            "unsupported_format",
+            f"these {len(data)} bytes are no ZIP that can be read: {error}",
+            hint="give the path of a WFDB record, or a ZIP of its .hea and its signal file",
+        ) from error
+    headers = [name for name in files if name.lower().endswith(".hea")]
+    if len(headers) != 1:
+        raise RecordError(
+            "unsupported_format",
+            f"the ZIP holds {len(headers)} WFDB headers (.hea)",
+            hint="put one record into a ZIP: its .hea and the signal file that the header names",
+        )
+    return decode_wfdb(headers[0], files, max_samples=_MOST_SAMPLES, max_duration_s=_LONGEST_S)

@@ -1,0 +1,106 @@
+"""`mets-ray serve`: the application on a Ray of its own on this machine, or on the cluster of RAY_ADDRESS."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from mets_ray.config.words import read_value
+from mets_ray.console import say
+from mets_ray.errors import ConfigError, MetsError
+from mets_ray.packaged import did_you_mean
+from mets_ray.serve.settings import ServeConfig
+
+# As serve_configs/local.yaml: one machine, for yourself.
+_LOCAL: dict[str, Any] = {
+    "bundle_uri": ".runs",
+    "state_uri": ".runs/serve-state",
+    "auth": "none",
+    "encoder_threads": 2,
+    "text_cpus": 0.5,
+}
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def run_server(words: Sequence[str]) -> None:
+    """Parse the words and serve until Ctrl-C. Exits with 2 for wrong settings, with 1 for other errors."""
+    arguments = _parse(words)
+    try:
+        config = read_settings(arguments.config, arguments.words)
+        if config.auth == "none" and arguments.host not in _LOOPBACK:
+            raise ConfigError(
+                f"`auth` is none, and `--host {arguments.host}` lets other machines in",
+                hint=f"set auth=bearer and the environment variable {config.token_env}, or keep --host 127.0.0.1",
+            )
+        _serve(config, arguments.host, arguments.port)
+    except MetsError as error:
+        say(f"serve: {error}")
+        raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
+
+
+def read_settings(path: str | None, words: Sequence[str]) -> ServeConfig:
+    """Settings for one's own machine ← a YAML file ← `key=value` words. Raises ConfigError."""
+    tree = dict(_LOCAL)
+    if path is not None:
+        try:
+            loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise ConfigError(f"`--config {path}` cannot be read: {error}") from error
+        applications = loaded.get("applications") if isinstance(loaded, dict) else None
+        tree = applications[0].get("args", {}) if applications else loaded or {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ConfigError(f"`{word}` is not of the form key=value", hint="write for example bundle_uri=.runs")
+        field = ServeConfig.model_fields.get(key)
+        tree[key] = value if field is None else read_value(key, value, field.annotation)
+    try:
+        return ServeConfig.model_validate(tree)
+    except ValidationError as error:
+        known = list(ServeConfig.model_fields)
+        lines = [
+            f"`{fault['loc'][0]}` is not a setting; {did_you_mean(str(fault['loc'][0]), known)}"
+            if fault["type"] == "extra_forbidden"
+            else f"`{'.'.join(map(str, fault['loc']))}`: {fault['msg'].removeprefix('Value error, ')}"
+            for fault in error.errors()
+        ]
+        raise ConfigError("\n".join(lines)) from error
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    settings = "\n".join(
+        f"  {name} = {field.get_default()}\n      {field.description}"
+        for name, field in ServeConfig.model_fields.items()
+    )
+    parser = argparse.ArgumentParser(
+        prog="mets-ray serve",
+        description="Answer zero-shot requests over HTTP, with a page at / and the API at /docs. Ctrl-C stops it.",
+        epilog=f"settings (key = default; without --config, {_LOCAL}):\n{settings}".replace("%", "%%"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", help="YAML file of settings, or one of serve_configs/ (its first application)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on (default 8000)")
+    parser.add_argument("words", nargs="*", metavar="key=value", help="settings that win over the file")
+    return parser.parse_args(list(words))
+
+
+def _serve(config: ServeConfig, host: str, port: int) -> None:
+    import ray
+    from ray import serve
+
+    from mets_ray.serve.deployments import build
+
+    application = build(config)  # refuses before Ray starts
+    ray.init(address=os.environ.get("RAY_ADDRESS", "local"))
+    try:
+        serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port, "request_timeout_s": 60})
+        say(f"starting; then open http://{host}:{port} (API: http://{host}:{port}/docs)")
+        serve.run(application, name="mets_ray", route_prefix="/", blocking=True)
+    finally:
+        serve.shutdown()
+        ray.shutdown()
