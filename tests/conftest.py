@@ -63,6 +63,24 @@ def served(ray_cluster, tmp_path_factory):
     serve.shutdown()
 
 
+@pytest.fixture(scope="session")
+def prepared(ray_cluster, tmp_path_factory):
+    """A prepared data set of 300 synthetic ECGs: its URI."""
+    from mets_ray.pipelines.prepare import find_or_make_dataset
+    from tests.support.pipeline import config_of
+
+    return find_or_make_dataset(config_of(tmp_path_factory.mktemp("prepared")), "test")
+
+
+@pytest.fixture(scope="session")
+def trained(prepared, tmp_path_factory):
+    """Two workers, two epochs: what the other tests compare with."""
+    from mets_ray.training.fit import fit
+    from tests.support.pipeline import config_of
+
+    return fit(config_of(tmp_path_factory.mktemp("trained"), "train.num_workers=2", dataset_uri=prepared), prepared)
+
+
 def pytest_collection_modifyitems(items):
     """Files that use the Ray cluster come first: with `-n 2` theirs take longest, and what is short fills the end."""
     files = {item.path for item in items if "ray_cluster" in item.fixturenames}

@@ -1,4 +1,4 @@
-"""The main job on one small cluster: prepare → text → train → evaluate, twice, and in both text modes."""
+"""The main job on one small cluster: prepare → text → train → evaluate, twice."""
 
 import json
 
@@ -8,54 +8,13 @@ import pytest
 import torch
 
 from mets_ray import storage
-from mets_ray.config.load import load_config
 from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.shard_reader import read_card, read_index, read_records
 from mets_ray.errors import CheckpointError, ConfigError, DatasetError
 from mets_ray.model.bundle import load_bundle, read_facts
 from mets_ray.pipelines.embed import EcgEmbedder
-from mets_ray.tasks.prompt_sets import load_prompt_set
 from tests.support.datasets import auroc_of_fold, synthetic_rows, write_dataset
-
-SMALL = [
-    "synthetic.records=300",
-    "encoder.width=4",
-    "encoder.norm=group",
-    "train.precision=float64",
-    "train.batch_size=48",
-    "train.epochs=2",
-    "text.max_actors=1",
-    "evaluate.max_actors=1",
-    "evaluate.bootstrap_samples=50",
-]
-
-
-FOLDS = range(1, 11)
-
-
-def config_of(folder, *words, dataset_uri=None):
-    named = [] if dataset_uri is None else [f"dataset_uri={dataset_uri}"]
-    return load_config(None, [*SMALL, f"run_uri={folder}", *named, *words])
-
-
-@pytest.fixture(scope="module")
-def prepared(ray_cluster, tmp_path_factory):
-    from mets_ray.pipelines.prepare import find_or_make_dataset
-
-    folder = tmp_path_factory.mktemp("prepared")
-    return find_or_make_dataset(config_of(folder), "test")
-
-
-@pytest.fixture(scope="module")
-def trained(prepared, tmp_path_factory):
-    """Two workers, two epochs: what the other tests compare with."""
-    from mets_ray.training.fit import fit
-
-    return fit(config_of(tmp_path_factory.mktemp("trained"), "train.num_workers=2", dataset_uri=prepared), prepared)
-
-
-def losses(result):
-    return [figures["loss"] for figures in result.history]
+from tests.support.pipeline import config_of, losses
 
 
 def test_an_lm_that_holds_every_cpu_still_writes_what_it_made(ray_cluster, tmp_path):
@@ -149,19 +108,6 @@ def test_one_worker_gives_the_losses_of_two(trained, prepared, tmp_path):
     assert alone.reports_embedded == 0
 
 
-@pytest.mark.slow
-def test_streaming_gives_the_losses_of_cached(trained, prepared, tmp_path):
-    from mets_ray.training.fit import fit
-
-    words = ["text.mode=streaming", "text.unit=report", "train.num_workers=1", "train.epochs=1",
-             "train.schedule=constant"]  # fmt: skip
-    streamed = fit(config_of(tmp_path / "a", *words, dataset_uri=prepared), prepared)
-    cached = fit(config_of(tmp_path / "b", "text.mode=cached", *words[1:], dataset_uri=prepared), prepared)
-    np.testing.assert_allclose(losses(streamed), losses(cached), rtol=1e-4)
-    assert streamed.history[0]["lm_texts_embedded"] > 0
-    assert cached.history[0]["lm_texts_embedded"] == 0
-
-
 def test_the_bundle_scores_on_its_own_and_as_the_run_did(trained, prepared, tmp_path):
     from mets_ray.evaluation.evaluate import evaluate
 
@@ -203,62 +149,6 @@ def test_the_last_epoch_is_chosen_or_the_best():
     assert selection_score(scored, "best") == 0.8
     assert selection_score(scored | {"validation_macro_auroc": None}, "best") == pytest.approx(0.3)
     assert selection_score({"epoch": 7.0, "validation_macro_auroc": None}, "best") == 7.0
-
-
-@pytest.mark.slow
-def test_baselines_and_another_result_stand_beside_the_score(trained, prepared, tmp_path):
-    from mets_ray.evaluation.evaluate import evaluate
-
-    words = ["folds.test=[10]", "evaluate.label_shares=[0.1,1.0]", "evaluate.supervised_epochs=1",
-             "evaluate.baselines=[random_encoder,class_names,permuted_labels,linear_probe,supervised]"]  # fmt: skip
-    first = evaluate(config_of(tmp_path / "first", *words, dataset_uri=prepared), prepared, trained.bundle_uri)
-    assert [row.baseline for row in first.baselines] == [
-        "randomly initialised", "class names as prompts", "chance", "linear probe", "linear probe",
-        "linear probe, random encoder", "linear probe, random encoder",
-        "supervised ResNet1d-18", "supervised ResNet1d-18",
-    ]  # fmt: skip
-    assert all(row.macro.low <= row.macro.value <= row.macro.high for row in first.baselines)
-    chance = first.baselines[2].macro
-    assert chance.low < 0.5 < chance.high
-    few, many = first.baselines[3:5]
-    assert few.note.startswith("10% of labels: ")
-    assert many.note.startswith("100% of labels: 240 ECGs of 160 patients")
-    assert many.macro.value > few.macro.value
-    metrics = json.loads(storage.read_bytes(storage.join(first.result_uri, "metrics.json")))
-    assert [row["baseline"] for row in metrics["baselines"]] == [row.baseline for row in first.baselines]
-    table = storage.read_bytes(storage.join(first.result_uri, "table.md")).decode()
-    assert "| linear probe, 10% of labels | " in table
-
-    # Against its own files nothing differs; against the same weights in a bundle neither.
-    for other in (first.result_uri, trained.bundle_uri):
-        words = ["folds.test=[10]", f"evaluate.compare_to={other}"]
-        again = evaluate(config_of(tmp_path / "again", *words, dataset_uri=prepared), prepared, trained.bundle_uri)
-        (comparison,) = again.comparisons
-        assert comparison.difference == (0.0, 0.0, 0.0)
-        assert comparison.records == first.tasks[0].records
-    nowhere = config_of(tmp_path, "folds.test=[10]", f"evaluate.compare_to={tmp_path}", dataset_uri=prepared)
-    with pytest.raises(ConfigError, match="is no bundle and holds no scores of synthetic"):
-        evaluate(nowhere, prepared, trained.bundle_uri)
-
-
-@pytest.mark.slow
-def test_other_data_sets_are_scored_too_with_prompts_that_the_bundle_does_not_hold(trained, prepared, tmp_path):
-    from mets_ray.evaluation.evaluate import evaluate_all, figures
-
-    other = write_dataset(tmp_path / "other", synthetic_rows(60, seed=5), source="ptbxl", folds=dict.fromkeys(FOLDS, 6))
-    config = config_of(tmp_path, "folds.test=[10]", f"evaluate.also=[{other}]", dataset_uri=prepared)
-    results = evaluate_all(config, prepared, trained.bundle_uri)
-    assert [task.task for result in results for task in result.tasks][:2] == ["synthetic", "ptbxl_super"]
-    assert results[1].over.endswith("60 records of folds 1, 2, 3, 4, 5, 6, 7, 8, 9, 10")
-    prompts = {name: found.prompts for name, found in results[1].wordings["ptbxl_rhythm"].items()}
-    words = load_prompt_set("descriptive").tasks["ptbxl_rhythm"]
-    assert prompts == {name: words[name] for name in prompts}
-    assert "Not calibrated: `folds.validation` is ()" in " ".join(results[1].notices)
-    told = figures(results)
-    assert set(told["six_sets"]) >= {"ptbxl_rhythm", "mean"}
-    assert told["six_sets"]["mean"] is None
-    table = storage.read_bytes(storage.join(results[0].result_uri, "six_sets.md")).decode()
-    assert "No mean: cpsc2018, csn was not scored" in table
 
 
 def test_a_card_that_focuses_is_embedded_so(trained, tmp_path):
@@ -333,36 +223,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_records(prepared, tmp
     with pytest.raises(MetsError, match="the loss is nan at epoch 1, step") as error:
         fit(config_of(tmp_path, *words, dataset_uri=prepared), prepared)
     assert "syn-" in error.value.where
-
-
-@pytest.mark.slow
-def test_unlabelled_records_train_too_and_retrieval_chooses_the_checkpoint(ray_cluster, prepared, tmp_path):
-    from mets_ray.evaluation.evaluate import evaluate
-    from mets_ray.training.fit import figures, fit
-
-    dataset_uri = write_dataset(tmp_path / "data", synthetic_rows(150), source="wfdb")
-    words = ["train.epochs=1", "text.unit=report", "text.mode=streaming", "folds.validation=[]"]
-    alone = fit(config_of(tmp_path, *words, dataset_uri=dataset_uri), dataset_uri)
-    assert alone.history[0]["validation_macro_auroc"] is None
-    assert figures(alone)["validation_macro_auroc"] is None
-    words = ["folds.validation=hash:0.3", "train.choose=best", "train.epochs=3"]
-    chosen = fit(config_of(tmp_path, *words, dataset_uri=dataset_uri), dataset_uri)
-    recall = [epoch["ecg_to_text_recall_at_10"] + epoch["text_to_ecg_recall_at_10"] for epoch in chosen.history]
-    assert recall[chosen.epoch - 1] == max(recall)
-    # A user's own labels count for classes of the same name; those that no class has are told.
-    (tmp_path / "own.csv").write_text(
-        "task,class,prompt\nrhythm,SR,normal sinus rhythm\nrhythm,AFIB,atrial fibrillation\n"
-    )
-    own = config_of(tmp_path, f"evaluate.prompt_set={tmp_path}/own.csv", "folds.train=[1]", dataset_uri=dataset_uri)
-    result = evaluate(own, dataset_uri, chosen.bundle_uri)
-    assert [row.name for row in result.tasks[0].classes] == ["SR", "AFIB"]
-    assert any("Labels that the prompt set has no class for: " in notice for notice in result.notices)
-    (tmp_path / "foreign.csv").write_text("task,class,prompt\nrhythm,sinus,normal sinus rhythm\n")
-    foreign = config_of(tmp_path, f"evaluate.prompt_set={tmp_path}/foreign.csv", dataset_uri=dataset_uri)
-    with pytest.raises(ConfigError, match=r"has a class of rhythm; their labels are .*`SR`"):
-        evaluate(foreign, dataset_uri, chosen.bundle_uri)
-    # Its bundle holds no prompts, so a data set with labels is scored through the LM.
-    assert 0 < evaluate(config_of(tmp_path, dataset_uri=prepared), prepared, chosen.bundle_uri).macro_auroc < 1
 
 
 def test_faults_in_tasks_and_actors_arrive_as_they_were_raised(prepared, tmp_path):

@@ -1,16 +1,10 @@
-"""Scoring whole data sets: the values are evaluate's, each record comes once, and a killed job goes on."""
+"""Scoring whole data sets: the values are evaluate's, and each record comes once."""
 
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -26,8 +20,7 @@ from mets_ray.model.zero_shot import task_scores
 from mets_ray.pipelines.embed import EcgEmbedder
 from mets_ray.pipelines.score import ShardScorer
 from mets_ray.tasks.choose import dataset_tasks
-from tests.conftest import ROOT
-from tests.support.datasets import synthetic_rows, write_card, write_rows
+from tests.support.datasets import scored_table, write_shards
 from tests.support.serving import make_bundle
 
 SHARDS, ROWS = 4, 300  # a shard of 300 has two row groups
@@ -35,10 +28,7 @@ SHARDS, ROWS = 4, 300  # a shard of 300 has two row groups
 
 @pytest.fixture(scope="module")
 def dataset_uri(tmp_path_factory):
-    folder, rows = tmp_path_factory.mktemp("data"), synthetic_rows(SHARDS * ROWS)
-    parts = [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)]
-    write_card(folder, [write_rows(folder, part, name=f"part-{n:05d}-abc") for n, part in enumerate(parts)])
-    return str(folder)
+    return write_shards(tmp_path_factory.mktemp("data"), shards=SHARDS, rows=ROWS)
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +38,6 @@ def bundle_uri(tmp_path_factory):
 
 def config_of(folder, *words):
     return load_config(None, [f"run_uri={folder}", "score.max_actors=1", "score.prompt_set=mets", *words])
-
-
-def scored_table(output_uri):
-    return pa.concat_tables([pq.read_table(uri) for uri in storage.list_files(output_uri, suffix=".parquet")])
 
 
 def test_scores_are_evaluates_for_the_same_records(ray_cluster, dataset_uri, bundle_uri, tmp_path):
@@ -154,40 +140,3 @@ def test_the_steady_rate_starts_when_every_actor_has_delivered():
     assert steady_rate([(5.0, "a", 10), (6.0, "b", 10), (8.0, "a", 20), (10.0, "b", 20)]) == 40 / 4
     assert math.isnan(steady_rate([(5.0, "a", 10)]))
     assert math.isnan(steady_rate([(5.0, "a", 10), (6.0, "b", 10)]))
-
-
-@pytest.mark.slow
-def test_a_killed_job_started_again_scores_every_record_once(dataset_uri, bundle_uri, tmp_path):
-    words = [
-        f"run_uri={tmp_path}",
-        f"dataset_uri={dataset_uri}",
-        f"score.bundle_uri={bundle_uri}",
-        "score.max_actors=1",
-    ]
-    command = [sys.executable, str(ROOT / "jobs" / "score.py"), *words]
-    environment = os.environ | {"RAY_ADDRESS": "local"}
-
-    def files():
-        return [file for folder in tmp_path.glob("scores-*") for file in folder.glob("part-*.parquet")]
-
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    ) as running:
-        deadline = time.monotonic() + 240
-        while not files():
-            assert time.monotonic() < deadline
-            assert running.poll() is None
-            time.sleep(0.01)
-        os.killpg(running.pid, signal.SIGKILL)  # the driver and its actors, in the middle of a shard
-    time.sleep(1.0)
-    finished = {file: file.stat().st_mtime_ns for file in files()}
-    assert 0 < len(finished) < SHARDS
-
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout.splitlines()[-1])
-    assert result["skipped"] == len(finished) * ROWS
-    assert result["records"] + result["skipped"] == SHARDS * ROWS
-    assert {file: file.stat().st_mtime_ns for file in finished} == finished
-    table = scored_table(result["output_uri"])
-    assert len(set(table["record_id"].to_pylist())) == table.num_rows == SHARDS * ROWS

@@ -20,11 +20,10 @@ import pyarrow.parquet as pq
 from botocore.exceptions import ClientError
 
 from mets_ray import storage
-from mets_ray.dataset.shard_reader import read_card, read_index
 from mets_ray.errors import DatasetError
 from mets_ray.storage import s3
-from tests.support.faulty_proxy import ASKED_AGAIN, faulty_proxy
-from tests.system.test_jobs import run_job, s3_server
+from tests.support.faulty_proxy import asked_again, faulty_proxy
+from tests.support.s3 import s3_server
 
 EVERY_FAULT = ["slow_down", "error", "reset", "lost"]
 
@@ -50,19 +49,6 @@ def proxy(store, monkeypatch):
 @pytest.fixture
 def root(request):
     return f"s3://ecg/{request.node.name.replace('[', '-').rstrip(']')}"
-
-
-def asked_again(proxy, call):
-    """What `call` answers, and how many requests storage sent again for it: those that the proxy broke, but that
-    aiohttp repeats a request on a kept connection once, by itself, when that is closed without an answer."""
-    before, faults = storage.retries(), proxy.counts.copy()
-    answer = call()
-    done = proxy.counts - faults
-    closed = done["reset"] + done["lost"]
-    answered = sum(done[kind] for kind in ASKED_AGAIN) - closed
-    assert answered <= storage.retries() - before <= answered + closed
-    assert not proxy.unanswered
-    return answer, storage.retries() - before
 
 
 @pytest.mark.parametrize("fault", [*EVERY_FAULT, "cut"])
@@ -249,53 +235,3 @@ def test_a_store_that_was_there_and_is_gone_for_a_while_is_waited_for(store, mon
             assert read.result(60) == b"1"
     assert storage.retries() - before >= 2
     s3.PatientS3FileSystem.clear_instance_cache()
-
-
-# --- a whole way
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_a_bad_day_loses_nothing(store, monkeypatch):
-    """prepare → pretrain → evaluate with 5% of the requests failing and 2% waiting 10 s."""
-    with faulty_proxy(store["AWS_ENDPOINT_URL"], seed=7, stall_s=10.0) as proxy:
-        environment = store | {"AWS_ENDPOINT_URL": proxy.url}
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        s3.PatientS3FileSystem.clear_instance_cache()
-        proxy.shares = {"slow_down": 0.02, "error": 0.01, "cut": 0.01, "reset": 0.005, "lost": 0.005, "stall": 0.02}
-        words = ["synthetic.records=3000", "dataset_uri=s3://ecg/bad-day/data", "run_uri=s3://ecg/bad-day/runs"]
-        small = ["encoder.width=4", "train.batch_size=64", "train.epochs=2", "train.num_workers=2"]
-
-        status, prepared, shown = run_job("prepare", *words, environment=environment, timeout=400)
-        assert status == 0, shown
-        assert prepared["records_in"] == prepared["records_out"] + sum(prepared["rejected"].values()) == 3000
-        status, trained, shown = run_job(
-            "pretrain", *words, *small, "train.log_batches=true", environment=environment, timeout=600
-        )
-        assert status == 0, shown
-        assert trained["epochs"] == 2
-        small = [*small, "evaluate.bootstrap_samples=20", f"evaluate.bundle_uri={trained['bundle_uri']}"]
-        status, scored, shown = run_job("evaluate", *words, *small, environment=environment, timeout=400)
-        assert status == 0, shown
-        assert 0.0 < scored["macro_auroc"] <= 1.0
-
-        proxy.shares = {"slow_down": 0.1, "cut": 0.1}
-        card = read_card("s3://ecg/bad-day/data")
-
-        def record_ids():
-            filesystem, path = storage.arrow_filesystem("s3://ecg/bad-day/data")
-            tables = [
-                pq.read_table(f"{path}/{shard.path}", columns=["record_id"], filesystem=filesystem)
-                for shard in card.shards
-            ]
-            return [record_id for table in tables for record_id in table["record_id"].to_pylist()]
-
-        (ids, again) = asked_again(proxy, record_ids)
-        assert sorted(ids) == sorted(set(ids)) == [f"syn-{number:06d}" for number in range(3000)]
-        assert sum(len(patients) for patients in read_index("s3://ecg/bad-day/data", card).patients) == 3000
-        print(dict(proxy.counts), "asked again by this process:", again)
-        assert proxy.faults > 20
-        assert proxy.counts["stall"] > 5
-        # Each request of every process that was broken was asked again: what nobody asked for again would be lost.
-        assert not proxy.unanswered, proxy.unanswered

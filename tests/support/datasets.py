@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from mets_ray import storage
 from mets_ray.dataset.card import CARD_NAME, SCHEMA_VERSION, DatasetCard
@@ -66,6 +68,19 @@ def write_dataset(dataset_uri, rows, **changes):
     """A whole data set of one shard; answers its URI."""
     write_card(dataset_uri, [write_rows(dataset_uri, rows)], **changes)
     return str(dataset_uri)
+
+
+def write_shards(dataset_uri, *, shards, rows):
+    """A whole data set of several shards with `rows` records each; answers its URI."""
+    every = synthetic_rows(shards * rows)
+    parts = [every[start : start + rows] for start in range(0, len(every), rows)]
+    write_card(dataset_uri, [write_rows(dataset_uri, part, name=f"part-{n:05d}-abc") for n, part in enumerate(parts)])
+    return str(dataset_uri)
+
+
+def scored_table(output_uri):
+    """What jobs/score.py has written, of all shards."""
+    return pa.concat_tables([pq.read_table(uri) for uri in storage.list_files(output_uri, suffix=".parquet")])
 
 
 def auroc_of_fold(fold, dataset_uri, bundle_uri):

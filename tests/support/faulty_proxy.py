@@ -14,6 +14,8 @@ from contextlib import contextmanager
 import aiohttp
 from aiohttp import web
 
+from mets_ray import storage
+
 # Faults after which a client must ask again; one who waits for long enough need not after a `stall`.
 ASKED_AGAIN = ("slow_down", "error", "cut", "lost", "reset")
 _HOP_BY_HOP = {
@@ -151,3 +153,16 @@ def faulty_proxy(target: str, *, seed: int = 0, stall_s: float = 10.0, port: int
         loop.call_soon_threadsafe(stop.set)
         thread.join(20)
         loop.close()
+
+
+def asked_again(proxy, call):
+    """What `call` answers, and how many requests storage sent again for it: those that the proxy broke, but that
+    aiohttp repeats a request on a kept connection once, by itself, when that is closed without an answer."""
+    before, faults = storage.retries(), proxy.counts.copy()
+    answer = call()
+    done = proxy.counts - faults
+    closed = done["reset"] + done["lost"]
+    answered = sum(done[kind] for kind in ASKED_AGAIN) - closed
+    assert answered <= storage.retries() - before <= answered + closed
+    assert not proxy.unanswered
+    return answer, storage.retries() - before

@@ -13,7 +13,6 @@ PUBLISHED = ["text.unit=report", "augment.lead_dropout=0", "augment.cropping=0",
              "train.choose=best"]  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_shuffled_reports_teach_nothing(ray_cluster, tmp_path):
     from mets_ray.training.fit import fit

@@ -9,7 +9,7 @@ import pytest
 
 from mets_ray.training.batch_log import read_batches
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.timeout(1200)
 
 
 def run(scenario, folder):

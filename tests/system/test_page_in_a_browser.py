@@ -16,8 +16,6 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from tests.support.serving import json_ecg, npy, plain_server, synthetic_ecg
 
-pytestmark = pytest.mark.slow
-
 FLAGS = (
     "--headless=new",
     "--no-sandbox",

@@ -23,8 +23,6 @@ import yaml
 from tests.conftest import ROOT
 from tests.support.serving import free_port, json_ecg, make_bundle, synthetic_ecg
 
-pytestmark = pytest.mark.slow
-
 TOKEN = "a-token-of-the-tests"
 BIN = Path(sys.executable).parent
 STORED = {"ecg": json_ecg(synthetic_ecg(duration_s=10)), "prompt_set": "mets:synthetic"}

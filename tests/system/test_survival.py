@@ -15,7 +15,6 @@ from mets_ray import storage
 from mets_ray.config.load import load_config
 from mets_ray.errors import MetsError
 from mets_ray.training.batch_log import read_batches
-from mets_ray.training.failures import Failure, record_failure, repeated_failure
 from tests.support.processes import train_workers
 
 SMALL = [
@@ -64,31 +63,6 @@ def disturbed(run_parent, pattern, do):
         thread.join()
 
 
-@pytest.fixture(scope="module")
-def prepared(ray_cluster, tmp_path_factory):
-    from mets_ray.pipelines.prepare import find_or_make_dataset
-
-    return find_or_make_dataset(config_of(tmp_path_factory.mktemp("prepared")), "test")
-
-
-def failure(start, *, step=3, worker=0):
-    error = MetsError("the loss is nan", where="records a, b", hint="look")
-    return Failure.of(error, start=start, worker=worker, epoch=1, step=step)
-
-
-def test_a_failure_counts_as_repeated_when_two_starts_fail_at_one_step(tmp_path):
-    assert repeated_failure(str(tmp_path)) is None
-    for one in (failure("a"), failure("a", worker=1), failure("b", step=4)):
-        record_failure(one, str(tmp_path))
-    assert repeated_failure(str(tmp_path)) is None, "one start on two workers, and another step"
-    record_failure(failure("c"), str(tmp_path))
-    error = repeated_failure(str(tmp_path)).as_error()
-    assert error.fact == "the loss is nan"
-    assert error.hint == "look"
-    assert "records a, b; epoch 2, step 3, worker 0; it failed there twice" in error.where
-
-
-@pytest.mark.slow
 def test_an_error_that_comes_back_stops_the_run_after_one_retry(prepared, tmp_path, capsys):
     from mets_ray.training.fit import fit
 
@@ -106,7 +80,6 @@ def test_an_error_that_comes_back_stops_the_run_after_one_retry(prepared, tmp_pa
     assert shown.count("training goes on from epoch 1, step") == 1
 
 
-@pytest.mark.slow
 def test_a_killed_worker_leaves_no_trace_in_the_weights(prepared, tmp_path, capsys):
     from mets_ray.training.fit import fit
 
@@ -137,7 +110,6 @@ def assert_every_record_once(run_uri):
         assert len(counts) % 16 == 0
 
 
-@pytest.mark.slow
 def test_another_number_of_workers_sees_the_same_batches_and_losses(prepared, tmp_path):
     """Killed with 3 workers, resumed by hand with 2: the global batches, and every loss to 1e-6 in float64."""
     from mets_ray.training.fit import fit
@@ -158,7 +130,6 @@ def test_another_number_of_workers_sees_the_same_batches_and_losses(prepared, tm
     assert all((one[name] - other[name]).abs().max() < 1e-6 for name in one)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_worker_that_is_stopped_ends_by_the_time_limit(prepared, tmp_path, workers):
     from mets_ray.training.fit import fit
@@ -175,7 +146,6 @@ def test_a_worker_that_is_stopped_ends_by_the_time_limit(prepared, tmp_path, wor
     assert_every_record_once(result.run_uri)
 
 
-@pytest.mark.slow
 def test_a_half_written_checkpoint_is_never_chosen(prepared, tmp_path):
     """A folder of a later step, as a crash in mid-upload leaves it, beside what Ray has committed."""
     from mets_ray.training.fit import fit

@@ -1,0 +1,67 @@
+"""Evaluation beside other results: baselines, other data sets, records without labels."""
+
+import json
+
+import pytest
+
+from mets_ray import storage
+from mets_ray.errors import ConfigError
+from mets_ray.tasks.prompt_sets import load_prompt_set
+from tests.support.datasets import synthetic_rows, write_dataset
+from tests.support.pipeline import config_of
+
+FOLDS = range(1, 11)
+
+
+def test_baselines_and_another_result_stand_beside_the_score(trained, prepared, tmp_path):
+    from mets_ray.evaluation.evaluate import evaluate
+
+    words = ["folds.test=[10]", "evaluate.label_shares=[0.1,1.0]", "evaluate.supervised_epochs=1",
+             "evaluate.baselines=[random_encoder,class_names,permuted_labels,linear_probe,supervised]"]  # fmt: skip
+    first = evaluate(config_of(tmp_path / "first", *words, dataset_uri=prepared), prepared, trained.bundle_uri)
+    assert [row.baseline for row in first.baselines] == [
+        "randomly initialised", "class names as prompts", "chance", "linear probe", "linear probe",
+        "linear probe, random encoder", "linear probe, random encoder",
+        "supervised ResNet1d-18", "supervised ResNet1d-18",
+    ]  # fmt: skip
+    assert all(row.macro.low <= row.macro.value <= row.macro.high for row in first.baselines)
+    chance = first.baselines[2].macro
+    assert chance.low < 0.5 < chance.high
+    few, many = first.baselines[3:5]
+    assert few.note.startswith("10% of labels: ")
+    assert many.note.startswith("100% of labels: 240 ECGs of 160 patients")
+    assert many.macro.value > few.macro.value
+    metrics = json.loads(storage.read_bytes(storage.join(first.result_uri, "metrics.json")))
+    assert [row["baseline"] for row in metrics["baselines"]] == [row.baseline for row in first.baselines]
+    table = storage.read_bytes(storage.join(first.result_uri, "table.md")).decode()
+    assert "| linear probe, 10% of labels | " in table
+
+    # Against its own files nothing differs; against the same weights in a bundle neither.
+    for other in (first.result_uri, trained.bundle_uri):
+        words = ["folds.test=[10]", f"evaluate.compare_to={other}"]
+        again = evaluate(config_of(tmp_path / "again", *words, dataset_uri=prepared), prepared, trained.bundle_uri)
+        (comparison,) = again.comparisons
+        assert comparison.difference == (0.0, 0.0, 0.0)
+        assert comparison.records == first.tasks[0].records
+    nowhere = config_of(tmp_path, "folds.test=[10]", f"evaluate.compare_to={tmp_path}", dataset_uri=prepared)
+    with pytest.raises(ConfigError, match="is no bundle and holds no scores of synthetic"):
+        evaluate(nowhere, prepared, trained.bundle_uri)
+
+
+def test_other_data_sets_are_scored_too_with_prompts_that_the_bundle_does_not_hold(trained, prepared, tmp_path):
+    from mets_ray.evaluation.evaluate import evaluate_all, figures
+
+    other = write_dataset(tmp_path / "other", synthetic_rows(60, seed=5), source="ptbxl", folds=dict.fromkeys(FOLDS, 6))
+    config = config_of(tmp_path, "folds.test=[10]", f"evaluate.also=[{other}]", dataset_uri=prepared)
+    results = evaluate_all(config, prepared, trained.bundle_uri)
+    assert [task.task for result in results for task in result.tasks][:2] == ["synthetic", "ptbxl_super"]
+    assert results[1].over.endswith("60 records of folds 1, 2, 3, 4, 5, 6, 7, 8, 9, 10")
+    prompts = {name: found.prompts for name, found in results[1].wordings["ptbxl_rhythm"].items()}
+    words = load_prompt_set("descriptive").tasks["ptbxl_rhythm"]
+    assert prompts == {name: words[name] for name in prompts}
+    assert "Not calibrated: `folds.validation` is ()" in " ".join(results[1].notices)
+    told = figures(results)
+    assert set(told["six_sets"]) >= {"ptbxl_rhythm", "mean"}
+    assert told["six_sets"]["mean"] is None
+    table = storage.read_bytes(storage.join(results[0].result_uri, "six_sets.md")).decode()
+    assert "No mean: cpsc2018, csn was not scored" in table

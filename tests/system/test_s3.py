@@ -1,0 +1,116 @@
+"""Whole jobs on S3 URIs: the real PTB-XL on a good day, synthetic ECGs on a bad one."""
+
+import re
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+pytest.importorskip("boto3")
+pytest.importorskip("s3fs")
+pytest.importorskip("moto.server")
+
+from mets_ray import storage
+from mets_ray.dataset.shard_reader import read_card, read_index
+from mets_ray.storage import s3
+from tests.support.faulty_proxy import asked_again, faulty_proxy
+from tests.support.jobs import run_job
+from tests.support.s3 import s3_server
+
+
+def upload_ptbxl(data_folder, uri, records):
+    """The first records of each fold of the real PTB-XL, with its tables and the 12SL statements."""
+    table = pd.read_csv(data_folder / "ptb-xl" / "ptbxl_database.csv")
+    table = table.groupby("strat_fold").head(records // 10)
+    storage.write_bytes(f"{uri}/ptb-xl/ptbxl_database.csv", table.to_csv(index=False).encode())
+    for name in table["filename_lr"]:
+        for suffix in (".hea", ".dat"):
+            storage.write_bytes(
+                f"{uri}/ptb-xl/{name}{suffix}", (data_folder / "ptb-xl" / f"{name}{suffix}").read_bytes()
+            )
+    labels = data_folder / "ptb-xl-plus" / "labels"
+    for name in ("12sl_statements.csv", "mapping/12slv23ToSNOMED.csv"):
+        storage.write_bytes(f"{uri}/labels/{name}", (labels / name).read_bytes())
+    return len(table)
+
+
+def test_the_whole_way_with_s3_uris_only(data_folder, monkeypatch):
+    with s3_server() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        records = upload_ptbxl(data_folder, "s3://ecg/source", 100)
+        common = [
+            "prepare.source=ptbxl",
+            "prepare.source_uri=s3://ecg/source/ptb-xl",
+            "prepare.report_source=12sl",
+            "prepare.statements_uri=s3://ecg/source/labels",
+            "dataset_uri=s3://ecg/data",
+            "run_uri=s3://ecg/runs",
+            "folds.train=[1,2,3,4,5,6]",
+            "folds.validation=[7,8]",
+            "folds.test=[9,10]",
+        ]
+        status, prepared, shown = run_job("prepare", *common)
+        assert status == 0, shown
+        assert prepared["records_in"] == prepared["records_out"] + sum(prepared["rejected"].values()) == records
+        assert re.search(rf"records in +{records}", shown)
+
+        small = ["encoder.width=4", "train.epochs=1", "train.batch_size=16", "evaluate.bootstrap_samples=20"]
+        status, trained, shown = run_job("pretrain", *common, *small)
+        assert status == 0, shown
+        assert trained["bundle_uri"].startswith("s3://ecg/runs/pretrain-")
+        assert trained["lm_texts_embedded"] > 0
+
+        status, scored, shown = run_job("evaluate", *common, *small, f"evaluate.bundle_uri={trained['bundle_uri']}")
+        assert status == 0, shown
+        assert 0.0 < scored["macro_auroc"] < 1.0
+        assert set(scored["tasks"]) == {"ptbxl_super", "ptbxl_sub", "ptbxl_form", "ptbxl_rhythm"}
+        assert set(scored["tasks"]["ptbxl_super"]) == {"value", "lo", "hi"}
+        assert "not the published split" in " ".join(scored["notices"])
+        assert storage.read_bytes(scored["table_uri"]).decode() in shown
+
+
+@pytest.mark.timeout(1200)
+def test_a_bad_day_loses_nothing(monkeypatch):
+    """prepare → pretrain → evaluate with 5% of the requests failing and 2% waiting 10 s."""
+    with s3_server() as store, faulty_proxy(store["AWS_ENDPOINT_URL"], seed=7, stall_s=10.0) as proxy:
+        environment = store | {"AWS_ENDPOINT_URL": proxy.url}
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        s3.PatientS3FileSystem.clear_instance_cache()
+        proxy.shares = {"slow_down": 0.02, "error": 0.01, "cut": 0.01, "reset": 0.005, "lost": 0.005, "stall": 0.02}
+        words = ["synthetic.records=3000", "dataset_uri=s3://ecg/bad-day/data", "run_uri=s3://ecg/bad-day/runs"]
+        small = ["encoder.width=4", "train.batch_size=64", "train.epochs=2", "train.num_workers=2"]
+
+        status, prepared, shown = run_job("prepare", *words, environment=environment, timeout=400)
+        assert status == 0, shown
+        assert prepared["records_in"] == prepared["records_out"] + sum(prepared["rejected"].values()) == 3000
+        status, trained, shown = run_job(
+            "pretrain", *words, *small, "train.log_batches=true", environment=environment, timeout=600
+        )
+        assert status == 0, shown
+        assert trained["epochs"] == 2
+        small = [*small, "evaluate.bootstrap_samples=20", f"evaluate.bundle_uri={trained['bundle_uri']}"]
+        status, scored, shown = run_job("evaluate", *words, *small, environment=environment, timeout=400)
+        assert status == 0, shown
+        assert 0.0 < scored["macro_auroc"] <= 1.0
+
+        proxy.shares = {"slow_down": 0.1, "cut": 0.1}
+        card = read_card("s3://ecg/bad-day/data")
+
+        def record_ids():
+            filesystem, path = storage.arrow_filesystem("s3://ecg/bad-day/data")
+            tables = [
+                pq.read_table(f"{path}/{shard.path}", columns=["record_id"], filesystem=filesystem)
+                for shard in card.shards
+            ]
+            return [record_id for table in tables for record_id in table["record_id"].to_pylist()]
+
+        (ids, again) = asked_again(proxy, record_ids)
+        assert sorted(ids) == sorted(set(ids)) == [f"syn-{number:06d}" for number in range(3000)]
+        assert sum(len(patients) for patients in read_index("s3://ecg/bad-day/data", card).patients) == 3000
+        print(dict(proxy.counts), "asked again by this process:", again)
+        assert proxy.faults > 20
+        assert proxy.counts["stall"] > 5
+        # Each request of every process that was broken was asked again: what nobody asked for again would be lost.
+        assert not proxy.unanswered, proxy.unanswered
