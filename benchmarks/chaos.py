@@ -32,7 +32,7 @@ from mets_ray.training.batch_log import read_batches
 
 BATCH_SIZE = 32
 WORDS = [
-    "synthetic.records=600",
+    "prepare.source.records=600",
     "encoder.width=8",
     "text.unit=report",
     "text.mode=streaming",

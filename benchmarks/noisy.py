@@ -11,9 +11,8 @@ from mets_ray import storage
 from mets_ray.dataset.card import CARD_NAME, SCHEMA_VERSION, DatasetCard, Shard, rows_per_shard
 from mets_ray.dataset.shard_writer import Accepted, write_accepted
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
-from mets_ray.sources.catalogue import read_ecg
 from mets_ray.sources.manifest import ManifestRow
-from mets_ray.sources.synthetic import synthetic_manifest
+from mets_ray.sources.synthetic import render_synthetic, synthetic_manifest
 
 
 def write_noisy(dataset_uri: str, signal: SignalConfig, *, records: int, templates: int, noise_uv: int) -> None:
@@ -23,7 +22,7 @@ def write_noisy(dataset_uri: str, signal: SignalConfig, *, records: int, templat
     )
     rows = rows_per_shard(signal)
     with ThreadPoolExecutor(2) as pool:
-        drawn = list(pool.map(lambda row: preprocess(read_ecg(row.record_uri), signal), manifest.rows))
+        drawn = list(pool.map(lambda row: preprocess(render_synthetic(row.record_uri), signal), manifest.rows))
 
         def write(start: int) -> Shard:
             noise = np.random.default_rng(start)

@@ -34,7 +34,8 @@ from mets_ray.training.collectives import global_contrastive_loss
 from mets_ray.training.fit import fit
 from mets_ray.training.optimization import build_optimizer
 
-SETTINGS = ["encoder.width=16", "train.batch_size=64", "train.epochs=4", "synthetic.records=2400", "train.device=cpu"]
+SETTINGS = ["prepare.source.records=2400", "encoder.width=16", "train.batch_size=64", "train.epochs=4"]
+SETTINGS += ["train.device=cpu"]
 PUBLISHED = ["text.unit=report", *NO_VIEWS]
 LM_STEPS = 4
 ROUNDS = 3
@@ -117,9 +118,7 @@ def _step(
     text_ids: torch.Tensor,
 ) -> None:
     ecg, text, logit_scale, _ = model(signal_uv.float() / 1000, text_features)
-    loss = global_contrastive_loss(
-        ecg, text, logit_scale, text_ids, targets=config.loss.targets, row_counts=[len(text_ids)]
-    )
+    loss = global_contrastive_loss(ecg, text, logit_scale, text_ids, targets="one_hot", row_counts=[len(text_ids)])
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.gradient_clip_norm)

@@ -7,7 +7,7 @@ The words behind `--` go to every job. Each run is a `jobs/pretrain.py` and a `j
 measured is what users run. Finished runs are kept in the folder and not made again. The last line of stdout is one JSON
 object; the tables go to stderr. `docs/findings.md` holds what came out.
 
-Data sets by name: `both`, `12sl` and `own` (`prepare.report_source`), `mitbih`; with `-unfiltered` they are prepared
+Data sets by name: `both`, `12sl` and `own` (`prepare.source.report`), `mitbih`; with `-unfiltered` they are prepared
 with `prepare.highpass_hz=null`, and the card of a `mitbih-whole` has `"focus_s": null`. MIT-BIH is left out where it is
 not given.
 """
@@ -46,7 +46,7 @@ class Variant:
 
 VARIANTS = {
     "default": Variant(),
-    "whole reports": Variant(train=("text.unit=report", "loss.targets=same_report")),
+    "whole reports": Variant(train=("text.unit=report", "loss=same_report")),
     "no high-pass": Variant(data="both-unfiltered", test="both-unfiltered", beats="mitbih-unfiltered"),
     "no focus on the beat": Variant(of="default", beats="mitbih-whole"),
     "no views": Variant(train=NO_VIEWS),
@@ -62,7 +62,7 @@ VARIANTS = {
         beats="mitbih-whole-unfiltered",
         train=(
             *NO_VIEWS,
-            *("text.unit=report", "loss.targets=one_hot", "train.optimizer=adam"),
+            *("text.unit=report", "loss=one_hot", "train.optimizer=adam"),
             *("train.schedule=constant", "train.warmup_fraction=0", "train.gradient_clip_norm=0"),
             *("train.validation_prompt_set=mets", "evaluate.prompt_set=mets"),
         ),

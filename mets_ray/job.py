@@ -45,11 +45,11 @@ class Command:
 
 def run_command(command: Command, words: Sequence[str]) -> None:
     """Parse the words, run the command inside a Ray session, print its result, exit."""
-    arguments = _parse(command, words)
+    arguments = parse_words(command, words)
     result_stream = _keep_stdout_for_the_result()
     line = " ".join(map(shlex.quote, ["mets-ray", command.name, *words]))
     try:
-        config = _load(command, arguments)
+        config = load_settings(command, arguments)
         _show_config(command.name, config)
         result = _in_ray(command, config, line)
         status = 0
@@ -66,7 +66,8 @@ def run_command(command: Command, words: Sequence[str]) -> None:
     raise SystemExit(status)
 
 
-def _parse(command: Command, words: Sequence[str]) -> argparse.Namespace:
+def parse_words(command: Command, words: Sequence[str]) -> argparse.Namespace:
+    """`--config` and the `key=value` words of a command line; exits for `--help` and for an unknown flag."""
     wants_help = bool({"-h", "--help"} & set(words))
     parser = argparse.ArgumentParser(
         prog=f"mets-ray {command.name}",
@@ -79,7 +80,7 @@ def _parse(command: Command, words: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(list(words))
 
 
-def _load(command: Command, arguments: argparse.Namespace) -> Config:
+def load_settings(command: Command, arguments: argparse.Namespace) -> Config:
     """The settings, all local paths absolute. Raises ConfigError for what can be refused before Ray starts."""
     config = load_config(arguments.config or command.config_path, arguments.words)
     command.check(config)

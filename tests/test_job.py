@@ -1,12 +1,16 @@
 """Jobs as a user starts them, before any work: exit status, the last line of stdout, storage that does not answer."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 
+from mets_ray import storage
+from mets_ray.cli import COMMANDS
 from mets_ray.config.load import load_config
 from mets_ray.errors import ConfigError
+from mets_ray.job import load_settings, parse_words, used_places
 from tests.conftest import ROOT
 from tests.support.jobs import run_job
 
@@ -20,22 +24,70 @@ def test_wrong_settings_end_with_status_2_and_say_what_to_do(tmp_path):
 
 
 def test_folders_that_vanish_with_the_job_are_refused_and_others_made_absolute(tmp_path, monkeypatch):
-    from mets_ray.job import _absolute, _refuse_folders_that_vanish
-
     folder = tmp_path / "runtime_resources" / "working_dir"
     folder.mkdir(parents=True)
     monkeypatch.chdir(folder)
     for words in (["run_uri=.runs"], ["run_uri=/x", "dataset_uri=data"], ["run_uri=s3://b", "text.store_uri=store"]):
         with pytest.raises(ConfigError, match="that Ray deletes"):
-            _refuse_folders_that_vanish(load_config(None, words))
-    _refuse_folders_that_vanish(load_config(None, ["run_uri=/x", "dataset_uri=s3://b/data"]))
+            settings("pretrain", *words)
+    assert settings("pretrain", "run_uri=/x", "dataset_uri=s3://b/data").dataset_uri == "s3://b/data"
+    with pytest.raises(ConfigError, match=r"`score\.output_uri` is the relative path `out`"):
+        settings("score", "run_uri=/x", "score.output_uri=out", "score.bundle_uri=/b")
+    assert settings("pretrain", "run_uri=/x", "score.output_uri=out").score.output_uri == str(folder / "out")
 
     (folder / "lm").mkdir()
-    words = ["text.model=lm", "train.init_from=bundle", "dataset_uri=s3://b/data"]
-    config = _absolute(load_config(None, words))
+    words = ["run_uri=/x", "text.model=lm", "train.init_from=bundle", "evaluate.also=a,s3://b/c"]
+    config = settings("pretrain", *words)
     assert (config.text.model, config.train.init_from) == (str(folder / "lm"), str(folder / "bundle"))
-    assert config.dataset_uri == "s3://b/data"
-    assert _absolute(load_config(None, ["text.model=emily/bert"])).text.model == "emily/bert"
+    assert config.evaluate.also == (str(folder / "a"), "s3://b/c")
+    assert settings("pretrain", "run_uri=/x", "text.model=emily/bert").text.model == "emily/bert"
+
+
+def settings(name, *words):
+    command = COMMANDS[name]
+    return load_settings(command, parse_words(command, words))
+
+
+@pytest.mark.parametrize("key", ["evaluate.bundle_uri", "evaluate.also", "evaluate.compare_to", "evaluate.prompt_set"])
+def test_every_uri_of_a_command_is_checked_on_a_cluster_and_none_of_the_others(key):
+    value = "here.yaml" if key.endswith("prompt_set") else "here"
+    words = ["run_uri=s3://b", "dataset_uri=s3://b/d", "evaluate.bundle_uri=s3://b/b", f"{key}={value}"]
+    config = load_config(None, [*words, "score.bundle_uri=there", "train.init_from=there"])
+    local = [place.key for place in used_places(COMMANDS["evaluate"], config) if storage.is_local(place.uri)]
+    assert local == [key + ("[0]" if key.endswith("also") else "")]
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "fact"),
+    [
+        ("evaluate", [], "`evaluate.bundle_uri` is not set"),
+        ("score", [], "`score.bundle_uri` is not set"),
+        ("pretrain", ["prepare.source=ptbxl"], "`dataset_uri` is not set"),
+        ("prepare", ["prepare.source=ptbxl", "dataset_uri=x"], "`prepare.source.uri` is not set"),
+        ("pretrain", ["train.lr=1"], "did you mean `train.learning_rate`?"),
+        ("serve", ["batch_sise=1"], "did you mean `batch_size`?"),
+        ("serve", ["auth=none", "--host=0.0.0.0"], "lets other machines in"),
+    ],
+)
+def test_what_can_be_refused_is_refused_before_ray_and_torch_are_loaded(tmp_path, command, words, fact):
+    code = (
+        "import sys; from mets_ray.cli import main\n"
+        "try: main()\n"
+        "finally: print('loaded', {'ray', 'torch'} & set(sys.modules), "
+        "file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, command, *words],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert fact in done.stderr
+    assert "loaded set()" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_help_lists_every_setting():

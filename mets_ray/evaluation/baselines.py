@@ -119,7 +119,7 @@ def _supervised(scene: Scene) -> Iterator[BaselineScore]:
     if len(scene.records.record_ids) != scene.records.rows:
         raise ConfigError(
             "the baseline `supervised` sees one window of a record, and this data set has several",
-            hint="leave it out of evaluate.baselines, or prepare with prepare.cinc_stretch=start",
+            hint="leave it out of evaluate.baselines, or prepare with prepare.source.stretch=start",
         )
     folds = _learning_folds(scene, "supervised")
     groups = {name: (scene.index.row_groups(selection), selection) for name, selection in folds.items()}

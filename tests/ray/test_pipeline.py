@@ -50,8 +50,8 @@ def test_prepare_fails_above_the_share_of_rejected_records_and_goes_on_from_ther
     (tmp_path / "records.csv").write_text("record,report\nabsent1,sinus rhythm\nabsent2,\n")
     words = [
         "prepare.source=wfdb",
-        f"prepare.source_uri={tmp_path}",
-        f"prepare.manifest_uri={tmp_path}/records.csv",
+        f"prepare.source.uri={tmp_path}",
+        f"prepare.source.manifest_uri={tmp_path}/records.csv",
         f"dataset_uri={tmp_path}/out",
     ]
     with pytest.raises(DatasetError, match=r"2 of 2 records were rejected.*missing_file") as error:

@@ -16,7 +16,7 @@ import pytest
 from mets_ray.model.bundle import load_bundle
 from mets_ray.model.zero_shot import task_scores
 from mets_ray.pipelines.embed import EcgEmbedder
-from mets_ray.sources.catalogue import read_ecg
+from mets_ray.sources.synthetic import render_synthetic
 from mets_ray.tasks.label_sets import load_label_sets
 from mets_ray.tasks.prompt_sets import load_prompt_set
 from tests.conftest import ROOT
@@ -48,7 +48,7 @@ def test_scores_are_those_of_evaluation(served, client, tmp_path):
 
     import pyarrow.parquet as pq
 
-    sources = {row.record_id: read_ecg(row.record_uri) for row in synthetic_rows(8)}
+    sources = {row.record_id: render_synthetic(row.record_uri) for row in synthetic_rows(8)}
     dataset_uri = write_dataset(tmp_path / "dataset", synthetic_rows(8))
     rows = pa.concat_tables([pq.read_table(io.BytesIO(path.read_bytes())) for path in tmp_path.rglob("part-*.parquet")])
     assert dataset_uri

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from mets_ray.ecg.ecg import LEADS, Ecg
+from mets_ray.ecg.wfdb import read_wfdb
 from mets_ray.errors import RecordError, RequestError
 from mets_ray.model.bundle import load_bundle
 from mets_ray.model.predictor import Engine
 from mets_ray.serve.bodies import BodyLimits, BodyParameters, decode_body
-from mets_ray.sources.catalogue import read_ecg
 from tests.sources.test_sources import edit_header, packed, write_record
 from tests.support.serving import json_ecg, make_bundle, npy, plain_server, synthetic_ecg
 
@@ -111,7 +111,7 @@ def test_real_records_are_read_as_the_sources_read_them(data_folder, record, suf
     path = data_folder / record
     files = {f"{path.name}{end}": Path(f"{path}{end}").read_bytes() for end in (".hea", suffix)}
     limits = BodyLimits(8 * MIB, 4, 3600.0)
-    expected = read_ecg(str(path))
+    expected = read_wfdb(str(path))
     noise = {"__MACOSX/._x.hea": b"\0", ".DS_Store": b"\0", f"__MACOSX/deep/._{path.name}.hea": b"\0"}
     for content_type, body in {
         "application/zip": zipped(files),
@@ -141,7 +141,7 @@ def test_all_formats_are_read_as_the_sources_read_them(tmp_path, fmt, length, le
         edit_header(record, (f" 100 {length}", " 100"))
     files = {name: (tmp_path / name).read_bytes() for name in ("r.hea", "r.dat")}
     try:
-        expected = read_ecg(record)
+        expected = read_wfdb(record)
     except RecordError as error:  # a packed format ends anywhere in its last group, which the checksums notice
         assert not length_is_said
         refused(422, error.reason, "application/zip", zipped(files))

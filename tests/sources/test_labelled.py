@@ -14,11 +14,10 @@ from mets_ray.dataset.shard_reader import distinct_reports
 from mets_ray.ecg.ecg import LEADS, Ecg
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.errors import DatasetError, RecordError
-from mets_ray.sources.catalogue import read_ecg
-from mets_ray.sources.cinc import cinc_manifest
+from mets_ray.sources.cinc import Cinc, cinc_manifest
 from mets_ray.sources.csn import ACRONYMS, CLASSES, published_classes
 from mets_ray.sources.manifest import Manifest, ManifestRow, shuffle_reports
-from mets_ray.sources.mitbih import AAMI_CLASSES, DS1, DS2, PACED, mitbih_manifest
+from mets_ray.sources.mitbih import AAMI_CLASSES, DS1, DS2, PACED, MitBih, mitbih_manifest, read_beat
 from mets_ray.tasks.choose import dataset_tasks
 from mets_ray.tasks.label_sets import label_matrix, load_label_sets
 from tests.support.datasets import write_rows
@@ -127,7 +126,7 @@ def test_mitbih_rows(tmp_path):
 def test_mitbih_window_is_centred_on_its_beat(tmp_path):
     digital = write_recording(tmp_path, "109", BEATS)
     row = mitbih_manifest(str(tmp_path), duration_s=10.0, beats=None, seed=0).rows[2]
-    ecg = read_ecg(row.record_uri)
+    ecg = read_beat(row.record_uri)
     assert (ecg.leads, ecg.sampling_rate_hz, len(ecg.absent_leads)) == (("II", "V5"), 360.0, 10)
     assert np.array_equal(ecg.signal_mv[:, :3600], digital[600:4200].T / 200)
     signal_uv = preprocess(ecg, SignalConfig(360, 10.0))
@@ -140,7 +139,7 @@ def test_mitbih_window_is_centred_on_its_beat(tmp_path):
 def test_mitbih_window_outside_is_rejected_and_counted(tmp_path):
     write_recording(tmp_path, "109", BEATS)
     manifest = mitbih_manifest(str(tmp_path), duration_s=10.0, beats=None, seed=0)
-    summary = write_rows(tmp_path / "out", manifest.rows, has_reports=False)
+    summary = write_rows(tmp_path / "out", manifest.rows, source=MitBih(kind="mitbih"), reports=False)
     assert summary.rejected == {"window_outside_recording": 2}  # at 100, and at 9100 of 10800; 9000 and 1800 just fit
     assert summary.folds == {1: 5}
     assert summary.records_in == 7
@@ -170,7 +169,7 @@ def test_mitbih_elsewhere_and_damaged(tmp_path):
     with pytest.raises(DatasetError, match=r"109\.hea` does not exist"):
         mitbih_manifest(str(tmp_path), duration_s=10.0, beats=None, seed=0)
     with pytest.raises(DatasetError, match="no beat"):
-        read_ecg("109#mitbih:beat=x")
+        read_beat("109#mitbih:beat=x")
 
 
 def test_mitbih_records_are_48():
@@ -194,7 +193,7 @@ def test_real_mitbih(data):
         "leads:II+V4",
     }
     row = next(row for row in manifest.rows if row.record_id.startswith("114-") and row.labels[0] == "beat:V")
-    ecg = read_ecg(row.record_uri)
+    ecg = read_beat(row.record_uri)
     beat = int(row.record_id[4:])
     theirs = wfdb.rdrecord(str(data / "mitdb" / "114"), sampfrom=beat - 1800, sampto=beat + 1800).p_signal.T
     assert np.allclose(ecg.signal_mv[:, :3600], theirs)
@@ -237,7 +236,7 @@ def test_cinc_rows(tmp_path):
     assert "1 headers cannot be read, so they give no codes" in manifest.notes
     counts, scored = positives(manifest.rows, "cpsc2018", "cpsc2018")
     assert ({name: count for name, count in counts.items() if count}, scored) == ({"AFIB": 2, "VPC": 1, "CRBBB": 1}, 2)
-    summary = write_rows(tmp_path / "out", manifest.rows, has_reports=False)
+    summary = write_rows(tmp_path / "out", manifest.rows, source=Cinc(kind="cinc"), reports=False)
     assert summary.rejected == {"too_short": 1, "unreadable_header": 1}
 
 
@@ -245,10 +244,10 @@ def test_cinc_first_five_seconds_and_zeros(tmp_path):
     digital = write_challenge(tmp_path, "A0001", "164889003")
     short = write_challenge(tmp_path, "A0002", "164889003", samples=2000)
     rows = cinc_manifest(str(tmp_path), database="cpsc2018", stretch="first_5s_padded", duration_s=10.0).rows
-    signal_uv = preprocess(read_ecg(rows[0].record_uri), SignalConfig(500, 10.0))
+    signal_uv = preprocess(Cinc(kind="cinc").read(rows[0].record_uri), SignalConfig(500, 10.0))
     assert np.array_equal(signal_uv[:, :2500], digital[:2500].T)
     assert not signal_uv[:, 2500:].any()
-    signal_uv = preprocess(read_ecg(rows[1].record_uri), SignalConfig(500, 10.0))
+    signal_uv = preprocess(Cinc(kind="cinc").read(rows[1].record_uri), SignalConfig(500, 10.0))
     assert np.array_equal(signal_uv[:, :2000], short.T)
     assert not signal_uv[:, 2000:].any()
 
@@ -261,7 +260,7 @@ def test_cinc_windows_cover_the_record(tmp_path):
     assert dataset_tasks("cinc") == {}
     assert [row.record_id for row in manifest.rows] == ["A0001-w0", "A0001-w1", "A0001-w2", "A0002-w0"]
     assert {row.patient_id for row in manifest.rows} == {"A0001", "A0002"}
-    windows = [preprocess(read_ecg(row.record_uri), SignalConfig(500, 10.0)) for row in manifest.rows]
+    windows = [preprocess(Cinc(kind="cinc").read(row.record_uri), SignalConfig(500, 10.0)) for row in manifest.rows]
     for window, start in zip(windows, (0, 3500, 7001), strict=False):
         assert np.array_equal(window, digital[start : start + 5000].T)
     assert np.array_equal(windows[3][:, :4000], short.T)
@@ -273,7 +272,7 @@ def test_cinc_elsewhere(tmp_path):
     with pytest.raises(DatasetError, match="no WFDB header"):
         cinc_manifest(str(tmp_path), database="any", stretch="start", duration_s=10.0)
     with pytest.raises(DatasetError, match="no stretch"):
-        read_ecg("A0001#cut:start=x")
+        Cinc(kind="cinc").read("A0001#cut:start=x")
 
 
 @pytest.mark.parametrize(
@@ -329,7 +328,7 @@ def test_real_cpsc2018(data):
     windows = cinc_manifest(source, database="cpsc2018", stretch="windows", duration_s=10.0)
     assert len(windows.rows) == 186
     for row in windows.rows[::20]:
-        preprocess(read_ecg(row.record_uri), SIGNAL)
+        preprocess(Cinc(kind="cinc").read(row.record_uri), SIGNAL)
 
 
 def test_real_csn(data):

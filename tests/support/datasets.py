@@ -12,9 +12,10 @@ from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.shard_reader import read_card, read_index, read_records
 from mets_ray.dataset.shard_writer import ShardTask, write_shard
 from mets_ray.ecg.preprocess import SignalConfig
+from mets_ray.ecg.wfdb import read_wfdb
 from mets_ray.model.bundle import load_bundle
 from mets_ray.pipelines.embed import EcgEmbedder
-from mets_ray.sources.synthetic import synthetic_manifest
+from mets_ray.sources.synthetic import Synthetic, synthetic_manifest
 from mets_ray.tasks.choose import dataset_tasks
 from mets_ray.training.validation import task_macro_auroc
 
@@ -33,9 +34,19 @@ def synthetic_rows(records, *, seed=0, shuffled_reports=None):
     )
 
 
-def write_rows(dataset_uri, rows, *, name="part-00000-abc", duplicates=(), reads_in_flight=4, has_reports=True):
-    task = ShardTask(name, tuple(rows), frozenset(duplicates), has_reports)
-    return write_shard(task, signal=SIGNAL, dataset_uri=str(dataset_uri), reads_in_flight=reads_in_flight)
+class SyntheticAndFiles(Synthetic):
+    """Synthetic records, and WFDB files among them."""
+
+    def read(self, record_uri):
+        return super().read(record_uri) if record_uri.startswith("synthetic:") else read_wfdb(record_uri)
+
+
+def write_rows(
+    dataset_uri, rows, *, source=None, name="part-00000-abc", duplicates=(), reads_in_flight=4, reports=True
+):
+    source = source or SyntheticAndFiles(kind="synthetic")
+    task = ShardTask(name, tuple(rows), frozenset(duplicates), reports)
+    return write_shard(task, source, signal=SIGNAL, dataset_uri=str(dataset_uri), reads_in_flight=reads_in_flight)
 
 
 def write_card(dataset_uri, summaries, **changes):

@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.support.processes import train_workers
 
 WORDS = [
-    "synthetic.records=400",
+    "prepare.source.records=400",
     "encoder.width=8",
     "encoder.norm=group",
     "train.precision=float64",

@@ -3,7 +3,7 @@
 from mets_ray.config.load import load_config
 
 SMALL = [
-    "synthetic.records=300",
+    "prepare.source.records=300",
     "encoder.width=4",
     "encoder.norm=group",
     "train.precision=float64",

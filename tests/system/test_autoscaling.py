@@ -188,7 +188,13 @@ def test_a_job_makes_a_cluster_grow_from_nothing_and_leaves_nothing(tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     (home / "ray_bootstrap_config.yaml").write_text((ROOT / "cluster.yaml").read_text())
-    words = ["synthetic.records=200", "encoder.width=4", "train.epochs=2", "train.num_workers=2", "train.device=cpu"]
+    words = [
+        "prepare.source.records=200",
+        "encoder.width=4",
+        "train.epochs=2",
+        "train.num_workers=2",
+        "train.device=cpu",
+    ]
     words += ["train.resources={train_gpu: 1}", "text.resources={lm_gpu: 1}", f"run_uri={tmp_path}/runs"]
     with fake_cloud(idle_minutes=0.1) as (address, temporary):
         environment = os.environ | {"HOME": str(home), "RAY_ADDRESS": address}

@@ -20,7 +20,7 @@ from tests.support.jobs import run_job
 from tests.support.serving import free_port, make_bundle
 
 SMALL = [
-    "synthetic.records=300",
+    "prepare.source.records=300",
     "encoder.width=4",
     "train.batch_size=48",
     "train.epochs=2",
@@ -48,7 +48,7 @@ def killed_once(command, sign):
 def test_an_interrupted_prepare_is_no_data_set_and_goes_on(tmp_path):
     from mets_ray.training.fit import fit
 
-    words = ["synthetic.records=6000"]  # four shards
+    words = ["prepare.source.records=6000"]  # four shards
     straight, broken = (storage.join(str(tmp_path), name) for name in ("straight", "broken"))
     status, _, shown = run_job("prepare", *words, f"run_uri={tmp_path}", f"dataset_uri={straight}")
     assert status == 0, shown

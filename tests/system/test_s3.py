@@ -41,9 +41,9 @@ def test_the_whole_way_with_s3_uris_only(data_folder, monkeypatch):
         records = upload_ptbxl(data_folder, "s3://ecg/source", 100)
         common = [
             "prepare.source=ptbxl",
-            "prepare.source_uri=s3://ecg/source/ptb-xl",
-            "prepare.report_source=12sl",
-            "prepare.statements_uri=s3://ecg/source/labels",
+            "prepare.source.uri=s3://ecg/source/ptb-xl",
+            "prepare.source.report=12sl",
+            "prepare.source.statements_uri=s3://ecg/source/labels",
             "dataset_uri=s3://ecg/data",
             "run_uri=s3://ecg/runs",
             "folds.train=[1,2,3,4,5,6]",
@@ -79,7 +79,7 @@ def test_a_bad_day_loses_nothing(monkeypatch):
             monkeypatch.setenv(name, value)
         s3.PatientS3FileSystem.clear_instance_cache()
         proxy.shares = {"slow_down": 0.02, "error": 0.01, "cut": 0.01, "reset": 0.005, "lost": 0.005, "stall": 0.02}
-        words = ["synthetic.records=3000", "dataset_uri=s3://ecg/bad-day/data", "run_uri=s3://ecg/bad-day/runs"]
+        words = ["prepare.source.records=3000", "dataset_uri=s3://ecg/bad-day/data", "run_uri=s3://ecg/bad-day/runs"]
         small = ["encoder.width=4", "train.batch_size=64", "train.epochs=2", "train.num_workers=2"]
 
         status, prepared, shown = run_job("prepare", *words, environment=environment, timeout=400)

@@ -18,7 +18,7 @@ from mets_ray.training.batch_log import read_batches
 from tests.support.processes import train_workers
 
 SMALL = [
-    "synthetic.records=300",
+    "prepare.source.records=300",
     "encoder.width=4",
     "encoder.norm=group",
     "train.batch_size=16",
