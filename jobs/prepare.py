@@ -12,11 +12,12 @@ from mets_ray.pipelines.prepare import draw_first_record, prepare, prepare_uri, 
 
 def main(config: Config, command: str) -> dict[str, Any]:
     dataset_uri = prepare_uri(config)
-    card = prepare(config, dataset_uri, command)
+    dataset = prepare(config, dataset_uri, command)
+    card = dataset.card
     show_card(card)
     return {
         "dataset_uri": dataset_uri,
-        "picture_uri": draw_first_record(dataset_uri, card),
+        "picture_uri": draw_first_record(dataset),
         "records_in": card.records_in,
         "records_out": card.records_out,
         "rejected": card.rejected,

@@ -7,7 +7,7 @@ from typing import Any
 
 from mets_ray.config.settings import Config
 from mets_ray.console import say
-from mets_ray.dataset.shard_reader import read_card
+from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.evaluation.evaluate import evaluate, figures
 from mets_ray.job import run_job
 from mets_ray.pipelines.prepare import draw_first_record, find_or_make_dataset
@@ -18,7 +18,7 @@ def main(config: Config, command: str) -> dict[str, Any]:
     dataset_uri = find_or_make_dataset(config, command)
     trained = fit(config, dataset_uri)
     scored = figures([evaluate(config, dataset_uri, trained.bundle_uri, command)])
-    record_uri = draw_first_record(dataset_uri, read_card(dataset_uri))
+    record_uri = draw_first_record(PreparedDataset.open(dataset_uri))
     say(
         f"\nbundle    {trained.bundle_uri}\nreport    {scored['report_uri']}\ntable     {scored['table_uri']}\n"
         f"pictures  {trained.picture_uri}\n          {record_uri}\n"

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from botocore.exceptions import ClientError
 
 from mets_ray import storage
-from mets_ray.dataset.shard_reader import read_card, read_index
+from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.errors import DatasetError
 from mets_ray.storage import s3
 from tests.support.faulty_proxy import ASKED_AGAIN, faulty_proxy
@@ -281,19 +281,19 @@ def test_a_bad_day_loses_nothing(store, monkeypatch):
         assert 0.0 < scored["macro_auroc"] <= 1.0
 
         proxy.shares = {"slow_down": 0.1, "cut": 0.1}
-        card = read_card("s3://ecg/bad-day/data")
+        dataset = PreparedDataset.open("s3://ecg/bad-day/data")
 
         def record_ids():
             filesystem, path = storage.arrow_filesystem("s3://ecg/bad-day/data")
             tables = [
                 pq.read_table(f"{path}/{shard.path}", columns=["record_id"], filesystem=filesystem)
-                for shard in card.shards
+                for shard in dataset.card.shards
             ]
             return [record_id for table in tables for record_id in table["record_id"].to_pylist()]
 
         (ids, again) = asked_again(proxy, record_ids)
         assert sorted(ids) == sorted(set(ids)) == [f"syn-{number:06d}" for number in range(3000)]
-        assert sum(len(patients) for patients in read_index("s3://ecg/bad-day/data", card).patients) == 3000
+        assert sum(len(patients) for patients in dataset.index.patients) == 3000
         print(dict(proxy.counts), "asked again by this process:", again)
         assert proxy.faults > 20
         assert proxy.counts["stall"] > 5
