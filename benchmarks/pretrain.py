@@ -8,22 +8,20 @@ Three ways to train the same small encoder on the same synthetic shards with the
 `recipe` is ours with the default recipe, statements and augmented views, in place of the published loss.
 """
 
-import io
 import time
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from recipe import NO_VIEWS
 from torch.utils.data import DataLoader, TensorDataset
 
-from mets_ray import storage
 from mets_ray.config.load import load_config
 from mets_ray.config.settings import Config
 from mets_ray.dataset.folds import Selection
-from mets_ray.dataset.shard_reader import read_card, signals
+from mets_ray.dataset.prepared import PreparedDataset
+from mets_ray.dataset.shard_reader import signals
 from mets_ray.job import run_job
 from mets_ray.model.bundle import build_model
 from mets_ray.model.mets import Mets
@@ -74,11 +72,8 @@ def _median(history: tuple[dict[str, float | None], ...], name: str) -> float:
 
 
 def _in_memory(dataset_uri: str, selection: Selection) -> tuple[np.ndarray, list[str]]:
-    card = read_card(dataset_uri)
-    table = pa.concat_tables(
-        [pq.read_table(io.BytesIO(storage.read_bytes(storage.join(dataset_uri, shard.path)))) for shard in card.shards]
-    )
-    table = table.filter(pa.array(selection.mask(table["fold"].to_numpy(), table["patient_id"].to_pylist())))
+    dataset = PreparedDataset.open(dataset_uri)
+    table = pa.concat_tables(dataset.read(group, selection) for group in dataset.row_groups(selection))
     return signals(table), table["report"].to_pylist()
 
 

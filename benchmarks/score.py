@@ -19,7 +19,8 @@ import torch
 from noisy import write_noisy
 
 from mets_ray.config.settings import Config
-from mets_ray.dataset.shard_reader import open_shard, read_card, signals
+from mets_ray.dataset.prepared import PreparedDataset
+from mets_ray.dataset.shard_reader import signals
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.job import run_job
 from mets_ray.model.bundle import Bundle, BundleFacts, build_model, load_bundle, write_bundle
@@ -55,10 +56,9 @@ def main(config: Config, command: str) -> dict[str, Any]:
 
 def _signals(dataset_uri: str) -> np.ndarray:
     """All ECGs of the data set, int16 [record, lead, sample], in memory."""
-    shards = read_card(dataset_uri).shards
-    return np.concatenate(
-        [signals(open_shard(dataset_uri, shard.path).read(columns=["signal_uv"])) for shard in shards]
-    )
+    dataset = PreparedDataset.open(dataset_uri)
+    selection = dataset.all_folds
+    return np.concatenate([signals(dataset.read(group, selection)) for group in dataset.row_groups(selection)])
 
 
 def _write_bundle(folder: Path, config: Config) -> str:

@@ -28,7 +28,7 @@ from mets_ray.cluster.shares import TrainShares, train_shares
 from mets_ray.dataset.card import CARD_NAME
 from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.plan import EpochPlan, plan_epoch, worker_blocks, worker_lanes
-from mets_ray.dataset.shard_reader import read_card, read_index
+from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.pipelines.stream import training_batches
 
@@ -72,11 +72,11 @@ class _Worker:
     def records(self) -> int:
         return self._records
 
-    def stream(self, dataset_uri: str, plan: EpochPlan, worker: int, shares: TrainShares) -> dict[str, int]:
+    def stream(self, dataset: PreparedDataset, plan: EpochPlan, worker: int, shares: TrainShares) -> dict[str, int]:
         blocks = worker_blocks(plan, worker_lanes(LANES, NUM_WORKERS, worker))
         step, seen, signal_bytes = -1, set(), 0
         for batch in training_batches(
-            blocks, first_step=0, dataset_uri=dataset_uri, selection=Selection(FOLDS), template="{}",
+            blocks, first_step=0, dataset=dataset, selection=Selection(FOLDS), template="{}",
             shares=shares, streaming=None,
         ):  # fmt: skip
             step += 1
@@ -89,15 +89,15 @@ class _Worker:
 
 
 def _stream(dataset_uri: str, batch_size: int, store_mb: int) -> dict[str, Any]:
-    card = read_card(dataset_uri)
-    groups = read_index(dataset_uri, card).row_groups(Selection(FOLDS))
+    dataset = PreparedDataset.open(dataset_uri)
+    groups = dataset.row_groups(Selection(FOLDS))
     plan = plan_epoch(groups, seed=0, epoch=0, batch_size=batch_size, lanes=LANES, block_rows=BLOCK_ROWS)
     shares = train_shares([{"CPU": 2.0}], num_workers=NUM_WORKERS, device="cpu")
     actor: Any = ray.remote(num_cpus=shares.worker_cpus, max_concurrency=2)(_Worker)  # type: ignore[call-overload]
     workers = [actor.remote() for _ in range(NUM_WORKERS)]
     consumers = set(ray.get([worker.process_id.remote() for worker in workers]))
     began = time.perf_counter()
-    running = [worker.stream.remote(dataset_uri, plan, rank, shares) for rank, worker in enumerate(workers)]
+    running = [worker.stream.remote(dataset, plan, rank, shares) for rank, worker in enumerate(workers)]
     samples = []
     while len(ray.wait(running, num_returns=len(running), timeout=0.5)[0]) < len(running):
         done = sum(ray.get([worker.records.remote() for worker in workers]))

@@ -23,12 +23,12 @@ def prepare(config: Config, line: str) -> dict[str, Any]:
     from mets_ray.pipelines.prepare import draw_first_record, show_card
     from mets_ray.pipelines.prepare import prepare as write_dataset
 
-    dataset_uri = dataset_uri_of(config)
-    card = write_dataset(config, dataset_uri, line)
+    dataset = write_dataset(config, dataset_uri_of(config), line)
+    card = dataset.card
     show_card(card)
     return {
-        "dataset_uri": dataset_uri,
-        "picture_uri": draw_first_record(dataset_uri, card),
+        "dataset_uri": dataset.uri,
+        "picture_uri": draw_first_record(dataset),
         "records_in": card.records_in,
         "records_out": card.records_out,
         "rejected": card.rejected,
@@ -82,7 +82,7 @@ def quickstart(config: Config, line: str) -> dict[str, Any]:
 
     mets-ray quickstart
     """
-    from mets_ray.dataset.shard_reader import read_card
+    from mets_ray.dataset.prepared import PreparedDataset
     from mets_ray.evaluation.evaluate import evaluate as score_test_folds
     from mets_ray.evaluation.evaluate import figures
     from mets_ray.pipelines.prepare import draw_first_record, find_or_make_dataset
@@ -91,7 +91,7 @@ def quickstart(config: Config, line: str) -> dict[str, Any]:
     dataset_uri = find_or_make_dataset(config, line)
     trained = fit(config, dataset_uri)
     scored = figures([score_test_folds(config, dataset_uri, trained.bundle_uri, line)])
-    record_uri = draw_first_record(dataset_uri, read_card(dataset_uri))
+    record_uri = draw_first_record(PreparedDataset.open(dataset_uri))
     say(
         f"\nbundle    {trained.bundle_uri}\nreport    {scored['report_uri']}\ntable     {scored['table_uri']}\n"
         f"pictures  {trained.picture_uri}\n          {record_uri}\n"

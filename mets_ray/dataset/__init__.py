@@ -1,3 +1,3 @@
 """A prepared data set: card, shards, folds, and the order of training."""
 
-__all__ = ["card", "folds", "plan", "shard_reader", "shard_writer"]
+__all__ = ["card", "folds", "plan", "prepared", "shard_reader", "shard_writer"]

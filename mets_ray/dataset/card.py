@@ -5,9 +5,11 @@ import json
 from typing import Any
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from mets_ray import storage
 from mets_ray.ecg.preprocess import SignalConfig
+from mets_ray.errors import DatasetError
 
 SCHEMA_VERSION = 1
 
@@ -115,6 +117,33 @@ class DatasetCard(BaseModel):
     def content_sha256(self) -> str:
         """Names the bytes of all shards: what a run that resumes must find unchanged."""
         return fingerprint({"shards": [shard.sha256 for shard in self.shards]})
+
+
+def read_card(dataset_uri: str) -> DatasetCard:
+    """The card of a prepared data set.
+
+    Raises DatasetError where there is none (an unfinished or foreign folder) or it has another schema.
+    """
+    uri = storage.join(dataset_uri, CARD_NAME)
+    if not storage.exists(uri):
+        raise DatasetError(
+            f"`{dataset_uri}` holds no {CARD_NAME}, so it is no finished data set",
+            hint="run jobs/prepare.py with this dataset_uri (it goes on where it stopped)",
+        )
+    data = storage.read_bytes(uri)
+    try:
+        card = DatasetCard.model_validate_json(data)
+    except ValidationError as error:
+        raise DatasetError(
+            f"`{uri}` is not a card of schema version {SCHEMA_VERSION}: {error.error_count()} faults",
+            hint="prepare the data set again with this version of mets_ray",
+        ) from error
+    if card.schema_version != SCHEMA_VERSION:
+        raise DatasetError(
+            f"`{uri}` has schema version {card.schema_version}, this mets_ray reads {SCHEMA_VERSION}",
+            hint="prepare the data set again with this version of mets_ray",
+        )
+    return card
 
 
 def fingerprint(facts: dict[str, Any]) -> str:

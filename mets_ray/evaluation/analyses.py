@@ -11,7 +11,7 @@ import torch
 from scipy.stats import hypergeom
 
 from mets_ray.dataset.folds import selections
-from mets_ray.dataset.shard_reader import check_patients, read_records, signals
+from mets_ray.dataset.shard_reader import signals
 from mets_ray.errors import MetsError
 from mets_ray.evaluation.inputs import Scene
 from mets_ray.metrics.calibration import Calibrated, fit_calibration, score_calibration
@@ -57,12 +57,12 @@ def read_examples(scene: Scene, examples: Iterable[Example]) -> dict[str, np.nda
     """int16 µV [lead, sample] by record id; of a recording in windows the first one."""
     wanted = {example.record_id: example.patient for example in examples}
     found: dict[str, np.ndarray] = {}
-    patients, index = set(wanted.values()), scene.index
+    patients, index = set(wanted.values()), scene.dataset.index
     holding = {group for group, of_group in zip(index.groups, index.patients, strict=True) if patients & set(of_group)}
-    for group in index.row_groups(scene.test):
+    for group in scene.dataset.row_groups(scene.test):
         if (group.path, group.index) not in holding:
             continue
-        table = read_records(group, dataset_uri=scene.dataset_uri, selection=scene.test)
+        table = scene.dataset.read(group, scene.test)
         names = [name.removesuffix("-w0") for name in table["record_id"].to_pylist()]
         rows = [row for row, name in enumerate(names) if name in wanted]
         if rows:
@@ -73,15 +73,13 @@ def read_examples(scene: Scene, examples: Iterable[Example]) -> dict[str, np.nda
 def _calibrated(scene: Scene) -> dict[str, Calibrated]:
     config, facts = scene.config, scene.bundle.facts
     _, validation, _ = selections(config.folds.train, config.folds.validation, config.folds.test)
-    if not scene.index.patients_of(validation):
+    if not scene.dataset.patients_of(validation):
         raise MetsError(f"`folds.validation` is {config.folds.validation} and holds no record of this data set")
-    check_patients(scene.index, validation, scene.test, names=("validation", "test"))
-    if scene.card.source == facts.dataset_source:
+    scene.dataset.check_patients(validation, scene.test, names=("validation", "test"))
+    if scene.dataset.card.source == facts.dataset_source:
         trained, _, _ = selections(facts.train_folds, facts.validation, ())
-        check_patients(scene.index, validation, trained, names=("validation", "bundle's train"))
-    records = embed_records(
-        config, scene.dataset_uri, scene.index, validation, scene.bundle_uri, key="folds.validation"
-    )
+        scene.dataset.check_patients(validation, trained, names=("validation", "bundle's train"))
+    records = embed_records(config, scene.dataset, validation, scene.bundle_uri, key="folds.validation")
     found, prompt_set = {}, scene.prompt_set
     for task, of in scene.scores.items():
         similarity, truth, _ = task_scores(
@@ -135,14 +133,14 @@ def _wordings(scene: Scene) -> dict[str, dict[str, ClassWordings]]:
 def _retrieval(scene: Scene) -> Retrieval:
     """The test reports are embedded by the bundle's LM, in the template that it was trained with."""
     records, bundle = scene.records, scene.bundle
-    if not scene.card.has_reports:
+    if not scene.dataset.card.has_reports:
         raise MetsError("this data set has no reports")
     texts = [apply_template(bundle.config.text.template, report) for report in records.reports]
     statements = None
     if bundle.config.text.unit == "statement":
-        of_reports = report_statements(scene.dataset_uri, scene.card, bundle.config.text.template, scene.test)
+        of_reports = report_statements(scene.dataset, bundle.config.text.template, scene.test)
         statements, parts = ReportStatements.build(of_reports), [part for of in of_reports.values() for part in of]
-    table = report_table(scene.config, bundle, texts if statements is None else parts, scene.dataset_uri)
+    table = report_table(scene.config, bundle, texts if statements is None else parts, scene.dataset)
     ids = np.asarray([text_id(one) for one in texts], dtype=np.int64)
     recall = retrieval_recall(records.embeddings, report_embeddings(bundle.model, table, statements, ids), ids)
     _, counts = np.unique(ids, return_counts=True)

@@ -17,7 +17,8 @@ from mets_ray.config.settings import Config
 from mets_ray.console import say
 from mets_ray.dataset.folds import Selection, selections
 from mets_ray.dataset.plan import RowGroup
-from mets_ray.dataset.shard_reader import check_patients, read_records, signals
+from mets_ray.dataset.prepared import PreparedDataset
+from mets_ray.dataset.shard_reader import signals
 from mets_ray.errors import ConfigError
 from mets_ray.evaluation.inputs import Scene
 from mets_ray.evaluation.supervised import train_supervised
@@ -53,9 +54,7 @@ def score_baselines(scene: Scene) -> Iterator[BaselineScore]:
 
 def _random_encoder(scene: Scene) -> Iterator[BaselineScore]:
     config, seed = scene.config, scene.config.seed
-    records = embed_records(
-        config, scene.dataset_uri, scene.index, scene.test, scene.bundle_uri, key="folds.test", untrained_seed=seed
-    )
+    records = embed_records(config, scene.dataset, scene.test, scene.bundle_uri, key="folds.test", untrained_seed=seed)
     model = untrained_model(scene.bundle, seed)
     for task, of in scene.scores.items():
         similarity, _, _ = task_scores(
@@ -67,7 +66,7 @@ def _random_encoder(scene: Scene) -> Iterator[BaselineScore]:
 def _class_names(scene: Scene) -> Iterator[BaselineScore]:
     prompt_set = read_prompt_set("class_names")
     check_prompts(prompt_set, dict(scene.tasks))
-    table = prompt_table(scene.config, scene.bundle, prompt_set, scene.tasks, scene.dataset_uri)
+    table = prompt_table(scene.config, scene.bundle, prompt_set, scene.tasks, scene.dataset)
     for task, of in scene.scores.items():
         similarity, _, _ = task_scores(
             scene.bundle.model, prompt_set, scene.tasks[task], table, scene.records.embeddings, scene.records.labels
@@ -93,9 +92,7 @@ def _linear_probe(scene: Scene) -> Iterator[BaselineScore]:
     for baseline, seed in (("linear probe", None), ("linear probe, random encoder", config.seed)):
 
         def embed(key: str, selection: Selection, seed: int | None = seed) -> EmbeddedRecords:
-            return embed_records(
-                config, scene.dataset_uri, scene.index, selection, scene.bundle_uri, key=key, untrained_seed=seed
-            )
+            return embed_records(config, scene.dataset, selection, scene.bundle_uri, key=key, untrained_seed=seed)
 
         train, validation = (embed(key, selection) for key, selection in folds.items())
         test = scene.records if seed is None else embed("folds.test", scene.test)
@@ -122,8 +119,8 @@ def _supervised(scene: Scene) -> Iterator[BaselineScore]:
             hint="leave it out of evaluate.baselines, or prepare with prepare.source.stretch=start",
         )
     folds = _learning_folds(scene, "supervised")
-    groups = {name: (scene.index.row_groups(selection), selection) for name, selection in folds.items()}
-    groups["test"] = (scene.index.row_groups(scene.test), scene.test)
+    groups = {name: (scene.dataset.row_groups(selection), selection) for name, selection in folds.items()}
+    groups["test"] = (scene.dataset.row_groups(scene.test), scene.test)
     gpu = config.evaluate.num_gpus_per_actor > 0
     # A process for itself with a whole node's CPUs: nothing else runs now.
     cpus = 1 if gpu else max(node.get("CPU", 0.0) for node in reachable_nodes())
@@ -131,7 +128,7 @@ def _supervised(scene: Scene) -> Iterator[BaselineScore]:
     for task, of in scene.scores.items():
         for share in config.evaluate.label_shares:
             with own_errors():
-                ids, scores, note = ray.get(learn.remote(groups, scene.dataset_uri, scene.tasks[task], share, config))
+                ids, scores, note = ray.get(learn.remote(groups, scene.dataset, scene.tasks[task], share, config))
             row_of = {name: row for row, name in enumerate(ids)}
             macro = scene.macro(scores[[row_of[name] for name in of.record_ids]], of)
             say(f"supervised, {task}, {share:.0%} of labels: {macro.value:.3f} ({note})")
@@ -140,7 +137,7 @@ def _supervised(scene: Scene) -> Iterator[BaselineScore]:
 
 def _learn(
     groups: dict[str, tuple[list[RowGroup], Selection]],
-    dataset_uri: str,
+    dataset: PreparedDataset,
     label_set: LabelSet,
     share: float,
     config: Config,
@@ -150,7 +147,7 @@ def _learn(
 
     def read(name: str) -> tuple[pa.Table, np.ndarray]:
         of_part, selection = groups[name]
-        table = pa.concat_tables(read_records(group, dataset_uri=dataset_uri, selection=selection) for group in of_part)
+        table = pa.concat_tables(dataset.read(group, selection) for group in of_part)
         truth, kept = label_matrix(label_set, table["labels"].to_pylist())
         return table.filter(pa.array(kept)), truth[kept]
 
@@ -180,12 +177,12 @@ def _learning_folds(scene: Scene, baseline: str) -> dict[str, Selection]:
     train, validation, _ = selections(folds.train, folds.validation, folds.test)
     found = {"folds.train": train, "folds.validation": validation}
     for key, selection in found.items():
-        if not scene.index.patients_of(selection):
+        if not scene.dataset.patients_of(selection):
             raise ConfigError(
                 f"the baseline `{baseline}` needs records in `{key}`, which is {list(selection.folds)}",
                 hint="name folds of this data set; folds.validation=hash:0.1 draws some of the train folds' patients",
             )
-        check_patients(scene.index, selection, scene.test, names=(key, "test"))
+        scene.dataset.check_patients(selection, scene.test, names=(key, "test"))
     return found
 
 

@@ -1,9 +1,8 @@
 """Whether a bundle may be scored on a data set, and what a reader of the scores must be told."""
 
 from mets_ray.config.settings import Config
-from mets_ray.dataset.card import DatasetCard
 from mets_ray.dataset.folds import Selection, listed
-from mets_ray.dataset.shard_reader import DatasetIndex, check_patients
+from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.errors import ConfigError, MetsError
 from mets_ray.evaluation.inputs import Scene
 from mets_ray.model.bundle import BundleFacts, check_signal
@@ -12,8 +11,9 @@ from mets_ray.tasks.choose import LABELLED_SOURCES, unknown_labels
 _PUBLISHED_TEST_FOLD = 10
 
 
-def check_fit(config: Config, card: DatasetCard, facts: BundleFacts, test: Selection, index: DatasetIndex) -> list[str]:
+def check_fit(config: Config, dataset: PreparedDataset, facts: BundleFacts, test: Selection) -> list[str]:
     """Alarms of a bundle that may be scored all the same. Raises where it must not be."""
+    card = dataset.card
     if card.synthetic and not facts.synthetic:
         raise ConfigError(
             f"the bundle was trained on real ECGs of `{facts.dataset_source}`, the data set to score is synthetic",
@@ -37,7 +37,7 @@ def check_fit(config: Config, card: DatasetCard, facts: BundleFacts, test: Selec
                 hint=f"train folds were {listed(facts.train_folds)}, validation {facts.validation}, earlier "
                 f"{listed(facts.earlier_folds) or 'none'}; evaluate.allow_patient_overlap=true scores them anyway",
             )
-        check_patients(index, Selection(facts.seen_folds), test, names=("train or validation", "test"))
+        dataset.check_patients(Selection(facts.seen_folds), test, names=("train or validation", "test"))
     except MetsError as error:
         if not config.evaluate.allow_patient_overlap:
             raise
@@ -46,7 +46,7 @@ def check_fit(config: Config, card: DatasetCard, facts: BundleFacts, test: Selec
 
 
 def notices_of(scene: Scene) -> list[str]:
-    card, facts, test = scene.card, scene.bundle.facts, scene.test
+    card, facts, test = scene.dataset.card, scene.bundle.facts, scene.test
     validation = facts.validation if isinstance(facts.validation, str) else listed(facts.validation) or "none"
     lines = [
         f"Trained on folds {listed(facts.train_folds)} of {facts.dataset_source} (validation: {validation}), "

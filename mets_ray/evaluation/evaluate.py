@@ -8,8 +8,9 @@ from typing import Any
 from mets_ray import storage
 from mets_ray.config.settings import Config, FoldsConfig
 from mets_ray.console import say
+from mets_ray.dataset.card import read_card
 from mets_ray.dataset.folds import Selection, listed
-from mets_ray.dataset.shard_reader import read_card, read_index
+from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.errors import ConfigError
 from mets_ray.evaluation.analyses import gather_evidence, read_examples
 from mets_ray.evaluation.baselines import score_baselines
@@ -43,15 +44,14 @@ def evaluate(config: Config, dataset_uri: str, bundle_uri: str, command: str = "
     command: how it was called, for the report. Raises CheckpointError where bundle and data set do not fit,
     DatasetError for a patient that the bundle was trained on, ConfigError for unknown tasks or prompts.
     """
-    card, bundle = read_card(dataset_uri), load_bundle(bundle_uri)
-    test = Selection(tuple(card.folds) if config.folds.test is None else config.folds.test)
-    index = read_index(dataset_uri, card)
-    alarms = check_fit(config, card, bundle.facts, test, index)
+    dataset, bundle = PreparedDataset.open(dataset_uri), load_bundle(bundle_uri)
+    test = dataset.all_folds if config.folds.test is None else Selection(config.folds.test)
+    alarms = check_fit(config, dataset, bundle.facts, test)
     prompt_set = read_prompt_set(config.evaluate.prompt_set)
-    tasks = choose_tasks(card.source, config.evaluate.tasks, prompt_set)
+    tasks = choose_tasks(dataset.card.source, config.evaluate.tasks, prompt_set)
     check_prompts(prompt_set, tasks)
-    records = embed_records(config, dataset_uri, index, test, bundle_uri, key="folds.test")
-    prompts = prompt_table(config, bundle, prompt_set, tasks, dataset_uri)
+    records = embed_records(config, dataset, test, bundle_uri, key="folds.test")
+    prompts = prompt_table(config, bundle, prompt_set, tasks, dataset)
     scores = _similarities(bundle, prompt_set, prompts, tasks, records)
     if not scores:
         found = unknown_labels(tasks, records.labels)
@@ -60,9 +60,7 @@ def evaluate(config: Config, dataset_uri: str, bundle_uri: str, command: str = "
             f"{', '.join(f'`{label}`' for label in found[:20]) or 'none'}",
             hint="name other folds or evaluate.tasks, or give a prompt file whose classes are called as the labels are",
         )
-    scene = Scene(
-        config, dataset_uri, card, index, test, bundle_uri, bundle, prompt_set, prompts, tasks, records, scores
-    )
+    scene = Scene(config, dataset, test, bundle_uri, bundle, prompt_set, prompts, tasks, records, scores)
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     result_uri = storage.join(storage.absolute(config.run_uri), f"evaluate-{stamp}-{prompt_set.name}")
     result = _score(scene, result_uri, alarms)
@@ -142,7 +140,7 @@ def _drawn(scene: Scene, result: Evaluated) -> Drawn:
     return Drawn(
         scores=scene.scores,
         roc_pictures={
-            task.task: roc_picture(task, scene.scores[task.task], synthetic=scene.card.synthetic)
+            task.task: roc_picture(task, scene.scores[task.task], synthetic=scene.dataset.card.synthetic)
             for task in result.tasks
         },
         record_ids=records.record_ids,
@@ -150,9 +148,9 @@ def _drawn(scene: Scene, result: Evaluated) -> Drawn:
         map_points=embedding_map(records.embeddings[rows], seed),
         examples=examples,
         signals_uv=read_examples(scene, examples),
-        leads=scene.card.leads,
-        sampling_rate_hz=scene.card.sampling_rate_hz,
-        synthetic=scene.card.synthetic,
+        leads=scene.dataset.card.leads,
+        sampling_rate_hz=scene.dataset.card.sampling_rate_hz,
+        synthetic=scene.dataset.card.synthetic,
     )
 
 
@@ -214,10 +212,10 @@ def _comparisons(scene: Scene) -> Iterator[Comparison]:
     others: dict[str, TaskSimilarities]
     if storage.exists(storage.join(uri, MANIFEST_NAME)):
         bundle = load_bundle(uri)
-        for alarm in check_fit(config, scene.card, bundle.facts, scene.test, scene.index):
+        for alarm in check_fit(config, scene.dataset, bundle.facts, scene.test):
             say(f"ALARM, of the bundle to compare with: {alarm}")
-        records = embed_records(config, scene.dataset_uri, scene.index, scene.test, uri, key="folds.test")
-        prompts = prompt_table(config, bundle, scene.prompt_set, scene.tasks, scene.dataset_uri)
+        records = embed_records(config, scene.dataset, scene.test, uri, key="folds.test")
+        prompts = prompt_table(config, bundle, scene.prompt_set, scene.tasks, scene.dataset)
         others = _similarities(bundle, scene.prompt_set, prompts, scene.tasks, records)
     else:
         read = {task: read_similarities(uri, task) for task in scene.scores}

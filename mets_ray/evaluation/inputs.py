@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mets_ray.config.settings import Config
-from mets_ray.dataset.card import DatasetCard
 from mets_ray.dataset.folds import Selection
-from mets_ray.dataset.shard_reader import DatasetIndex
+from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.metrics.auroc import bootstrap_macro_auroc
 from mets_ray.metrics.intervals import Interval
 from mets_ray.metrics.similarities import TaskSimilarities
@@ -24,9 +23,7 @@ class Scene:
     """`scores` are by task, without tasks of which no record has a class; `prompts` holds the words of `prompt_set`."""
 
     config: Config
-    dataset_uri: str
-    card: DatasetCard
-    index: DatasetIndex
+    dataset: PreparedDataset
     test: Selection
     bundle_uri: str
     bundle: Bundle

@@ -25,7 +25,7 @@ REPORT_NAME = "report.html"
 
 def write_result(result: Evaluated, scene: Scene, drawn: Drawn, command: str) -> None:
     """All files of `result.result_uri`, `metrics.json` last: a folder without it is no finished result."""
-    card, facts, prompt_set, config = scene.card, scene.bundle.facts, scene.prompt_set, scene.config
+    card, facts, prompt_set, config = scene.dataset.card, scene.bundle.facts, scene.prompt_set, scene.config
     title = f"Zero-shot ECG diagnosis: {facts.run} on {card.source}"
     table = markdown(tables_page(result, title, config.seed, card.notes))
     say(table)
@@ -86,7 +86,7 @@ def write_six_sets(results: Sequence[Evaluated]) -> None:
 
 
 def _page_facts(scene: Scene, command: str) -> dict[str, str]:
-    card, facts, prompt_set, config = scene.card, scene.bundle.facts, scene.prompt_set, scene.config
+    card, facts, prompt_set, config = scene.dataset.card, scene.bundle.facts, scene.prompt_set, scene.config
     patients = len(set(scene.records.patients.tolist()))
     return {
         "bundle": f"{facts.run}, {scene.bundle_uri}",

@@ -16,7 +16,8 @@ from mets_ray.cluster.shares import check_actor_fits
 from mets_ray.config.settings import Config
 from mets_ray.console import progress_bar
 from mets_ray.dataset.folds import Selection
-from mets_ray.dataset.shard_reader import DatasetIndex, read_card, signals
+from mets_ray.dataset.prepared import PreparedDataset
+from mets_ray.dataset.shard_reader import signals
 from mets_ray.errors import DatasetError
 from mets_ray.model.bundle import load_bundle, untrained_model
 from mets_ray.model.mets import microvolts_to_millivolts
@@ -70,8 +71,7 @@ class EcgEmbedder:
 
 def embed_records(
     config: Config,
-    dataset_uri: str,
-    index: DatasetIndex,
+    dataset: PreparedDataset,
     selection: Selection,
     bundle_uri: str,
     *,
@@ -83,7 +83,7 @@ def embed_records(
     key: the setting that chose the folds, for the error. untrained_seed: random weights in place of the bundle's.
     Raises DatasetError where nothing is selected, ConfigError where no actor fits.
     """
-    groups = index.row_groups(selection)
+    groups = dataset.row_groups(selection)
     if not groups:
         raise DatasetError(
             f"`{key}` {list(selection.folds)} holds no record",
@@ -92,22 +92,22 @@ def embed_records(
     actors = config.evaluate
     gpus = actors.num_gpus_per_actor
     check_actor_fits(reachable_nodes(), key="evaluate", cpus=1.0, gpus=gpus, resources={})
-    dataset = record_dataset(groups, dataset_uri=dataset_uri, selection=selection).map_batches(
+    embedded = record_dataset(groups, dataset, selection).map_batches(
         EcgEmbedder,
-        fn_constructor_args=(bundle_uri, "cuda" if gpus else "cpu", untrained_seed, read_card(dataset_uri).focus),
+        fn_constructor_args=(bundle_uri, "cuda" if gpus else "cpu", untrained_seed, dataset.card.focus),
         batch_size=actors.batch_size,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(min_size=1, max_size=actors.max_actors),
         num_cpus=0 if gpus else 1,  # on a CPU the reading is fused into the actor; beside a GPU it needs the CPU
         num_gpus=gpus or None,
     )
-    plain(dataset)
+    plain(embedded)
     rows = []
     with (
         own_errors(),
         progress_bar(total=sum(group.rows for group in groups), unit="ECG", description="embedding") as bar,
     ):
-        for row in dataset.iter_rows():
+        for row in embedded.iter_rows():
             rows.append(row)
             bar.update()
     return embedded_records(rows)

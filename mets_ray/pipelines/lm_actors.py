@@ -15,6 +15,7 @@ from mets_ray.cluster.ray_data import own_errors, plain
 from mets_ray.cluster.shares import check_actor_fits
 from mets_ray.config.settings import Config, TextConfig
 from mets_ray.console import progress_bar
+from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.errors import DatasetError
 from mets_ray.text.embeddings import EmbeddingTable, part_folder, read_store, write_part
 from mets_ray.text.language_model import FrozenTextEncoder, Pooling, text_model_fingerprint
@@ -33,11 +34,12 @@ class EmbeddedTexts:
     prompts_embedded: int
 
 
-def store_uri(config: Config, dataset_uri: str) -> str:
+def store_uri(config: Config, dataset: PreparedDataset) -> str:
+    """Where the vectors of a data set's texts are kept: `text.store_uri`, or a folder of the data set."""
     return (
         storage.absolute(config.text.store_uri)
         if config.text.store_uri
-        else storage.join(dataset_uri, "text_embeddings")
+        else storage.join(dataset.uri, "text_embeddings")
     )
 
 

@@ -1,4 +1,4 @@
-"""The Ray Data graphs: `prepare()` writes shards, `training_batches()` reads them back in the planned order."""
+"""From a source to a prepared data set: one task per shard, the card last."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -7,10 +7,10 @@ from mets_ray import storage
 from mets_ray.cluster.ray_data import item_dataset, own_errors, plain, unpack_item
 from mets_ray.config.settings import Config, PrepareConfig
 from mets_ray.console import progress_bar, say
-from mets_ray.dataset.card import CARD_NAME, SCHEMA_VERSION, DatasetCard, fingerprint, rows_per_shard
-from mets_ray.dataset.folds import Selection
+from mets_ray.dataset.card import CARD_NAME, SCHEMA_VERSION, DatasetCard, fingerprint, read_card, rows_per_shard
 from mets_ray.dataset.plan import RowGroup
-from mets_ray.dataset.shard_reader import read_card, read_records, signals
+from mets_ray.dataset.prepared import PreparedDataset
+from mets_ray.dataset.shard_reader import signals
 from mets_ray.dataset.shard_writer import ShardSummary, ShardTask, write_shard
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.errors import DatasetError
@@ -19,7 +19,7 @@ from mets_ray.sources.catalogue import dataset_uri_of, read_manifest, source_of
 from mets_ray.sources.manifest import Manifest
 
 
-def prepare(config: Config, dataset_uri: str, command: str) -> DatasetCard:
+def prepare(config: Config, dataset_uri: str, command: str) -> PreparedDataset:
     """Read, check and convert every record of the source into shards; the card is written last.
 
     Raises DatasetError where the folder holds another data set, nothing passes, or more than
@@ -49,7 +49,7 @@ def prepare(config: Config, dataset_uri: str, command: str) -> DatasetCard:
     card = _card(config, manifest, signal, name, [done[task.name] for task in tasks], command)
     _check_rejected(card, settings, dataset_uri)
     storage.write_bytes(storage.join(dataset_uri, CARD_NAME), card.model_dump_json(indent=1).encode())
-    return card
+    return PreparedDataset(dataset_uri, card)
 
 
 def find_or_make_dataset(config: Config, command: str) -> str:
@@ -57,7 +57,7 @@ def find_or_make_dataset(config: Config, command: str) -> str:
     dataset_uri = dataset_uri_of(config)
     if config.dataset_uri is None:
         say("no dataset_uri is set: making SYNTHETIC ECGs, whose scores say nothing about real ones")
-        show_card(prepare(config, dataset_uri, command))
+        show_card(prepare(config, dataset_uri, command).card)
     return dataset_uri
 
 
@@ -85,12 +85,13 @@ def dataset_fingerprint(settings: PrepareConfig, manifest: Manifest, root: str) 
     )
 
 
-def draw_first_record(dataset_uri: str, card: DatasetCard) -> str:
+def draw_first_record(dataset: PreparedDataset) -> str:
     """Draw the data set's first record as a 12-lead ECG beside the card; answers the picture's URI."""
+    card = dataset.card
     group = RowGroup(card.shards[0].path, 0, card.shards[0].row_group_rows[0])
-    rows = read_records(group, dataset_uri=dataset_uri, selection=Selection(tuple(card.folds)))
+    rows = dataset.read(group, dataset.all_folds)
     title = f"{'SYNTHETIC ' if card.synthetic else ''}record {rows['record_id'][0].as_py()}"
-    uri = storage.join(dataset_uri, "record.png")
+    uri = storage.join(dataset.uri, "record.png")
     storage.write_bytes(uri, draw_ecg(signals(rows.slice(0, 1))[0], card.leads, card.sampling_rate_hz, title))
     return uri
 

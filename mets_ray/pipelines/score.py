@@ -25,10 +25,11 @@ from mets_ray import storage
 from mets_ray.cluster.nodes import reachable_nodes
 from mets_ray.cluster.ray_data import own_errors, plain
 from mets_ray.cluster.shares import check_actor_fits
-from mets_ray.config.settings import Config
+from mets_ray.config.settings import Config, ScoreConfig
 from mets_ray.console import progress_bar, say
 from mets_ray.dataset.card import DatasetCard, Shard, fingerprint
-from mets_ray.dataset.shard_reader import open_shard, read_ahead, read_card, signals
+from mets_ray.dataset.prepared import PreparedDataset
+from mets_ray.dataset.shard_reader import open_shard, read_ahead, signals
 from mets_ray.errors import ConfigError, DatasetError
 from mets_ray.metrics.intervals import number_json
 from mets_ray.model.bundle import Bundle, check_signal, load_bundle
@@ -84,24 +85,19 @@ class ShardScorer:
         self,
         bundle_uri: str,
         tasks: tuple[ScoreTask, ...],
+        dataset: PreparedDataset,
         *,
-        dataset_uri: str,
         output_uri: str,
         metadata: dict[str, object],
-        embeddings: bool,
-        focus: float | None,
-        batch_size: int,
-        device: str,
+        settings: ScoreConfig,
     ) -> None:
-        self._model: Mets = load_bundle(bundle_uri).model.to(device)
+        self._model: Mets = load_bundle(bundle_uri).model.to("cuda" if settings.num_gpus_per_actor else "cpu")
         self._tasks = tasks
         self._vectors = [torch.tensor(task.vectors).to(self._model.text_projection.weight) for task in tasks]
-        self._dataset_uri = dataset_uri
+        self._dataset = dataset
         self._output_uri = output_uri
         self._metadata = metadata
-        self._embeddings = embeddings
-        self._focus = focus
-        self._batch_size = batch_size
+        self._settings = settings
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """One row with a `shard` as JSON → `records` that were scored and the `actor` that did it."""
@@ -112,9 +108,9 @@ class ShardScorer:
     def score(self, shard: Shard) -> int:
         """Score every record of `shard`, write its file; answers the number of records."""
         parts = [
-            self._scored(rows.slice(start, self._batch_size))
+            self._scored(rows.slice(start, self._settings.batch_size))
             for rows in self._row_groups(shard)
-            for start in range(0, rows.num_rows, self._batch_size)
+            for start in range(0, rows.num_rows, self._settings.batch_size)
         ]
         table = pa.concat_tables(parts)
         metadata = self._metadata | {"shard": shard.path, "shard_sha256": shard.sha256}
@@ -126,7 +122,7 @@ class ShardScorer:
 
     def _row_groups(self, shard: Shard) -> Iterator[pa.Table]:
         """One after the other; the next is read while the caller computes."""
-        file = open_shard(self._dataset_uri, shard.path)
+        file = open_shard(self._dataset.uri, shard.path)
         columns = [*_KEPT_COLUMNS, "signal_uv"]
         groups = (file.read_row_group(index, columns=columns) for index in range(len(shard.row_group_rows)))
         with ThreadPoolExecutor(1) as reader:
@@ -134,9 +130,10 @@ class ShardScorer:
 
     @torch.no_grad()
     def _scored(self, rows: pa.Table) -> pa.Table:
-        embedding = self._model.embed_ecg(microvolts_to_millivolts(signals(rows), self._model), self._focus)
+        signal_mv = microvolts_to_millivolts(signals(rows), self._model)
+        embedding = self._model.embed_ecg(signal_mv, self._dataset.card.focus)
         table = rows.select(list(_KEPT_COLUMNS))
-        if self._embeddings:
+        if self._settings.embeddings:
             flat = pa.array(embedding.float().cpu().numpy().reshape(-1))
             table = table.append_column("embedding", pa.FixedSizeListArray.from_arrays(flat, embedding.shape[1]))
         for task, vectors in zip(self._tasks, self._vectors, strict=True):
@@ -158,7 +155,8 @@ def score(config: Config, dataset_uri: str, bundle_uri: str) -> Scored:
     Raises CheckpointError where bundle and data set do not fit, ConfigError for unknown tasks or prompts, DatasetError
     where `score.output_uri` holds other scores.
     """
-    card, bundle, settings = read_card(dataset_uri), load_bundle(bundle_uri), config.score
+    dataset, bundle, settings = PreparedDataset.open(dataset_uri), load_bundle(bundle_uri), config.score
+    card = dataset.card
     check_signal(card.signal, bundle.facts)
     prompt_set = read_prompt_set(settings.prompt_set)
     names = _choose_tasks(settings.tasks, prompt_set, card.source, bundle.facts.dataset_source)
@@ -175,20 +173,12 @@ def score(config: Config, dataset_uri: str, bundle_uri: str) -> Scored:
     if not todo:
         return _finish(Scored(output_uri, 0, skipped, len(card.shards), 0.0, math.nan), metadata)
 
-    tasks = _score_tasks(config, bundle, prompt_set, names, dataset_uri)
+    tasks = _score_tasks(config, bundle, prompt_set, names, dataset)
     items = [{"shard": shard.model_dump_json()} for shard in todo]
-    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+    scored = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         ShardScorer,
-        fn_constructor_args=(bundle_uri, tasks),
-        fn_constructor_kwargs={
-            "dataset_uri": dataset_uri,
-            "output_uri": output_uri,
-            "metadata": metadata,
-            "embeddings": settings.embeddings,
-            "focus": card.focus,
-            "batch_size": settings.batch_size,
-            "device": "cuda" if gpus else "cpu",
-        },
+        fn_constructor_args=(bundle_uri, tasks, dataset),
+        fn_constructor_kwargs={"output_uri": output_uri, "metadata": metadata, "settings": settings},
         batch_size=None,
         # No more than the next shard waits at an actor: the last ones are then shared evenly.
         compute=ActorPoolStrategy(
@@ -201,7 +191,7 @@ def score(config: Config, dataset_uri: str, bundle_uri: str) -> Scored:
     with own_errors(), progress_bar(total=total, unit="ECG", description="score") as bar:
         bar.update(skipped)
         # Nothing prefetched: the iterator would keep each answer back until the next shard is finished.
-        for batch in plain(dataset).iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
+        for batch in plain(scored).iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
             for records, actor in zip(batch["records"].tolist(), batch["actor"].tolist(), strict=True):
                 arrivals.append((time.monotonic() - began, str(actor), int(records)))
                 bar.update(int(records))
@@ -254,9 +244,9 @@ def _choose_tasks(
 
 
 def _score_tasks(
-    config: Config, bundle: Bundle, prompt_set: PromptSet, names: tuple[str, ...], dataset_uri: str
+    config: Config, bundle: Bundle, prompt_set: PromptSet, names: tuple[str, ...], dataset: PreparedDataset
 ) -> tuple[ScoreTask, ...]:
-    table = prompt_table(config, bundle, prompt_set, names, dataset_uri)
+    table = prompt_table(config, bundle, prompt_set, names, dataset)
     found = []
     for name in names:
         classes = tuple(prompt_set.tasks[name])

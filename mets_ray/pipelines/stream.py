@@ -12,14 +12,14 @@ from mets_ray.cluster.shares import TrainShares
 from mets_ray.config.settings import TextConfig
 from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.plan import Block, RowGroup
-from mets_ray.dataset.shard_reader import read_block, read_records
+from mets_ray.dataset.prepared import PreparedDataset
 
 
 def training_batches(
     blocks: list[Block],
     *,
     first_step: int,
-    dataset_uri: str,
+    dataset: PreparedDataset,
     selection: Selection,
     template: str,
     shares: TrainShares,
@@ -27,60 +27,57 @@ def training_batches(
 ) -> Iterator[dict[str, np.ndarray]]:
     """One worker's batches of one epoch, in the planned order, from `first_step` on.
 
-    Each has the columns of `read_block`, and in streaming mode also `embedding` float16 [row, feature] and `embedded`.
+    Each has the columns of `read_block`; in streaming mode also `embedding` float16 [row, feature] and `embedded`, else
+    no `text`, which the vectors of its `text_id` stand for.
     """
     if not blocks:
         return
     rows = blocks[0].rows_per_step
 
     def read(batch: dict[str, Any]) -> dict[str, Any]:
-        columns = read_block(
-            unpack_item(batch),
-            dataset_uri=dataset_uri,
-            selection=selection,
-            template=template,
-            with_text=streaming is not None,
-        )
+        columns = dataset.read_block(unpack_item(batch), selection, template)
+        if streaming is None:
+            del columns["text"]
         todo = columns["step"] >= first_step
         return columns if todo.all() else {key: column[todo] for key, column in columns.items()}
 
-    dataset = item_dataset(blocks).map_batches(read, batch_size=None, num_cpus=shares.task_cpus)
+    stream = item_dataset(blocks).map_batches(read, batch_size=None, num_cpus=shares.task_cpus)
     limit = ExecutionResources(cpu=shares.data_cpus)
     if streaming is not None:
         from mets_ray.pipelines.lm_actors import (
             embed_stage,  # brings torch, whose import would hold up every task that only reads or writes
         )
 
-        dataset = embed_stage(dataset, streaming, batch_size=rows)
+        stream = embed_stage(stream, streaming, batch_size=rows)
         lm_cpus = streaming.num_cpus_per_actor * streaming.max_actors
         limit = ExecutionResources(
             cpu=shares.data_cpus + lm_cpus, gpu=streaming.num_gpus_per_actor * streaming.max_actors
         )
-    _in_order(dataset, limit)
-    for batch in dataset.iter_batches(batch_size=rows, batch_format="numpy", prefetch_batches=2):
+    _in_order(stream, limit)
+    for batch in stream.iter_batches(batch_size=rows, batch_format="numpy", prefetch_batches=2):
         steps = set(batch["step"].tolist())
         assert len(steps) == 1, f"a batch mixes the steps {sorted(steps)}: the stream left the planned order"
         yield batch
 
 
 def record_batches(
-    groups: list[RowGroup], *, dataset_uri: str, selection: Selection, batch_size: int, shares: TrainShares
+    groups: list[RowGroup], *, dataset: PreparedDataset, selection: Selection, batch_size: int, shares: TrainShares
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Selected records of some row groups in stored order: the columns of `read_records`, to validate with."""
+    """Selected records of some row groups in stored order: the columns of `PreparedDataset.read`, to validate with."""
     if not groups:
         return
-    dataset = record_dataset(groups, dataset_uri=dataset_uri, selection=selection, num_cpus=shares.task_cpus)
-    _in_order(dataset, ExecutionResources(cpu=shares.data_cpus))
-    yield from dataset.iter_batches(batch_size=batch_size, batch_format="numpy", prefetch_batches=2)
+    records = record_dataset(groups, dataset, selection, num_cpus=shares.task_cpus)
+    _in_order(records, ExecutionResources(cpu=shares.data_cpus))
+    yield from records.iter_batches(batch_size=batch_size, batch_format="numpy", prefetch_batches=2)
 
 
 def record_dataset(
-    groups: list[RowGroup], *, dataset_uri: str, selection: Selection, num_cpus: float | None = None
+    groups: list[RowGroup], dataset: PreparedDataset, selection: Selection, *, num_cpus: float | None = None
 ) -> Dataset:
-    """Selected records of some row groups as a data set that was not run yet."""
+    """Selected records of some row groups as a data set of Ray's that was not run yet."""
 
     def read(batch: dict[str, Any]) -> pa.Table:
-        return read_records(unpack_item(batch), dataset_uri=dataset_uri, selection=selection)
+        return dataset.read(unpack_item(batch), selection)
 
     return item_dataset(groups).map_batches(read, batch_size=None, num_cpus=num_cpus)
 

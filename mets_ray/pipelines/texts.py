@@ -8,9 +8,8 @@ import ray
 
 from mets_ray.cluster.ray_data import own_errors, plain
 from mets_ray.config.settings import Config
-from mets_ray.dataset.card import DatasetCard
 from mets_ray.dataset.folds import Selection
-from mets_ray.dataset.shard_reader import distinct_reports, distinct_statements
+from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.errors import CheckpointError
 from mets_ray.model.bundle import Bundle
 from mets_ray.pipelines.lm_actors import embed_texts, store_uri
@@ -19,41 +18,41 @@ from mets_ray.text.embeddings import EmbeddingTable
 from mets_ray.text.reports import apply_template
 
 
-def report_texts(dataset_uri: str, card: DatasetCard, template: str, selection: Selection) -> list[str]:
+def report_texts(dataset: PreparedDataset, template: str, selection: Selection) -> list[str]:
     """All distinct training texts of the selected records: their reports in the template."""
 
     def read(batch: dict[str, Any]) -> dict[str, Any]:
         (path,) = batch["path"]
-        return {"report": distinct_reports(path, dataset_uri=dataset_uri, selection=selection)}
+        return {"report": dataset.distinct_reports(path, selection)}
 
-    reports = {str(row["report"]) for row in _from_shards(card, read)}
+    reports = {str(row["report"]) for row in _from_shards(dataset, read)}
     return sorted(apply_template(template, report) for report in reports)
 
 
-def report_statements(
-    dataset_uri: str, card: DatasetCard, template: str, selection: Selection
-) -> dict[str, tuple[str, ...]]:
+def report_statements(dataset: PreparedDataset, template: str, selection: Selection) -> dict[str, tuple[str, ...]]:
     """The statements of each distinct training text of the selected records; a report without any is one itself."""
 
     def read(batch: dict[str, Any]) -> dict[str, Any]:
         (path,) = batch["path"]
-        found = distinct_statements(path, dataset_uri=dataset_uri, selection=selection)
+        found = dataset.distinct_statements(path, selection)
         return {"report": list(found), "statements": [json.dumps(parts or [report]) for report, parts in found.items()]}
 
-    rows = sorted((str(row["report"]), str(row["statements"])) for row in _from_shards(card, read))
+    rows = sorted((str(row["report"]), str(row["statements"])) for row in _from_shards(dataset, read))
     return {apply_template(template, report): tuple(json.loads(parts)) for report, parts in reversed(rows)}
 
 
-def _from_shards(card: DatasetCard, read: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _from_shards(
+    dataset: PreparedDataset, read: Callable[[dict[str, Any]], dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
     """Rows that `read` makes of each shard's path, one task for each shard."""
-    paths = [{"path": shard.path} for shard in card.shards]
-    dataset = ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(read, batch_size=None)
+    paths = [{"path": shard.path} for shard in dataset.card.shards]
+    rows = ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(read, batch_size=None)
     with own_errors():
-        yield from plain(dataset).iter_rows()
+        yield from plain(rows).iter_rows()
 
 
 def prompt_table(
-    config: Config, bundle: Bundle, prompt_set: PromptSet, tasks: Iterable[str], dataset_uri: str
+    config: Config, bundle: Bundle, prompt_set: PromptSet, tasks: Iterable[str], dataset: PreparedDataset
 ) -> EmbeddingTable:
     """Vectors of the prompts: from the bundle, or from the same LM where the bundle does not know them.
 
@@ -62,25 +61,25 @@ def prompt_table(
     prompts = prompt_texts([prompt_set], tasks)
     if not bundle.prompts.missing(prompts):
         return bundle.prompts
-    return _by_the_lm_of(bundle, config, dataset_uri, reports=[], prompts=prompts)
+    return _by_the_lm_of(bundle, config, dataset, reports=[], prompts=prompts)
 
 
-def report_table(config: Config, bundle: Bundle, reports: Iterable[str], dataset_uri: str) -> EmbeddingTable:
+def report_table(config: Config, bundle: Bundle, reports: Iterable[str], dataset: PreparedDataset) -> EmbeddingTable:
     """Vectors of reports in their template, from the store or the bundle's LM.
 
     Raises CheckpointError where the LM found here is another one than the bundle's.
     """
-    return _by_the_lm_of(bundle, config, dataset_uri, reports=sorted(set(reports)), prompts=[])
+    return _by_the_lm_of(bundle, config, dataset, reports=sorted(set(reports)), prompts=[])
 
 
 def _by_the_lm_of(
-    bundle: Bundle, config: Config, dataset_uri: str, *, reports: list[str], prompts: list[str]
+    bundle: Bundle, config: Config, dataset: PreparedDataset, *, reports: list[str], prompts: list[str]
 ) -> EmbeddingTable:
     facts = bundle.facts
     settings = config.text.model_copy(
         update={"model": facts.text_model, "pooling": facts.text_pooling, "max_length": facts.text_max_length}
     )
-    embedded = embed_texts(settings, store_uri(config, dataset_uri), reports=reports, prompts=prompts)
+    embedded = embed_texts(settings, store_uri(config, dataset), reports=reports, prompts=prompts)
     if embedded.fingerprint != facts.text_fingerprint:
         raise CheckpointError(
             f"the LM `{facts.text_model}` found here has fingerprint {embedded.fingerprint[:16]}, not "

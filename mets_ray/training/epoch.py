@@ -65,7 +65,7 @@ def open_epoch(
     stream = training_batches(
         worker_blocks(plan, lanes[worker_rank()], first_step=first_step),
         first_step=first_step,
-        dataset_uri=job.dataset_uri,
+        dataset=job.dataset,
         selection=job.train,
         template=job.config.text.template,
         shares=job.shares,

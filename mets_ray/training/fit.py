@@ -31,10 +31,9 @@ from mets_ray.cluster.ray_data import own_error
 from mets_ray.cluster.shares import TrainShares, check_lm_fits, train_shares
 from mets_ray.config.settings import Config
 from mets_ray.console import say
-from mets_ray.dataset.card import DatasetCard
 from mets_ray.dataset.folds import Selection, selections
 from mets_ray.dataset.plan import plan_epoch
-from mets_ray.dataset.shard_reader import DatasetIndex, check_patients, read_card, read_index
+from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.errors import ConfigError, DatasetError, MetsError
 from mets_ray.model.bundle import publish_bundle, read_facts
 from mets_ray.pictures.training import draw_training
@@ -83,19 +82,19 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
             "`text.unit` is statement and `text.mode` is streaming, which embeds whole reports",
             hint="set text.mode=cached: statements repeat, so that even of a million reports they are few",
         )
-    card = read_card(dataset_uri)
+    dataset = PreparedDataset.open(dataset_uri)
+    card = dataset.card
     if not card.has_reports:
         raise DatasetError(
             f"`{dataset_uri}` has no reports: `{card.source}` is for evaluation", hint="train on a source with reports"
         )
-    index = read_index(dataset_uri, card)
     train, validation, test = selections(config.folds.train, config.folds.validation, config.folds.test)
-    _check_folds(config, card, index, train, validation, test)
+    _check_folds(config, dataset, train, validation, test)
     prompt_sets = _prompt_sets(config)
     tasks = dataset_tasks(card.source)
     check_prompts(prompt_sets[config.train.validation_prompt_set], tasks)
     # All that can be refused is refused before the LM runs and before a run folder is made.
-    train_groups = tuple(index.row_groups(train))
+    train_groups = tuple(dataset.row_groups(train))
     steps = plan_epoch(
         train_groups,
         seed=config.seed,
@@ -109,22 +108,21 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
     prompts = prompt_texts(prompt_sets.values(), tasks)
 
     # The stream embeds the train reports itself; validation needs its reports once, whatever the mode.
-    everything = Selection(tuple(card.folds))
-    wanted = everything if config.text.mode == "cached" else validation
+    wanted = dataset.all_folds if config.text.mode == "cached" else validation
     # The template stands in where neither gives a text: the LM's number of features must be known.
     statements, anchors = None, np.zeros(0, dtype=np.int64)
     if config.text.unit == "statement":
-        of_reports = one_spelling(report_statements(dataset_uri, card, config.text.template, everything))
+        of_reports = one_spelling(report_statements(dataset, config.text.template, dataset.all_folds))
         statements = ReportStatements.build(of_reports)
         reports = sorted({part for parts in of_reports.values() for part in parts})
         kind = f"distinct statements of {len(of_reports)} reports"
-        trained = report_texts(dataset_uri, card, config.text.template, train)
+        trained = report_texts(dataset, config.text.template, train)
         anchors = ReportStatements.build({one: of_reports[one] for one in trained}).most_frequent(MOST_ANCHORS)
     else:
-        reports = report_texts(dataset_uri, card, config.text.template, wanted) or [config.text.template]
+        reports = report_texts(dataset, config.text.template, wanted) or [config.text.template]
         kind = "distinct reports"
     say(f"text: {len(reports)} {kind} and {len(prompts)} prompts, LM `{config.text.model}`")
-    embedded = embed_texts(config.text, store_uri(config, dataset_uri), reports=reports, prompts=prompts)
+    embedded = embed_texts(config.text, store_uri(config, dataset), reports=reports, prompts=prompts)
     say(f"text: {embedded.reports_embedded} reports and {embedded.prompts_embedded} prompts went through the LM")
 
     # Here, where the driver is: on another node it would go with that node, and nothing more would be told.
@@ -134,12 +132,11 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
         config=config,
         run_uri=run_uri,
         attempt=uuid.uuid4().hex[:8],
-        dataset_uri=dataset_uri,
-        card=card,
+        dataset=dataset,
         train=train,
         validation=validation,
         train_groups=train_groups,
-        validation_groups=tuple(index.row_groups(validation)),
+        validation_groups=tuple(dataset.row_groups(validation)),
         tasks=tasks,
         prompt_sets=prompt_sets,
         prompts=tuple(prompts),
@@ -187,15 +184,15 @@ def _known(name: str, result: Pretrained) -> list[float]:
 
 
 def _check_folds(
-    config: Config, card: DatasetCard, index: DatasetIndex, train: Selection, validation: Selection, test: Selection
+    config: Config, dataset: PreparedDataset, train: Selection, validation: Selection, test: Selection
 ) -> None:
-    check_patients(index, train, test, names=("train", "test"))
-    check_patients(index, train, validation, names=("train", "validation"))
-    check_patients(index, validation, test, names=("validation", "test"))
-    if not index.row_groups(train):
+    dataset.check_patients(train, test, names=("train", "test"))
+    dataset.check_patients(train, validation, names=("train", "validation"))
+    dataset.check_patients(validation, test, names=("validation", "test"))
+    if not dataset.row_groups(train):
         raise ConfigError(
-            f"`folds.train` {list(config.folds.train)} holds no record of `{card.source}`, which has folds "
-            f"{list(card.folds)}",
+            f"`folds.train` {list(config.folds.train)} holds no record of `{dataset.card.source}`, which has folds "
+            f"{list(dataset.card.folds)}",
             hint="choose other folds",
         )
 
@@ -319,10 +316,10 @@ def _publish(job: TrainJob, result: Result, embedded: EmbeddedTexts, restarts: i
     bundle_uri = storage.join(job.run_uri, "bundle")
     publish_bundle(_checkpoint_uri(job.run_uri, checkpoint), bundle_uri)
     history = read_facts(_checkpoint_uri(job.run_uri, result.checkpoint)).history
-    notice = "SYNTHETIC data: these figures say nothing about real ECGs" if job.card.synthetic else ""
+    notice = "SYNTHETIC data: these figures say nothing about real ECGs" if job.dataset.card.synthetic else ""
     say(f"bundle of epoch {int(chosen['epoch'])} ({job.config.train.choose}): {bundle_uri}")
     picture_uri = storage.join(job.run_uri, "training.png")
-    title = f"{job.run}, {job.config.loss}" + (" (SYNTHETIC data)" if job.card.synthetic else "")
+    title = f"{job.run}, {job.config.loss}" + (" (SYNTHETIC data)" if job.dataset.card.synthetic else "")
     storage.write_bytes(
         picture_uri, draw_training([_plain(figures) for figures in history], int(chosen["epoch"]), title)
     )

@@ -19,9 +19,9 @@ from torch import nn
 
 from mets_ray.cluster.shares import TrainShares
 from mets_ray.config.settings import Config
-from mets_ray.dataset.card import DatasetCard
 from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.plan import RowGroup
+from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.errors import CheckpointError
 from mets_ray.model.bundle import (
     Bundle,
@@ -55,8 +55,7 @@ class TrainJob:
     config: Config
     run_uri: str
     attempt: str
-    dataset_uri: str
-    card: DatasetCard
+    dataset: PreparedDataset
     train: Selection
     validation: Selection
     train_groups: tuple[RowGroup, ...]
@@ -116,7 +115,7 @@ def start_state(job: TrainJob, device: torch.device) -> State:
         model = load_bundle(config.train.init_from).model.train()
         _same_shape(model, job)
     else:
-        model = build_model(config, leads=len(job.card.leads), text_features=job.text_features)
+        model = build_model(config, leads=len(job.dataset.card.leads), text_features=job.text_features)
     model.to(device=device, dtype=torch.float64 if precision == "float64" else torch.float32)
     if job.anchors:
         table: EmbeddingTable = ray.get(job.table)
@@ -194,7 +193,7 @@ def parameter_norm(model: nn.Module) -> float:
 
 
 def _bundle(job: TrainJob, state: State, figures: Figures) -> Bundle:
-    config, card = job.config, job.card
+    config, card = job.config, job.dataset.card
     ids = np.asarray(sorted(text_id(prompt) for prompt in job.prompts), dtype=np.int64)
     table: EmbeddingTable = ray.get(job.table)
     facts = BundleFacts(
@@ -223,7 +222,7 @@ def _bundle(job: TrainJob, state: State, figures: Figures) -> Bundle:
 
 
 def _same_shape(model: Mets, job: TrainJob) -> None:
-    expected = build_model(job.config, leads=len(job.card.leads), text_features=job.text_features).state_dict()
+    expected = build_model(job.config, leads=len(job.dataset.card.leads), text_features=job.text_features).state_dict()
     found = model.state_dict()
     other = [key for key in expected if key not in found or found[key].shape != expected[key].shape]
     if other:
@@ -236,7 +235,7 @@ def _same_shape(model: Mets, job: TrainJob) -> None:
 
 def _same_data(facts: BundleFacts, job: TrainJob) -> None:
     for what, before, now in (
-        ("data set", facts.dataset_sha256, job.card.content_sha256),
+        ("data set", facts.dataset_sha256, job.dataset.card.content_sha256),
         ("language model", facts.text_fingerprint, job.text_fingerprint),
     ):
         if before != now:

@@ -41,7 +41,7 @@ def validate(
     ids: list[int] = []
     labels: list[list[str]] = []
     for batch in record_batches(
-        groups, dataset_uri=job.dataset_uri, selection=job.validation, batch_size=_BATCH, shares=job.shares
+        groups, dataset=job.dataset, selection=job.validation, batch_size=_BATCH, shares=job.shares
     ):
         with torch.no_grad():
             ecg.append(model.embed_ecg(microvolts_to_millivolts(batch["signal_uv"], model)).float().cpu().numpy())

@@ -1,6 +1,7 @@
 """Shards: byte-equal, resumable, refused while unfinished; rows come back as planned."""
 
 import json
+import pickle
 import threading
 import time
 
@@ -12,11 +13,12 @@ from fsspec.implementations.local import LocalFileSystem
 from mets_ray.dataset.card import CARD_NAME, SCHEMA_VERSION
 from mets_ray.dataset.folds import Selection, patient_hash, selections
 from mets_ray.dataset.plan import plan_epoch, worker_blocks, worker_lanes
-from mets_ray.dataset.shard_reader import check_patients, read_block, read_card, read_index, read_records, signals
+from mets_ray.dataset.prepared import PreparedDataset
+from mets_ray.dataset.shard_reader import signals
 from mets_ray.errors import DatasetError
 from mets_ray.sources.manifest import ManifestRow
 from mets_ray.text.reports import apply_template, text_id
-from tests.support.datasets import SIGNAL, synthetic_rows, write_card, write_rows
+from tests.support.datasets import SIGNAL, synthetic_rows, write_card, write_dataset, write_rows
 
 TEMPLATE = "The report of the ECG is that {}"
 
@@ -30,7 +32,7 @@ def dataset(tmp_path_factory):
         write_rows(folder, rows[:300], name="part-00000-abc"),
         write_rows(folder, rows[300:], name="part-00001-abc"),
     ]
-    return str(folder), write_card(folder, summaries), rows
+    return PreparedDataset(str(folder), write_card(folder, summaries)), rows
 
 
 def test_two_runs_write_the_same_bytes_whatever_the_concurrency(tmp_path):
@@ -145,36 +147,44 @@ def test_reads_overlap_in_a_store_that_answers_slowly(tmp_path):
 def test_a_folder_without_a_card_or_with_another_schema_is_no_data_set(tmp_path):
     write_rows(tmp_path, synthetic_rows(4))
     with pytest.raises(DatasetError, match=r"holds no card\.json"):
-        read_card(str(tmp_path))
+        PreparedDataset.open(str(tmp_path))
     write_card(tmp_path, [write_rows(tmp_path, synthetic_rows(4))], schema_version=99)
     with pytest.raises(DatasetError, match="schema version 99"):
-        read_card(str(tmp_path))
+        PreparedDataset.open(str(tmp_path))
     (tmp_path / CARD_NAME).write_text(json.dumps({"schema_version": SCHEMA_VERSION}))
     with pytest.raises(DatasetError, match="is not a card"):
-        read_card(str(tmp_path))
+        PreparedDataset.open(str(tmp_path))
 
 
 def test_a_card_that_names_an_absent_shard_says_which(dataset, tmp_path):
-    _, card, _ = dataset
+    elsewhere = PreparedDataset(str(tmp_path), dataset[0].card)
     with pytest.raises(DatasetError, match=r"part-00000-abc\.parquet` stands in the card"):
-        read_index(str(tmp_path), card)
+        elsewhere.row_groups(elsewhere.all_folds)
 
 
 def test_row_groups_count_the_selected_records_only(dataset):
-    dataset_uri, card, rows = dataset
-    index = read_index(dataset_uri, card)
-    groups = index.row_groups(Selection((1, 2)))
+    data, rows = dataset
+    groups = data.row_groups(Selection((1, 2)))
     assert sum(group.rows for group in groups) == sum(row.fold in (1, 2) for row in rows)
-    assert index.patients_of(Selection((3,))) == {row.patient_id for row in rows if row.fold == 3}
-    everything = index.row_groups(Selection(tuple(range(1, 11))))
+    assert data.patients_of(Selection((3,))) == {row.patient_id for row in rows if row.fold == 3}
+    everything = data.row_groups(data.all_folds)
     assert [group.rows for group in everything] == [256, 44, 40]
 
 
+def test_a_data_set_travels_without_its_index(dataset):
+    data, _ = dataset
+    light = len(pickle.dumps(PreparedDataset(data.uri, data.card)))
+    assert sum(len(patients) for patients in data.index.patients) == 340
+    assert len(pickle.dumps(data)) == light
+    copy = pickle.loads(pickle.dumps(data))
+    assert (copy.uri, copy.card) == (data.uri, data.card)
+    assert copy.row_groups(Selection((1,))) == data.row_groups(Selection((1,)))
+
+
 def test_hashed_validation_splits_the_train_folds_by_patient(dataset):
-    dataset_uri, card, rows = dataset
-    index = read_index(dataset_uri, card)
+    data, rows = dataset
     train, validation, test = selections((1, 2, 3, 4), "hash:0.25", (10,))
-    parts = [index.patients_of(part) for part in (train, validation, test)]
+    parts = [data.patients_of(part) for part in (train, validation, test)]
     assert not parts[0] & parts[1]
     assert parts[0] | parts[1] == {row.patient_id for row in rows if row.fold <= 4}
     assert parts[1] == {row.patient_id for row in rows if row.fold <= 4 and patient_hash(row.patient_id) < 0.25}
@@ -185,27 +195,26 @@ def test_a_patient_on_both_sides_is_refused(tmp_path):
     rows = [
         ManifestRow(**vars(row) | {"patient_id": "p1", "fold": 1 + n % 2}) for n, row in enumerate(synthetic_rows(4))
     ]
-    card = write_card(tmp_path, [write_rows(tmp_path, rows)])
-    index = read_index(str(tmp_path), card)
+    data = PreparedDataset.open(write_dataset(tmp_path, rows))
     with pytest.raises(DatasetError, match=r"1 patients have records in the train and in the test folds.*`p1`"):
-        check_patients(index, Selection((1,)), Selection((2,)), names=("train", "test"))
-    check_patients(index, Selection((1,)), Selection((3,)), names=("train", "test"))
+        data.check_patients(Selection((1,)), Selection((2,)), names=("train", "test"))
+    data.check_patients(Selection((1,)), Selection((3,)), names=("train", "test"))
 
 
 def test_blocks_deliver_each_selected_record_once_with_its_own_signal_and_text(dataset):
-    dataset_uri, card, rows = dataset
+    data, rows = dataset
     selection = Selection((1, 2, 3, 4, 5))
-    groups = read_index(dataset_uri, card).row_groups(selection)
+    groups = data.row_groups(selection)
     stored = {}
     for group in groups:
-        table = read_records(group, dataset_uri=dataset_uri, selection=selection)
+        table = data.read(group, selection)
         stored |= dict(zip(table["record_id"].to_pylist(), signals(table), strict=True))
     by_id = {row.record_id: row for row in rows}
     plan = plan_epoch(groups, seed=0, epoch=1, batch_size=16, lanes=4, block_rows=8)
     seen = []
     for worker in range(2):
         for block in worker_blocks(plan, worker_lanes(4, 2, worker)):
-            batch = read_block(block, dataset_uri=dataset_uri, selection=selection, template=TEMPLATE, with_text=True)
+            batch = data.read_block(block, selection, TEMPLATE)
             assert batch["step"].tolist() == sorted(batch["step"].tolist())
             for record_id, signal_uv, identity, text in zip(
                 batch["record_id"], batch["signal_uv"], batch["text_id"], batch["text"], strict=True

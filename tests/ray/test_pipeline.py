@@ -9,7 +9,7 @@ import torch
 
 from mets_ray import storage
 from mets_ray.dataset.folds import Selection
-from mets_ray.dataset.shard_reader import read_card, read_index, read_records
+from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.errors import CheckpointError, ConfigError, DatasetError
 from mets_ray.model.bundle import load_bundle, read_facts
 from mets_ray.pipelines.embed import EcgEmbedder
@@ -32,7 +32,7 @@ def test_prepare_again_reads_nothing_and_changes_no_byte(prepared):
 
     files = {uri: storage.read_bytes(uri) for uri in storage.list_files(storage.join(prepared, "shards"))}
     assert files
-    card = prepare(config_of("unused", dataset_uri=prepared), prepared, "again")
+    card = prepare(config_of("unused", dataset_uri=prepared), prepared, "again").card
     assert {uri: storage.read_bytes(uri) for uri in storage.list_files(storage.join(prepared, "shards"))} == files
     assert (card.records_in, card.records_out, card.rejected) == (300, 300, {})
 
@@ -76,26 +76,23 @@ def test_training_learns_and_keeps_what_it_says(trained):
 
 
 def test_the_lm_embeds_each_text_once_and_nothing_on_the_second_run(trained, prepared, tmp_path):
-    from mets_ray.dataset.folds import Selection
-    from mets_ray.dataset.shard_reader import distinct_statements, read_card
     from mets_ray.pipelines.lm_actors import embed_texts, store_uri
     from mets_ray.pipelines.texts import report_statements
 
-    card = read_card(prepared)
-    everything = Selection(tuple(card.folds))
+    dataset = PreparedDataset.open(prepared)
     distinct = {
         statement
-        for shard in card.shards
-        for of_report in distinct_statements(shard.path, dataset_uri=prepared, selection=everything).values()
+        for shard in dataset.card.shards
+        for of_report in dataset.distinct_statements(shard.path, dataset.all_folds).values()
         for statement in of_report
     }
     # A statement that is also a prompt goes through the LM once, and counts as a statement.
     assert trained.reports_embedded == len(distinct)
     config = config_of(tmp_path, dataset_uri=prepared)
-    of_reports = report_statements(prepared, card, config.text.template, everything)
+    of_reports = report_statements(dataset, config.text.template, dataset.all_folds)
     texts = sorted({statement for parts in of_reports.values() for statement in parts})
     assert set(texts) == distinct
-    again = embed_texts(config.text, store_uri(config, prepared), reports=texts, prompts=[])
+    again = embed_texts(config.text, store_uri(config, dataset), reports=texts, prompts=[])
     assert (again.reports_embedded, again.prompts_embedded) == (0, 0)
     assert again.table.missing(texts) == []
 
@@ -154,12 +151,11 @@ def test_the_last_epoch_is_chosen_or_the_best():
 def test_a_card_that_focuses_is_embedded_so(trained, tmp_path):
     from mets_ray.pipelines.embed import embed_records
 
-    dataset_uri = write_dataset(tmp_path / "beats", synthetic_rows(40), focus_s=0.5)
-    card, selection = read_card(dataset_uri), Selection(tuple(range(1, 11)))
-    index = read_index(dataset_uri, card)
-    found = embed_records(config_of(tmp_path), dataset_uri, index, selection, trained.bundle_uri, key="folds.test")
-    (group,) = index.row_groups(selection)
-    rows = read_records(group, dataset_uri=dataset_uri, selection=selection)
+    dataset = PreparedDataset.open(write_dataset(tmp_path / "beats", synthetic_rows(40), focus_s=0.5))
+    selection = Selection(tuple(range(1, 11)))
+    found = embed_records(config_of(tmp_path), dataset, selection, trained.bundle_uri, key="folds.test")
+    (group,) = dataset.row_groups(selection)
+    rows = dataset.read(group, selection)
     focused, whole = (
         np.asarray(EcgEmbedder(trained.bundle_uri, "cpu", focus=focus)(rows)["ecg_embedding"].to_pylist())
         for focus in (0.05, None)

@@ -11,9 +11,10 @@ import torch
 
 from mets_ray import storage
 from mets_ray.config.load import load_config
+from mets_ray.dataset.card import read_card
 from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.plan import RowGroup
-from mets_ray.dataset.shard_reader import read_card, read_records
+from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.errors import CheckpointError, ConfigError, DatasetError
 from mets_ray.model.bundle import load_bundle
 from mets_ray.model.zero_shot import task_scores
@@ -52,14 +53,12 @@ def test_scores_are_evaluates_for_the_same_records(ray_cluster, dataset_uri, bun
     assert len(set(table["record_id"].to_pylist())) == table.num_rows == SHARDS * ROWS
 
     # As evaluate does it: the actor's class on row groups, then the task's scores of the embeddings.
-    bundle, card = load_bundle(bundle_uri), read_card(dataset_uri)
+    bundle, dataset = load_bundle(bundle_uri), PreparedDataset.open(dataset_uri)
     embedder, rows = EcgEmbedder(bundle_uri, "cpu"), []
-    for shard in card.shards[1:3]:
+    for shard in dataset.card.shards[1:3]:
         for index in range(len(shard.row_group_rows)):
             group = RowGroup(shard.path, index, shard.row_group_rows[index])
-            rows += embedder(
-                read_records(group, dataset_uri=dataset_uri, selection=Selection(tuple(range(1, 11))))
-            ).to_pylist()
+            rows += embedder(dataset.read(group, Selection(tuple(range(1, 11))))).to_pylist()
     task = dataset_tasks("synthetic")["synthetic"]
     embeddings = np.asarray([row["ecg_embedding"] for row in rows], np.float32)
     everything = [["SR"]] * len(rows)  # any label keeps a record
@@ -80,22 +79,22 @@ def test_scores_are_evaluates_for_the_same_records(ray_cluster, dataset_uri, bun
     assert (facts["finished"], facts["records"]) == (True, SHARDS * ROWS)
     of_file = json.loads(pq.read_schema(storage.list_files(result.output_uri, ".parquet")[0]).metadata[b"mets_ray"])
     assert of_file["prompt_set"]["name"] == "mets"
-    assert of_file["shard"] == card.shards[0].path
+    assert of_file["shard"] == dataset.card.shards[0].path
     assert of_file["run"] == "pretrain-20260101-000000-test"
 
 
 def test_labels_of_the_middle_are_scored_by_the_middle(dataset_uri, bundle_uri, tmp_path):
-    shard = read_card(dataset_uri).shards[0]
+    card, settings = read_card(dataset_uri), config_of(tmp_path, "score.batch_size=64").score
+    shard = card.shards[0]
     found = {}
     for focus in (None, 0.05):
-        ShardScorer(
-            bundle_uri, (), dataset_uri=dataset_uri, output_uri=f"{tmp_path}/{focus}", metadata={}, embeddings=True,
-            focus=focus, batch_size=64, device="cpu",
-        ).score(shard)  # fmt: skip
+        dataset = PreparedDataset(dataset_uri, card.model_copy(update={"focus_s": focus and focus * card.duration_s}))
+        output_uri = f"{tmp_path}/{focus}"
+        ShardScorer(bundle_uri, (), dataset, output_uri=output_uri, metadata={}, settings=settings).score(shard)
         group = RowGroup(shard.path, 0, shard.row_group_rows[0])
-        rows = read_records(group, dataset_uri=dataset_uri, selection=Selection(tuple(range(1, 11))))
+        rows = dataset.read(group, Selection(tuple(range(1, 11))))
         expected = EcgEmbedder(bundle_uri, "cpu", focus=focus)(rows)["ecg_embedding"].to_pylist()
-        found[focus] = np.asarray(scored_table(f"{tmp_path}/{focus}")["embedding"].to_pylist())[: len(expected)]
+        found[focus] = np.asarray(scored_table(output_uri)["embedding"].to_pylist())[: len(expected)]
         np.testing.assert_allclose(found[focus], expected, atol=1e-5)
     assert np.abs(found[None] - found[0.05]).max() > 1e-3
 

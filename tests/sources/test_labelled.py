@@ -10,7 +10,7 @@ import wfdb
 
 from mets_ray.config.load import load_config
 from mets_ray.dataset.folds import Selection
-from mets_ray.dataset.shard_reader import distinct_reports
+from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.ecg.ecg import LEADS, Ecg
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.errors import DatasetError, RecordError
@@ -20,7 +20,7 @@ from mets_ray.sources.manifest import Manifest, ManifestRow, shuffle_reports
 from mets_ray.sources.mitbih import AAMI_CLASSES, DS1, DS2, PACED, MitBih, mitbih_manifest, read_beat
 from mets_ray.tasks.choose import dataset_tasks
 from mets_ray.tasks.label_sets import label_matrix, load_label_sets
-from tests.support.datasets import write_rows
+from tests.support.datasets import write_card, write_rows
 
 SIGNAL = SignalConfig(100, 10.0)
 
@@ -143,8 +143,9 @@ def test_mitbih_window_outside_is_rejected_and_counted(tmp_path):
     assert summary.rejected == {"window_outside_recording": 2}  # at 100, and at 9100 of 10800; 9000 and 1800 just fit
     assert summary.folds == {1: 5}
     assert summary.records_in == 7
+    dataset = PreparedDataset(str(tmp_path / "out"), write_card(tmp_path / "out", [summary]))
     with pytest.raises(DatasetError, match="no reports to train with"):
-        distinct_reports(summary.shard.path, dataset_uri=str(tmp_path / "out"), selection=Selection((1,)))
+        dataset.distinct_reports(summary.shard.path, Selection((1,)))
 
 
 def test_mitbih_draw_depends_on_seed_and_record_alone(tmp_path):

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from mets_ray import storage
 from mets_ray.dataset.card import CARD_NAME, SCHEMA_VERSION, DatasetCard
 from mets_ray.dataset.folds import Selection
-from mets_ray.dataset.shard_reader import read_card, read_index, read_records
+from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.dataset.shard_writer import ShardTask, write_shard
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.ecg.wfdb import read_wfdb
@@ -96,10 +96,10 @@ def scored_table(output_uri):
 
 def auroc_of_fold(fold, dataset_uri, bundle_uri):
     """What jobs/evaluate.py gives as `macro_auroc` of a synthetic data set's fold, without its pictures."""
-    bundle, selection = load_bundle(bundle_uri), Selection((fold,))
+    bundle, selection, dataset = load_bundle(bundle_uri), Selection((fold,)), PreparedDataset.open(dataset_uri)
     embedder, labels, embeddings = EcgEmbedder(bundle_uri, "cpu"), [], []
-    for group in read_index(dataset_uri, read_card(dataset_uri)).row_groups(selection):
-        rows = embedder(read_records(group, dataset_uri=dataset_uri, selection=selection))
+    for group in dataset.row_groups(selection):
+        rows = embedder(dataset.read(group, selection))
         labels += rows["labels"].to_pylist()
         embeddings += rows["ecg_embedding"].to_pylist()
     tasks, prompts = dataset_tasks("synthetic"), bundle.facts.prompt_sets["descriptive"]

@@ -1,0 +1,161 @@
+"""A prepared data set as a value: where it lies, its card, and all that is read from it."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mets_ray.dataset.card import INDEX_COLUMNS, DatasetCard, read_card
+from mets_ray.dataset.folds import Selection
+from mets_ray.dataset.plan import Block, RowGroup, block_order
+from mets_ray.dataset.shard_reader import RowGroupReader, open_shard, read_shard, signals
+from mets_ray.errors import DatasetError
+from mets_ray.text.reports import apply_template, text_id
+
+_INDEX_READS_IN_FLIGHT = 32
+
+
+@dataclass(frozen=True)
+class DatasetIndex:
+    """Fold and patient of every record, per row group: enough to choose records without reading a signal."""
+
+    groups: tuple[tuple[str, int], ...]
+    folds: tuple[np.ndarray, ...]
+    patients: tuple[list[str], ...]
+
+
+@dataclass(frozen=True)
+class PreparedDataset:
+    """A finished data set: its `uri` and its `card`. Nothing else is held but the index, once it was asked for.
+
+    Ray's tasks get the URI and the card; the index stays with the process that read it.
+    """
+
+    uri: str
+    card: DatasetCard
+
+    @classmethod
+    def open(cls, uri: str) -> "PreparedDataset":
+        """Raises DatasetError where there is no card (an unfinished or foreign folder) or it has another schema."""
+        return cls(uri, read_card(uri))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PreparedDataset, (self.uri, self.card)
+
+    @cached_property
+    def index(self) -> DatasetIndex:
+        """Read from two light columns of all shards at the same time, at the first use."""
+
+        def read(path: str) -> pa.Table:
+            return open_shard(self.uri, path).read(columns=list(INDEX_COLUMNS))
+
+        with ThreadPoolExecutor(_INDEX_READS_IN_FLIGHT) as pool:
+            tables = list(pool.map(read, [shard.path for shard in self.card.shards]))
+        groups, folds, patients = [], [], []
+        for shard, table in zip(self.card.shards, tables, strict=True):
+            if table.num_rows != sum(shard.row_group_rows):
+                raise DatasetError(
+                    f"`{shard.path}` holds {table.num_rows} records, the card says {sum(shard.row_group_rows)}",
+                    where=self.uri,
+                    hint="prepare the data set again",
+                )
+            start = 0
+            for number, rows in enumerate(shard.row_group_rows):
+                part = table.slice(start, rows)
+                groups.append((shard.path, number))
+                folds.append(part["fold"].to_numpy())
+                patients.append(part["patient_id"].to_pylist())
+                start += rows
+        return DatasetIndex(tuple(groups), tuple(folds), tuple(patients))
+
+    @property
+    def all_folds(self) -> Selection:
+        """Every record."""
+        return Selection(tuple(self.card.folds))
+
+    def row_groups(self, selection: Selection) -> list[RowGroup]:
+        """Row groups that hold selected records, with how many."""
+        index = self.index
+        counted = (
+            RowGroup(path, number, int(selection.mask(fold, patients).sum()))
+            for (path, number), fold, patients in zip(index.groups, index.folds, index.patients, strict=True)
+        )
+        return [group for group in counted if group.rows]
+
+    def patients_of(self, selection: Selection) -> set[str]:
+        """The patients of all selected records."""
+        return {
+            patient
+            for fold, patients in zip(self.index.folds, self.index.patients, strict=True)
+            for patient, selected in zip(patients, selection.mask(fold, patients), strict=True)
+            if selected
+        }
+
+    def check_patients(self, first: Selection, second: Selection, *, names: tuple[str, str]) -> None:
+        """Raise DatasetError where a patient has records on both sides: a model would be scored on whom it has seen.
+
+        names: of the two sides, for the error.
+        """
+        shared = sorted(self.patients_of(first) & self.patients_of(second))
+        if shared:
+            raise DatasetError(
+                f"{len(shared)} patients have records in the {names[0]} and in the {names[1]} folds, "
+                f"for example `{shared[0]}`",
+                hint="give all records of a patient the same fold, or leave one of the folds out",
+            )
+
+    def read(self, group: RowGroup, selection: Selection) -> pa.Table:
+        """Selected rows of one row group in stored order, for scoring.
+
+        Columns: `record_id`, `report`, `labels` (lists of codes), `signal_uv` [lead, sample], `patient_id`, `fold`.
+        """
+        columns = ["record_id", "report", "labels", "signal_uv"]
+        return RowGroupReader(self.uri, columns, selection).selected(group.path, group.index)
+
+    def read_block(self, block: Block, selection: Selection, template: str) -> dict[str, np.ndarray]:
+        """The rows of a planned block in step order, for training.
+
+        Columns: `step` [row], `record_id` [row], `signal_uv` int16 [row, lead, sample], `text` [row], which is the
+        report in `template`, and `text_id` int64 [row]. Raises DatasetError for a data set without reports.
+        """
+        reader = RowGroupReader(self.uri, ["record_id", "signal_uv", "report"], selection)
+        rows = pa.concat_tables(
+            [
+                reader.selected(piece.path, piece.row_group).slice(piece.start, piece.rows)
+                for lane in block.lanes
+                for piece in lane.pieces
+            ]
+        ).take(block_order(block))
+        texts = [apply_template(template, report) for report in self._reports(rows)]
+        return {
+            "step": np.repeat(np.arange(block.first_step, block.first_step + block.steps), block.rows_per_step),
+            "record_id": np.asarray(rows["record_id"].to_pylist(), dtype=object),
+            "signal_uv": signals(rows),
+            "text": np.asarray(texts, dtype=object),
+            "text_id": np.asarray([text_id(text) for text in texts], dtype=np.int64),
+        }
+
+    def distinct_reports(self, path: str, selection: Selection) -> list[str]:
+        """Selected reports of one shard, each once, in a fixed order; no signal is read.
+
+        Raises DatasetError for a data set without reports.
+        """
+        return sorted(set(self._reports(read_shard(self.uri, path, ["report"], selection))))
+
+    def distinct_statements(self, path: str, selection: Selection) -> dict[str, list[str]]:
+        """The statements of each selected report of one shard; no signal is read. Errors as in `distinct_reports`."""
+        rows = read_shard(self.uri, path, ["report", "statements"], selection)
+        pairs = zip(self._reports(rows), rows["statements"].to_pylist(), strict=True)
+        return dict(sorted(pairs, reverse=True))  # of several lists, always the same one
+
+    def _reports(self, rows: pa.Table) -> list[str]:
+        reports: list[str] = rows["report"].to_pylist()
+        if "" in reports:  # `clean_report` lets no empty one through, so the source has none
+            raise DatasetError(
+                f"`{self.uri}` has no reports to train with: it was prepared for evaluation",
+                hint="pretrain on a data set with reports, and give this one to jobs/evaluate.py",
+            )
+        return reports
