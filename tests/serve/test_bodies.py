@@ -20,8 +20,8 @@ from mets_ray.errors import RecordError, RequestError
 from mets_ray.model.bundle import load_bundle
 from mets_ray.model.predictor import Engine
 from mets_ray.serve.bodies import BodyLimits, BodyParameters, decode_body
-from tests.sources.test_sources import edit_header, packed, write_record
 from tests.support.serving import json_ecg, make_bundle, npy, plain_server, synthetic_ecg
+from tests.support.wfdb_records import edit_header, packed, write_record
 
 MIB = 2**20
 LIMITS = BodyLimits(max_body_bytes=MIB, max_ecgs=4, max_duration_s=120.0)

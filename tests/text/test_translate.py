@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from mets_ray.errors import ConfigError, RecordError
+from mets_ray.text.phrase_table import Language, by_region
 from mets_ray.text.reports import clean_report
-from mets_ray.text.translate import ENGLISH, PhraseTable, _by_region, _Language
+from mets_ray.text.translate import ENGLISH, PhraseTable, read_report
 
 PACKAGE = Path(__file__).parents[2] / "mets_ray"
 TABLE = PhraseTable.load()
@@ -201,8 +202,8 @@ def test_an_unknown_table_is_refused():
     ],
 )
 def test_a_faulty_table_is_refused(content):
-    with pytest.raises(ConfigError, match=r"no phrase table|nothing or two things"):
-        _Language.parse(content, "x")
+    with pytest.raises(ConfigError, match=r"no phrase table|holds no word, or has two meanings"):
+        Language.parse(content, "x")
 
 
 @pytest.mark.parametrize("language", TABLE.languages, ids=lambda language: language.name)
@@ -211,20 +212,20 @@ def test_every_phrase_alone_says_what_its_entry_says(language):
     assert file["phrases"]
     for phrase, said in file["phrases"].items():
         entry = tuple(said) if isinstance(said, list) else (said,) if said else ()
-        for spelt, statements in _by_region(phrase, entry, file.get("regions", {})):
-            found = language.read(spelt)
+        for spelt, statements in by_region(phrase, entry, file.get("regions", {})):
+            found = read_report(spelt, language)
             assert found.statements == tuple(one[0].upper() + one[1:] for one in statements), spelt
             assert not found.unknown, spelt
     for context in file.get("contexts", []):
         for head, says in context["heads"].items():
             for item, said in context["items"].items():
-                for spelt, (statement,) in _by_region(item, (said,), file["regions"]):
+                for spelt, (statement,) in by_region(item, (said,), file["regions"]):
                     expected = says["says"].format(statement)
-                    assert language.read(f"{head} {spelt}").statements == (expected[0].upper() + expected[1:],)
+                    assert read_report(f"{head} {spelt}", language).statements == (expected[0].upper() + expected[1:],)
     for phrase, template in file.get("qualifiers", {}).items():
         text = {"german": "linksschenkelblock", "swedish": "vänstersidigt skänkelblock"}[language.name]
         expected = template.format("left bundle branch block")
-        assert language.read(f"{text} {phrase}").statements == (expected[0].upper() + expected[1:],), phrase
+        assert read_report(f"{text} {phrase}", language).statements == (expected[0].upper() + expected[1:],), phrase
 
 
 def test_coverage_of_fold_10(data_folder):

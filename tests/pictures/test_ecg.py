@@ -1,31 +1,30 @@
-"""pictures.py: sizes and deflections, measured in the pixels of the PNG."""
+"""The picture of an ECG: sizes and deflections, measured in the pixels of the PNG."""
 
-import io
 import struct
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from matplotlib.image import imread
 
 from mets_ray.errors import MetsError
 from mets_ray.pictures.ecg import ECG_HEIGHT_MM, ECG_WIDTH_MM, PIXELS_PER_MM, draw_ecg
-from mets_ray.pictures.evaluation import draw_roc
-from mets_ray.pictures.training import draw_training
+from tests.support.pixels import picture
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+
+
 PRINTED = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
+
+
 # In pixels: side margin and 10 mm of calibration are left of the traces, header and 30 mm above the first base line.
 START = 15 * PIXELS_PER_MM
+
+
 BASE = [(15 + 30 + 30 * row) * PIXELS_PER_MM for row in range(4)]
+
+
 SECOND = 25 * PIXELS_PER_MM
-
-
-def picture(png: bytes) -> np.ndarray:
-    """[row, column, colour], 0 to 1."""
-    assert png.startswith(b"\x89PNG\r\n\x1a\n")
-    return imread(io.BytesIO(png))[..., :3]
 
 
 def ink(png: bytes) -> np.ndarray:
@@ -156,49 +155,6 @@ def test_ecg_faults_are_named():
         draw_ecg(signal, ("I", "II"), 0, "")
     with pytest.raises(MetsError, match="0 samples"):
         draw_ecg(signal[:, :0], ("I", "II"), 100, "")
-
-
-def colour_count(png: bytes, colour: str) -> int:
-    """How many pixels have exactly this colour, #rrggbb."""
-    wanted = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
-    return int((np.round(picture(png) * 255).astype(int) == wanted).all(axis=-1).sum())
-
-
-def test_training_draws_both_courses_and_survives_nan():
-    epochs = [
-        {
-            "epoch": number,
-            "loss": 3.0 / number,
-            "validation_macro_auroc": 0.5 + 0.01 * number if number % 2 else float("nan"),
-        }
-        for number in range(1, 11)
-    ]
-    both = draw_training(epochs, 9, r"$\frac{$ run_1")
-    assert colour_count(both, "#0072b2") > 500
-    assert colour_count(both, "#d55e00") > 500
-    alone = draw_training([item | {"validation_macro_auroc": float("nan")} for item in epochs], 9, "$ run_1")
-    assert colour_count(alone, "#0072b2") > 500
-    assert colour_count(alone, "#d55e00") == 0
-    assert colour_count(draw_training(epochs[:1], 1, "one epoch"), "#0072b2") > 10
-    with pytest.raises(MetsError, match="no epoch"):
-        draw_training([], 1, "")
-
-
-def test_roc_draws_up_to_twenty_four_classes_and_survives_nan():
-    rates = np.linspace(0.0, 1.0, 50)
-    curves = {
-        f"_CLASS $\\frac{{$ {number}": (rates, rates ** (1 / (1 + number)), 0.5 + number / 50) for number in range(24)
-    }
-    full = draw_roc(curves, r"24 classes $\frac{$")
-    for colour in ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"):
-        assert colour_count(full, colour) > 200
-    empty = np.zeros(0)
-    two = draw_roc({"_B": (empty, empty, float("nan")), "A": (rates, rates, 0.5)}, "")
-    # The class without AUROC comes last, in the legend alone, although its name begins with an underscore.
-    assert colour_count(two, "#0072b2") > 500
-    assert 10 < colour_count(two, "#d55e00") < 200
-    with pytest.raises(MetsError, match="no class"):
-        draw_roc({}, "")
 
 
 def test_no_global_state_of_matplotlib():

@@ -1,13 +1,11 @@
-"""evaluation_pictures.py: what stands in the pixels, and what the map keeps together."""
+"""Pictures of an evaluation: what stands in the pixels, and what the map keeps together."""
 
-import io
 import math
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from matplotlib.image import imread
 from sklearn.metrics import average_precision_score
 
 from mets_ray.errors import MetsError
@@ -19,25 +17,17 @@ from mets_ray.pictures.evaluation import (
     draw_embedding_map,
     draw_precision_recall,
     draw_reliability,
+    draw_roc,
     embedding_map,
     map_rows,
     precision_recall_curves,
 )
+from tests.support.pixels import colour_count, pixels, places
 
 ODD_NAMES = ("_AVB", r"a $\frac{$ b", "LAO/LAE", "<script>", "", "W" * 40)
+
+
 BLUE, ORANGE = "#0072b2", "#d55e00"
-
-
-def pixels(png):
-    """[row, column, colour], 0 to 255."""
-    assert png.startswith(b"\x89PNG\r\n\x1a\n")
-    return np.round(imread(io.BytesIO(png))[..., :3] * 255).astype(int)
-
-
-def places(png, colour):
-    """Rows and columns of the pixels that have exactly this colour, #rrggbb."""
-    wanted = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
-    return np.nonzero((pixels(png) == wanted).all(axis=-1))
 
 
 def vertical_line(png):
@@ -188,6 +178,23 @@ def test_embedding_map_draws_twelve_groups_and_greys_the_others():
     assert len(places(many, "#bbbbbb")[0]) > 2000
     with pytest.raises(MetsError, match="800 points for 1 groups"):
         draw_embedding_map(points, ["A"], "")
+
+
+def test_roc_draws_up_to_twenty_four_classes_and_survives_nan():
+    rates = np.linspace(0.0, 1.0, 50)
+    curves = {
+        f"_CLASS $\\frac{{$ {number}": (rates, rates ** (1 / (1 + number)), 0.5 + number / 50) for number in range(24)
+    }
+    full = draw_roc(curves, r"24 classes $\frac{$")
+    for colour in ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"):
+        assert colour_count(full, colour) > 200
+    empty = np.zeros(0)
+    two = draw_roc({"_B": (empty, empty, float("nan")), "A": (rates, rates, 0.5)}, "")
+    # The class without AUROC comes last, in the legend alone, although its name begins with an underscore.
+    assert colour_count(two, "#0072b2") > 500
+    assert 10 < colour_count(two, "#d55e00") < 200
+    with pytest.raises(MetsError, match="no class"):
+        draw_roc({}, "")
 
 
 def test_no_global_state_of_matplotlib():

@@ -1,0 +1,204 @@
+"""One language's phrases, as `phrases/*.yaml` holds them, checked and made ready for lookup.
+
+Phrases are compared as plain words: case, umlauts and their transcriptions, blanks and punctuation make no difference.
+"""
+
+import bisect
+import dataclasses
+import functools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mets_ray.errors import ConfigError
+
+# `>` and `<` tell "more than 5 per minute" from fewer. `#` is an umlaut lost on the way into PTB-XL: `f#r`, `#bergang`.
+WORD = re.compile(r"(?:[^\W_]|#)+|[<>]")
+
+_LETTERS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "#": "ue"})
+
+_SHORTEST_CUT = 8
+"""A last, incomplete phrase needs this many letters to be completed: fewer match too much."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Head(_Model):
+    says: str
+    alone: str | None = None
+
+
+class _Context(_Model):
+    heads: dict[str, _Head]
+    items: dict[str, str]
+
+
+class _File(_Model):
+    name: str
+    version: int
+    source: str
+    spellings: dict[str, str] = {}
+    regions: dict[str, str] = {}
+    negations: tuple[str, ...] = ()
+    joins: dict[str, str] = {}
+    qualifiers: dict[str, str] = {}
+    contexts: tuple[_Context, ...] = ()
+    phrases: dict[str, str | tuple[str, ...] | None]
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of a report in plain spelling, and the stretch of the report that it comes from."""
+
+    text: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a phrase means: statements, a qualifier, or a head that its items follow."""
+
+    statements: tuple[str, ...] = ()
+    qualifies: str = ""  # template for the statement before it
+    opens: str = ""  # template for each of its items
+    items: "Phrases" = field(default_factory=lambda: Phrases({}))
+
+
+@dataclass(frozen=True)
+class Phrases:
+    """Meanings by phrase, in plain words with one blank between each."""
+
+    meanings: Mapping[str, Meaning]
+
+    @functools.cached_property
+    def _lengths(self) -> dict[str, list[int]]:
+        """The numbers of words of the phrases that begin with a word, the largest first."""
+        found: dict[str, set[int]] = {}
+        for phrase in self.meanings:
+            words = phrase.split()
+            found.setdefault(words[0], set()).add(len(words))
+        return {first: sorted(counts, reverse=True) for first, counts in found.items()}
+
+    @functools.cached_property
+    def _sorted(self) -> list[str]:
+        return sorted(self.meanings)
+
+    def longest(self, words: Sequence[str], at: int) -> int:
+        """Where the longest phrase that begins at `at` ends; `at` itself where none does."""
+        for count in self._lengths.get(words[at], ()):
+            end = at + count
+            if end <= len(words) and " ".join(words[at:end]) in self.meanings:
+                return end
+        return at
+
+    def beginning_with(self, letters: str) -> Iterator[str]:
+        """The phrases whose first letters these are."""
+        for phrase in self._sorted[bisect.bisect_left(self._sorted, letters) :]:
+            if not phrase.startswith(letters):
+                return
+            yield phrase
+
+
+NOTHING = Meaning()
+
+
+@dataclass(frozen=True)
+class Language:
+    """A phrase table, checked."""
+
+    name: str
+    spellings: Mapping[str, str]
+    negations: frozenset[str]
+    joins: Mapping[str, str]
+    phrases: Phrases
+
+    @classmethod
+    def parse(cls, content: bytes, name: str) -> "Language":
+        """From the bytes of a YAML file. Raises ConfigError."""
+        where = f"phrase table `{name}`"
+        try:
+            file = _File.model_validate(yaml.safe_load(content))
+        except (yaml.YAMLError, ValidationError) as error:
+            raise ConfigError(f"this is no phrase table: {error}", where=where, hint="see translate.py") from error
+        spellings = {plain(word): " ".join(WORD.findall(plain(right))) for word, right in file.spellings.items()}
+
+        def by_words(meanings: Iterable[tuple[str, Meaning]]) -> Phrases:
+            return _phrases(meanings, spellings, file.regions, where)
+
+        entries = [(phrase, Meaning(_as_tuple(said))) for phrase, said in file.phrases.items()]
+        entries += [(phrase, Meaning(qualifies=template)) for phrase, template in file.qualifiers.items()]
+        for context in file.contexts:
+            items = by_words((item, Meaning((said,))) for item, said in context.items.items())
+            entries += [
+                (phrase, Meaning(_as_tuple(head.alone), opens=head.says, items=items))
+                for phrase, head in context.heads.items()
+            ]
+        negations = frozenset(map(plain, file.negations))
+        joins = {plain(word): separator for word, separator in file.joins.items()}
+        return cls(name, spellings, negations, joins, by_words(entries))
+
+    def words(self, text: str) -> list[Word]:
+        """The words of a text, in this language's usual spelling."""
+        return _words(text, self.spellings)
+
+    def completion(self, rest: str, items: Phrases) -> str | None:
+        """The phrase or item that `rest`, the end of a report, was cut off from, where it can mean one thing only."""
+        if len(rest) < _SHORTEST_CUT:
+            return None
+        meanings = {phrase: self.phrases.meanings[phrase] for phrase in self.phrases.beginning_with(rest)}
+        meanings |= {phrase: items.meanings[phrase] for phrase in items.beginning_with(rest)}
+        if not meanings:
+            return None
+        shortest = min(meanings, key=len)
+        meaning = meanings[shortest]
+        same = all(one == meaning or phrase.startswith(f"{shortest} ") for phrase, one in meanings.items())
+        # A lone word may be whole, and begin another phrase by chance; that does no harm where nothing is said.
+        return shortest if same and (" " in rest or meaning == NOTHING) else None
+
+
+def plain(text: str) -> str:
+    """Without case, umlauts written out."""
+    return text.casefold().translate(_LETTERS)
+
+
+def by_region(
+    phrase: str, statements: tuple[str, ...], regions: Mapping[str, str]
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """A phrase and its statements once for each region, where it has `{region}`."""
+    if "{region}" not in phrase:
+        yield phrase, statements
+        return
+    for region, english in regions.items():
+        yield phrase.replace("{region}", region), tuple(one.replace("{region}", english) for one in statements)
+
+
+def _phrases(
+    meanings: Iterable[tuple[str, Meaning]], spellings: Mapping[str, str], regions: Mapping[str, str], where: str
+) -> Phrases:
+    found: dict[str, Meaning] = {}
+    for phrase, meaning in meanings:
+        for spelt, statements in by_region(phrase, meaning.statements, regions):
+            one = dataclasses.replace(meaning, statements=statements)
+            words = " ".join(word.text for word in _words(spelt, spellings))
+            if not words or found.setdefault(words, one) != one:
+                raise ConfigError(
+                    f"`{phrase}` holds no word, or has two meanings", where=where, hint="give each phrase one entry"
+                )
+    return Phrases(found)
+
+
+def _words(text: str, spellings: Mapping[str, str]) -> list[Word]:
+    found = ((plain(match.group()), match) for match in WORD.finditer(text))
+    return [
+        Word(part, match.start(), match.end()) for word, match in found for part in spellings.get(word, word).split()
+    ]
+
+
+def _as_tuple(said: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return (said,) if isinstance(said, str) else said or ()
