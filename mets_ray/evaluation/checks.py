@@ -6,7 +6,7 @@ from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.errors import ConfigError, MetsError
 from mets_ray.evaluation.inputs import Scene
 from mets_ray.model.bundle import BundleFacts, check_signal
-from mets_ray.tasks.choose import LABELLED_SOURCES, unknown_labels
+from mets_ray.tasks.choose import labelled_sources, unknown_labels
 
 _PUBLISHED_TEST_FOLD = 10
 
@@ -57,7 +57,7 @@ def notices_of(scene: Scene) -> list[str]:
     elif card.source == "ptbxl" and not _is_published_split(facts, test):
         lines.append("This is not the published split of PTB-XL (train 1-8, validate 9, test 10): do not compare.")
     unknown = unknown_labels(dict(scene.tasks), scene.records.labels)
-    if card.source not in LABELLED_SOURCES and unknown:  # a packaged source has codes that no benchmark scores
+    if card.source not in labelled_sources() and unknown:  # a packaged source has codes that no benchmark scores
         lines.append(
             f"Labels that the prompt set has no class for: {', '.join(unknown[:20])}"
             f"{f' and {len(unknown) - 20} more' if len(unknown) > 20 else ''}."

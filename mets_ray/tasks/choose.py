@@ -3,15 +3,19 @@
 from collections.abc import Iterable
 
 from mets_ray.errors import ConfigError
+from mets_ray.packaged import packaged_files
 from mets_ray.tasks.label_sets import LabelSet, load_label_sets
 from mets_ray.tasks.prompt_sets import PromptSet
 
-LABELLED_SOURCES = ("ptbxl", "synthetic", "mitbih", "cpsc2018", "csn")
+
+def labelled_sources() -> frozenset[str]:
+    """Sources whose labels a packaged label set knows: `label_sets/<source>.yaml`."""
+    return frozenset(packaged_files("tasks/label_sets"))
 
 
 def dataset_tasks(source: str) -> dict[str, LabelSet]:
     """Label sets of a source, by task; none for a source whose labels no packaged set knows (any WFDB folder)."""
-    return load_label_sets(source) if source in LABELLED_SOURCES else {}
+    return load_label_sets(source) if source in labelled_sources() else {}
 
 
 def choose_tasks(source: str, names: tuple[str, ...] | None, prompt_set: PromptSet) -> dict[str, LabelSet]:

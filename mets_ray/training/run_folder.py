@@ -7,33 +7,13 @@ from typing import Any
 import yaml
 
 from mets_ray import storage
+from mets_ray.config.kinds import free_at_resume
 from mets_ray.config.load import dump_config
+from mets_ray.config.older import from_older
 from mets_ray.config.settings import Config
 from mets_ray.dataset.card import DatasetCard
 from mets_ray.errors import CheckpointError
 from mets_ray.model.bundle import MANIFEST_NAME, read_facts
-
-# Settings that say where and how a run goes, not what it computes: a resumed run may change them.
-_FREE_TO_CHANGE = (
-    "run_uri",
-    "evaluate",
-    "score",
-    "encoder.activation_checkpointing",
-    "train.resume",
-    "train.num_workers",
-    "train.resize_every_s",
-    "train.resources",
-    "train.device",
-    "train.max_failures",
-    "train.step_timeout_s",
-    "train.checkpoint_every_steps",
-    "train.checkpoint_every_minutes",
-    "train.keep_checkpoints",
-    "train.log_batches",
-    "train.mlflow",
-    "train.wandb",
-    *(f"text.{key}" for key in ("num_cpus_per_actor", "num_gpus_per_actor", "min_actors", "max_actors", "resources")),
-)
 
 
 def earlier_folds_of(config: Config, card: DatasetCard) -> tuple[int, ...]:
@@ -62,7 +42,7 @@ def open_run_folder(config: Config) -> str:
             f"`train.resume` is `{run_uri}`, a bundle or a checkpoint and not a run",
             hint=f"give the run's folder, {run_uri.rpartition('/')[0]}, or start a new run with train.init_from",
         )
-    before = yaml.safe_load(storage.read_bytes(config_uri))
+    before = from_older(yaml.safe_load(storage.read_bytes(config_uri)))
     changed = _changed(before, config.model_dump(mode="json"))
     if changed:
         lines = [f"`{key}` was {old!r}, is {new!r}" for key, old, new in changed]
@@ -75,12 +55,14 @@ def open_run_folder(config: Config) -> str:
 
 
 def _changed(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """(key, old, new) of each setting that differs and that a resumed run must keep."""
+    free = set(free_at_resume(Config))
     found = []
     for name in sorted(set(before) | set(after)):
         key, old, new = f"{prefix}{name}", before.get(name), after.get(name)
-        if key in _FREE_TO_CHANGE or old == new:
+        if key in free or old == new:
             continue
-        if isinstance(old, dict) and isinstance(new, dict) and key not in ("text.resources", "train.resources"):
+        if isinstance(old, dict) and isinstance(new, dict):
             found += _changed(old, new, f"{key}.")
         else:
             found.append((key, old, new))

@@ -88,10 +88,8 @@ def test_synthetic_manifest_and_records():
     assert np.array_equal(ecg.signal_mv, expected.signal_mv)
     assert preprocess(ecg, SignalConfig(100, 10.0)).shape == (12, 1000)
     assert manifest.sha256 != synthetic_manifest(30, seed=8, sampling_rate_hz=100, duration_s=10.0).sha256
-    assert render_synthetic("synthetic:?seed=7&index=12&sampling_rate_hz=250&duration_s=2.5").signal_mv.shape == (
-        12,
-        625,
-    )
+    at_250_hz = render_synthetic("synthetic:?seed=7&index=12&sampling_rate_hz=250&duration_s=2.5")
+    assert at_250_hz.signal_mv.shape == (12, 625)
 
 
 def test_synthetic_uri_is_checked():
