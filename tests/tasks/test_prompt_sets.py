@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from mets_ray.errors import ConfigError
-from mets_ray.tasks.label_sets import load_label_sets
+from mets_ray.tasks.label_sets import packaged_label_sets
 from mets_ray.tasks.prompt_sets import load_prompt_set
 from tests.support.tables import csv_rows
 
@@ -39,9 +39,7 @@ def test_the_class_names_are_those_of_mets_without_its_sentences():
 @pytest.mark.parametrize("name", ["mets", "descriptive"])
 def test_packaged_prompts_speak_of_every_class(name):
     prompts = load_prompt_set(name)
-    labels = {
-        task: classes for source in sorted(labelled_sources()) for task, classes in load_label_sets(source).items()
-    }
+    labels = packaged_label_sets()
     assert (prompts.name, prompts.version) == (name, {"mets": 1, "descriptive": 4}[name])
     assert {task: len(classes) for task, classes in prompts.tasks.items()} == TASKS
     for task, classes in prompts.tasks.items():
