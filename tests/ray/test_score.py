@@ -26,7 +26,7 @@ from mets_ray.model.bundle import load_bundle
 from mets_ray.model.zero_shot import task_scores
 from mets_ray.pipelines.embed import EcgEmbedder
 from mets_ray.pipelines.score import ShardScorer
-from mets_ray.tasks.choose import dataset_tasks
+from mets_ray.tasks.questions import dataset_tasks
 from tests.conftest import ROOT
 from tests.support.datasets import synthetic_rows, write_card, write_rows
 from tests.support.serving import make_bundle

@@ -13,7 +13,7 @@ from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.model.bundle import load_bundle
 from mets_ray.pipelines.embed import EcgEmbedder
 from mets_ray.sources.synthetic import synthetic_manifest
-from mets_ray.tasks.choose import dataset_tasks
+from mets_ray.tasks.questions import dataset_tasks
 from mets_ray.training.validation import task_macro_auroc
 
 SIGNAL = SignalConfig(100, 10.0, highpass_hz=0.5)  # as jobs/prepare.py writes them

@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from mets_ray.errors import ConfigError, RecordError
-from mets_ray.tasks.choose import LABELLED_SOURCES
 from mets_ray.tasks.label_sets import LabelSet, label_matrix, load_label_sets
 from mets_ray.tasks.prompt_sets import load_prompt_set
+from mets_ray.tasks.questions import LABELLED_SOURCES
 from mets_ray.text.reports import METS_TRAIN_TEMPLATE, apply_template, clean_report, text_hash, text_id
 
 PTBXL_TASKS = {"ptbxl_super": 5, "ptbxl_sub": 23, "ptbxl_form": 19, "ptbxl_rhythm": 12}
