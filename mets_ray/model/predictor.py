@@ -115,7 +115,8 @@ class Predictor:
     ) -> list[ScoredClass]:
         """How well each class fits an ECG, best first.
 
-        ecg: any rate and length, millivolts; a long recording is cut into windows, whose embeddings are averaged.
+        ecg: any rate and length, millivolts; a long recording is cut into windows, whose embeddings are averaged
+        (`windows(ecg).warnings` says what was resampled, ignored or averaged).
         labels: class names, each its own wording, or for each class its wordings.
         prompt_set: in place of labels, a set of the bundle, a packaged one (`mets`, `descriptive`), or the URI of a
         YAML, JSON or CSV file. task: which of its tasks; it may be omitted where the set has one only.

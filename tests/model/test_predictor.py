@@ -220,6 +220,26 @@ def test_scores_are_the_softmax_or_the_sigmoid_of_scaled_cosines(predictor, bund
     assert (averaged.dtype, averaged.shape) == (np.float32, (128,))
 
 
+def test_one_window_has_the_embedding_that_evaluation_and_scoring_store(predictor):
+    signal_uv = predictor.windows(synthetic_ecg()).signal_uv
+    encoded = predictor.encode(signal_uv)
+    np.testing.assert_array_equal(predictor.embed_windows(signal_uv), encoded.embeddings)
+    np.testing.assert_array_equal(predictor.embed(synthetic_ecg()), encoded.embeddings[0])
+    assert encoded.features.shape == (1, predictor.bundle.model.ecg_encoder.num_features)
+
+
+def test_without_training_only_the_weights_differ(bundle, predictor):
+    words = ["something entirely new"]
+    predictor.keep_features(words, lm()(words))
+    untrained = predictor.untrained(3)
+    assert untrained.missing_texts(words) == []
+    assert untrained.signal == predictor.signal
+    ecg = synthetic_ecg()
+    assert abs(untrained.embed(ecg) - predictor.embed(ecg)).max() > 0.01
+    np.testing.assert_array_equal(untrained.embed(ecg), predictor.untrained(3).embed(ecg))
+    assert abs(untrained.embed(ecg) - predictor.untrained(4).embed(ecg)).max() > 0.01
+
+
 def test_a_bundle_of_two_leads_takes_two_leads(tmp_path):
     bundle = load_bundle(str(make_bundle(tmp_path, leads=("I", "II"))))
     predictor = Predictor(bundle, device="cpu", text_cache_texts=4096)
