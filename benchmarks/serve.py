@@ -37,7 +37,7 @@ from mets_ray.config.load import load_config
 from mets_ray.console import say
 from mets_ray.ecg.ecg import LEADS
 from mets_ray.model.bundle import Bundle, BundleFacts, build_model, load_bundle, write_bundle
-from mets_ray.model.predictor import Engine
+from mets_ray.model.predictor import Predictor
 from mets_ray.sources.synthetic import render_synthetic
 from mets_ray.tasks.prompt_sets import load_prompt_set, prompt_texts
 from mets_ray.text.embeddings import EmbeddingTable
@@ -68,15 +68,15 @@ def main() -> None:
 
 def _compare(bundle: Path, body: Path, *, beds: bool) -> dict[str, Any]:
     torch.set_num_threads(THREADS)
-    engine = Engine(load_bundle(str(bundle)), device="cpu", text_cache_texts=10_000)
+    predictor = Predictor(load_bundle(str(bundle)), device="cpu", text_cache_texts=10_000)
     with _uvicorn(bundle) as (uvicorn, _):
         with _serve(bundle, haproxy=True) as (serve, ray):
-            rounds = [_round(engine, body, uvicorn, serve, ray) for _ in range(ROUNDS)]
+            rounds = [_round(predictor, body, uvicorn, serve, ray) for _ in range(ROUNDS)]
             mean_batch = _mean_batch(serve, body)
-            json_rounds = [_round_of_one(engine, body.with_suffix(".json"), serve, ray) for _ in range(OTHER_ROUNDS)]
+            json_rounds = [_round_of_one(predictor, body.with_suffix(".json"), serve, ray) for _ in range(OTHER_ROUNDS)]
             most_beds = _most_beds(serve, body) if beds else {}
         with _serve(bundle, haproxy=False) as (serve, ray):
-            default_rounds = [_round_of_one(engine, body, serve, ray) for _ in range(OTHER_ROUNDS)]
+            default_rounds = [_round_of_one(predictor, body, serve, ray) for _ in range(OTHER_ROUNDS)]
     figures = {key: float(np.median([one[key] for one in rounds])) for key in rounds[0] if key != "failed"}
     return {
         "throughput_ratio_bare": _median_ratio(rounds, "ecg_per_s", "ecg_per_s_bare"),
@@ -91,10 +91,10 @@ def _compare(bundle: Path, body: Path, *, beds: bool) -> dict[str, Any]:
     }
 
 
-def _round(engine: Engine, body: Path, uvicorn: str, serve: str, ray: psutil.Process) -> dict[str, float]:
+def _round(predictor: Predictor, body: Path, uvicorn: str, serve: str, ray: psutil.Process) -> dict[str, float]:
     signal_uv = np.load(body)
     with _stopped(ray):
-        bare, bare_alone = _bare(engine, signal_uv, BATCH_SIZE), _bare(engine, signal_uv, 1)
+        bare, bare_alone = _bare(predictor, signal_uv, BATCH_SIZE), _bare(predictor, signal_uv, 1)
         plain, plain_alone = _load(uvicorn, body, clients=CLIENTS), _load(uvicorn, body, clients=1)
     busy, alone = _load(serve, body, clients=CLIENTS), _load(serve, body, clients=1)
     return {
@@ -109,9 +109,9 @@ def _round(engine: Engine, body: Path, uvicorn: str, serve: str, ray: psutil.Pro
     }
 
 
-def _round_of_one(engine: Engine, body: Path, serve: str, ray: psutil.Process) -> dict[str, float]:
+def _round_of_one(predictor: Predictor, body: Path, serve: str, ray: psutil.Process) -> dict[str, float]:
     with _stopped(ray):
-        bare = _bare(engine, np.load(body.with_suffix(".npy")), BATCH_SIZE)
+        bare = _bare(predictor, np.load(body.with_suffix(".npy")), BATCH_SIZE)
     busy = _load(serve, body, clients=CLIENTS)
     return {"ecg_per_s": busy["per_s"], "ecg_per_s_bare": bare[0], "failed": _failed(busy)}
 
@@ -192,15 +192,15 @@ def _make(folder: Path, sampling_rate_hz: int) -> tuple[Path, Path]:
     return bundle, folder / "ecg.npy"
 
 
-def _bare(engine: Engine, signal_uv: np.ndarray, batch_size: int) -> tuple[float, float]:
+def _bare(predictor: Predictor, signal_uv: np.ndarray, batch_size: int) -> tuple[float, float]:
     """(ECGs per second, median milliseconds of a pass)."""
     batch = np.stack([signal_uv] * batch_size)
     for _ in range(3):
-        engine.embed_windows(batch)
+        predictor.embed_windows(batch)
     times = []
     while sum(times) < BARE_S:
         began = time.perf_counter()
-        engine.embed_windows(batch)
+        predictor.embed_windows(batch)
         times.append(time.perf_counter() - began)
     return batch_size * len(times) / sum(times), 1000 * float(np.median(times))
 

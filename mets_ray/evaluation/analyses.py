@@ -1,24 +1,23 @@
 """What a reader needs to judge a score: calibration, wordings, retrieval, and the ECGs that scored best and worst.
 
-Each part stands on what the data set has; one that cannot be made is left out, and `Evidence.gaps` says why.
+Each part needs something of the data set; one that cannot be made is skipped, and `Evidence.gaps` says why.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy.stats import hypergeom
 
 from mets_ray.dataset.folds import selections
 from mets_ray.dataset.shard_reader import signals
 from mets_ray.errors import MetsError
-from mets_ray.evaluation.inputs import Scene
+from mets_ray.evaluation.inputs import EvaluationInputs, similarities_by_task
 from mets_ray.metrics.calibration import Calibrated, fit_calibration, score_calibration
 from mets_ray.metrics.extremes import Example
 from mets_ray.metrics.retrieval import retrieval_recall
 from mets_ray.metrics.sensitivity import wording_sensitivity
-from mets_ray.model.zero_shot import report_embeddings, task_scores, wording_similarities
+from mets_ray.model.zero_shot import report_embeddings, wording_similarities
 from mets_ray.pipelines.embed import embed_records
 from mets_ray.pipelines.texts import report_statements, report_table
 from mets_ray.results.values import ClassWordings, Retrieval
@@ -37,32 +36,32 @@ class Evidence:
     gaps: tuple[str, ...]
 
 
-def gather_evidence(scene: Scene) -> Evidence:
+def gather_evidence(inputs: EvaluationInputs) -> Evidence:
     """Calibration by the validation folds of this data set, wordings, retrieval."""
     gaps = []
     calibrated: dict[str, Calibrated] = {}
     retrieval = None
     try:
-        calibrated = _calibrated(scene)
+        calibrated = _calibrated(inputs)
     except MetsError as error:
         gaps.append(f"Not calibrated: {error.fact}.")
     try:
-        retrieval = _retrieval(scene)
+        retrieval = _retrieval(inputs)
     except MetsError as error:
         gaps.append(f"No retrieval: {error.fact}.")
-    return Evidence(calibrated, _wordings(scene), retrieval, tuple(gaps))
+    return Evidence(calibrated, _wordings(inputs), retrieval, tuple(gaps))
 
 
-def read_examples(scene: Scene, examples: Iterable[Example]) -> dict[str, np.ndarray]:
+def read_examples(inputs: EvaluationInputs, examples: Iterable[Example]) -> dict[str, np.ndarray]:
     """int16 µV [lead, sample] by record id; of a recording in windows the first one."""
     wanted = {example.record_id: example.patient for example in examples}
     found: dict[str, np.ndarray] = {}
-    patients, index = set(wanted.values()), scene.dataset.index
+    patients, index = set(wanted.values()), inputs.dataset.index
     holding = {group for group, of_group in zip(index.groups, index.patients, strict=True) if patients & set(of_group)}
-    for group in scene.dataset.row_groups(scene.test):
+    for group in inputs.dataset.row_groups(inputs.test):
         if (group.path, group.index) not in holding:
             continue
-        table = scene.dataset.read(group, scene.test)
+        table = inputs.dataset.read(group, inputs.test)
         names = [name.removesuffix("-w0") for name in table["record_id"].to_pylist()]
         rows = [row for row, name in enumerate(names) if name in wanted]
         if rows:
@@ -70,26 +69,24 @@ def read_examples(scene: Scene, examples: Iterable[Example]) -> dict[str, np.nda
     return found
 
 
-def _calibrated(scene: Scene) -> dict[str, Calibrated]:
-    config, facts = scene.config, scene.bundle.facts
+def _calibrated(inputs: EvaluationInputs) -> dict[str, Calibrated]:
+    config, facts = inputs.config, inputs.predictor.facts
     _, validation, _ = selections(config.folds.train, config.folds.validation, config.folds.test)
-    if not scene.dataset.patients_of(validation):
+    if not inputs.dataset.patients_of(validation):
         raise MetsError(f"`folds.validation` is {config.folds.validation} and holds no record of this data set")
-    scene.dataset.check_patients(validation, scene.test, names=("validation", "test"))
-    if scene.dataset.card.source == facts.dataset_source:
+    inputs.dataset.check_patients(validation, inputs.test, names=("validation", "test"))
+    if inputs.dataset.card.source == facts.dataset_source:
         trained, _, _ = selections(facts.train_folds, facts.validation, ())
-        scene.dataset.check_patients(validation, trained, names=("validation", "bundle's train"))
-    records = embed_records(config, scene.dataset, validation, scene.bundle_uri, key="folds.validation")
-    found, prompt_set = {}, scene.prompt_set
-    for task, of in scene.scores.items():
-        similarity, truth, _ = task_scores(
-            scene.bundle.model, prompt_set, scene.tasks[task], scene.prompts, records.embeddings, records.labels
-        )
-        if len(truth) == 0:
+        inputs.dataset.check_patients(validation, trained, names=("validation", "bundle's train"))
+    records = embed_records(config, inputs.dataset, validation, inputs.bundle_uri, key="folds.validation")
+    on_validation = similarities_by_task(inputs.predictor, inputs.questions, records)
+    found, prompt_set = {}, inputs.questions.prompts
+    for task, of in inputs.scores.items():
+        if task not in on_validation:
             continue
         calibration = fit_calibration(
-            similarity,
-            truth,
+            on_validation[task].similarity,
+            on_validation[task].truth,
             of.classes,
             prompt_set=prompt_set.name,
             prompt_set_version=prompt_set.version,
@@ -99,23 +96,25 @@ def _calibrated(scene: Scene) -> dict[str, Calibrated]:
     return found
 
 
-def _wordings(scene: Scene) -> dict[str, dict[str, ClassWordings]]:
+def _wordings(inputs: EvaluationInputs) -> dict[str, dict[str, ClassWordings]]:
     """Of the prompt set, and of those in the bundle that have a task's classes."""
     found = {}
-    for task, of in scene.scores.items():
-        label_set = scene.tasks[task]
-        kept = np.isin(scene.records.record_ids, of.record_ids)
+    for task, of in inputs.scores.items():
+        label_set = inputs.questions.tasks[task]
+        kept = np.isin(inputs.records.record_ids, of.record_ids)
         # The chosen one last: the bundle may hold the same set, and lack its words for this task.
-        sets = {known.sha256: known for known in (*scene.bundle.facts.prompt_sets.values(), scene.prompt_set)}
+        of_bundle = inputs.predictor.facts.prompt_sets.values()
+        sets = {known.sha256: known for known in (*of_bundle, inputs.questions.prompts)}
         prompts: dict[str, list[str]] = {name: [] for name in label_set.classes}
         cosines: dict[str, list[np.ndarray]] = {name: [] for name in label_set.classes}
         for known in sets.values():
             if not set(label_set.classes) <= set(known.tasks.get(task, {})):
                 continue
-            table = scene.prompts if known is scene.prompt_set else scene.bundle.prompts
-            if table.missing(prompt_texts([known], [task])):  # a bundle holds the words of its own source's tasks
+            # A bundle holds the words of its own source's tasks.
+            if inputs.predictor.missing_texts(prompt_texts([known], [task])):
                 continue
-            alone = wording_similarities(scene.bundle.model, known, label_set, table, scene.records.embeddings[kept])
+            vectors = inputs.predictor.wording_vectors({name: known.tasks[task][name] for name in label_set.classes})
+            alone = wording_similarities(vectors, inputs.records.embeddings[kept])
             for name, of_class in zip(label_set.classes, alone, strict=True):
                 for prompt, column in zip(known.tasks[task][name], of_class.T, strict=True):
                     if prompt not in prompts[name]:
@@ -129,18 +128,17 @@ def _wordings(scene: Scene) -> dict[str, dict[str, ClassWordings]]:
     return found
 
 
-@torch.no_grad()
-def _retrieval(scene: Scene) -> Retrieval:
+def _retrieval(inputs: EvaluationInputs) -> Retrieval:
     """The test reports are embedded by the bundle's LM, in the template that it was trained with."""
-    records, bundle = scene.records, scene.bundle
-    if not scene.dataset.card.has_reports:
+    records, bundle = inputs.records, inputs.predictor.bundle
+    if not inputs.dataset.card.has_reports:
         raise MetsError("this data set has no reports")
     texts = [apply_template(bundle.config.text.template, report) for report in records.reports]
     statements = None
     if bundle.config.text.unit == "statement":
-        of_reports = report_statements(scene.dataset, bundle.config.text.template, scene.test)
+        of_reports = report_statements(inputs.dataset, bundle.config.text.template, inputs.test)
         statements, parts = ReportStatements.build(of_reports), [part for of in of_reports.values() for part in of]
-    table = report_table(scene.config, bundle, texts if statements is None else parts, scene.dataset)
+    table = report_table(inputs.config, bundle, texts if statements is None else parts, inputs.dataset)
     ids = np.asarray([text_id(one) for one in texts], dtype=np.int64)
     recall = retrieval_recall(records.embeddings, report_embeddings(bundle.model, table, statements, ids), ids)
     _, counts = np.unique(ids, return_counts=True)

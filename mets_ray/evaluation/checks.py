@@ -1,12 +1,12 @@
-"""Whether a bundle may be scored on a data set, and what a reader of the scores must be told."""
+"""Whether a bundle may be scored on a data set, and the notices that a reader of the scores needs."""
 
 from mets_ray.config.settings import Config
 from mets_ray.dataset.folds import Selection, listed
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.errors import ConfigError, MetsError
-from mets_ray.evaluation.inputs import Scene
+from mets_ray.evaluation.inputs import EvaluationInputs
 from mets_ray.model.bundle import BundleFacts, check_signal
-from mets_ray.tasks.choose import labelled_sources, unknown_labels
+from mets_ray.tasks.questions import labelled_sources, unknown_labels
 
 _PUBLISHED_TEST_FOLD = 10
 
@@ -45,8 +45,8 @@ def check_fit(config: Config, dataset: PreparedDataset, facts: BundleFacts, test
     return alarms
 
 
-def notices_of(scene: Scene) -> list[str]:
-    card, facts, test = scene.dataset.card, scene.bundle.facts, scene.test
+def notices_of(inputs: EvaluationInputs) -> list[str]:
+    card, facts, test = inputs.dataset.card, inputs.predictor.facts, inputs.test
     validation = facts.validation if isinstance(facts.validation, str) else listed(facts.validation) or "none"
     lines = [
         f"Trained on folds {listed(facts.train_folds)} of {facts.dataset_source} (validation: {validation}), "
@@ -56,7 +56,7 @@ def notices_of(scene: Scene) -> list[str]:
         lines.append("SYNTHETIC data: these scores say nothing about real ECGs.")
     elif card.source == "ptbxl" and not _is_published_split(facts, test):
         lines.append("This is not the published split of PTB-XL (train 1-8, validate 9, test 10): do not compare.")
-    unknown = unknown_labels(dict(scene.tasks), scene.records.labels)
+    unknown = unknown_labels(inputs.questions.tasks, inputs.records.labels)
     if card.source not in labelled_sources() and unknown:  # a packaged source has codes that no benchmark scores
         lines.append(
             f"Labels that the prompt set has no class for: {', '.join(unknown[:20])}"

@@ -1,7 +1,7 @@
 """Zero-shot evaluation: embed the test folds with a bundle, score them against class prompts, write the report."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,27 +15,23 @@ from mets_ray.errors import ConfigError
 from mets_ray.evaluation.analyses import gather_evidence, read_examples
 from mets_ray.evaluation.baselines import score_baselines
 from mets_ray.evaluation.checks import check_fit, notices_of
-from mets_ray.evaluation.inputs import Scene
+from mets_ray.evaluation.inputs import EvaluationInputs, similarities_by_task
 from mets_ray.evaluation.write import REPORT_NAME, write_result, write_six_sets
 from mets_ray.metrics.balanced import score_balanced, sets_of_task
 from mets_ray.metrics.extremes import choose_examples
 from mets_ray.metrics.intervals import interval_json, number_json
 from mets_ray.metrics.similarities import TaskSimilarities
 from mets_ray.metrics.task_scores import Comparison, compare, mean_of_tasks, score_task
-from mets_ray.model.bundle import MANIFEST_NAME, Bundle, check_signal, load_bundle, read_facts
-from mets_ray.model.zero_shot import task_scores
+from mets_ray.model.bundle import MANIFEST_NAME, check_signal, read_facts
+from mets_ray.model.predictor import load_predictor
 from mets_ray.pictures.evaluation import embedding_map, map_rows, roc_picture
-from mets_ray.pipelines.embed import EmbeddedRecords, embed_records
-from mets_ray.pipelines.texts import prompt_table
+from mets_ray.pipelines.embed import embed_records
+from mets_ray.pipelines.texts import learn_prompts
 from mets_ray.results.evaluation_page import Drawn
 from mets_ray.results.similarity_files import read_similarities
 from mets_ray.results.six_sets import six_sets_json
 from mets_ray.results.values import Evaluated
-from mets_ray.tasks.choose import check_prompts, choose_tasks, unknown_labels
-from mets_ray.tasks.label_sets import LabelSet
-from mets_ray.tasks.prompt_files import read_prompt_set
-from mets_ray.tasks.prompt_sets import PromptSet
-from mets_ray.text.embeddings import EmbeddingTable
+from mets_ray.tasks.questions import Questions, unknown_labels
 
 
 def evaluate(config: Config, dataset_uri: str, bundle_uri: str, command: str = "") -> Evaluated:
@@ -44,28 +40,26 @@ def evaluate(config: Config, dataset_uri: str, bundle_uri: str, command: str = "
     command: how it was called, for the report. Raises CheckpointError where bundle and data set do not fit,
     DatasetError for a patient that the bundle was trained on, ConfigError for unknown tasks or prompts.
     """
-    dataset, bundle = PreparedDataset.open(dataset_uri), load_bundle(bundle_uri)
+    dataset, predictor = PreparedDataset.open(dataset_uri), load_predictor(bundle_uri)
     test = dataset.all_folds if config.folds.test is None else Selection(config.folds.test)
-    alarms = check_fit(config, dataset, bundle.facts, test)
-    prompt_set = read_prompt_set(config.evaluate.prompt_set)
-    tasks = choose_tasks(dataset.card.source, config.evaluate.tasks, prompt_set)
-    check_prompts(prompt_set, tasks)
+    alarms = check_fit(config, dataset, predictor.facts, test)
+    questions = Questions.read(config.evaluate.prompt_set, dataset.card.source, config.evaluate.tasks)
     records = embed_records(config, dataset, test, bundle_uri, key="folds.test")
-    prompts = prompt_table(config, bundle, prompt_set, tasks, dataset)
-    scores = _similarities(bundle, prompt_set, prompts, tasks, records)
+    learn_prompts(config, predictor, questions.texts(), dataset)
+    scores = similarities_by_task(predictor, questions, records)
     if not scores:
-        found = unknown_labels(tasks, records.labels)
+        found = unknown_labels(questions.tasks, records.labels)
         raise ConfigError(
-            f"no record of `folds.test` {list(test.folds)} has a class of {', '.join(tasks)}; their labels are "
-            f"{', '.join(f'`{label}`' for label in found[:20]) or 'none'}",
+            f"no record of `folds.test` {list(test.folds)} has a class of {', '.join(questions.tasks)}; "
+            f"their labels are {', '.join(f'`{label}`' for label in found[:20]) or 'none'}",
             hint="name other folds or evaluate.tasks, or give a prompt file whose classes are called as the labels are",
         )
-    scene = Scene(config, dataset, test, bundle_uri, bundle, prompt_set, prompts, tasks, records, scores)
+    inputs = EvaluationInputs(config, dataset, test, bundle_uri, predictor, questions, records, scores)
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    result_uri = storage.join(storage.absolute(config.run_uri), f"evaluate-{stamp}-{prompt_set.name}")
-    result = _score(scene, result_uri, alarms)
-    drawn = _drawn(scene, result)
-    write_result(result, scene, drawn, command)
+    result_uri = storage.join(storage.absolute(config.run_uri), f"evaluate-{stamp}-{questions.prompts.name}")
+    result = _score(inputs, result_uri, alarms)
+    drawn = _drawn(inputs, result)
+    write_result(result, inputs, drawn, command)
     return result
 
 
@@ -90,67 +84,60 @@ def evaluate_all(config: Config, dataset_uri: str, bundle_uri: str, command: str
     return results
 
 
-def _score(scene: Scene, result_uri: str, alarms: list[str]) -> Evaluated:
-    settings, seed = scene.config.evaluate, scene.config.seed
-    patients = scene.records.patients
+def _score(inputs: EvaluationInputs, result_uri: str, alarms: list[str]) -> Evaluated:
+    settings, seed = inputs.config.evaluate, inputs.config.seed
+    patients = inputs.records.patients
     scored = [
         score_task(of, samples=settings.bootstrap_samples, seed=seed, drawn_from=patients)
-        for of in scene.scores.values()
+        for of in inputs.scores.values()
     ]
     balanced = [
         score_balanced(
-            of_task,
-            of.classes,
-            of.similarity,
-            of.truth,
-            of.patients,
-            per_class=settings.balanced_per_class,
-            samples=settings.bootstrap_samples,
-            seed=seed,
+            of_task, of, per_class=settings.balanced_per_class, samples=settings.bootstrap_samples, seed=seed
         )
-        for task, of in scene.scores.items()
+        for task, of in inputs.scores.items()
         for of_task in sets_of_task(task)
     ]
-    evidence = gather_evidence(scene)
+    evidence = gather_evidence(inputs)
     defined = sum(not math.isnan(score.macro.value) for score in scored)
     return Evaluated(
         result_uri=result_uri,
         macro_auroc=mean_of_tasks(scored).value,
         over=f"mean of {defined} tasks' macro AUROC ({', '.join(score.task for score in scored)}), "
-        f"{len(scene.records.record_ids)} records of folds {listed(scene.test.folds)}",
+        f"{len(inputs.records.record_ids)} records of folds {listed(inputs.test.folds)}",
         tasks=tuple(scored),
         balanced=tuple(balanced),
-        notices=(*notices_of(scene), *evidence.gaps),
+        notices=(*notices_of(inputs), *evidence.gaps),
         pictures=tuple(storage.join(result_uri, f"roc_{score.task}.png") for score in scored),
         alarms=tuple(alarms),
-        baselines=tuple(score_baselines(scene)),
+        baselines=tuple(score_baselines(inputs)),
         compared_to=settings.compare_to or "",
-        comparisons=tuple(_comparisons(scene)) if settings.compare_to else (),
+        comparisons=tuple(_comparisons(inputs)) if settings.compare_to else (),
         calibrated=evidence.calibrated,
         wordings=evidence.wordings,
         retrieval=evidence.retrieval,
     )
 
 
-def _drawn(scene: Scene, result: Evaluated) -> Drawn:
+def _drawn(inputs: EvaluationInputs, result: Evaluated) -> Drawn:
     say("drawing the report")
-    records, seed = scene.records, scene.config.seed
-    examples = [example for of in scene.scores.values() for example in choose_examples(of)]
+    records, seed = inputs.records, inputs.config.seed
+    examples = [example for of in inputs.scores.values() for example in choose_examples(of)]
     rows = map_rows(len(records.record_ids), seed)
     return Drawn(
-        scores=scene.scores,
+        scores=inputs.scores,
         roc_pictures={
-            task.task: roc_picture(task, scene.scores[task.task], synthetic=scene.dataset.card.synthetic)
+            task.task: roc_picture(task, inputs.scores[task.task], synthetic=inputs.dataset.card.synthetic)
             for task in result.tasks
         },
         record_ids=records.record_ids,
         map_rows=rows,
         map_points=embedding_map(records.embeddings[rows], seed),
         examples=examples,
-        signals_uv=read_examples(scene, examples),
-        leads=scene.dataset.card.leads,
-        sampling_rate_hz=scene.dataset.card.sampling_rate_hz,
-        synthetic=scene.dataset.card.synthetic,
+        signals_uv=read_examples(inputs, examples),
+        leads=inputs.dataset.card.leads,
+        sampling_rate_hz=inputs.dataset.card.sampling_rate_hz,
+        synthetic=inputs.dataset.card.synthetic,
     )
 
 
@@ -186,44 +173,26 @@ def _figures(result: Evaluated) -> dict[str, Any]:
     }
 
 
-def _similarities(
-    bundle: Bundle, prompt_set: PromptSet, prompts: EmbeddingTable, tasks: Mapping[str, LabelSet],
-    records: EmbeddedRecords,
-) -> dict[str, TaskSimilarities]:  # fmt: skip
-    """By task, without those of which no record has a class."""
-    found = {}
-    for task, label_set in tasks.items():
-        similarity, truth, kept = task_scores(
-            bundle.model, prompt_set, label_set, prompts, records.embeddings, records.labels
-        )
-        if len(truth):
-            names = tuple(name for name, keep in zip(records.record_ids, kept, strict=True) if keep)
-            found[task] = TaskSimilarities(
-                task, tuple(label_set.classes), names, records.patients[kept], similarity, truth
-            )
-    return found
-
-
-def _comparisons(scene: Scene) -> Iterator[Comparison]:
+def _comparisons(inputs: EvaluationInputs) -> Iterator[Comparison]:
     """The paired difference of each task to another bundle, or to the files of an earlier evaluation."""
-    config, settings = scene.config, scene.config.evaluate
+    config, settings = inputs.config, inputs.config.evaluate
     assert settings.compare_to is not None
     uri = storage.absolute(settings.compare_to)
     others: dict[str, TaskSimilarities]
     if storage.exists(storage.join(uri, MANIFEST_NAME)):
-        bundle = load_bundle(uri)
-        for alarm in check_fit(config, scene.dataset, bundle.facts, scene.test):
+        other_bundle = load_predictor(uri)
+        for alarm in check_fit(config, inputs.dataset, other_bundle.facts, inputs.test):
             say(f"ALARM, of the bundle to compare with: {alarm}")
-        records = embed_records(config, scene.dataset, scene.test, uri, key="folds.test")
-        prompts = prompt_table(config, bundle, scene.prompt_set, scene.tasks, scene.dataset)
-        others = _similarities(bundle, scene.prompt_set, prompts, scene.tasks, records)
+        records = embed_records(config, inputs.dataset, inputs.test, uri, key="folds.test")
+        learn_prompts(config, other_bundle, inputs.questions.texts(), inputs.dataset)
+        others = similarities_by_task(other_bundle, inputs.questions, records)
     else:
-        read = {task: read_similarities(uri, task) for task in scene.scores}
+        read = {task: read_similarities(uri, task) for task in inputs.scores}
         others = {task: scores for task, scores in read.items() if scores is not None}
     if not others:
         raise ConfigError(
-            f"`evaluate.compare_to` is `{uri}`, which is no bundle and holds no scores of {', '.join(scene.scores)}",
+            f"`evaluate.compare_to` is `{uri}`, which is no bundle and holds no scores of {', '.join(inputs.scores)}",
             hint="give a bundle, or the result_uri that jobs/evaluate.py printed",
         )
     for task, other in others.items():
-        yield compare(scene.scores[task], other, samples=settings.bootstrap_samples, seed=config.seed)
+        yield compare(inputs.scores[task], other, samples=settings.bootstrap_samples, seed=config.seed)

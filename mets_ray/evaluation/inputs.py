@@ -1,4 +1,4 @@
-"""What everything that is told about an evaluation stands on: the test records and what the bundle made of them."""
+"""What every part of an evaluation starts from: the test records, and what the bundle made of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,30 +11,51 @@ from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.metrics.auroc import bootstrap_macro_auroc
 from mets_ray.metrics.intervals import Interval
 from mets_ray.metrics.similarities import TaskSimilarities
-from mets_ray.model.bundle import Bundle
+from mets_ray.model.predictor import Predictor
+from mets_ray.model.zero_shot import labelled_similarities
 from mets_ray.pipelines.embed import EmbeddedRecords
-from mets_ray.tasks.label_sets import LabelSet
-from mets_ray.tasks.prompt_sets import PromptSet
-from mets_ray.text.embeddings import EmbeddingTable
+from mets_ray.tasks.questions import Questions
 
 
 @dataclass(frozen=True)
-class Scene:
-    """`scores` are by task, without tasks of which no record has a class; `prompts` holds the words of `prompt_set`."""
+class EvaluationInputs:
+    """`predictor` knows all prompts of `questions`; `scores` are by task, without tasks of which no record has a class.
+
+    `bundle_uri`: what the actors load, the same bundle as the predictor's. `records`: of the folds `test`.
+    """
 
     config: Config
     dataset: PreparedDataset
     test: Selection
     bundle_uri: str
-    bundle: Bundle
-    prompt_set: PromptSet
-    prompts: EmbeddingTable
-    tasks: Mapping[str, LabelSet]
+    predictor: Predictor
+    questions: Questions
     records: EmbeddedRecords
     scores: Mapping[str, TaskSimilarities]
 
     def macro(self, similarity: np.ndarray, of: TaskSimilarities) -> Interval:
+        """Macro AUROC of other similarities, [record, class], of the same records as `of`."""
         settings = self.config.evaluate
         return bootstrap_macro_auroc(
             similarity, of.truth, of.patients, samples=settings.bootstrap_samples, seed=self.config.seed
         ).macro
+
+
+def similarities_by_task(
+    predictor: Predictor, questions: Questions, records: EmbeddedRecords
+) -> dict[str, TaskSimilarities]:
+    """Similarity and truth of the records that have a class, by task; tasks of which no record has one are absent.
+
+    The predictor must know all prompts of `questions` (`pipelines.texts.learn_prompts`).
+    """
+    found = {}
+    for task, label_set in questions.tasks.items():
+        vectors = predictor.class_vectors(questions.classes(task))
+        assert vectors is not None, f"the prompts of `{task}` were not learnt"
+        similarity, truth, kept = labelled_similarities(vectors, label_set, records.embeddings, records.labels)
+        if len(truth):
+            names = tuple(name for name, keep in zip(records.record_ids, kept, strict=True) if keep)
+            found[task] = TaskSimilarities(
+                task, tuple(label_set.classes), names, records.patients[kept], similarity, truth
+            )
+    return found

@@ -2,31 +2,56 @@
 
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import ray
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32, Int16
 from torch import Tensor, nn
 
-from mets_ray.config.settings import AugmentConfig
+from mets_ray.config.settings import AugmentConfig, Config, EncoderConfig, TrainConfig
+from mets_ray.dataset.folds import Selection
+from mets_ray.dataset.plan import RowGroup
+from mets_ray.dataset.prepared import PreparedDataset
+from mets_ray.dataset.shard_reader import signals
 from mets_ray.errors import MetsError
 from mets_ray.metrics.auroc import macro_auroc
-from mets_ray.metrics.linear_probe import with_both_kinds
+from mets_ray.metrics.linear_probe import label_subset, with_both_kinds
 from mets_ray.model.augment import Views, augmented, draw_views
 from mets_ray.model.ecg_encoder import EcgEncoder, Norm
-from mets_ray.model.mets import signal_tensor
+from mets_ray.model.mets import microvolts_to_millivolts
+from mets_ray.model.optimization import build_optimizer, set_learning_rate
+from mets_ray.tasks.label_sets import LabelSet, label_matrix
 
 _SCORED_AT_ONCE = 256
 
 
-class SupervisedEcg(nn.Module):
-    """`EcgEncoder` and a linear head: ECGs in millivolts to one logit per class. leads, width, norm: see `EcgEncoder`.
+METS_RECIPE = TrainConfig(
+    epochs=50, batch_size=32, optimizer="adam", learning_rate=1e-3, weight_decay=1e-3, schedule="constant",
+    warmup_fraction=0.0,
+)  # fmt: skip
+"""How METS trains, see `train_supervised`."""
 
-    classes: how many; a record may have several.
+
+@dataclass(frozen=True)
+class LabelledEcgs:
+    """int16 µV, in memory or a memory map (one batch at a time becomes mV, on the device), and each record's classes.
+
+    Records without any class are for the caller to drop (`label_matrix`).
+    """
+
+    signal_uv: Int16[np.ndarray, "record lead sample"]
+    truth: Bool[np.ndarray, "record class"]
+
+
+class SupervisedEcg(nn.Module):
+    """`EcgEncoder` and a linear head: ECGs in millivolts to one logit per class.
+
+    classes: how many; a record may have several. leads, width, norm: see `EcgEncoder`.
     """
 
     def __init__(self, *, classes: int, leads: int = 12, width: int = 64, norm: Norm = "batch") -> None:
@@ -74,31 +99,22 @@ class SupervisedResult:
 
 
 def train_supervised(
-    signal_uv: Int16[np.ndarray, "train lead sample"],
-    truth: Bool[np.ndarray, "train class"],
-    validation_signal_uv: Int16[np.ndarray, "validation lead sample"],
-    validation_truth: Bool[np.ndarray, "validation class"],
+    train: LabelledEcgs,
+    validation: LabelledEcgs,
     *,
-    width: int = 64,
-    norm: Norm = "batch",
-    epochs: int = 50,
-    batch_size: int = 32,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 1e-3,
-    optimizer: Literal["adam", "adamw"] = "adam",
+    encoder: EncoderConfig,
+    settings: TrainConfig = METS_RECIPE,
     augment: AugmentConfig | None = None,
     seed: int,
-    device: str | torch.device = "cpu",
-    on_epoch: Callable[[EpochFigures], None] | None = None,
+    device: str = "cpu",
 ) -> SupervisedResult:
     """Train from random weights by binary cross-entropy over classes; keep the epoch of the highest validation AUROC.
 
-    signal_uv: int16 µV, in memory or a memory map; one batch at a time becomes mV, on the device. Records without any
-    class are for the caller to leave out (`label_matrix`). width, norm: see `EcgEncoder`. weight_decay: in the gradient
-    of adam, decoupled in adamw, on all parameters. augment: views as in pretraining (`augment.draw_views`), drawn anew
-    in each step. on_epoch is called after each epoch.
+    encoder: width and norm are used; norm `sync` means `batch`, because one process trains. settings: epochs,
+    batch_size, optimizer, learning_rate, weight_decay, schedule and warmup_fraction are used. augment: views as in
+    pretraining (`augment.draw_views`), drawn anew in each step.
 
-    The defaults are METS's (PMLR v227, li24a: Adam, rate and decay 1e-3 held constant, batch 32, 50 epochs "for
+    METS_RECIPE is METS's (PMLR v227, li24a: Adam, rate and decay 1e-3 held constant, batch 32, 50 epochs "for
     pre-training and downstream tasks"). The paper names neither loss nor choice of epoch: the loss is that of the
     PTB-XL benchmark (Strodthoff et al. 2021), whose resnet1d_wang has a macro AUROC of .930 on the superclasses.
 
@@ -106,80 +122,137 @@ def train_supervised(
     of threads, a GPU need not. torch's own generator is left as it was.
 
     Raises MetsError for signals that are not int16, lengths that differ, no records, no class with both positives and
-    negatives in validation, numbers below 1, and a loss that is not finite, with its epoch and step.
+    negatives in validation, and a loss that is not finite, with its epoch and step.
     """
-    if epochs < 1 or batch_size < 1:
-        raise MetsError(f"`epochs` is {epochs} and `batch_size` {batch_size}; each must be at least 1")
-    leads, classes = signal_uv.shape[1], truth.shape[1]
-    _require_like("train", signal_uv, truth, leads)
-    _require_like("validation", validation_signal_uv, validation_truth, leads)
-    if not with_both_kinds(validation_truth).any():
+    leads, classes = train.signal_uv.shape[1], train.truth.shape[1]
+    _require_like("train", train, leads)
+    _require_like("validation", validation, leads)
+    if not with_both_kinds(validation.truth).any():
         raise MetsError(
-            f"no class has both positives and negatives among {len(validation_truth)} validation records",
+            f"no class has both positives and negatives among {len(validation.truth)} validation records",
             hint="choose the epoch on more validation records",
         )
-    untrained = tuple(np.flatnonzero(~with_both_kinds(truth)).tolist())
+    untrained = tuple(np.flatnonzero(~with_both_kinds(train.truth)).tolist())
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        model = SupervisedEcg(classes=classes, leads=leads, width=width, norm=norm)
-    model.to(device)
-    kind = torch.optim.AdamW if optimizer == "adamw" else torch.optim.Adam
-    updates = kind(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
-    order = np.random.default_rng(seed)
+        norm: Norm = "group" if encoder.norm == "group" else "batch"
+        model = SupervisedEcg(classes=classes, leads=leads, width=encoder.width, norm=norm)
+    training = _Training(model.to(device), train, settings, augment, seed)
 
     history: list[EpochFigures] = []
     best, best_state = EpochFigures(0, math.nan, -math.inf), model.state_dict()
-
-    def views_of(rows: int, epoch: int, step: int) -> Views | None:
-        if augment is None:
-            return None
-        shape = {"batch_size": rows, "leads": leads, "samples": signal_uv.shape[2]}
-        return draw_views(augment, range(rows), **shape, seed=seed, epoch=epoch, step=step)
-
-    for epoch in range(1, epochs + 1):
-        permuted = order.permutation(len(truth))
-        loss = _train_epoch(model, updates, signal_uv, truth, permuted, batch_size, epoch, views_of)
-        scores = _scores(model, validation_signal_uv, untrained, _SCORED_AT_ONCE)
-        figures = EpochFigures(epoch, loss, macro_auroc(scores, validation_truth)[0])
+    for epoch in range(1, settings.epochs + 1):
+        loss = training.epoch(epoch)
+        scores = _scores(model, validation.signal_uv, untrained, _SCORED_AT_ONCE)
+        figures = EpochFigures(epoch, loss, macro_auroc(scores, validation.truth)[0])
         history.append(figures)
         if figures.validation_macro_auroc > best.validation_macro_auroc:
             best, best_state = figures, copy.deepcopy(model.state_dict())
-        if on_epoch is not None:
-            on_epoch(figures)
     model.load_state_dict(best_state)
     return SupervisedResult(model.eval(), best, tuple(history), untrained)
 
 
-def _train_epoch(
-    model: SupervisedEcg,
-    updates: torch.optim.Optimizer,
-    signal_uv: np.ndarray,
-    truth: np.ndarray,
-    order: np.ndarray,
-    batch_size: int,
-    epoch: int,
-    views_of: Callable[[int, int, int], Views | None],
-) -> float:
-    """Mean loss over the records of one epoch."""
-    model.train()
-    total = 0.0
-    # Parts of nearly equal size: a last batch of one or two records would give BatchNorm statistics of nothing.
-    batches = np.array_split(order, math.ceil(len(order) / batch_size))
-    for step, rows in enumerate(batches, start=1):
-        target = torch.from_numpy(truth[rows]).to(model.head.weight)
-        signal_mv = augmented(_millivolts(signal_uv[rows], model), views_of(len(rows), epoch, step))
-        loss = F.binary_cross_entropy_with_logits(model(signal_mv), target)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise MetsError(
-                f"the training loss is {value} at step {step} of {len(batches)} of epoch {epoch}",
-                hint="lower the learning rate",
-            )
-        updates.zero_grad(set_to_none=True)
-        loss.backward()
-        updates.step()
-        total += value * len(rows)
-    return total / len(order)
+class SupervisedScores(NamedTuple):
+    """Scores [record, class] of the test records, and how many ECGs of how many patients they were learnt from."""
+
+    record_ids: list[str]
+    scores: Float32[np.ndarray, "record class"]
+    ecgs: int
+    patients: int
+    untrained_classes: tuple[int, ...]
+    best_epoch: int
+
+
+def learn_and_score(
+    groups: dict[str, tuple[list[RowGroup], Selection]],
+    dataset: PreparedDataset,
+    label_set: LabelSet,
+    share: float,
+    config: Config,
+) -> SupervisedScores:
+    """Train on a share of the labels and score the test records: a Ray task, so signals stay out of the driver.
+
+    groups: what to read under `folds.train`, `folds.validation` and `test`. Raises MetsError as `train_supervised`.
+    """
+    torch.set_num_threads(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)) or 1)
+
+    def read(name: str) -> tuple[pa.Table, np.ndarray]:
+        of_part, selection = groups[name]
+        table = pa.concat_tables(dataset.read(group, selection) for group in of_part)
+        truth, kept = label_matrix(label_set, table["labels"].to_pylist())
+        return table.filter(pa.array(kept)), truth[kept]
+
+    train, truth = read("folds.train")
+    patients = np.asarray(train["patient_id"].to_pylist())
+    rows = label_subset(truth, patients, share, config.seed)
+    validation, validation_truth = read("folds.validation")
+    result = train_supervised(
+        LabelledEcgs(signals(train.take(pa.array(rows))), truth[rows]),
+        LabelledEcgs(signals(validation), validation_truth),
+        encoder=config.encoder,
+        settings=METS_RECIPE.model_copy(update={"epochs": config.evaluate.supervised_epochs}),
+        augment=config.augment,
+        seed=config.seed,
+        device="cuda" if config.evaluate.num_gpus_per_actor else "cpu",
+    )
+    test, _ = read("test")
+    return SupervisedScores(
+        test["record_id"].to_pylist(),
+        result.scores(signals(test)),
+        len(rows),
+        len(set(patients[rows].tolist())),
+        result.untrained_classes,
+        result.best.epoch,
+    )
+
+
+class _Training:
+    """Epochs of one model; the order of records in each follows from `seed` and those before it."""
+
+    def __init__(
+        self, model: SupervisedEcg, ecgs: LabelledEcgs, settings: TrainConfig, augment: AugmentConfig | None, seed: int
+    ) -> None:
+        self._model, self._ecgs, self._settings = model, ecgs, settings
+        self._augment, self._seed = augment, seed
+        self._optimizer = build_optimizer(settings, model)
+        self._order = np.random.default_rng(seed)
+
+    def epoch(self, epoch: int) -> float:
+        """Mean loss over the records of an epoch, counted from 1."""
+        self._model.train()
+        total, records = 0.0, len(self._ecgs.truth)
+        # Parts of nearly equal size: a last batch of one or two records would give BatchNorm statistics of nothing.
+        steps = math.ceil(records / self._settings.batch_size)
+        for step, rows in enumerate(np.array_split(self._order.permutation(records), steps), start=1):
+            done = (epoch - 1) * steps + step - 1
+            set_learning_rate(self._optimizer, self._settings, done / (self._settings.epochs * steps))
+            loss = self._loss(rows, epoch, step)
+            value = loss.item()
+            if not math.isfinite(value):
+                raise MetsError(
+                    f"the training loss is {value} at step {step} of {steps} of epoch {epoch}",
+                    hint="lower the learning rate",
+                )
+            self._optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self._optimizer.step()
+            total += value * len(rows)
+        return total / records
+
+    def _loss(self, rows: np.ndarray, epoch: int, step: int) -> Float[Tensor, ""]:
+        signal_mv = microvolts_to_millivolts(self._ecgs.signal_uv[rows], self._model)
+        target = torch.from_numpy(self._ecgs.truth[rows]).to(signal_mv)
+        views = self._views(signal_mv.shape, epoch, step)
+        return F.binary_cross_entropy_with_logits(self._model(augmented(signal_mv, views)), target)
+
+    def _views(self, shape: tuple[int, ...], epoch: int, step: int) -> Views | None:
+        if self._augment is None:
+            return None
+        rows, leads, samples = shape
+        return draw_views(
+            self._augment, range(rows), batch_size=rows, leads=leads, samples=samples,
+            seed=self._seed, epoch=epoch, step=step,
+        )  # fmt: skip
 
 
 @torch.no_grad()
@@ -191,23 +264,17 @@ def _scores(
     scores = np.zeros((len(signal_uv), model.head.out_features), dtype=np.float32)
     for start in range(0, len(signal_uv), batch_size):
         rows = slice(start, start + batch_size)
-        scores[rows] = model(_millivolts(signal_uv[rows], model)).cpu().numpy()
+        scores[rows] = model(microvolts_to_millivolts(signal_uv[rows], model)).cpu().numpy()
     scores[:, list(untrained)] = 0.0
     return scores
 
 
-def _millivolts(signal_uv: np.ndarray, model: SupervisedEcg) -> Float[Tensor, "row lead sample"]:
-    """`tasks.microvolts_to_millivolts` for a model without projections: int16 travels, the device converts."""
-    weight = model.head.weight
-    return signal_tensor(signal_uv, pinned=False).to(weight.device).to(weight.dtype) / 1000.0
-
-
-def _require_like(name: str, signal_uv: np.ndarray, truth: np.ndarray, leads: int) -> None:
-    if len(signal_uv) != len(truth) or len(truth) == 0:
+def _require_like(name: str, ecgs: LabelledEcgs, leads: int) -> None:
+    if len(ecgs.signal_uv) != len(ecgs.truth) or len(ecgs.truth) == 0:
         raise MetsError(
-            f"{len(signal_uv)} {name} ECGs for {len(truth)} rows of {name} truth; both need the same, not 0"
+            f"{len(ecgs.signal_uv)} {name} ECGs for {len(ecgs.truth)} rows of {name} truth; both need the same, not 0"
         )
-    _require_signals(f"{name} ECGs", signal_uv, leads)
+    _require_signals(f"{name} ECGs", ecgs.signal_uv, leads)
 
 
 def _require_signals(name: str, signal_uv: np.ndarray, leads: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from mets_ray import storage
 from mets_ray.console import say
 from mets_ray.dataset.folds import listed
-from mets_ray.evaluation.inputs import Scene
+from mets_ray.evaluation.inputs import EvaluationInputs
 from mets_ray.metrics.intervals import interval_json, number_json
 from mets_ray.results import export
 from mets_ray.results.evaluation_page import Drawn, evaluation_page, tables_page
@@ -23,14 +23,15 @@ from mets_ray.results.values import Evaluated
 REPORT_NAME = "report.html"
 
 
-def write_result(result: Evaluated, scene: Scene, drawn: Drawn, command: str) -> None:
+def write_result(result: Evaluated, inputs: EvaluationInputs, drawn: Drawn, command: str) -> None:
     """All files of `result.result_uri`, `metrics.json` last: a folder without it is no finished result."""
-    card, facts, prompt_set, config = scene.dataset.card, scene.bundle.facts, scene.prompt_set, scene.config
+    card, facts, config = inputs.dataset.card, inputs.predictor.facts, inputs.config
+    prompt_set = inputs.questions.prompts
     title = f"Zero-shot ECG diagnosis: {facts.run} on {card.source}"
     table = markdown(tables_page(result, title, config.seed, card.notes))
     say(table)
     say(f"report: {storage.join(result.result_uri, REPORT_NAME)}")
-    page_facts = _page_facts(scene, command)
+    page_facts = _page_facts(inputs, command)
     files = {
         "table.md": table,
         REPORT_NAME: render(evaluation_page(result, drawn, title, page_facts, config.seed, card.notes)),
@@ -43,7 +44,7 @@ def write_result(result: Evaluated, scene: Scene, drawn: Drawn, command: str) ->
     for score, uri in zip(result.tasks, result.pictures, strict=True):
         storage.write_bytes(uri, drawn.roc_pictures[score.task])
     origin = {"bundle_run": facts.run, "prompt_set": prompt_set.sha256, "dataset": card.content_sha256}
-    for of in scene.scores.values():
+    for of in inputs.scores.values():
         write_similarities(result.result_uri, of, origin)
     metrics: dict[str, Any] = {
         "macro_auroc": number_json(result.macro_auroc),
@@ -60,9 +61,9 @@ def write_result(result: Evaluated, scene: Scene, drawn: Drawn, command: str) ->
         "calibrated": {task: export.calibrated_json(found) for task, found in result.calibrated.items()},
         "retrieval": export.retrieval_json(result.retrieval) if result.retrieval else None,
         "published": export.published_json(result),
-        "bundle_uri": scene.bundle_uri,
+        "bundle_uri": inputs.bundle_uri,
         "dataset_sha256": card.content_sha256,
-        "split_sha256": _split_sha256(scene),
+        "split_sha256": _split_sha256(inputs),
         "train_folds": facts.train_folds,
         "test_folds": config.folds.test,
         "prompt_set": {"name": prompt_set.name, "version": prompt_set.version, "sha256": prompt_set.sha256},
@@ -85,17 +86,18 @@ def write_six_sets(results: Sequence[Evaluated]) -> None:
     storage.write_bytes(storage.join(first.result_uri, "six_sets.json"), facts.encode())
 
 
-def _page_facts(scene: Scene, command: str) -> dict[str, str]:
-    card, facts, prompt_set, config = scene.dataset.card, scene.bundle.facts, scene.prompt_set, scene.config
-    patients = len(set(scene.records.patients.tolist()))
+def _page_facts(inputs: EvaluationInputs, command: str) -> dict[str, str]:
+    card, facts, config = inputs.dataset.card, inputs.predictor.facts, inputs.config
+    prompt_set = inputs.questions.prompts
+    patients = len(set(inputs.records.patients.tolist()))
     return {
-        "bundle": f"{facts.run}, {scene.bundle_uri}",
+        "bundle": f"{facts.run}, {inputs.bundle_uri}",
         "language model": f"{facts.text_model}, {facts.text_pooling}, fingerprint {facts.text_fingerprint[:16]}",
         "prompt set": f"{prompt_set.name} version {prompt_set.version}, sha256 {prompt_set.sha256[:16]}",
         "data": f"{card.source}, {card.signal}, sha256 {card.content_sha256[:16]}",
         "trained on": f"{facts.dataset_source}, folds {listed(facts.train_folds)}, sha256 {facts.dataset_sha256[:16]}",
-        "tested on": f"folds {listed(scene.test.folds)}: {len(scene.records.record_ids):,} records of {patients:,} "
-        f"patients, sha256 of their ids {_split_sha256(scene)[:16]}",
+        "tested on": f"folds {listed(inputs.test.folds)}: {len(inputs.records.record_ids):,} records of {patients:,} "
+        f"patients, sha256 of their ids {_split_sha256(inputs)[:16]}",
         "intervals": f"95%, {config.evaluate.bootstrap_samples:,} draws of patients, seed {config.seed}",
         "made": f"{datetime.now().astimezone().isoformat(timespec='seconds')}, "
         + ", ".join(f"{name} {version}" for name, version in _versions().items()),
@@ -103,9 +105,9 @@ def _page_facts(scene: Scene, command: str) -> dict[str, str]:
     }
 
 
-def _split_sha256(scene: Scene) -> str:
+def _split_sha256(inputs: EvaluationInputs) -> str:
     """Of the ids of the test records, in order: two results with the same one were scored on the same records."""
-    return hashlib.sha256("\n".join(scene.records.record_ids).encode()).hexdigest()
+    return hashlib.sha256("\n".join(inputs.records.record_ids).encode()).hexdigest()
 
 
 def _versions() -> dict[str, str]:

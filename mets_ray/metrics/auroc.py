@@ -35,8 +35,8 @@ def macro_auroc(
 ) -> tuple[float, Float[np.ndarray, "class"]]:
     """Mean over classes of the one-against-rest AUROC, and the AUROC of each class.
 
-    A class without positives or without negatives is nan and left out of the mean; the mean is nan when no class is
-    left. Raises MetsError for scores that are not finite or shapes that differ.
+    A class without positives or without negatives is nan and does not enter the mean; the mean is nan when no class
+    does. Raises MetsError for scores that are not finite or shapes that differ.
     """
     return _over_classes(roc_auc_score, scores, labels)
 

@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Int
 
 from mets_ray.metrics.intervals import Interval
+from mets_ray.metrics.similarities import TaskSimilarities
 from mets_ray.metrics.single_label import balanced_draw, bootstrap_single_label
 
 
@@ -48,23 +49,17 @@ def sets_of_task(task: str) -> Iterable[BalancedSet]:
 
 
 def score_balanced(
-    balanced: BalancedSet,
-    columns: tuple[str, ...],
-    similarity: Float[np.ndarray, "record class"],
-    truth: Bool[np.ndarray, "record class"],
-    patients: Shaped[np.ndarray, "record"],
-    *,
-    per_class: int,
-    samples: int,
-    seed: int,
+    balanced: BalancedSet, scores: TaskSimilarities, *, per_class: int, samples: int, seed: int
 ) -> BalancedScore:
     """Draw records with exactly one of the set's classes, as many of each, and let the highest similarity decide.
 
-    columns: class names of `similarity` and `truth`; classes outside the set neither compete nor exclude a record.
+    scores: of the set's task; classes outside the set neither compete nor exclude a record. per_class: records of
+    each class at most. samples, seed: of the resampled patients.
     """
-    chosen = [columns.index(name) for name in balanced.classes]
-    draw = balanced_draw(truth[:, chosen], balanced.classes, per_class, seed)
-    predicted = similarity[draw.rows][:, chosen].argmax(axis=1)
+    patients = scores.patients
+    chosen = [scores.classes.index(name) for name in balanced.classes]
+    draw = balanced_draw(scores.truth[:, chosen], balanced.classes, per_class, seed)
+    predicted = scores.similarity[draw.rows][:, chosen].argmax(axis=1)
     found = bootstrap_single_label(draw.truth, predicted, len(chosen), patients[draw.rows], samples=samples, seed=seed)
     return BalancedScore(
         set=balanced,

@@ -202,7 +202,7 @@ def fit_calibration(
 def reliability(
     probabilities: Float[np.ndarray, "record class"], truth: Bool[np.ndarray, "record class"], bins: int = 10
 ) -> Reliability:
-    """Predicted against observed, all classes pooled; give one column for one class. Columns of nan are left out.
+    """Predicted against observed, all classes pooled; give one column for one class. Columns of nan are skipped.
 
     Bins are of equal width, as in Guo et al. 2017, so that the error may be compared. Where most classes are rare most
     entries lie in the first bin and rule the error: read the counts beside it.

@@ -1,4 +1,4 @@
-"""The records that a bundle ranks best and worst, to be looked at."""
+"""The records that a bundle ranks best and worst, for a person to look at."""
 
 from dataclasses import dataclass
 from typing import Literal

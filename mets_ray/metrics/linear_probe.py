@@ -79,7 +79,7 @@ def label_subset(
     of a hash of (seed, patient): the draw does not depend on the order of records, and for one seed a smaller share is
     part of a larger one. At least one patient is drawn, hence one record.
 
-    Classes are not looked at: a rare one may be left without positives. The probe then lists it in `untrained_classes`
+    The draw ignores classes: a rare one may be left without positives. The probe then lists it in `untrained_classes`
     and scores it 0.5, which pulls the mean down. Drawing until each class has a positive would use labels that
     were to be saved.
 

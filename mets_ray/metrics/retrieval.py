@@ -54,7 +54,7 @@ def retrieval_recall(
 
     Row i of both arrays is one pair, and `text_ids[i]` its report's `report.text_id`. Equal reports are one answer and
     one question: of PTB-XL's 1,992 records here 178 share one report, which would otherwise fill whole top tens.
-    The values depend on the number of records, which must be told beside them. Errors as in `recall_at_k`.
+    The values depend on the number of records: report it with them. Errors as in `recall_at_k`.
     """
     distinct, first = np.unique(text_ids, return_index=True)
     texts = text_embeddings[first]

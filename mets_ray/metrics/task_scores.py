@@ -88,7 +88,7 @@ def compare(first: TaskSimilarities, second: TaskSimilarities, *, samples: int, 
 
 
 def mean_of_tasks(tasks: Sequence[TaskScore]) -> Interval:
-    """Mean of the tasks' macro AUROCs with its 95% interval; tasks that cannot be scored are left out."""
+    """Mean of the tasks' macro AUROCs with its 95% interval; tasks that cannot be scored are skipped."""
     scored = [task for task in tasks if not math.isnan(task.macro.value)]
     if not scored:
         return Interval(math.nan, math.nan, math.nan)

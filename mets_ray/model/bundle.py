@@ -254,3 +254,13 @@ def check_signal(signal: SignalConfig, facts: BundleFacts) -> None:
             f"the bundle is for {facts.signal} and the data set holds {signal}",
             hint="prepare the data set with the bundle's sampling_rate_hz, duration_s and highpass_hz",
         )
+
+
+def check_text_model(facts: BundleFacts, fingerprint: str) -> None:
+    """Raise CheckpointError where `fingerprint` is not that of the LM with which the bundle was trained."""
+    if fingerprint != facts.text_fingerprint:
+        raise CheckpointError(
+            f"the language model found here has the fingerprint {fingerprint[:16]}, the bundle was trained with "
+            f"{facts.text_fingerprint[:16]} (`{facts.text_model}`)",
+            hint="provide the LM weights that pretraining used (serving: text_model), or use stored prompt sets",
+        )

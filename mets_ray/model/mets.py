@@ -18,7 +18,7 @@ HIGHEST_LOGIT_SCALE = 100.0  # CLIP (Radford et al. 2021), section 2.5
 # batch an ECG has several per cent, and a start near their log odds saves the first epochs.
 INITIAL_SIGMOID_SCALE, INITIAL_SIGMOID_BIAS = 10.0, -3.0
 
-# A prompt is drawn to the anchors that lie far above the mean of its similarities: docs/findings.md.
+# A prompt moves towards the anchors that lie far above the mean of its similarities: docs/findings.md.
 _ANCHOR_SHARPNESS = 3.0
 
 
@@ -53,7 +53,7 @@ class Mets(nn.Module):
         self.text_projection = nn.Linear(text_features, dimension)
         scale = INITIAL_SIGMOID_SCALE if sigmoid else INITIAL_LOGIT_SCALE
         self.log_logit_scale = nn.Parameter(torch.tensor(math.log(scale)))
-        # Only where it is trained does it stand in a state dict, so bundles of either kind stay what they are.
+        # A parameter only where it is trained: state dicts, and so bundles, of either kind stay as they are.
         bias = torch.tensor(INITIAL_SIGMOID_BIAS if sigmoid else 0.0)
         self.logit_bias: Tensor
         if sigmoid:
@@ -124,8 +124,8 @@ def signal_tensor(signal_uv: np.ndarray, *, pinned: bool) -> Int16[Tensor, "row 
     return signal.pin_memory() if pinned else signal
 
 
-def microvolts_to_millivolts(signal_uv: np.ndarray | Tensor, model: Mets) -> Float[Tensor, "row lead sample"]:
+def microvolts_to_millivolts(signal_uv: np.ndarray | Tensor, model: nn.Module) -> Float[Tensor, "row lead sample"]:
     """int16 µV of shards → mV in the model's precision; int16 travels to the device, half the bytes of float32."""
-    weight = model.text_projection.weight
+    weight = next(model.parameters())
     signal = signal_uv if isinstance(signal_uv, Tensor) else signal_tensor(signal_uv, pinned=False)
     return signal.to(weight.device, non_blocking=True).to(weight.dtype) / 1000.0

@@ -1,125 +1,188 @@
-"""What a replica computes, without Ray and HTTP: windows of an ECG, embeddings in batches, class vectors, scores."""
+"""One bundle, ready to use: ECGs and classes in words go in, scores come out. Without Ray and HTTP."""
 
-import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
-import scipy.signal  # noqa: F401  for `preprocess`, which else loads it in the first request: a second
 import torch
-import torch.nn.functional as F
 from cachetools import LRUCache
 from jaxtyping import Float, Float16, Float32, Int16
 from torch import Tensor
 
-from mets_ray.ecg.ecg import FRANK_LEADS, Ecg, check_sampling_rate
-from mets_ray.ecg.preprocess import preprocess
-from mets_ray.errors import RecordError
-from mets_ray.model.bundle import Bundle
+from mets_ray.ecg.ecg import Ecg
+from mets_ray.ecg.preprocess import SignalConfig
+from mets_ray.errors import ConfigError
+from mets_ray.model.bundle import Bundle, BundleFacts, check_text_model, load_bundle, untrained_model
 from mets_ray.model.mets import microvolts_to_millivolts
-from mets_ray.model.zero_shot import class_embeddings, scores, similarities
+from mets_ray.model.windows import Windows, cut_windows, mean_embedding
+from mets_ray.model.zero_shot import class_embeddings, scores, similarities, wording_vectors
+from mets_ray.tasks.prompt_files import read_prompt_set
+from mets_ray.tasks.questions import label_classes, prompt_classes
+from mets_ray.text.language_model import FrozenTextEncoder
 from mets_ray.text.reports import text_id
-
-# A recording a little longer than the model's window is one window; its last 5% are not looked at.
-_TOLERATED_SHARE = 0.05
-
-_LOW_AMPLITUDE_MV = 0.1
 
 _CLASS_LISTS = 512
 
 
-@dataclass(frozen=True)
-class Windows:
-    """An ECG cut to the model's length: `signal_uv` int16 [window, lead, sample]; warnings are (reason, message)."""
+class ScoredClass(NamedTuple):
+    """One class of an ECG's scores: `score` in [0, 1], not calibrated, and the cosine `similarity` behind it."""
 
-    signal_uv: Int16[np.ndarray, "window lead sample"]
-    warnings: tuple[tuple[str, str], ...]
+    class_name: str
+    score: float
+    similarity: float
 
 
-class Engine:
+class Encoded(NamedTuple):
+    """Windows behind the ECG encoder: `features` before the projection, `embeddings` unit vectors after it."""
+
+    embeddings: Float32[np.ndarray, "window dimension"]
+    features: Float32[np.ndarray, "window feature"]
+
+
+def load_predictor(bundle_uri: str, *, device: str = "cpu") -> "Predictor":
+    """Fetch a bundle from any storage and make it ready on a torch device (`cpu`, `cuda`).
+
+    Raises CheckpointError where `bundle_uri` holds no whole bundle of this schema.
+    """
+    return Predictor(load_bundle(bundle_uri), device=device)
+
+
+def load_text_encoder(facts: BundleFacts, *, model: str | None = None, device: str = "cpu") -> FrozenTextEncoder:
+    """The frozen LM that a bundle was trained with. model: a folder or hub id of its weights; default: as in training.
+
+    Raises ConfigError where there is none, CheckpointError where its fingerprint is not the bundle's.
+    """
+    encoder = FrozenTextEncoder(
+        model or facts.text_model,
+        pooling=facts.text_pooling,  # type: ignore[arg-type]
+        max_length=facts.text_max_length,
+        device=device,
+    )
+    check_text_model(facts, encoder.fingerprint)
+    return encoder
+
+
+class Predictor:
     """A loaded bundle on its device.
 
-    device: a torch device. `embed_windows` may be called from several threads, all the rest from one.
-    text_cache_texts: how many features of texts beside the bundle's own are kept.
+    `zero_shot` and `embed` are for people; the rest is what serving, evaluation and scoring put together in batches.
+    `embed_windows` and `encode` may be called from several threads, all other methods from one.
+
+    device: a torch device. text_cache_texts: how many features of texts are kept beside the bundle's own.
     """
 
-    def __init__(self, bundle: Bundle, *, device: str, text_cache_texts: int) -> None:
-        self.facts = bundle.facts
-        self.config = bundle.config
-        self.model_version = f"{bundle.facts.run}#{bundle.facts.files['model.safetensors'][:8]}"
+    def __init__(self, bundle: Bundle, *, device: str = "cpu", text_cache_texts: int = 100_000) -> None:
+        self.bundle = bundle
         self.device = torch.device(device)
-        self._signal = bundle.facts.signal
         self._model = bundle.model.to(self.device).eval().requires_grad_(False)
+        self.logit_scale, self._logit_bias = float(self._model.logit_scale), float(self._model.logit_bias)
         self._stored = dict(zip(bundle.prompts.ids.tolist(), bundle.prompts.vectors, strict=True))
         self._features = LRUCache[int, np.ndarray](text_cache_texts)
         self._class_vectors = LRUCache[tuple[tuple[str, ...], ...], Tensor](_CLASS_LISTS)
+        self._text_encoder: FrozenTextEncoder | None = None
+
+    @property
+    def facts(self) -> BundleFacts:
+        """What the weights are, where they come from, and what they may be used with."""
+        return self.bundle.facts
+
+    @property
+    def signal(self) -> SignalConfig:
+        """Sampling rate, duration, leads and filter of what the encoder sees; `windows` makes it of any ECG."""
+        return self.bundle.facts.signal
+
+    @property
+    def template(self) -> str:
+        """The sentence with one `{}` that the texts of training stood in."""
+        return self.bundle.config.text.template
+
+    @property
+    def model_version(self) -> str:
+        """The run, and the beginning of the sha256 of its weights."""
+        return f"{self.facts.run}#{self.facts.files['model.safetensors'][:8]}"
+
+    def zero_shot(
+        self,
+        ecg: Ecg,
+        labels: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+        *,
+        prompt_set: str | None = None,
+        task: str | None = None,
+        template: str | None = None,
+        multi_label: bool = False,
+    ) -> list[ScoredClass]:
+        """How well each class fits an ECG, best first.
+
+        ecg: any rate and length, millivolts; a long recording is cut into windows, whose embeddings are averaged
+        (`windows(ecg).warnings` says what was resampled, ignored or averaged).
+        labels: class names, each its own wording, or for each class its wordings.
+        prompt_set: in place of labels, a set of the bundle, a packaged one (`mets`, `descriptive`), or the URI of a
+        YAML, JSON or CSV file. task: which of its tasks; it may be omitted where the set has one only.
+        template: a sentence with one `{}` for the wordings of `labels`; default: the one of the training texts.
+        multi_label: score each class alone (sigmoid); otherwise the scores of all classes sum to 1 (softmax).
+
+        Words that the bundle does not know load its frozen LM, once. Raises RecordError for an ECG that cannot be
+        used, ConfigError for classes that cannot, CheckpointError where the LM found here is not the bundle's.
+        """
+        classes = self._classes(labels, prompt_set, task, template)
+        embedding = self.embed(ecg)[None]
+        vectors = self.class_vectors(classes)
+        if vectors is None:
+            self.learn([text for wordings in classes.values() for text in wordings])
+            vectors = self.class_vectors(classes)
+            assert vectors is not None, "the features that were just kept are gone"
+        score, similarity = self.scores(embedding, vectors, multi_label=multi_label)
+        rows = map(ScoredClass, classes, score[0].tolist(), similarity[0].tolist())
+        return sorted(rows, key=lambda row: -row.similarity)
+
+    def embed(self, ecg: Ecg) -> Float32[np.ndarray, " dimension"]:
+        """The unit vector of an ECG in the space that it shares with texts. Raises RecordError as `zero_shot`."""
+        return mean_embedding(self.embed_windows(self.windows(ecg).signal_uv))
+
+    def learn(self, texts: Sequence[str]) -> None:
+        """Ask the frozen LM for the features of those texts that are not known; it is loaded when first needed.
+
+        Raises ConfigError and CheckpointError as `load_text_encoder`.
+        """
+        if missing := self.missing_texts(texts):
+            if self._text_encoder is None:
+                self._text_encoder = load_text_encoder(self.facts, device=str(self.device))
+            self.keep_features(missing, self._text_encoder.embed(missing))
+
+    def untrained(self, seed: int) -> "Predictor":
+        """The same with random weights: what a score is worth without any training. It shares the texts' features."""
+        bundle = replace(self.bundle, model=untrained_model(self.bundle, seed))
+        other = Predictor(bundle, device=str(self.device))
+        other._features = self._features
+        return other
 
     def warm_up(self, batch_size: int) -> float:
-        """One forward pass of the largest batch, so that the first request does not pay for it; answers its seconds."""
-        shape = (batch_size, len(self._signal.leads), self._signal.num_samples)
+        """One forward pass of the largest batch, so that the first request does not pay for it. Returns its seconds."""
+        import scipy.signal  # noqa: F401  `preprocess` would load it in the first request: a second
+
+        shape = (batch_size, len(self.signal.leads), self.signal.num_samples)
         began = time.perf_counter()
         self.embed_windows(np.zeros(shape, dtype=np.int16))
         return time.perf_counter() - began
 
     def windows(self, ecg: Ecg) -> Windows:
-        """The windows whose embeddings stand for `ecg`, evenly spread from its beginning to its end.
-
-        Each window is preprocessed as an ECG of its own, so a window has what training saw. A window that cannot be
-        used is left out with a warning as long as another one can. Raises RecordError with a reason of `ecg.REASONS`.
-        """
-        rate = ecg.sampling_rate_hz
-        check_sampling_rate(rate)
-        warnings = self._remarks(ecg)
-        length_s = ecg.signal_mv.shape[1] / rate
-        excess_s = length_s - self._signal.duration_s
-        count = 1 + max(0, math.ceil(excess_s / self._signal.duration_s - _TOLERATED_SHARE))
-        usable, refused = [], []
-        for number, start_s in enumerate(np.linspace(0.0, excess_s, count) if count > 1 else (0.0,)):
-            start = round(float(start_s) * rate) if count > 1 else 0
-            try:
-                usable.append(preprocess(Ecg(ecg.signal_mv[:, start:], ecg.leads, rate), self._signal))
-            except RecordError as error:
-                if count == 1:
-                    raise
-                error.where = f"window {number + 1} of {count}, from {start_s:.1f} s"
-                refused.append(error)
-        if not usable:
-            if len({error.reason for error in refused}) == 1:
-                refused[0].where = ""  # it is the recording's fault, not that window's
-            raise refused[0]
-        signal_uv = np.stack(usable)
-        largest_mv = float((signal_uv.max(axis=2).astype(np.float64) - signal_uv.min(axis=2)).max()) / 1000
-        if largest_mv < _LOW_AMPLITUDE_MV:
-            words = f"no lead spans more than {largest_mv:.3g} mV from peak to peak: check the unit"
-            warnings.append(("low_amplitude", words))
-        warnings += [("window_left_out", f"{error.where}: {error.fact}") for error in refused]
-        if len(usable) > 1:
-            warnings.append(("windows_averaged", f"{length_s:.1f} s were seen as {len(usable)} windows"))
-        return Windows(signal_uv, tuple(warnings))
-
-    def _remarks(self, ecg: Ecg) -> list[tuple[str, str]]:
-        remarks = []
-        if ecg.sampling_rate_hz != self._signal.sampling_rate_hz:
-            remarks.append(
-                ("resampled", f"{ecg.sampling_rate_hz:g} Hz was resampled to {self._signal.sampling_rate_hz} Hz")
-            )
-        known = {lead.upper() for lead in self._signal.leads}
-        unused = [lead for lead in ecg.leads if lead.strip().upper() not in known]
-        if unused:
-            kind = "Frank leads" if {lead.upper() for lead in unused} <= set(FRANK_LEADS) else "leads"
-            remarks.append(("leads_unused", f"{kind} that the model does not use: {', '.join(unused)}"))
-        return remarks
+        """`windows.cut_windows` for this bundle's signal: what the encoder sees of `ecg`, and warnings about it."""
+        return cut_windows(ecg, self.signal)
 
     @torch.inference_mode()
     def embed_windows(
-        self, signal_uv: Int16[np.ndarray, "window lead sample"]
+        self, signal_uv: Int16[np.ndarray, "window lead sample"], focus: float | None = None
     ) -> Float32[np.ndarray, "window dimension"]:
-        """Unit vectors of windows, in one forward pass."""
-        embedding: np.ndarray = (
-            self._model.embed_ecg(microvolts_to_millivolts(signal_uv, self._model)).float().cpu().numpy()
-        )
-        return embedding
+        """Unit vectors of windows, in one forward pass. focus: see `EcgEncoder.forward`."""
+        return _array(self._model.embed_ecg(microvolts_to_millivolts(signal_uv, self._model), focus))
+
+    @torch.inference_mode()
+    def encode(self, signal_uv: Int16[np.ndarray, "window lead sample"], focus: float | None = None) -> Encoded:
+        """`embed_windows`, and the encoder's features before the projection."""
+        features = self._model.ecg_encoder(microvolts_to_millivolts(signal_uv, self._model), focus)
+        return Encoded(_array(self._model.project_ecg(features)), _array(features))
 
     def missing_texts(self, texts: Sequence[str]) -> list[str]:
         """Distinct texts whose LM features are neither in the bundle nor kept here."""
@@ -130,7 +193,7 @@ class Engine:
         ]
 
     def keep_features(self, texts: Sequence[str], features: Float16[np.ndarray, "text feature"]) -> None:
-        """Keep what the LM said, so that it is not asked again; the longest unused go first."""
+        """Keep what the LM said of `texts`; the longest unused go first."""
         for text, vector in zip(texts, features, strict=True):
             self._features[text_id(text)] = vector
 
@@ -140,51 +203,74 @@ class Engine:
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> Float32[np.ndarray, "text dimension"]:
-        """Unit vectors of texts whose features are known. Raises KeyError for a text of `missing_texts`."""
-        return self._embed_features(texts).float().cpu().numpy()
+        """Unit vectors of texts whose features are known (`learn`). Raises KeyError for a text of `missing_texts`."""
+        (vectors,) = wording_vectors(self._model, self.features(texts), [len(texts)])
+        return _array(vectors)
 
     def class_vectors(self, classes: Mapping[str, tuple[str, ...]]) -> Float[Tensor, "class dimension"] | None:
-        """One unit vector per class from its wordings, or None where the LM must be asked first."""
+        """One unit vector per class from its wordings, or None where the LM must be asked first (`learn`)."""
         key = tuple(classes.values())
         kept = self._class_vectors.get(key)
         if kept is None:
             if self.missing_texts([text for wordings in key for text in wordings]):
                 return None
-            with torch.inference_mode():
-                wordings = self._embed_features([text for of_class in key for text in of_class])
-                kept = class_embeddings(list(wordings.split([len(of_class) for of_class in key]))).float().cpu()
+            kept = class_embeddings(self.wording_vectors(classes)).float().cpu()
             self._class_vectors[key] = kept
         return kept
 
     @torch.inference_mode()
-    def score(
+    def wording_vectors(self, classes: Mapping[str, tuple[str, ...]]) -> list[Float[Tensor, "_ dimension"]]:
+        """Of each class the unit vectors of its wordings, not averaged. Raises KeyError as `embed_texts`."""
+        texts = [text for wordings in classes.values() for text in wordings]
+        return wording_vectors(self._model, self.features(texts), [len(wordings) for wordings in classes.values()])
+
+    @torch.inference_mode()
+    def scores(
         self,
-        embedding: Float32[np.ndarray, "window dimension"],
+        embeddings: Float32[np.ndarray, "ecg dimension"],
         class_vectors: Float[Tensor, "class dimension"],
         *,
-        multi_label: bool,
-    ) -> tuple[list[float], list[float]]:
-        """(scores, cosine similarities) per class, of the mean of an ECG's window embeddings.
+        multi_label: bool = False,
+    ) -> tuple[Float32[np.ndarray, "ecg class"], Float32[np.ndarray, "ecg class"]]:
+        """(scores, cosine similarities) of ECGs against classes.
 
-        Softmax of the logits over the classes, or with `multi_label` the sigmoid of each logit. Not calibrated.
+        Scores are the softmax of an ECG's logits over the classes, or with `multi_label` the sigmoid of each logit.
+        They are not calibrated.
         """
-        similarity = similarities(mean_embedding(embedding)[None], class_vectors)
-        logit_scale = float(self._model.logit_scale)
+        similarity = similarities(torch.from_numpy(embeddings), class_vectors)
         score = (
-            (logit_scale * similarity + float(self._model.logit_bias)).sigmoid()
+            (self.logit_scale * similarity + self._logit_bias).sigmoid()
             if multi_label
-            else scores(similarity, logit_scale)
+            else scores(similarity, self.logit_scale)
         )
-        return score[0].tolist(), similarity[0].tolist()
+        return score.numpy(), similarity.numpy()
 
-    def _embed_features(self, texts: Sequence[str]) -> Float[Tensor, "text dimension"]:
-        return self._model.embed_prompt(torch.from_numpy(self.features(texts)).to(self.device))
+    def _classes(
+        self,
+        labels: Sequence[str] | Mapping[str, Sequence[str]] | None,
+        prompt_set: str | None,
+        task: str | None,
+        template: str | None,
+    ) -> dict[str, tuple[str, ...]]:
+        if (labels is None) == (prompt_set is None):
+            given = "neither `labels` nor `prompt_set` is" if labels is None else "both `labels` and `prompt_set` are"
+            raise ConfigError(f"{given} given", hint='give one of them, for example labels=["atrial fibrillation"]')
+        if labels is not None:
+            if task is not None:
+                raise ConfigError(f"`task` is {task!r} beside `labels`", hint="`task` chooses from a prompt set")
+            return label_classes(labels, self.template if template is None else template)
+        assert prompt_set is not None
+        if template is not None:
+            raise ConfigError(
+                "`template` is given with a prompt set, whose wordings are complete", hint="omit it, or give `labels`"
+            )
+        return prompt_classes(self.facts.prompt_sets.get(prompt_set) or read_prompt_set(prompt_set), task)
 
     def _feature(self, text: str) -> np.ndarray:
         stored = self._stored.get(text_id(text))
         return stored if stored is not None else self._features[text_id(text)]
 
 
-def mean_embedding(embedding: Float32[np.ndarray, "window dimension"]) -> Float32[Tensor, " dimension"]:
-    """The unit vector in the direction of the mean of an ECG's windows."""
-    return F.normalize(torch.from_numpy(embedding).mean(dim=0), dim=0)
+def _array(vectors: Tensor) -> np.ndarray:
+    values: np.ndarray = vectors.float().cpu().numpy()
+    return values

@@ -1,15 +1,17 @@
-"""What a data set is scored on: its tasks, the class vectors of a prompt set, and scores of embeddings."""
+"""Vectors of classes and of reports, and the similarities and scores of ECGs against them."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float16, Int64
 from torch import Tensor
 
 from mets_ray.model.mets import Mets
-from mets_ray.tasks.choose import check_prompts
 from mets_ray.tasks.label_sets import LabelSet, label_matrix
 from mets_ray.tasks.prompt_sets import PromptSet
+from mets_ray.tasks.questions import check_prompts
 from mets_ray.text.embeddings import EmbeddingTable
 from mets_ray.text.reports import text_id
 from mets_ray.text.statements import ReportStatements
@@ -23,24 +25,11 @@ def class_vectors(
 
     Raises ConfigError as `check_prompts`.
     """
-    return class_embeddings(_wording_vectors(model, prompt_set, label_set, table))
-
-
-@torch.no_grad()
-def wording_similarities(
-    model: Mets,
-    prompt_set: PromptSet,
-    label_set: LabelSet,
-    table: EmbeddingTable,
-    ecg_embeddings: Float[np.ndarray, "record dimension"],
-) -> list[np.ndarray]:
-    """For each class of `label_set`, in its order, cosines float64 [record, wording] with each of its prompts alone.
-
-    `class_vectors` averages the prompts instead. Raises ConfigError as `check_prompts`.
-    """
-    vectors = _wording_vectors(model, prompt_set, label_set, table)
-    embeddings = torch.from_numpy(ecg_embeddings).to(vectors[0])
-    return [similarities(embeddings, of_class).double().cpu().numpy() for of_class in vectors]
+    check_prompts(prompt_set, {label_set.task: label_set})
+    classes = prompt_set.tasks[label_set.task]
+    ids = np.asarray([text_id(prompt) for name in label_set.classes for prompt in classes[name]], dtype=np.int64)
+    counts = [len(classes[name]) for name in label_set.classes]
+    return class_embeddings(wording_vectors(model, table.lookup(ids), counts))
 
 
 @torch.no_grad()
@@ -67,17 +56,26 @@ def report_embeddings(
     return found
 
 
-def _wording_vectors(
-    model: Mets, prompt_set: PromptSet, label_set: LabelSet, table: EmbeddingTable
+@torch.no_grad()
+def wording_vectors(
+    model: Mets, features: Float16[np.ndarray, "text feature"], counts: Sequence[int]
 ) -> list[Float[Tensor, "_ dimension"]]:
-    """For each class the unit vectors of its prompts, [wording, dimension]."""
-    check_prompts(prompt_set, {label_set.task: label_set})
-    classes = prompt_set.tasks[label_set.task]
+    """Unit vectors of the wordings of each class, [wording, dimension] on the model's device.
+
+    features: the frozen LM's, of all wordings, class after class. counts: how many wordings each class has.
+    """
     weight = model.text_projection.weight
     # All in one call: each would project the anchors again.
-    ids = np.asarray([text_id(prompt) for name in label_set.classes for prompt in classes[name]], dtype=np.int64)
-    vectors = model.embed_prompt(torch.from_numpy(table.lookup(ids)).to(weight.device, weight.dtype))
-    return list(vectors.split([len(classes[name]) for name in label_set.classes]))
+    vectors = model.embed_prompt(torch.from_numpy(features).to(weight.device, weight.dtype))
+    return list(vectors.split(list(counts)))
+
+
+def wording_similarities(
+    vectors: list[Float[Tensor, "_ dimension"]], ecg_embeddings: Float[np.ndarray, "record dimension"]
+) -> list[np.ndarray]:
+    """For each class cosines float64 [record, wording] with each of its wordings alone; see `wording_vectors`."""
+    embeddings = torch.from_numpy(ecg_embeddings).to(vectors[0])
+    return [similarities(embeddings, of_class).double().cpu().numpy() for of_class in vectors]
 
 
 def task_scores(
@@ -88,9 +86,22 @@ def task_scores(
     ecg_embeddings: np.ndarray,
     labels: list[list[str]],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(cosine similarities float64 [kept, class], truth bool [kept, class], which records are kept [record])."""
+    """`labelled_similarities` of a model that is not in a bundle (yet), its class vectors made from `table`.
+
+    Raises ConfigError as `check_prompts`.
+    """
+    return labelled_similarities(class_vectors(model, prompt_set, label_set, table), label_set, ecg_embeddings, labels)
+
+
+def labelled_similarities(
+    vectors: Float[Tensor, "class dimension"], label_set: LabelSet, ecg_embeddings: np.ndarray, labels: list[list[str]]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(cosine similarities float64 [kept, class], truth bool [kept, class], which records are kept bool [record]).
+
+    vectors: of the classes of `label_set`, in its order. ecg_embeddings: float32 [record, dimension]. labels: of each
+    record; those without a class of this task are not kept.
+    """
     truth, kept = label_matrix(label_set, labels)
-    vectors = class_vectors(model, prompt_set, label_set, table)
     embeddings = torch.from_numpy(ecg_embeddings[kept]).to(vectors)
     return similarities(embeddings, vectors).double().cpu().numpy(), truth[kept], kept
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from jaxtyping import Float32, Shaped
 from ray.data import ActorPoolStrategy
 
@@ -19,8 +18,8 @@ from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.dataset.shard_reader import signals
 from mets_ray.errors import DatasetError
-from mets_ray.model.bundle import load_bundle, untrained_model
-from mets_ray.model.mets import microvolts_to_millivolts
+from mets_ray.model.predictor import load_predictor
+from mets_ray.model.windows import mean_embedding
 from mets_ray.pipelines.stream import record_dataset
 
 
@@ -50,23 +49,20 @@ class EcgEmbedder:
     def __init__(
         self, bundle_uri: str, device: str, untrained_seed: int | None = None, focus: float | None = None
     ) -> None:
-        self._device = torch.device(device)
         self._focus = focus
-        bundle = load_bundle(bundle_uri)
-        model = bundle.model if untrained_seed is None else untrained_model(bundle, untrained_seed)
-        self._model = model.to(self._device)
+        predictor = load_predictor(bundle_uri, device=device)
+        self._predictor = predictor if untrained_seed is None else predictor.untrained(untrained_seed)
 
-    @torch.no_grad()
     def __call__(self, rows: pa.Table) -> pa.Table:
-        signal_mv = microvolts_to_millivolts(signals(rows), self._model)
-        features = self._model.ecg_encoder(signal_mv, self._focus)
+        encoded = self._predictor.encode(signals(rows), self._focus)
         rows = rows.drop_columns(["signal_uv"])
-        for name, vectors in (("ecg_embedding", self._model.project_ecg(features)), ("ecg_features", features)):
-            values = vectors.float().cpu().numpy()
-            rows = rows.append_column(
-                name, pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
-            )
-        return rows
+        rows = rows.append_column("ecg_embedding", vector_column(encoded.embeddings))
+        return rows.append_column("ecg_features", vector_column(encoded.features))
+
+
+def vector_column(vectors: Float32[np.ndarray, "row dimension"]) -> pa.FixedSizeListArray:
+    """One vector a row, as Arrow holds it."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
 
 
 def embed_records(
@@ -132,7 +128,7 @@ def embedded_records(rows: Sequence[dict[str, Any]]) -> EmbeddedRecords:
 def _join_windows(records: EmbeddedRecords) -> EmbeddedRecords:
     """Rows `<patient>-w0`, `<patient>-w1`, ... are one recording (`sources.cinc`): their embeddings are averaged.
 
-    The mean of unit vectors is brought back to length 1, as the service does with a long recording.
+    As in serving, where a long recording is cut into windows (`model.windows`).
     """
     names = np.asarray(
         [_recording(name, str(patient)) for name, patient in zip(records.record_ids, records.patients, strict=True)]
@@ -140,23 +136,15 @@ def _join_windows(records: EmbeddedRecords) -> EmbeddedRecords:
     recordings, first, of_row = np.unique(names, return_index=True, return_inverse=True)
     if len(recordings) == len(names):
         return records
-    counts = np.bincount(of_row)[:, None]
-
-    def mean(values: np.ndarray) -> np.ndarray:
-        total = np.zeros((len(recordings), values.shape[1]))
-        np.add.at(total, of_row, values)
-        return total / counts
-
-    embeddings = mean(records.embeddings)
-    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    rows_of = np.split(np.argsort(of_row, kind="stable"), np.cumsum(np.bincount(of_row))[:-1])
     return replace(
         records,
         record_ids=tuple(recordings.tolist()),
         patients=records.patients[first],
         labels=[records.labels[row] for row in first],
         reports=tuple(records.reports[row] for row in first),
-        embeddings=embeddings.astype(np.float32),
-        features=mean(records.features).astype(np.float32),
+        embeddings=np.stack([mean_embedding(records.embeddings[rows]) for rows in rows_of]),
+        features=np.asarray([records.features[rows].mean(axis=0, dtype=np.float64) for rows in rows_of], np.float32),
     )
 
 

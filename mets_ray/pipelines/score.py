@@ -17,9 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 import torch
-from jaxtyping import Float
+from jaxtyping import Float32
 from ray.data import ActorPoolStrategy
-from torch import Tensor
 
 from mets_ray import storage
 from mets_ray.cluster.nodes import reachable_nodes
@@ -30,16 +29,13 @@ from mets_ray.console import progress_bar, say
 from mets_ray.dataset.card import DatasetCard, Shard, fingerprint
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.dataset.shard_reader import open_shard, read_ahead, signals
-from mets_ray.errors import ConfigError, DatasetError
+from mets_ray.errors import DatasetError
 from mets_ray.metrics.intervals import number_json
-from mets_ray.model.bundle import Bundle, check_signal, load_bundle
-from mets_ray.model.mets import Mets, microvolts_to_millivolts
-from mets_ray.model.zero_shot import class_vectors, scores, similarities
-from mets_ray.pipelines.texts import prompt_table
-from mets_ray.tasks.choose import dataset_tasks
-from mets_ray.tasks.label_sets import LabelSet
-from mets_ray.tasks.prompt_files import read_prompt_set
-from mets_ray.tasks.prompt_sets import PromptSet
+from mets_ray.model.bundle import check_signal
+from mets_ray.model.predictor import Predictor, load_predictor
+from mets_ray.pipelines.embed import vector_column
+from mets_ray.pipelines.texts import learn_prompts
+from mets_ray.tasks.questions import Questions
 
 MANIFEST_NAME = "scores.json"
 
@@ -91,9 +87,9 @@ class ShardScorer:
         metadata: dict[str, object],
         settings: ScoreConfig,
     ) -> None:
-        self._model: Mets = load_bundle(bundle_uri).model.to("cuda" if settings.num_gpus_per_actor else "cpu")
+        self._predictor = load_predictor(bundle_uri, device="cuda" if settings.num_gpus_per_actor else "cpu")
         self._tasks = tasks
-        self._vectors = [torch.tensor(task.vectors).to(self._model.text_projection.weight) for task in tasks]
+        self._vectors = [torch.tensor(task.vectors) for task in tasks]
         self._dataset = dataset
         self._output_uri = output_uri
         self._metadata = metadata
@@ -106,7 +102,7 @@ class ShardScorer:
         return {"records": [records], "actor": [f"{socket.gethostname()}:{os.getpid()}"]}
 
     def score(self, shard: Shard) -> int:
-        """Score every record of `shard`, write its file; answers the number of records."""
+        """Score every record of `shard`, write its file. Returns the number of records."""
         parts = [
             self._scored(rows.slice(start, self._settings.batch_size))
             for rows in self._row_groups(shard)
@@ -128,21 +124,15 @@ class ShardScorer:
         with ThreadPoolExecutor(1) as reader:
             yield from read_ahead(groups, reader)
 
-    @torch.no_grad()
     def _scored(self, rows: pa.Table) -> pa.Table:
-        signal_mv = microvolts_to_millivolts(signals(rows), self._model)
-        embedding = self._model.embed_ecg(signal_mv, self._dataset.card.focus)
+        embeddings = self._predictor.embed_windows(signals(rows), self._dataset.card.focus)
         table = rows.select(list(_KEPT_COLUMNS))
         if self._settings.embeddings:
-            flat = pa.array(embedding.float().cpu().numpy().reshape(-1))
-            table = table.append_column("embedding", pa.FixedSizeListArray.from_arrays(flat, embedding.shape[1]))
+            table = table.append_column("embedding", vector_column(embeddings))
         for task, vectors in zip(self._tasks, self._vectors, strict=True):
-            similarity = similarities(embedding, vectors)
-            for kind, values in (
-                ("similarity", similarity),
-                ("score", scores(similarity, self._model.logit_scale)),
-            ):
-                table = _with_columns(table, f"{kind}:{task.task}", task.classes, values)
+            scores, similarity = self._predictor.scores(embeddings, vectors)
+            table = _with_columns(table, f"similarity:{task.task}", task.classes, similarity)
+            table = _with_columns(table, f"score:{task.task}", task.classes, scores)
         return table
 
 
@@ -150,19 +140,19 @@ def score(config: Config, dataset_uri: str, bundle_uri: str) -> Scored:
     """Write similarities, scores and embeddings of every record, all folds, with or without labels.
 
     A shard that has its file is skipped. The default folder is named after everything that the values depend on, so
-    the same command goes on where it was killed, and another bundle or prompt set gets a folder of its own.
+    the same command continues where it was killed, and another bundle or prompt set gets a folder of its own.
 
     Raises CheckpointError where bundle and data set do not fit, ConfigError for unknown tasks or prompts, DatasetError
     where `score.output_uri` holds other scores.
     """
-    dataset, bundle, settings = PreparedDataset.open(dataset_uri), load_bundle(bundle_uri), config.score
+    dataset, predictor, settings = PreparedDataset.open(dataset_uri), load_predictor(bundle_uri), config.score
     card = dataset.card
-    check_signal(card.signal, bundle.facts)
-    prompt_set = read_prompt_set(settings.prompt_set)
-    names = _choose_tasks(settings.tasks, prompt_set, card.source, bundle.facts.dataset_source)
+    check_signal(card.signal, predictor.facts)
+    sources = (card.source, predictor.facts.dataset_source)
+    questions = Questions.without_labels(settings.prompt_set, sources, settings.tasks)
     gpus = settings.num_gpus_per_actor
     check_actor_fits(reachable_nodes(), key="score", cpus=1.0, gpus=gpus, resources={})
-    metadata = _metadata(card, bundle, bundle_uri, prompt_set, names, settings.embeddings)
+    metadata = _metadata(card, predictor, bundle_uri, questions, settings.embeddings)
     output_uri = _claim(config, metadata)
     finished = set(storage.list_files(output_uri, suffix=".parquet"))
     todo = [shard for shard in card.shards if score_uri(output_uri, shard.path) not in finished]
@@ -173,7 +163,7 @@ def score(config: Config, dataset_uri: str, bundle_uri: str) -> Scored:
     if not todo:
         return _finish(Scored(output_uri, 0, skipped, len(card.shards), 0.0, math.nan), metadata)
 
-    tasks = _score_tasks(config, bundle, prompt_set, names, dataset)
+    tasks = _score_tasks(config, predictor, questions, dataset)
     items = [{"shard": shard.model_dump_json()} for shard in todo]
     scored = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         ShardScorer,
@@ -225,47 +215,29 @@ def steady_rate(arrivals: list[tuple[float, str, int]]) -> float:
     return sum(records for _, _, records in after) / seconds if after and seconds > 0 else math.nan
 
 
-def _choose_tasks(
-    named: tuple[str, ...] | None, prompt_set: PromptSet, source: str, bundle_source: str
-) -> tuple[str, ...]:
-    known = tuple(prompt_set.tasks)
-    unknown = [name for name in named or () if name not in known]
-    if unknown:
-        raise ConfigError(
-            f"`score.tasks` names `{unknown[0]}`, which prompt set `{prompt_set.name}` has no prompts for",
-            hint=f"choose from {', '.join(known)}",
-        )
-    if named is not None:
-        return named
-    for family in (dataset_tasks(source), dataset_tasks(bundle_source)):
-        if chosen := tuple(name for name in known if name in family):
-            return chosen
-    return known
-
-
 def _score_tasks(
-    config: Config, bundle: Bundle, prompt_set: PromptSet, names: tuple[str, ...], dataset: PreparedDataset
+    config: Config, predictor: Predictor, questions: Questions, dataset: PreparedDataset
 ) -> tuple[ScoreTask, ...]:
-    table = prompt_table(config, bundle, prompt_set, names, dataset)
+    learn_prompts(config, predictor, questions.texts(), dataset)
     found = []
-    for name in names:
-        classes = tuple(prompt_set.tasks[name])
-        label_set = LabelSet(name, dict.fromkeys(classes, ()))  # scoring needs no labels, only names in their order
-        vectors = class_vectors(bundle.model, prompt_set, label_set, table)
-        found.append(ScoreTask(name, classes, vectors.float().numpy()))
+    for name in questions.tasks:
+        classes = questions.classes(name)
+        vectors = predictor.class_vectors(classes)
+        assert vectors is not None, f"the prompts of `{name}` were not learnt"
+        found.append(ScoreTask(name, tuple(classes), vectors.numpy()))
     return tuple(found)
 
 
 def _metadata(
-    card: DatasetCard, bundle: Bundle, bundle_uri: str, prompt_set: PromptSet, names: tuple[str, ...], embeddings: bool
+    card: DatasetCard, predictor: Predictor, bundle_uri: str, questions: Questions, embeddings: bool
 ) -> dict[str, Any]:
     """What each file says about its values; `fingerprint` is of everything that they depend on."""
-    facts = bundle.facts
+    facts, prompt_set = predictor.facts, questions.prompts
     identity = {
         "model_sha256": facts.files["model.safetensors"],
         "text_fingerprint": facts.text_fingerprint,
         "prompt_set": {"name": prompt_set.name, "version": prompt_set.version, "sha256": prompt_set.sha256},
-        "tasks": list(names),
+        "tasks": list(questions.tasks),
         "embeddings": embeddings,
         "dataset_sha256": card.content_sha256,
     }
@@ -273,7 +245,7 @@ def _metadata(
         "fingerprint": fingerprint(identity),
         "bundle_uri": bundle_uri,
         "run": facts.run,
-        "logit_scale": float(bundle.model.logit_scale.detach()),
+        "logit_scale": predictor.logit_scale,
         "synthetic": card.synthetic or facts.synthetic,
         "notices": [
             "similarity is a cosine, score its softmax over the classes of a task: not calibrated, so no probability.",
@@ -319,9 +291,8 @@ def score_uri(output_uri: str, shard_path: str) -> str:
 
 
 def _with_columns(
-    table: pa.Table, prefix: str, classes: tuple[str, ...], values: Float[Tensor, "record class"]
+    table: pa.Table, prefix: str, classes: tuple[str, ...], values: Float32[np.ndarray, "record class"]
 ) -> pa.Table:
-    array = values.float().cpu().numpy()
     for column, name in enumerate(classes):
-        table = table.append_column(f"{prefix}:{name}", pa.array(np.ascontiguousarray(array[:, column])))
+        table = table.append_column(f"{prefix}:{name}", pa.array(np.ascontiguousarray(values[:, column])))
     return table

@@ -1,21 +1,21 @@
 """The texts of a prepared data set, and their vectors: from the store, the bundle, or the LM's actors."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import ray
 
 from mets_ray.cluster.ray_data import own_errors, plain
 from mets_ray.config.settings import Config
 from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.prepared import PreparedDataset
-from mets_ray.errors import CheckpointError
-from mets_ray.model.bundle import Bundle
+from mets_ray.model.bundle import Bundle, check_text_model
+from mets_ray.model.predictor import Predictor
 from mets_ray.pipelines.lm_actors import embed_texts, store_uri
-from mets_ray.tasks.prompt_sets import PromptSet, prompt_texts
 from mets_ray.text.embeddings import EmbeddingTable
-from mets_ray.text.reports import apply_template
+from mets_ray.text.reports import apply_template, text_id
 
 
 def report_texts(dataset: PreparedDataset, template: str, selection: Selection) -> list[str]:
@@ -51,17 +51,15 @@ def _from_shards(
         yield from plain(rows).iter_rows()
 
 
-def prompt_table(
-    config: Config, bundle: Bundle, prompt_set: PromptSet, tasks: Iterable[str], dataset: PreparedDataset
-) -> EmbeddingTable:
-    """Vectors of the prompts: from the bundle, or from the same LM where the bundle does not know them.
+def learn_prompts(config: Config, predictor: Predictor, prompts: Sequence[str], dataset: PreparedDataset) -> None:
+    """Give `predictor` the features of those prompts that it does not know, from the store or the bundle's LM.
 
     Raises CheckpointError where the LM found here is another one than the bundle's.
     """
-    prompts = prompt_texts([prompt_set], tasks)
-    if not bundle.prompts.missing(prompts):
-        return bundle.prompts
-    return _by_the_lm_of(bundle, config, dataset, reports=[], prompts=prompts)
+    if missing := predictor.missing_texts(prompts):
+        table = _by_the_lm_of(predictor.bundle, config, dataset, reports=[], prompts=missing)
+        ids = np.asarray([text_id(prompt) for prompt in missing], dtype=np.int64)
+        predictor.keep_features(missing, table.lookup(ids))
 
 
 def report_table(config: Config, bundle: Bundle, reports: Iterable[str], dataset: PreparedDataset) -> EmbeddingTable:
@@ -80,10 +78,5 @@ def _by_the_lm_of(
         update={"model": facts.text_model, "pooling": facts.text_pooling, "max_length": facts.text_max_length}
     )
     embedded = embed_texts(settings, store_uri(config, dataset), reports=reports, prompts=prompts)
-    if embedded.fingerprint != facts.text_fingerprint:
-        raise CheckpointError(
-            f"the LM `{facts.text_model}` found here has fingerprint {embedded.fingerprint[:16]}, not "
-            f"{facts.text_fingerprint[:16]}, with which the bundle was trained",
-            hint="give the workers the same LM weights, or use a prompt set that the bundle holds",
-        )
+    check_text_model(facts, embedded.fingerprint)
     return embedded.table

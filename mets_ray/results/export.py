@@ -48,7 +48,7 @@ def balanced_json(score: BalancedScore) -> dict[str, Any]:
 
 
 def published_json(result: Evaluated) -> dict[str, Any]:
-    """The published rows that stand beside `result`, with their sources: nothing in here was measured."""
+    """The published rows to compare `result` with, and their sources: nothing here was measured."""
     facts = published()
     return {
         "balanced": {

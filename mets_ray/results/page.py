@@ -1,6 +1,6 @@
 """A report as Markdown, or as one HTML file with pictures and style inside, no script and no network.
 
-What stands in it is the caller's; here is how it looks. Every text is escaped, whatever a class or a run is called.
+The caller decides the content, this module the looks. Every text is escaped, whatever a class or a run is called.
 """
 
 import base64
@@ -56,7 +56,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A whole report: `alarms` stand in red above all, then `notices`; `facts` are short, by name."""
+    """A whole report: `alarms` come first, in red, then `notices`; `facts` are short, by name."""
 
     title: str
     notices: Sequence[str] = ()
@@ -134,7 +134,7 @@ def _picture(picture: Picture, section: str) -> dict[str, str]:
         "base64": base64.b64encode(picture.png).decode(),
         "alt": picture.alt,
         "caption": picture.caption,
-        # A PNG's size stands in its first chunk; the page says it, so that nothing jumps while pictures are decoded.
+        # The page states each PNG's size, from its first chunk, so that nothing jumps while pictures are decoded.
         "width": str(int.from_bytes(picture.png[16:20], "big")),
         "height": str(int.from_bytes(picture.png[20:24], "big")),
     }

@@ -1,4 +1,4 @@
-"""What others published (`published.yaml`), with where each number was read: to stand beside what is measured here."""
+"""What others published (`published.yaml`), with the source of each number, to compare with what is measured here."""
 
 import functools
 import importlib.resources

@@ -22,7 +22,7 @@ class Batches:
 
     embed: windows [window, lead, sample] to vectors [window, dimension]; called from several threads.
     wait_s: how long a pass that could begin waits for more windows.
-    counted: is told the size of each batch.
+    counted: called with the size of each batch.
     """
 
     def __init__(

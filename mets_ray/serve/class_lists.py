@@ -1,7 +1,7 @@
 """Class lists: given with a request, stored in the bundle, or registered at run time under `state_uri`.
 
 <state_uri>/prompt_sets/<name>/<version>.json               one file per version, created once and never changed
-<state_uri>/text_features/<fingerprint>/<sha256>.safetensors  what the LM said about its texts, so nobody asks again
+<state_uri>/text_features/<fingerprint>/<sha256>.safetensors  the LM's features of its texts, computed once
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from mets_ray import storage
 from mets_ray.errors import ConfigError, DatasetError, RequestError
 from mets_ray.model.bundle import BundleFacts
-from mets_ray.model.predictor import Engine
+from mets_ray.model.predictor import Predictor
 from mets_ray.serve.settings import WORDINGS_PER_CLASS, ServeConfig
 from mets_ray.text.embeddings import part_folder
 from mets_ray.text.reports import apply_template, text_hash
@@ -120,14 +120,14 @@ def bundle_prompt_sets(facts: BundleFacts) -> dict[str, ClassList]:
 class PromptSets:
     """All named class lists that this replica knows, and those that it finds under `state_uri`.
 
-    A name without a version means its newest one: after `prompt_set_refresh_s` the store is asked again, so another
+    A name without a version means its newest one: after `prompt_set_refresh_s` the store is listed again, so another
     replica's new version is seen that late at most. `name@version` is exact at once, because versions never change.
     """
 
-    def __init__(self, engine: Engine, config: ServeConfig) -> None:
-        self._engine = engine
+    def __init__(self, predictor: Predictor, config: ServeConfig) -> None:
+        self._predictor = predictor
         self._config = config
-        self._bundle = bundle_prompt_sets(engine.facts)
+        self._bundle = bundle_prompt_sets(predictor.facts)
         self._registered: dict[str, ClassList] = {}  # by `name@version`
         self._newest: dict[str, tuple[int, float]] = {}  # name → (version, when the store was asked)
         self._locks: dict[str, asyncio.Lock] = {}
@@ -171,7 +171,7 @@ class PromptSets:
                 409, "reserved_name", f"`{name}` is a prompt set of the bundle", hint="take another name"
             )
         async with self._lock(name):
-            await asyncio.to_thread(self._write_features, given.texts, self._engine.features(given.texts))
+            await asyncio.to_thread(self._write_features, given.texts, self._predictor.features(given.texts))
             for _ in range(_ATTEMPTS):
                 newest = await asyncio.to_thread(self._list_newest, name)
                 if newest:
@@ -228,10 +228,10 @@ class PromptSets:
         except ValidationError as error:
             raise DatasetError(f"`{uri}` is no prompt set of this version of mets_ray") from error
         found = ClassList(stored.classes, stored.hypothesis_template, name, version)
-        if self._engine.missing_texts(found.texts):
+        if self._predictor.missing_texts(found.texts):
             features = await asyncio.to_thread(self._read_features, found.texts)
             if features is not None:
-                self._engine.keep_features(found.texts, features)
+                self._predictor.keep_features(found.texts, features)
         self._know(found)
         return found
 
@@ -279,7 +279,7 @@ class PromptSets:
     def _features_uri(self, texts: list[str]) -> str:
         assert self._config.state_uri is not None
         store_uri = storage.join(self._config.state_uri, "text_features")
-        folder = part_folder(store_uri, self._engine.facts.text_fingerprint)
+        folder = part_folder(store_uri, self._predictor.facts.text_fingerprint)
         return storage.join(folder, f"{text_hash(chr(0).join(texts))}.safetensors")
 
 

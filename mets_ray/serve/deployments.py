@@ -18,20 +18,17 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from mets_ray import storage
-from mets_ray.errors import CheckpointError, RequestError
+from mets_ray.errors import RequestError
 from mets_ray.model.bundle import BundleFacts, load_bundle, newest_bundle, read_facts
-from mets_ray.model.predictor import Engine
+from mets_ray.model.predictor import Predictor, load_text_encoder
 from mets_ray.serve.app import create_app
 from mets_ray.serve.batching import Batches, torch_pool
 from mets_ray.serve.service import Service
 from mets_ray.serve.settings import ServeConfig
 from mets_ray.serve.telemetry import RequestTelemetry, lm_texts_counter
-from mets_ray.text.language_model import FrozenTextEncoder
 from mets_ray.text.reports import text_id
 
 logger = logging.getLogger("ray.serve")
-
-_LM_TEXTS_AT_ONCE = 64
 
 
 @serve.deployment
@@ -39,19 +36,7 @@ class TextEncoder:
     """The frozen LM on a replica of its own; keeps what it has said. Raises CheckpointError for another LM."""
 
     def __init__(self, facts: BundleFacts, config: ServeConfig) -> None:
-        self._encoder = FrozenTextEncoder(
-            config.text_model or facts.text_model,
-            pooling=facts.text_pooling,  # type: ignore[arg-type]
-            max_length=facts.text_max_length,
-            device=_device(config.text_gpus),
-            batch_size=_LM_TEXTS_AT_ONCE,
-        )
-        if self._encoder.fingerprint != facts.text_fingerprint:
-            raise CheckpointError(
-                f"the language model has the fingerprint {self._encoder.fingerprint[:16]}, "
-                f"the bundle was trained with {facts.text_fingerprint[:16]} ({facts.text_model})",
-                hint="set text_model to the folder of the weights that pretraining used",
-            )
+        self._encoder = load_text_encoder(facts, model=config.text_model, device=_device(config.text_gpus))
         self._kept = LRUCache[int, np.ndarray](config.text_cache_texts)
         self._thread = torch_pool(1, torch_threads=_threads(config.text_cpus))
         self._lm_texts = lm_texts_counter()
@@ -77,15 +62,16 @@ class ZeroShot:
     def __init__(self, config: ServeConfig, bundle_uri: str, text_encoder: DeploymentHandle[Any] | None) -> None:
         self._telemetry = RequestTelemetry()
         device = _device(config.encoder_gpus)
-        self._engine = Engine(load_bundle(bundle_uri), device=device, text_cache_texts=config.text_cache_texts)
+        bundle = load_bundle(bundle_uri)
+        self._predictor = Predictor(bundle, device=device, text_cache_texts=config.text_cache_texts)
         self._text_encoder = text_encoder
         threads = 1 if device == "cuda" else config.encoder_threads or _threads(config.encoder_cpus)
         self._service = Service(
-            self._engine,
+            self._predictor,
             config,
             bundle_uri=bundle_uri,
             encode=Batches(
-                self._engine.embed_windows,
+                self._predictor.embed_windows,
                 batch_size=config.batch_size,
                 wait_s=config.batch_wait_s,
                 threads=threads,
@@ -94,10 +80,10 @@ class ZeroShot:
             ask_lm=None if text_encoder is None else self._ask_lm,
             telemetry=self._telemetry,
         )
-        warm_up_s = self._engine.warm_up(config.batch_size)
+        warm_up_s = self._predictor.warm_up(config.batch_size)
         logger.info(
             "serving %s on %s, %d threads, first batch of %d in %.2f s",
-            self._engine.model_version,
+            self._predictor.model_version,
             device,
             threads,
             config.batch_size,

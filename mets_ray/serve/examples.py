@@ -5,11 +5,10 @@ import itertools
 
 import numpy as np
 
-from mets_ray.ecg.ecg import Ecg
 from mets_ray.ecg.synthetic_patients import CLASSES, RHYTHMS, describe
+from mets_ray.ecg.synthetic_waveforms import render
 from mets_ray.serve import messages
 from mets_ray.serve.bodies import JsonEcg
-from mets_ray.sources.synthetic import render_synthetic
 
 _SEED = 2026
 
@@ -49,9 +48,7 @@ def example(name: str, duration_s: float) -> JsonEcg | None:
     index = _records().get(name)
     if index is None:
         return None
-    ecg: Ecg = render_synthetic(
-        f"synthetic:?seed={_SEED}&index={index}&sampling_rate_hz={_SAMPLING_RATE_HZ}&duration_s={duration_s:g}"
-    )
+    ecg = render(describe(index, seed=_SEED), sampling_rate_hz=_SAMPLING_RATE_HZ, duration_s=duration_s)
     return JsonEcg(
         signal=np.rint(ecg.signal_mv * 1000).tolist(),
         unit="uV",

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from mets_ray.ecg.ecg import Ecg
 from mets_ray.errors import RecordError, RequestError
-from mets_ray.model.predictor import Engine, Windows, mean_embedding
+from mets_ray.model.predictor import Predictor
+from mets_ray.model.windows import Windows, mean_embedding
 from mets_ray.serve import messages
 from mets_ray.serve.bodies import BodyLimits
 from mets_ray.serve.class_lists import ClassList, PromptSets, class_list, labels_as_classes
@@ -57,7 +58,7 @@ class Service:
 
     def __init__(
         self,
-        engine: Engine,
+        predictor: Predictor,
         config: ServeConfig,
         *,
         bundle_uri: str,
@@ -65,11 +66,11 @@ class Service:
         ask_lm: Callable[[list[str]], Awaitable[np.ndarray]] | None,
         telemetry: Telemetry,
     ) -> None:
-        self.engine = engine
+        self.predictor = predictor
         self.config = config
         self.bundle_uri = bundle_uri
         self.limits = BodyLimits(config.max_body_bytes, config.max_ecgs, config.max_duration_s)
-        self.prompt_sets = PromptSets(engine, config)
+        self.prompt_sets = PromptSets(predictor, config)
         self._encode = encode
         self._ask_lm = ask_lm
         self._telemetry = telemetry
@@ -114,7 +115,7 @@ class Service:
         return messages.EmbedAnswer(
             embeddings=[vector],
             dimension=len(vector),
-            model_version=self.engine.model_version,
+            model_version=self.predictor.model_version,
             windows=len(windows.signal_uv),
             warnings=_warned(windows),
         )
@@ -123,14 +124,14 @@ class Service:
         """Texts as they stand. Raises RequestError 422 beyond the limits of classes."""
         given = class_list(dict.fromkeys(texts, ("x",)), None, self.config, default_template="{}")
         await self.learn(list(given.classes))
-        embeddings = self.engine.embed_texts(texts).tolist()
+        embeddings = self.predictor.embed_texts(texts).tolist()
         return messages.EmbedAnswer(
-            embeddings=embeddings, dimension=len(embeddings[0]), model_version=self.engine.model_version
+            embeddings=embeddings, dimension=len(embeddings[0]), model_version=self.predictor.model_version
         )
 
     async def preview(self, ecg: Ecg) -> messages.EcgAnswer:
         windows = await self._windows(ecg)
-        facts = self.engine.facts
+        facts = self.predictor.facts
         return messages.EcgAnswer.model_construct(
             leads=list(facts.leads),
             sampling_rate_hz=facts.sampling_rate_hz,
@@ -144,7 +145,10 @@ class Service:
         """A class list under a name; (the answer, whether a new version was made)."""
         classes = request.classes if request.classes is not None else labels_as_classes(request.candidate_labels or [])
         given = class_list(
-            classes, request.hypothesis_template, self.config, default_template=self.engine.config.text.template
+            classes,
+            request.hypothesis_template,
+            self.config,
+            default_template=self.predictor.template,
         )
         await self.learn(given.texts)
         stored, is_new = await self.prompt_sets.register(name, given)
@@ -158,9 +162,9 @@ class Service:
         return answer, is_new
 
     async def model(self) -> messages.ModelAnswer:
-        facts, config = self.engine.facts, self.config
+        facts, config = self.predictor.facts, self.config
         return messages.ModelAnswer(
-            model_version=self.engine.model_version,
+            model_version=self.predictor.model_version,
             bundle_uri=self.bundle_uri,
             signal=messages.SignalFacts(
                 sampling_rate_hz=facts.sampling_rate_hz,
@@ -174,7 +178,7 @@ class Service:
                 max_length=facts.text_max_length,
                 fingerprint=facts.text_fingerprint,
             ),
-            hypothesis_template=self.engine.config.text.template,
+            hypothesis_template=self.predictor.template,
             prompt_sets=[
                 messages.KnownPromptSet(
                     name=item.name or "", version=item.version, classes=list(item.classes), origin=origin
@@ -190,7 +194,7 @@ class Service:
                 metrics=facts.metrics,
             ),
             intended_use=INTENDED_USE,
-            device=str(self.engine.device),
+            device=str(self.predictor.device),
             auth=config.auth,
             limits={
                 name: getattr(config, name)
@@ -203,7 +207,7 @@ class Service:
 
         Raises RequestError 422 where no LM is deployed.
         """
-        missing = self.engine.missing_texts(texts)
+        missing = self.predictor.missing_texts(texts)
         distinct = len(set(texts))
         self._telemetry.text_cache(distinct - len(missing), len(missing))
         if not missing:
@@ -233,7 +237,7 @@ class Service:
 
     async def _ask_and_keep(self, texts: list[str]) -> None:
         assert self._ask_lm is not None
-        self.engine.keep_features(texts, await self._ask_lm(texts))
+        self.predictor.keep_features(texts, await self._ask_lm(texts))
 
     async def _classes(self, options: messages.Options) -> tuple[ClassList, Tensor]:
         if options.candidate_labels is not None and options.prompt_set is not None:
@@ -245,7 +249,7 @@ class Service:
                 labels_as_classes(options.candidate_labels),
                 options.hypothesis_template,
                 self.config,
-                default_template=self.engine.config.text.template,
+                default_template=self.predictor.template,
             )
         else:
             reference = options.prompt_set or self.config.prompt_set
@@ -264,10 +268,10 @@ class Service:
                     hint="leave it out, or give candidate_labels",
                 )
             chosen = await self.prompt_sets.find(reference)
-        vectors = self.engine.class_vectors(chosen.classes)
+        vectors = self.predictor.class_vectors(chosen.classes)
         if vectors is None:
             await self.learn(chosen.texts)
-            vectors = self.engine.class_vectors(chosen.classes)
+            vectors = self.predictor.class_vectors(chosen.classes)
             assert vectors is not None, "the features that were just kept are gone"
         else:
             self._telemetry.text_cache(len(chosen.classes), 0)
@@ -275,8 +279,8 @@ class Service:
 
     async def _windows(self, ecg: Ecg) -> Windows:
         if ecg.signal_mv.size <= _INLINE_SAMPLES:
-            return self.engine.windows(ecg)
-        return await asyncio.to_thread(self.engine.windows, ecg)
+            return self.predictor.windows(ecg)
+        return await asyncio.to_thread(self.predictor.windows, ecg)
 
     async def _embed(self, windows: Windows) -> np.ndarray:
         """Unit vectors [window, dimension]."""
@@ -287,13 +291,14 @@ class Service:
     def _scored(
         self, windows: Windows, embedding: np.ndarray, chosen: ClassList, vectors: Tensor, multi_label: bool
     ) -> messages.Scored:
-        scores, cosines = self.engine.score(embedding, vectors, multi_label=multi_label)
-        ranks = np.empty(len(scores), dtype=np.int64)
-        ranks[np.argsort(-np.asarray(cosines), kind="stable")] = np.arange(1, len(scores) + 1)
+        score, similarity = self.predictor.scores(mean_embedding(embedding)[None], vectors, multi_label=multi_label)
+        ranks = np.empty(len(chosen.classes), dtype=np.int64)
+        ranks[np.argsort(-similarity[0], kind="stable")] = np.arange(1, len(ranks) + 1)
+        of_class = zip(chosen.classes, score[0].tolist(), similarity[0].tolist(), ranks.tolist(), strict=True)
         return messages.Scored.model_construct(
             classes=[
-                messages.ClassScore.model_construct(class_name=name, score=score, similarity=cosine, rank=int(rank))
-                for name, score, cosine, rank in zip(chosen.classes, scores, cosines, ranks, strict=True)
+                messages.ClassScore.model_construct(class_name=name, score=value, similarity=cosine, rank=rank)
+                for name, value, cosine, rank in of_class
             ],
             windows=len(windows.signal_uv),
             warnings=_warned(windows),
@@ -304,7 +309,7 @@ class Service:
             "multi_label": options.multi_label,
             "hypothesis_template": chosen.template,
             "prompt_set": chosen.label,
-            "model_version": self.engine.model_version,
+            "model_version": self.predictor.model_version,
             "timings_ms": timings.total(),
         }
 

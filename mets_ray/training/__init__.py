@@ -7,7 +7,6 @@ __all__ = [
     "failures",
     "fit",
     "grad_cache",
-    "optimization",
     "progress",
     "run_folder",
     "state",

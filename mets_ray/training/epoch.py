@@ -16,6 +16,7 @@ from mets_ray.dataset.shard_reader import read_ahead
 from mets_ray.errors import MetsError
 from mets_ray.model.augment import augmented, draw_views
 from mets_ray.model.mets import microvolts_to_millivolts, signal_tensor
+from mets_ray.model.optimization import autocast_for, set_learning_rate
 from mets_ray.pipelines.stream import training_batches
 from mets_ray.text.embeddings import EmbeddingTable
 from mets_ray.text.statements import ReportStatements
@@ -32,7 +33,6 @@ from mets_ray.training.collectives import (
     worker_rank,
 )
 from mets_ray.training.grad_cache import LossOf, forward_loss
-from mets_ray.training.optimization import autocast_for, set_learning_rate
 from mets_ray.training.state import Figures, State, TrainJob, parameter_norm, report_checkpoint
 from mets_ray.training.watch import Reporter, SaveClock, Watchdog, timed
 

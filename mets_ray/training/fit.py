@@ -39,9 +39,9 @@ from mets_ray.model.bundle import publish_bundle, read_facts
 from mets_ray.pictures.training import draw_training
 from mets_ray.pipelines.lm_actors import EmbeddedTexts, embed_texts, store_uri
 from mets_ray.pipelines.texts import report_statements, report_texts
-from mets_ray.tasks.choose import check_prompts, dataset_tasks
 from mets_ray.tasks.prompt_files import read_prompt_set
 from mets_ray.tasks.prompt_sets import PACKAGED_PROMPT_SETS, PromptSet, prompt_texts
+from mets_ray.tasks.questions import check_prompts, dataset_tasks
 from mets_ray.text.statements import ReportStatements, one_spelling
 from mets_ray.training.collectives import is_lost_peer
 from mets_ray.training.failures import repeated_failure

@@ -33,11 +33,11 @@ from mets_ray.model.bundle import (
     write_bundle,
 )
 from mets_ray.model.mets import Mets
+from mets_ray.model.optimization import build_optimizer, choose_precision, require_compiler
 from mets_ray.tasks.label_sets import LabelSet
 from mets_ray.tasks.prompt_sets import PromptSet
 from mets_ray.text.embeddings import EmbeddingTable
 from mets_ray.text.reports import text_id
-from mets_ray.training.optimization import build_optimizer, choose_precision, require_compiler
 
 Figures = dict[str, float | None]
 

@@ -6,15 +6,23 @@ import numpy as np
 import pytest
 import torch
 
-from mets_ray.config.settings import AugmentConfig
+from mets_ray.config.settings import AugmentConfig, EncoderConfig
 from mets_ray.errors import MetsError
 from mets_ray.evaluation import supervised
-from mets_ray.evaluation.supervised import SupervisedEcg, train_supervised
+from mets_ray.evaluation.supervised import METS_RECIPE, LabelledEcgs, SupervisedEcg, train_supervised
 from mets_ray.metrics.auroc import macro_auroc
 from mets_ray.model.augment import draw_views
 
-SMALL = {"width": 4, "epochs": 4, "batch_size": 16, "learning_rate": 1e-2, "seed": 0}
+ENCODER = EncoderConfig(width=4)
 VIEWS = AugmentConfig()
+
+
+def learn(train, validation, *, encoder=ENCODER, augment=None, seed=0, **settings):
+    """`train_supervised` with METS's recipe but for small batches and a high rate."""
+    recipe = METS_RECIPE.model_copy(update={"epochs": 4, "batch_size": 16, "learning_rate": 1e-2} | settings)
+    return train_supervised(
+        LabelledEcgs(*train), LabelledEcgs(*validation), encoder=encoder, settings=recipe, augment=augment, seed=seed
+    )
 
 
 def made_up(records: int, seed: int):
@@ -42,23 +50,21 @@ def one_thread():
 
 def test_easy_classes_are_learned_and_the_same_seed_gives_the_same_bits():
     train, validation, test = made_up(96, 0), made_up(32, 1), made_up(64, 2)
-    seen = []
-    found = train_supervised(*train, *validation, **SMALL, on_epoch=seen.append)
+    found = learn(train, validation)
     scores = found.scores(test[0])
     assert macro_auroc(scores, test[1])[0] > 0.9
-    assert seen == list(found.epochs)
-    assert [figures.epoch for figures in seen] == [1, 2, 3, 4]
-    assert seen[-1].train_loss < seen[0].train_loss
+    assert [figures.epoch for figures in found.epochs] == [1, 2, 3, 4]
+    assert found.epochs[-1].train_loss < found.epochs[0].train_loss
     assert found.untrained_classes == ()
 
     torch.manual_seed(123)  # the caller's generator has no part in it, and keeps its state
     before = torch.get_rng_state()
-    again = train_supervised(*train, *validation, **SMALL)
+    again = learn(train, validation)
     assert torch.equal(torch.get_rng_state(), before)
     assert again.epochs == found.epochs
     assert same_weights(found.model, again.model)
     assert (again.scores(test[0]) == scores).all()
-    other = train_supervised(*train, *validation, **SMALL | {"seed": 1, "epochs": 1})
+    other = learn(train, validation, seed=1, epochs=1)
     assert other.epochs[0].train_loss != found.epochs[0].train_loss
 
 
@@ -66,8 +72,7 @@ def test_views_are_those_of_pretraining_and_follow_from_the_seed(monkeypatch):
     train, validation = made_up(32, 0), made_up(16, 1)
     none = AugmentConfig(lead_dropout=0.0, cropping=0.0, gain=0.0)
     plain, untouched, first, again = (
-        train_supervised(*train, *validation, **SMALL | {"epochs": 2}, augment=augment).model
-        for augment in (None, none, VIEWS, VIEWS)
+        learn(train, validation, epochs=2, augment=augment).model for augment in (None, none, VIEWS, VIEWS)
     )
     assert same_weights(plain, untouched)
     assert same_weights(first, again)
@@ -75,7 +80,7 @@ def test_views_are_those_of_pretraining_and_follow_from_the_seed(monkeypatch):
 
     seen = []
     monkeypatch.setattr(supervised, "augmented", lambda signal_mv, views: (seen.append(views), signal_mv)[1])
-    train_supervised(*train, *validation, **SMALL | {"epochs": 2}, augment=VIEWS)
+    learn(train, validation, epochs=2, augment=VIEWS)
     assert [len(views.gain) for views in seen] == [16, 16, 16, 16]  # of both epochs, and of no validation record
     for views, (epoch, step) in zip(seen, [(1, 1), (1, 2), (2, 1), (2, 2)], strict=True):
         expected = draw_views(VIEWS, range(16), batch_size=16, leads=2, samples=64, seed=0, epoch=epoch, step=step)
@@ -87,29 +92,29 @@ def test_the_model_is_that_of_the_best_epoch(monkeypatch):
     train, validation = made_up(32, 0), made_up(16, 1)
     figures = iter([0.6, 0.8, 0.8, 0.7])
     monkeypatch.setattr(supervised, "macro_auroc", lambda scores, truth: (next(figures), None))
-    found = train_supervised(*train, *validation, **SMALL | {"epochs": 4})
+    found = learn(train, validation, epochs=4)
     monkeypatch.undo()
     assert found.best == found.epochs[1]
-    stopped = train_supervised(*train, *validation, **SMALL | {"epochs": 2})
+    stopped = learn(train, validation, epochs=2)
     # The rate is constant, so two epochs of four are two of two.
     assert found.epochs[1].train_loss == stopped.epochs[1].train_loss
     monkeypatch.setattr(supervised, "macro_auroc", lambda scores, truth: (1.0 - stopped_epochs.pop(), None))
     stopped_epochs = [0.1, 0.9]
-    last = train_supervised(*train, *validation, **SMALL | {"epochs": 2})
+    last = learn(train, validation, epochs=2)
     assert last.best.epoch == 2
     assert same_weights(found.model, last.model)
 
 
 def test_validation_chooses_the_epoch_and_moves_no_weight():
     train = made_up(32, 0)
-    first = train_supervised(*train, *made_up(16, 1), **SMALL | {"epochs": 2})
-    second = train_supervised(*train, *made_up(24, 2), **SMALL | {"epochs": 2})
+    first = learn(train, made_up(16, 1), epochs=2)
+    second = learn(train, made_up(24, 2), epochs=2)
     assert [f.train_loss for f in first.epochs] == [f.train_loss for f in second.epochs]
 
 
 def test_scores_do_not_depend_on_the_batch_and_are_logits_of_millivolts():
     train, validation = made_up(32, 0), made_up(16, 1)
-    found = train_supervised(*train, *validation, **SMALL | {"epochs": 1})
+    found = learn(train, validation, epochs=1)
     scores = found.scores(validation[0])
     assert scores.dtype == np.float32
     assert not found.model.training
@@ -121,7 +126,7 @@ def test_scores_do_not_depend_on_the_batch_and_are_logits_of_millivolts():
 
 def test_the_loss_of_the_first_step_is_that_of_untrained_weights():
     train, validation = made_up(16, 0), made_up(16, 1)
-    found = train_supervised(*train, *validation, **SMALL | {"epochs": 1, "norm": "group"})
+    found = learn(train, validation, epochs=1, encoder=EncoderConfig(width=4, norm="group"))
     torch.manual_seed(0)
     model = SupervisedEcg(classes=2, leads=2, width=4, norm="group")
     with torch.no_grad():
@@ -134,15 +139,15 @@ def test_batches_are_nearly_equal_and_hold_each_record_once(monkeypatch):
     (signal, truth), validation = made_up(17, 0), made_up(16, 1)
     signal[:, 0, 0] = np.arange(17)
     batches = []
-    to_millivolts = supervised._millivolts
+    to_millivolts = supervised.microvolts_to_millivolts
 
     def recording(rows, model):
         if model.training:
             batches.append(rows[:, 0, 0].tolist())
         return to_millivolts(rows, model)
 
-    monkeypatch.setattr(supervised, "_millivolts", recording)
-    train_supervised(signal, truth, *validation, **SMALL | {"epochs": 2})
+    monkeypatch.setattr(supervised, "microvolts_to_millivolts", recording)
+    learn((signal, truth), validation, epochs=2)
     assert sorted(map(len, batches)) == [8, 8, 9, 9]
     first, second = batches[0] + batches[1], batches[2] + batches[3]
     assert sorted(first) == sorted(second) == list(range(17))
@@ -152,7 +157,7 @@ def test_batches_are_nearly_equal_and_hold_each_record_once(monkeypatch):
 def test_a_class_without_positives_scores_one_half():
     (signal, truth), validation, test = made_up(10, 0), made_up(24, 1), made_up(24, 2)
     truth[:, 1] = False
-    found = train_supervised(signal, truth, *validation, **SMALL | {"epochs": 2})
+    found = learn((signal, truth), validation, epochs=2)
     assert found.untrained_classes == (1,)
     _, per_class = macro_auroc(found.scores(test[0]), test[1])
     assert per_class[1] == 0.5
@@ -165,40 +170,65 @@ def test_a_memory_map_is_read_in_batches(tmp_path, monkeypatch):
     np.save(tmp_path / "signal.npy", signal)
     mapped = np.load(tmp_path / "signal.npy", mmap_mode="r")
     largest = []
-    to_millivolts = supervised._millivolts
+    to_millivolts = supervised.microvolts_to_millivolts
     monkeypatch.setattr(
-        supervised, "_millivolts", lambda rows, model: largest.append(len(rows)) or to_millivolts(rows, model)
+        supervised,
+        "microvolts_to_millivolts",
+        lambda rows, model: largest.append(len(rows)) or to_millivolts(rows, model),
     )
-    found = train_supervised(mapped, truth, *validation, **SMALL | {"epochs": 1})
+    found = learn((mapped, truth), validation, epochs=1)
     found.scores(mapped, batch_size=5)
     assert max(largest) == 16
 
 
 def test_a_loss_that_is_not_finite_ends_training_with_its_step():
     with pytest.raises(MetsError, match=r"loss is (nan|inf) at step 2 of 2 of epoch 1"):
-        train_supervised(*made_up(32, 0), *made_up(16, 1), **SMALL | {"learning_rate": 1e30})
+        learn(made_up(32, 0), made_up(16, 1), learning_rate=1e30)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
 def test_optimizer_and_decay_reach_torch(monkeypatch, optimizer):
     kind, seen = {"adam": "Adam", "adamw": "AdamW"}[optimizer], []
     original = getattr(torch.optim, kind)
-    monkeypatch.setattr(torch.optim, kind, lambda *rest, **options: seen.append(options) or original(*rest, **options))
-    train_supervised(*made_up(16, 0), *made_up(16, 1), **SMALL | {"epochs": 1}, weight_decay=0.5, optimizer=optimizer)
-    assert seen == [{"lr": 1e-2, "weight_decay": 0.5}]
+
+    def recording(groups, **options):
+        seen.append((groups, options))
+        return original(groups, **options)
+
+    monkeypatch.setattr(torch.optim, kind, recording)
+    learn(made_up(16, 0), made_up(16, 1), epochs=1, weight_decay=0.5, optimizer=optimizer)
+    ((decayed, others), options) = seen[0]
+    assert options == {"lr": 1e-2}
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.5, 0.0)  # as in pretraining: weights only
+    assert {value.ndim for value in decayed["params"]} == {2, 3}
+    assert {value.ndim for value in others["params"]} == {1}
+
+
+def test_the_rate_follows_the_schedule(monkeypatch):
+    rates = []
+    original = supervised.set_learning_rate
+
+    def recording(optimizer, settings, progress):
+        original(optimizer, settings, progress)
+        rates.append(optimizer.param_groups[0]["lr"])
+
+    monkeypatch.setattr(supervised, "set_learning_rate", recording)
+    learn(made_up(32, 0), made_up(16, 1), epochs=2)
+    assert rates == [1e-2] * 4
+    rates.clear()
+    learn(made_up(32, 0), made_up(16, 1), epochs=2, schedule="cosine")
+    assert rates == pytest.approx([1e-2 * 0.5 * (1 + math.cos(math.pi * share / 4)) for share in range(4)])
 
 
 def test_what_does_not_fit_is_refused():
     (x, y), (v, t) = made_up(16, 0), made_up(8, 1)
-    for arguments, options, message in (
-        ((x, y, v, t), {"epochs": 0}, "`epochs` is 0"),
-        ((x, y, v, t), {"batch_size": 0}, "`batch_size` 0"),
-        ((x[:0], y[:0], v, t), {}, "0 train ECGs for 0 rows"),
-        ((x, y, v, np.ones_like(t)), {}, "no class has both positives and negatives among 8 validation records"),
+    for train, validation, message in (
+        ((x[:0], y[:0]), (v, t), "0 train ECGs for 0 rows"),
+        ((x, y), (v, np.ones_like(t)), "no class has both positives and negatives among 8 validation records"),
     ):
         with pytest.raises(MetsError, match=message):
-            train_supervised(*arguments, **SMALL | options)
-    found = train_supervised(x, y, v, t, **SMALL | {"epochs": 1})
+            learn(train, validation)
+    found = learn((x, y), (v, t), epochs=1)
     assert math.isfinite(found.epochs[0].train_loss)
     with pytest.raises(MetsError, match="ECGs have 1 leads"):
         found.scores(v[:, :1])

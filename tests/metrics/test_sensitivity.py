@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from mets_ray.errors import ConfigError, MetsError
 from mets_ray.metrics.sensitivity import wording_sensitivity
 from mets_ray.model.mets import Mets
-from mets_ray.model.zero_shot import class_vectors, wording_similarities
+from mets_ray.model.zero_shot import class_vectors, wording_similarities, wording_vectors
 from mets_ray.tasks.label_sets import LabelSet
 from mets_ray.tasks.prompt_sets import PromptSet
 from mets_ray.text.embeddings import EmbeddingTable
@@ -83,7 +83,10 @@ def table() -> EmbeddingTable:
 
 def test_cosines_of_each_wording_in_the_order_of_the_labels(model, table):
     ecg = F.normalize(torch.randn(7, 5, dtype=torch.float64), dim=1).numpy()
-    found = wording_similarities(model, PROMPTS, LABELS, table, ecg)
+    by_class = [PROMPTS.tasks["heart"][name] for name in LABELS.classes]
+    ids = np.array([text_id(text) for texts in by_class for text in texts])
+    vectors = wording_vectors(model, table.lookup(ids), [len(texts) for texts in by_class])
+    found = wording_similarities(vectors, ecg)
     assert [cosines.shape for cosines in found] == [(7, 3), (7, 1)]
     assert all(cosines.dtype == np.float64 for cosines in found)
     for cosines, texts in zip(found, (("infarct", "old infarct", "scar"), ("normal",)), strict=True):
@@ -102,4 +105,4 @@ def test_cosines_of_each_wording_in_the_order_of_the_labels(model, table):
 def test_a_class_without_words_is_named(model, table):
     labels = LabelSet("heart", {"MI": (), "CD": ()})
     with pytest.raises(ConfigError, match="has no prompt for `CD` of `heart`"):
-        wording_similarities(model, PROMPTS, labels, table, np.zeros((1, 5)))
+        class_vectors(model, PROMPTS, labels, table)

@@ -1,4 +1,6 @@
-"""Windows, class vectors and scores of a replica, without Ray and HTTP, against the code that evaluation uses."""
+"""Windows, class vectors and scores of a bundle, without Ray and HTTP, against the code that training uses."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +10,9 @@ from mets_ray.ecg.ecg import Ecg
 from mets_ray.ecg.preprocess import preprocess
 from mets_ray.errors import CheckpointError, ConfigError, RecordError, RequestError
 from mets_ray.model.bundle import load_bundle
-from mets_ray.model.predictor import Engine, mean_embedding
-from mets_ray.model.zero_shot import class_vectors
+from mets_ray.model.predictor import Predictor, load_predictor
+from mets_ray.model.windows import mean_embedding
+from mets_ray.model.zero_shot import class_vectors, task_scores
 from mets_ray.serve.class_lists import bundle_prompt_sets, class_list, labels_as_classes
 from mets_ray.serve.deployments import build
 from mets_ray.serve.settings import ServeConfig
@@ -26,39 +29,136 @@ def bundle(tmp_path_factory):
 
 
 @pytest.fixture
-def engine(bundle):
-    return Engine(bundle, device="cpu", text_cache_texts=4096)
+def predictor(bundle):
+    return Predictor(bundle, device="cpu", text_cache_texts=4096)
 
 
-def test_class_vectors_are_those_of_evaluation(bundle, engine):
+def test_class_vectors_are_those_of_evaluation(bundle, predictor):
     expected = class_vectors(
         bundle.model, load_prompt_set("descriptive"), load_label_sets("synthetic")["synthetic"], bundle.prompts
     )
     classes = bundle_prompt_sets(bundle.facts)["descriptive:synthetic"].classes
     names = list(load_label_sets("synthetic")["synthetic"].classes)
-    found = engine.class_vectors({name: classes[name] for name in names})
+    found = predictor.class_vectors({name: classes[name] for name in names})
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)
 
 
-def test_a_class_without_features_asks_for_the_lm_once(engine):
+def test_zero_shot_of_an_ecg_is_what_task_scores_makes_of_its_window(bundle, predictor):
+    label_set = load_label_sets("synthetic")["synthetic"]
+    ecgs = [synthetic_ecg(index) for index in range(6)]
+    windows = np.stack([preprocess(ecg, bundle.facts.signal) for ecg in ecgs])
+    with torch.no_grad():
+        embeddings = bundle.model.embed_ecg(torch.from_numpy(windows).float() / 1000).numpy()
+    for name in ("descriptive", "mets"):
+        expected, _, kept = task_scores(
+            bundle.model, load_prompt_set(name), label_set, bundle.prompts, embeddings, [["SR"]] * len(ecgs)
+        )
+        assert kept.all()
+        softmax = torch.tensor(expected * float(bundle.model.logit_scale)).softmax(dim=-1).numpy()
+        for ecg, cosines, scores in zip(ecgs, expected, softmax, strict=True):
+            rows = predictor.zero_shot(ecg, prompt_set=name, task="synthetic")
+            by_class = {row.class_name: row for row in rows}
+            assert set(by_class) == set(label_set.classes)
+            assert [by_class[key].similarity for key in label_set.classes] == pytest.approx(cosines.tolist(), abs=1e-5)
+            assert [by_class[key].score for key in label_set.classes] == pytest.approx(scores.tolist(), abs=1e-5)
+            assert [row.score for row in rows] == sorted((row.score for row in rows), reverse=True)
+            assert sum(row.score for row in rows) == pytest.approx(1.0)
+
+
+def test_words_of_ones_own_go_through_the_lm_in_the_template_of_training(bundle, predictor):
+    ecg, words = synthetic_ecg(), ["atrial fibrillation", "a heart on holiday"]
+    rows = predictor.zero_shot(ecg, words)
+    features = lm()([bundle.config.text.template.format(word) for word in words])
+    with torch.no_grad():
+        vectors = bundle.model.embed_prompt(torch.from_numpy(features)).numpy()
+    expected = dict(zip(words, (vectors @ predictor.embed(ecg)).tolist(), strict=True))
+    assert {row.class_name: row.similarity for row in rows} == pytest.approx(expected, abs=1e-5)
+    assert rows[0].similarity >= rows[1].similarity
+    # Wordings of a class are averaged, and another template gives another text.
+    (one,) = predictor.zero_shot(ecg, {"holiday": words}, multi_label=True)
+    mean = vectors.mean(axis=0) / np.linalg.norm(vectors.mean(axis=0))
+    assert one.similarity == pytest.approx(float(mean @ predictor.embed(ecg)), abs=1e-5)
+    logit = float(bundle.model.logit_scale) * one.similarity + float(bundle.model.logit_bias)
+    assert one.score == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-5)
+    other = predictor.zero_shot(ecg, words, template="ECG without {}")
+    assert {row.class_name for row in other} == set(words)
+    assert other[0].similarity != rows[0].similarity
+
+
+def test_the_lm_is_loaded_for_new_words_only_and_must_be_the_bundles(bundle):
+    ecg = synthetic_ecg()
+    for changes, error, words in (
+        ({"text_model": "/no/such/model"}, ConfigError, "/no/such/model"),
+        ({"text_fingerprint": "0" * 64}, CheckpointError, "fingerprint"),
+    ):
+        predictor = Predictor(replace(bundle, facts=bundle.facts.model_copy(update=changes)))
+        assert len(predictor.zero_shot(ecg, prompt_set="descriptive", task="synthetic")) == len(
+            bundle.facts.prompt_sets["descriptive"].tasks["synthetic"]
+        )
+        with pytest.raises(error, match=words):
+            predictor.zero_shot(ecg, ["something entirely new"])
+
+
+def test_a_prompt_set_may_come_from_a_file(predictor, tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text('{"mine": {"AF": ["atrial fibrillation"], "SR": ["sinus rhythm"]}}')
+    ecg = synthetic_ecg()
+    of_file = predictor.zero_shot(ecg, prompt_set=str(path))
+    assert of_file == predictor.zero_shot(ecg, {"AF": ["atrial fibrillation"], "SR": ["sinus rhythm"]}, template="{}")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "neither `labels` nor `prompt_set` is given"),
+        ({"labels": ["a"], "prompt_set": "mets"}, "both `labels` and `prompt_set` are given"),
+        ({"labels": ["a"], "task": "synthetic"}, "`task` is 'synthetic' beside `labels`"),
+        ({"labels": "a label"}, "`labels` is the text 'a label', not a list"),
+        ({"labels": []}, "`labels` is empty"),
+        ({"labels": ["b", "a", "b"]}, "`labels` holds 'b' twice"),
+        ({"labels": ["a", " - "]}, "holds ' - ', a wording without words"),
+        ({"labels": {"a": "a"}}, "is 'a', not a list of wordings"),
+        ({"labels": {"a": []}}, r"is \[\], not a list of wordings"),
+        ({"labels": ["a"], "template": "no place"}, "no place"),
+        ({"prompt_set": "mets", "task": "synthetic", "template": "{}"}, "`template` is given with a prompt set"),
+        ({"prompt_set": "mets"}, r"prompt set `mets` has \d+ tasks(.|\n)*ptbxl_super"),
+        ({"prompt_set": "mets", "task": "rhythms"}, r"`task` is 'rhythms'(.|\n)*ptbxl_super"),
+        ({"prompt_set": "met"}, "met"),
+    ],
+)
+def test_classes_that_cannot_be_used_say_why(predictor, given, words):
+    with pytest.raises(ConfigError, match=words):
+        predictor.zero_shot(synthetic_ecg(), **given)
+
+
+def test_a_loaded_predictor_says_what_it_is(tmp_path):
+    uri = make_bundle(tmp_path)
+    predictor = load_predictor(str(uri))
+    assert predictor.facts.run == "pretrain-20260101-000000-test"
+    assert predictor.signal == load_bundle(str(uri)).facts.signal
+    with pytest.raises(CheckpointError, match=r"holds no bundle\.json"):
+        load_predictor(str(tmp_path))
+
+
+def test_a_class_without_features_asks_for_the_lm_once(predictor):
     classes = {"x": ("something entirely new",)}
-    assert engine.class_vectors(classes) is None
-    assert engine.missing_texts(["something entirely new"] * 2) == ["something entirely new"]
-    engine.keep_features(["something entirely new"], lm()(["something entirely new"]))
-    assert engine.missing_texts(["something entirely new"]) == []
-    assert engine.class_vectors(classes).shape == (1, 128)
+    assert predictor.class_vectors(classes) is None
+    assert predictor.missing_texts(["something entirely new"] * 2) == ["something entirely new"]
+    predictor.keep_features(["something entirely new"], lm()(["something entirely new"]))
+    assert predictor.missing_texts(["something entirely new"]) == []
+    assert predictor.class_vectors(classes).shape == (1, 128)
 
 
 def test_features_beyond_the_bound_are_forgotten_oldest_first(bundle):
-    engine = Engine(bundle, device="cpu", text_cache_texts=2)
+    predictor = Predictor(bundle, device="cpu", text_cache_texts=2)
     features = np.zeros((3, 384), dtype=np.float16)
-    engine.keep_features(["a", "b", "c"], features)
-    assert engine.missing_texts(["a", "b", "c"]) == ["a"]
+    predictor.keep_features(["a", "b", "c"], features)
+    assert predictor.missing_texts(["a", "b", "c"]) == ["a"]
 
 
-def test_one_window_is_what_preprocess_gives(engine, bundle):
+def test_one_window_is_what_preprocess_gives(predictor, bundle):
     ecg = synthetic_ecg(sampling_rate_hz=500)
-    windows = engine.windows(ecg)
+    windows = predictor.windows(ecg)
     np.testing.assert_array_equal(windows.signal_uv, preprocess(ecg, bundle.facts.signal)[None])
     assert windows.warnings == (("resampled", "500 Hz was resampled to 100 Hz"),)
 
@@ -67,65 +167,88 @@ def test_one_window_is_what_preprocess_gives(engine, bundle):
     ("duration_s", "starts_s"),
     [(10, [0]), (10.4, [0]), (10.6, [0, 0.6]), (20, [0, 10]), (25, [0, 7.5, 15]), (30.4, [0, 10.2, 20.4])],
 )
-def test_longer_recordings_are_seen_as_evenly_spread_windows(engine, bundle, duration_s, starts_s):
+def test_longer_recordings_are_seen_as_evenly_spread_windows(predictor, bundle, duration_s, starts_s):
     whole = synthetic_ecg(duration_s=40)
     ecg = Ecg(whole.signal_mv[:, : round(duration_s * 100)], whole.leads, 100.0)
     expected = [
         preprocess(Ecg(ecg.signal_mv[:, round(start * 100) :], ecg.leads, 100.0), bundle.facts.signal)
         for start in starts_s
     ]
-    np.testing.assert_array_equal(engine.windows(ecg).signal_uv, np.stack(expected))
+    np.testing.assert_array_equal(predictor.windows(ecg).signal_uv, np.stack(expected))
 
 
-def test_a_bad_window_of_a_long_recording_is_left_out_with_a_warning(engine):
+def test_a_bad_window_of_a_long_recording_is_left_out_with_a_warning(predictor):
     whole = synthetic_ecg(duration_s=30)
     signal_mv = whole.signal_mv.copy()
     signal_mv[3, 1100:1900] = np.nan
-    windows = engine.windows(Ecg(signal_mv, whole.leads, 100.0))
+    windows = predictor.windows(Ecg(signal_mv, whole.leads, 100.0))
     assert len(windows.signal_uv) == 2
     assert [reason for reason, _ in windows.warnings] == ["window_left_out", "windows_averaged"]
     assert "window 2 of 3, from 10.0 s" in dict(windows.warnings)["window_left_out"]
 
 
-def test_no_usable_window_is_refused_with_its_reason(engine):
+def test_no_usable_window_is_refused_with_its_reason(predictor):
     ecg = synthetic_ecg(duration_s=30)
     with pytest.raises(RecordError) as refused:
-        engine.windows(Ecg(np.full_like(ecg.signal_mv, np.nan), ecg.leads, 100.0))
+        predictor.windows(Ecg(np.full_like(ecg.signal_mv, np.nan), ecg.leads, 100.0))
     assert (refused.value.reason, refused.value.where) == ("non_finite", "")
 
 
-def test_a_signal_of_microvolts_called_millivolts_is_warned_about(engine):
+def test_a_signal_of_microvolts_called_millivolts_is_warned_about(predictor):
     ecg = synthetic_ecg()
-    assert "low_amplitude" in dict(engine.windows(Ecg(ecg.signal_mv / 1000, ecg.leads, 100.0)).warnings)
+    assert "low_amplitude" in dict(predictor.windows(Ecg(ecg.signal_mv / 1000, ecg.leads, 100.0)).warnings)
     with pytest.raises(RecordError) as refused:
-        engine.windows(Ecg(ecg.signal_mv * 1000, ecg.leads, 100.0))
+        predictor.windows(Ecg(ecg.signal_mv * 1000, ecg.leads, 100.0))
     assert refused.value.reason == "amplitude_too_large"
 
 
-def test_scores_are_the_softmax_or_the_sigmoid_of_scaled_cosines(engine, bundle):
+def test_scores_are_the_softmax_or_the_sigmoid_of_scaled_cosines(predictor, bundle):
     ecg = synthetic_ecg(duration_s=25)
-    embedding = engine.embed_windows(engine.windows(ecg).signal_uv)
-    vectors = engine.class_vectors(bundle_prompt_sets(bundle.facts)["descriptive:synthetic"].classes)
+    embedding = predictor.embed_windows(predictor.windows(ecg).signal_uv)
+    vectors = predictor.class_vectors(bundle_prompt_sets(bundle.facts)["descriptive:synthetic"].classes)
     mean = embedding.astype(np.float64).mean(axis=0)
     cosine = vectors.double().numpy() @ (mean / np.linalg.norm(mean))
     logit = float(bundle.model.logit_scale) * cosine
-    scores, cosines = engine.score(embedding, vectors, multi_label=False)
+    averaged = mean_embedding(embedding)
+    (scores,), (cosines,) = predictor.scores(averaged[None], vectors, multi_label=False)
     np.testing.assert_allclose(cosines, cosine, atol=1e-6)
     np.testing.assert_allclose(scores, np.exp(logit) / np.exp(logit).sum(), atol=1e-5)
-    scores, _ = engine.score(embedding, vectors, multi_label=True)
+    (scores,), _ = predictor.scores(averaged[None], vectors, multi_label=True)
     np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logit - float(bundle.model.logit_bias))), atol=1e-5)
-    assert float(mean_embedding(embedding).norm()) == pytest.approx(1.0)
+    assert float(np.linalg.norm(averaged)) == pytest.approx(1.0)
+    np.testing.assert_array_equal(predictor.embed(ecg), averaged)
+    assert (averaged.dtype, averaged.shape) == (np.float32, (128,))
+
+
+def test_one_window_has_the_embedding_that_evaluation_and_scoring_store(predictor):
+    signal_uv = predictor.windows(synthetic_ecg()).signal_uv
+    encoded = predictor.encode(signal_uv)
+    np.testing.assert_array_equal(predictor.embed_windows(signal_uv), encoded.embeddings)
+    np.testing.assert_array_equal(predictor.embed(synthetic_ecg()), encoded.embeddings[0])
+    assert encoded.features.shape == (1, predictor.bundle.model.ecg_encoder.num_features)
+
+
+def test_without_training_only_the_weights_differ(bundle, predictor):
+    words = ["something entirely new"]
+    predictor.keep_features(words, lm()(words))
+    untrained = predictor.untrained(3)
+    assert untrained.missing_texts(words) == []
+    assert untrained.signal == predictor.signal
+    ecg = synthetic_ecg()
+    assert abs(untrained.embed(ecg) - predictor.embed(ecg)).max() > 0.01
+    np.testing.assert_array_equal(untrained.embed(ecg), predictor.untrained(3).embed(ecg))
+    assert abs(untrained.embed(ecg) - predictor.untrained(4).embed(ecg)).max() > 0.01
 
 
 def test_a_bundle_of_two_leads_takes_two_leads(tmp_path):
     bundle = load_bundle(str(make_bundle(tmp_path, leads=("I", "II"))))
-    engine = Engine(bundle, device="cpu", text_cache_texts=4096)
+    predictor = Predictor(bundle, device="cpu", text_cache_texts=4096)
     ecg = synthetic_ecg()
     two = Ecg(ecg.signal_mv[[1, 0]], ("II", "I"), 100.0)
-    windows = engine.windows(two)
+    windows = predictor.windows(two)
     assert windows.warnings == ()
-    np.testing.assert_array_equal(windows.signal_uv, engine.windows(ecg).signal_uv)
-    assert dict(engine.windows(ecg).warnings)["leads_unused"].startswith("leads that the model does not use: III")
+    np.testing.assert_array_equal(windows.signal_uv, predictor.windows(ecg).signal_uv)
+    assert dict(predictor.windows(ecg).warnings)["leads_unused"].startswith("leads that the model does not use: III")
 
 
 @pytest.mark.parametrize(

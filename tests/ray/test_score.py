@@ -20,7 +20,7 @@ from mets_ray.model.bundle import load_bundle
 from mets_ray.model.zero_shot import task_scores
 from mets_ray.pipelines.embed import EcgEmbedder
 from mets_ray.pipelines.score import ShardScorer
-from mets_ray.tasks.choose import dataset_tasks
+from mets_ray.tasks.questions import dataset_tasks
 from tests.support.datasets import scored_table, write_shards
 from tests.support.serving import make_bundle
 

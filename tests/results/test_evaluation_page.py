@@ -39,8 +39,7 @@ def result(scores):
     from mets_ray.metrics.balanced import score_balanced
 
     (of_task,) = sets_of_task("synthetic")
-    settings = {"per_class": 200, "samples": 20, "seed": 0}
-    balanced = score_balanced(of_task, CLASSES, scores.similarity, scores.truth, scores.patients, **settings)
+    balanced = score_balanced(of_task, scores, per_class=200, samples=20, seed=0)
     calibration = fit_calibration(
         scores.similarity, scores.truth, CLASSES, prompt_set="mets", prompt_set_version=1, prompt_set_sha256="ab"
     )

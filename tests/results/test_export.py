@@ -10,6 +10,7 @@ import pytest
 
 from mets_ray.metrics.balanced import BALANCED_SETS, score_balanced, sets_of_task
 from mets_ray.metrics.intervals import Interval
+from mets_ray.metrics.similarities import TaskSimilarities
 from mets_ray.metrics.task_scores import ClassScore, TaskScore, mean_of_tasks
 from mets_ray.results import export as tables
 from mets_ray.results.evaluation_page import tables_page
@@ -36,7 +37,8 @@ def drawn(*, noise=0.0, without=None, per_class=200):
         truth[rows, columns.index("NORM" if without != "NORM" else "MI")] = True
     similarity = truth + noise * generator.normal(size=truth.shape)
     patients = np.array([f"patient-{row // 2}" for row in range(300)])
-    return score_balanced(SUPER, columns, similarity, truth, patients, per_class=per_class, samples=50, seed=0)
+    scores = TaskSimilarities(SUPER.task, columns, tuple(map(str, range(300))), patients, similarity, truth)
+    return score_balanced(SUPER, scores, per_class=per_class, samples=50, seed=0)
 
 
 def evaluated(balanced, *, task="ptbxl_super", patients=40):

@@ -479,12 +479,12 @@ def test_a_broken_store_is_503(bundle, tmp_path):
 
 
 def test_a_fault_of_ours_is_500_without_the_message(bundle, monkeypatch, caplog):
-    from mets_ray.model.predictor import Engine
+    from mets_ray.model.predictor import Predictor
 
     def fail(self, ecg):
         raise ValueError(" ".join(["patient", "data"]))  # not in one piece: a traceback quotes the line
 
-    monkeypatch.setattr(Engine, "windows", fail)
+    monkeypatch.setattr(Predictor, "windows", fail)
     with plain_server(bundle) as (client, counts), caplog.at_level("ERROR", logger="ray.serve"):
         answer = ask(client, json_ecg(synthetic_ecg()))
     refused(answer, 500, "internal_error")

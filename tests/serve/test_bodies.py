@@ -18,7 +18,7 @@ from mets_ray.ecg.ecg import LEADS, Ecg
 from mets_ray.ecg.wfdb import read_wfdb
 from mets_ray.errors import RecordError, RequestError
 from mets_ray.model.bundle import load_bundle
-from mets_ray.model.predictor import Engine
+from mets_ray.model.predictor import Predictor
 from mets_ray.serve.bodies import BodyLimits, BodyParameters, decode_body
 from tests.support.serving import json_ecg, make_bundle, npy, plain_server, synthetic_ecg
 from tests.support.wfdb_records import edit_header, packed, write_record
@@ -43,8 +43,8 @@ def bundle(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def engine(bundle):
-    return Engine(load_bundle(str(bundle)), device="cpu", text_cache_texts=10_000)
+def predictor(bundle):
+    return Predictor(load_bundle(str(bundle)), device="cpu", text_cache_texts=10_000)
 
 
 def zipped(files, method=zipfile.ZIP_DEFLATED):
@@ -479,7 +479,7 @@ def test_arrays_whose_shape_lies():
         malformed("application/x-npy", npy(SIGNAL)[:cut])
 
 
-def test_empty_arrays_are_no_ecg(engine):
+def test_empty_arrays_are_no_ecg(predictor):
     with pytest.raises(RequestError) as refused:
         decode("application/x-npy", npy(np.zeros((0, 12, 10))), BodyParameters("mV", 100.0, LEADS))
     assert refused.value.reason == "no_ecg"
@@ -487,7 +487,7 @@ def test_empty_arrays_are_no_ecg(engine):
         parameters = BodyParameters("mV", 100.0, LEADS if 12 in shape else ())
         for ecg in decode("application/x-npy", npy(np.zeros(shape)), parameters):
             with pytest.raises(RecordError):
-                engine.windows(ecg)
+                predictor.windows(ecg)
 
 
 # --- CSV
@@ -538,13 +538,13 @@ def test_tables_that_cannot_be(body):
     malformed("text/csv", body, BESIDE_CSV)
 
 
-def test_empty_cells_are_missing_samples(engine):
+def test_empty_cells_are_missing_samples(predictor):
     rows = table().split(b"\n")
     rows[5] = b"," + rows[5].partition(b",")[2]
     (ecg,) = decode("text/csv", b"\n".join(rows), BESIDE_CSV)
     assert np.isnan(ecg.signal_mv[0, 4])
     with pytest.raises(RecordError) as caught:
-        engine.windows(ecg)
+        predictor.windows(ecg)
     assert (caught.value.reason, "I (1)" in caught.value.fact) == ("non_finite", True)
 
 
@@ -575,7 +575,7 @@ def test_forms_that_cannot_be():
 # --- JSON
 
 
-def test_json_that_cannot_be(engine):
+def test_json_that_cannot_be(predictor):
     good = {"signal": [[1.0, 2.0]], "unit": "mV", "leads": ["I"], "sampling_rate_hz": 100}
     for text in (
         "",
@@ -620,11 +620,11 @@ def test_json_that_cannot_be(engine):
         ({"leads": ["\0", *LEADS[1:]]}, "unknown_lead"),
     ],
 )
-def test_numbers_of_json_that_no_ecg_has(engine, changes, reason):
+def test_numbers_of_json_that_no_ecg_has(predictor, changes, reason):
     body = json.dumps(json_ecg(synthetic_ecg()) | changes).encode()
     (ecg,) = decode("application/json", body)
     with pytest.raises(RecordError) as caught:
-        engine.windows(ecg)
+        predictor.windows(ecg)
     assert caught.value.reason == reason
 
 
@@ -745,14 +745,14 @@ def mutated(random):
 
 
 @pytest.mark.filterwarnings("ignore::SyntaxWarning")  # of numpy's header parser, for a header like `1else`
-def test_mutated_bodies_are_read_or_refused(engine):
+def test_mutated_bodies_are_read_or_refused(predictor):
     """Nothing but an ECG or a refusal, and no more memory than a few times what a zip of 1 MiB may unpack to.
 
     The bound is on the growth of the process's largest resident size: 4 MiB unpacked, 16 times that as JSON, and as
     much again for what numpy, arrow and the allocator keep. A length that is believed (1e9 samples) would be gigabytes.
     """
     random = np.random.default_rng(20260101)
-    engine.windows(decode("text/csv", table(), BESIDE_CSV)[0])
+    predictor.windows(decode("text/csv", table(), BESIDE_CSV)[0])
     decode("application/zip", zipped(RECORD))  # what is imported on the first use is not counted
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     outcomes = {}
@@ -763,7 +763,7 @@ def test_mutated_bodies_are_read_or_refused(engine):
             ecgs = decode(content_type, body, parameters)
             assert isinstance(ecgs, list)
             for ecg in ecgs:
-                signal = engine.windows(ecg).signal_uv
+                signal = predictor.windows(ecg).signal_uv
                 assert signal.shape[1:] == (12, 1000)
             outcome = "read"
         except RequestError as error:

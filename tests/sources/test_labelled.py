@@ -18,8 +18,8 @@ from mets_ray.sources.cinc import Cinc, cinc_manifest
 from mets_ray.sources.csn import ACRONYMS, CLASSES, published_classes
 from mets_ray.sources.manifest import Manifest, ManifestRow, shuffle_reports
 from mets_ray.sources.mitbih import AAMI_CLASSES, DS1, DS2, PACED, MitBih, mitbih_manifest, read_beat
-from mets_ray.tasks.choose import dataset_tasks
 from mets_ray.tasks.label_sets import label_matrix, load_label_sets
+from mets_ray.tasks.questions import dataset_tasks
 from tests.support.datasets import write_card, write_rows
 
 SIGNAL = SignalConfig(100, 10.0)

@@ -16,7 +16,7 @@ from mets_ray.ecg.wfdb import read_wfdb
 from mets_ray.model.bundle import load_bundle
 from mets_ray.pipelines.embed import EcgEmbedder
 from mets_ray.sources.synthetic import Synthetic, synthetic_manifest
-from mets_ray.tasks.choose import dataset_tasks
+from mets_ray.tasks.questions import dataset_tasks
 from mets_ray.training.validation import task_macro_auroc
 
 SIGNAL = SignalConfig(100, 10.0, highpass_hz=0.5)  # as jobs/prepare.py writes them

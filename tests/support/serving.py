@@ -18,7 +18,7 @@ import uvicorn
 from mets_ray.config.load import load_config
 from mets_ray.ecg.ecg import LEADS
 from mets_ray.model.bundle import Bundle, BundleFacts, build_model, load_bundle, write_bundle
-from mets_ray.model.predictor import Engine
+from mets_ray.model.predictor import Predictor
 from mets_ray.serve.app import create_app
 from mets_ray.serve.service import Service
 from mets_ray.serve.settings import ServeConfig
@@ -156,19 +156,19 @@ class Counts:
 
 
 def make_service(bundle_uri, counts, *, with_lm=True, **settings):
-    """The service of one replica without Ray: the same engine, the real LM, forward passes of one window."""
+    """The service of one replica without Ray: the same predictor, the real LM, forward passes of one window."""
     config = ServeConfig(bundle_uri=str(bundle_uri), **({"auth": "none"} | settings))
-    engine = Engine(load_bundle(str(bundle_uri)), device="cpu", text_cache_texts=config.text_cache_texts)
+    predictor = Predictor(load_bundle(str(bundle_uri)), device="cpu", text_cache_texts=config.text_cache_texts)
 
     async def encode(window):
-        return engine.embed_windows(window[None])[0]
+        return predictor.embed_windows(window[None])[0]
 
     async def ask_lm(texts):
         counts.lm_texts.append(list(texts))
         return lm()(texts)
 
     return Service(
-        engine,
+        predictor,
         config,
         bundle_uri=str(bundle_uri),
         encode=encode,

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from mets_ray.errors import ConfigError
-from mets_ray.tasks.choose import check_prompts
 from mets_ray.tasks.label_sets import packaged_label_sets
 from mets_ray.tasks.prompt_files import LARGEST_BYTES, MERL_NAMES, MERL_UNSCORED, parse_prompt_file, read_prompt_set
+from mets_ray.tasks.questions import check_prompts
 
 OURS = {
     "name": "mine",

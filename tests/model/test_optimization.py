@@ -7,7 +7,7 @@ import torch
 from mets_ray.config.load import load_config
 from mets_ray.errors import ConfigError
 from mets_ray.model.mets import Mets
-from mets_ray.training.optimization import (
+from mets_ray.model.optimization import (
     autocast_for,
     build_optimizer,
     choose_precision,

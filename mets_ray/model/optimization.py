@@ -5,13 +5,13 @@ import os
 import shutil
 
 import torch
+from torch import nn
 
 from mets_ray.config.settings import TrainConfig
 from mets_ray.errors import ConfigError
-from mets_ray.model.mets import Mets
 
 
-def build_optimizer(train: TrainConfig, model: Mets) -> torch.optim.Optimizer:
+def build_optimizer(train: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Adam (METS) or AdamW. Biases, norms and the logit scale are no weights: decay would only pull them to zero."""
     decayed = [value for value in model.parameters() if value.ndim > 1]
     others = [value for value in model.parameters() if value.ndim <= 1]

@@ -1,0 +1,84 @@
+"""A recording of any length as windows of the model's length, and the windows' embeddings as one."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Int16
+
+from mets_ray.ecg.ecg import FRANK_LEADS, Ecg, check_sampling_rate
+from mets_ray.ecg.preprocess import SignalConfig, preprocess
+from mets_ray.errors import RecordError
+
+# A recording up to 5% longer than the model's window is one window; its end is ignored.
+_TOLERATED_SHARE = 0.05
+
+_LOW_AMPLITUDE_MV = 0.1
+
+
+@dataclass(frozen=True)
+class Windows:
+    """An ECG cut to the model's length: `signal_uv` int16 µV [window, lead, sample].
+
+    `warnings` are (reason, message): what a reader of the scores should know about the recording.
+    """
+
+    signal_uv: Int16[np.ndarray, "window lead sample"]
+    warnings: tuple[tuple[str, str], ...]
+
+
+def cut_windows(ecg: Ecg, signal: SignalConfig) -> Windows:
+    """The windows whose embeddings stand for `ecg`, evenly spread from its beginning to its end.
+
+    Each window is preprocessed as an ECG of its own, as in training. A window that cannot be used is skipped with a
+    warning as long as another one can. Raises RecordError with a reason of `ecg.REASONS`.
+    """
+    rate = ecg.sampling_rate_hz
+    check_sampling_rate(rate)
+    warnings = _remarks(ecg, signal)
+    length_s = ecg.signal_mv.shape[1] / rate
+    excess_s = length_s - signal.duration_s
+    count = 1 + max(0, math.ceil(excess_s / signal.duration_s - _TOLERATED_SHARE))
+    usable, refused = [], []
+    for number, start_s in enumerate(np.linspace(0.0, excess_s, count) if count > 1 else (0.0,)):
+        start = round(float(start_s) * rate) if count > 1 else 0
+        try:
+            usable.append(preprocess(Ecg(ecg.signal_mv[:, start:], ecg.leads, rate), signal))
+        except RecordError as error:
+            if count == 1:
+                raise
+            error.where = f"window {number + 1} of {count}, from {start_s:.1f} s"
+            refused.append(error)
+    if not usable:
+        if len({error.reason for error in refused}) == 1:
+            refused[0].where = ""  # it is the recording's fault, not that window's
+        raise refused[0]
+    signal_uv = np.stack(usable)
+    largest_mv = float((signal_uv.max(axis=2).astype(np.float64) - signal_uv.min(axis=2)).max()) / 1000
+    if largest_mv < _LOW_AMPLITUDE_MV:
+        words = f"no lead spans more than {largest_mv:.3g} mV from peak to peak: check the unit"
+        warnings.append(("low_amplitude", words))
+    warnings += [("window_left_out", f"{error.where}: {error.fact}") for error in refused]
+    if len(usable) > 1:
+        warnings.append(("windows_averaged", f"{length_s:.1f} s were seen as {len(usable)} windows"))
+    return Windows(signal_uv, tuple(warnings))
+
+
+def _remarks(ecg: Ecg, signal: SignalConfig) -> list[tuple[str, str]]:
+    remarks = []
+    if ecg.sampling_rate_hz != signal.sampling_rate_hz:
+        remarks.append(("resampled", f"{ecg.sampling_rate_hz:g} Hz was resampled to {signal.sampling_rate_hz} Hz"))
+    known = {lead.upper() for lead in signal.leads}
+    unused = [lead for lead in ecg.leads if lead.strip().upper() not in known]
+    if unused:
+        kind = "Frank leads" if {lead.upper() for lead in unused} <= set(FRANK_LEADS) else "leads"
+        remarks.append(("leads_unused", f"{kind} that the model does not use: {', '.join(unused)}"))
+    return remarks
+
+
+def mean_embedding(embeddings: Float32[np.ndarray, "window dimension"]) -> Float32[np.ndarray, " dimension"]:
+    """The unit vector in the direction of the mean of a recording's window embeddings; of one window, its own."""
+    mean: np.ndarray = embeddings.mean(axis=0, dtype=np.float64)
+    if len(embeddings) > 1:
+        mean /= np.linalg.norm(mean)
+    return mean.astype(np.float32)
