@@ -28,8 +28,8 @@ From the headers of finetune/data_split/ptbxl/{sub_class,form}/*.csv, which inde
 (cheliu-computation/MERL-ICML2024, 7a931db, MIT).
 """
 
-# What else CKEPE_prompt.json speaks of: codes of PTB-XL that only count within a class, and statements of
-# Chapman-Shaoxing-Ningbo that are none of its 38 classes.
+# The other classes of CKEPE_prompt.json: codes of PTB-XL that only count within a class, and statements of
+# Chapman-Shaoxing-Ningbo that are not among its 38 classes.
 _UNSCORED = (
     "ASMI LAFB ISCAL ILMI ALMI ISCIN INJAS ISCIL LPFB ISCAS INJAL ISCLA ANEUR EL IPLMI ISCAN IPMI INJIN INJLA 3AVB "
     "INJIL 2AVB2 ABI FQRS IDC IVB JPT LBBBB LFBBB LVQRSAL LVQRSCL LVQRSLL MIBW MIFW MILW MISW RAH VFW VPE VET WAVN SB "
@@ -154,7 +154,7 @@ def _read_json(content: bytes, where: str) -> Any:
 
 
 def _csv_rows(text: str, where: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """(where it stands, cell by column) of each row below the header; blank lines are none."""
+    """(its place in the file, cell by column) of each row below the header; blank lines are skipped."""
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     header: list[str] = []
     try:
