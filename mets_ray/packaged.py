@@ -1,8 +1,8 @@
-"""YAML that travels in the package: found by name, parsed without repeated keys, its head checked."""
+"""YAML that travels in the package: found by name, and read without repeated keys."""
 
 import difflib
 import importlib.resources
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from importlib.resources.abc import Traversable
 from typing import Any
 
@@ -12,13 +12,17 @@ from mets_ray.errors import ConfigError
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """PyYAML keeps the last of equal keys without a word; a class written twice must be seen."""
+    """PyYAML keeps the last of equal keys and says nothing; a class that is written twice must be refused."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for position, key in enumerate(keys):
-            if key in keys[:position]:
-                raise ConfigError(f"`{key}` stands twice", where=f"line {node.value[position][0].start_mark.line + 1}")
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                continue  # PyYAML refuses it
+            if key in seen:
+                raise ConfigError(f"`{key}` stands twice", where=f"line {key_node.start_mark.line + 1}")
+            seen.add(key)
         return super().construct_mapping(node, deep=deep)
 
 
@@ -46,63 +50,11 @@ def packaged_bytes(folder: str, name: str) -> bytes:
     return files[name].read_bytes()
 
 
-def read_yaml(content: bytes, where: str) -> dict[str, Any]:
-    """The tree of a prompt or label file, its head checked. Raises ConfigError; `where` is what it calls the file."""
+def read_yaml(content: bytes, where: str) -> Any:
+    """What a YAML file holds. Raises ConfigError for broken YAML and repeated keys; `where` names the file in it."""
     try:
-        tree = yaml.load(content, Loader=_UniqueKeyLoader)
+        return yaml.load(content, Loader=_UniqueKeyLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: bytes, and dates like 2026-13-01
         raise ConfigError(f"this is not YAML: {error}", where=where) from error
     except ConfigError as error:
         raise ConfigError(error.fact, where=f"{where}, {error.where}") from None
-    return require_head(tree, where)
-
-
-def require_head(tree: Any, where: str) -> dict[str, Any]:
-    """`tree`, a mapping of `name`, `version`, `source` and `tasks`, each of its kind, and no more; or ConfigError."""
-    if not isinstance(tree, dict):
-        raise ConfigError(f"the file holds a {type(tree).__name__}, not a mapping", where=where)
-    require_keys(tree, ("name", "version", "source", "tasks"), "the file", where)
-    for key, kind in (("name", str), ("version", int), ("source", str), ("tasks", dict)):
-        if not isinstance(tree[key], kind) or isinstance(tree[key], bool) or not tree[key]:
-            raise ConfigError(f"`{key}` is {tree[key]!r}, not a {kind.__name__} with content", where=where)
-    return tree
-
-
-def require_keys(mapping: dict[Any, Any], keys: tuple[str, ...], name: str, where: str) -> None:
-    """Raise ConfigError unless `mapping`, called `name` in the message, has exactly `keys`."""
-    for key in mapping:
-        if key not in keys:
-            raise ConfigError(f"`{key}` is not a key of {name}", where=where, hint=did_you_mean(str(key), keys))
-    for key in keys:
-        if key not in mapping:
-            raise ConfigError(f"{name} lacks the key `{key}`", where=where, hint=f"add `{key}:`")
-
-
-def texts_by_class(mapping: Any, name: str, where: str) -> dict[str, tuple[str, ...]]:
-    """`{class: [text, ...]}`, checked: no list empty, no text blank or of another type (YAML reads `NO` as false).
-
-    name: the mapping's place in the file, "" for the whole file. Raises ConfigError.
-    """
-    if not isinstance(mapping, dict) or not mapping:
-        raise ConfigError(f"`{name}` is {mapping!r}, not a mapping of classes to lists", where=where)
-    for class_name, texts in mapping.items():
-        if not isinstance(class_name, str):
-            raise ConfigError(f"`{name}` has the class {class_name!r}, not text", where=where, hint="put it in quotes")
-        key = f"{name}.{class_name}" if name else class_name
-        if not isinstance(texts, list) or not texts:
-            raise ConfigError(
-                f"`{key}` is {texts!r}, not a list of texts", where=where, hint="give the class a text, or take it out"
-            )
-        for text in texts:
-            if not isinstance(text, str) or not text.strip():
-                raise ConfigError(
-                    f"`{key}` holds {text!r}, not a text with words", where=where, hint="write words, or take it out"
-                )
-            # json and yaml both read half of a surrogate pair, which has no UTF-8 and so neither hash nor tokens.
-            if any("\ud800" <= character <= "\udfff" for character in text):
-                raise ConfigError(
-                    f"`{key}` holds {text!r}, with half a character that UTF-8 cannot write",
-                    where=where,
-                    hint="write the character itself and not its \\u escape",
-                )
-    return {class_name: tuple(texts) for class_name, texts in mapping.items()}

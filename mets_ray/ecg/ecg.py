@@ -10,7 +10,7 @@ from mets_ray.errors import RecordError
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
-# Recorded beside the 12 leads in some sources (PTB's 15-lead ECGs). They are left out, which loses nothing asked for.
+# Recorded beside the 12 leads in some sources (PTB's 15-lead ECGs). They are dropped: no task needs them.
 FRANK_LEADS = ("VX", "VY", "VZ")
 
 # Exact spellings. The lower-case v is common in WFDB headers (CinC 2020 writes `mv`) and has one meaning only;
@@ -32,8 +32,8 @@ SAMPLING_RATES_HZ = (50.0, 10_000.0)
 class Ecg:
     """An ECG as its source has it: any leads in any order, any rate, any length; millivolts.
 
-    `absent_leads` are leads that the source states it never recorded (a two-lead Holter): `preprocess` writes them as
-    zeros. A lead that is neither in `leads` nor here is missing, and refused.
+    `absent_leads` are leads that the source says it never recorded (a two-lead Holter): `preprocess` writes them as
+    zeros. A wanted lead that is neither in `leads` nor here is missing, and the record is rejected.
     """
 
     signal_mv: Float[np.ndarray, "lead sample"]
@@ -52,12 +52,12 @@ def to_millivolts(signal: Float[np.ndarray, "*shape"], unit: str | None) -> Floa
     factor = UNITS.get(unit.strip())
     if factor is None:
         raise RecordError("unknown_unit", f"the unit is `{unit}`", hint=f"give one of {', '.join(UNITS)}")
-    # A division gives 1 mV from 1000 µV exactly, where a product with 0.001 is off by a rounding step.
+    # Division makes exactly 1 mV of 1000 µV; multiplication by 0.001 is off by a rounding step.
     return signal * factor if factor >= 1 else signal / round(1 / factor)
 
 
 def check_sampling_rate(rate: float) -> None:
-    """Raise RecordError `implausible_sampling_rate` for what is no number of Hz within SAMPLING_RATES_HZ."""
+    """Raise RecordError `implausible_sampling_rate` for a rate that is not finite or not in SAMPLING_RATES_HZ."""
     low, high = SAMPLING_RATES_HZ
     if not (math.isfinite(rate) and low <= rate <= high):
         raise RecordError("implausible_sampling_rate", f"the sampling rate is {rate:g} Hz, outside {low:g} to {high:g}")

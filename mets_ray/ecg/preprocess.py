@@ -1,7 +1,8 @@
-"""One ECG as a value, and the only way from a source's signal to the microvolts that shards hold.
+"""The only way from a source's signal to the microvolts that shards hold.
 
 Everything that reads an ECG, from `prepare` to a scoring server, calls `preprocess`, so training and serving cannot
-disagree about units, leads, rate or length. What cannot be right is refused with a reason, never repaired or guessed.
+disagree about units, leads, rate or length. An ECG that cannot be right is rejected with a reason, never
+repaired or guessed at.
 """
 
 import functools
@@ -10,18 +11,18 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-import scipy  # loads scipy.signal when it is first used: a second, which processes that only read shards are spared
+import scipy  # scipy.signal is imported at first use: it takes a second that processes that only read shards save
 from jaxtyping import Float, Int16
 
 from mets_ray.ecg.ecg import FRANK_LEADS, LEADS, Ecg, check_sampling_rate
 from mets_ray.errors import ConfigError, RecordError
 
-# Every reason that `to_millivolts` and `preprocess` raise RecordError with.
+# The reasons of every RecordError that `to_millivolts` and `preprocess` raise.
 REASONS = (
     "missing_unit",  # no unit is given
     "unknown_unit",  # the unit is none of UNITS
     "implausible_sampling_rate",  # not a number, or outside SAMPLING_RATES_HZ
-    "unknown_lead",  # a name that is no lead, so it may be a wanted lead under another name
+    "unknown_lead",  # not the name of a lead, so it may be a wanted lead under another name
     "duplicate_lead",  # two signals under one lead name
     "missing_leads",  # wanted leads that the record does not have
     "too_short",  # shorter than `duration_s`
@@ -33,28 +34,28 @@ REASONS = (
 MAX_AMPLITUDE_MV = 20.0
 
 # Against PhysioNet's own 100 Hz files of PTB-XL, from the 500 Hz files of the same 279 ECGs, `symmetric` has the lowest
-# median difference of scipy's padtypes (18.29 µV; line 18.31, constant 18.62, wrap 18.74). What is left is no matter of
-# edges: PhysioNet's 100 Hz files lead by a constant 1.2 ms; with that taken out 3.8 µV remain.
+# median difference of scipy's padtypes (18.29 µV; line 18.31, constant 18.62, wrap 18.74). The rest does
+# not come from the edges: PhysioNet's 100 Hz files lead by a constant 1.2 ms; with that corrected 3.8 µV remain.
 PADTYPE = "symmetric"
 
-# A second order and its echo backwards in time: the wander below it goes, and no wave is shifted. What the filter does
-# at the ends is drawn out of sight by mirroring this much of the signal about its first and its last sample.
+# Second order, run forwards and backwards in time, so that no wave is shifted. The signal is extended by its mirror
+# image about its first and its last sample, so that the filter's transients lie outside it.
 _HIGHPASS_ORDER = 2
 
 _HIGHPASS_MARGIN_S = 3.0
 
-_MAX_RATIO = 2000  # of resampling: bounds the filter's length; an odd rate drifts by less than 3 µs in 10 s
+_MAX_RATIO = 2000  # of resampling: limits the filter's length; an odd rate drifts by less than 3 µs in 10 s
 
 
 @dataclass(frozen=True)
 class SignalConfig:
-    """What every ECG of a data set is brought to.
+    """Rate, length, leads and filter that every ECG of a data set is brought to.
 
     highpass_hz: cut-off of a zero-phase high-pass filter against baseline wander, or None. Without phase distortion
     0.67 Hz and less spare the ST segment (Kligfield et al. 2007, AHA/ACC/HRS, doi:10.1161/CIRCULATIONAHA.106.180200).
 
-    Raises ConfigError when the length is no whole number of samples, the cut-off is not below half the rate, or a lead
-    is none of `LEADS` or named twice.
+    Raises ConfigError when the length is not a whole number of samples, the cut-off is not below half the rate, or a
+    lead is not one of `LEADS` or is named twice.
     """
 
     sampling_rate_hz: int
@@ -98,13 +99,13 @@ class SignalConfig:
 def preprocess(ecg: Ecg, config: SignalConfig) -> Int16[np.ndarray, "lead sample"]:
     """The first `config.duration_s` of `ecg` as int16 microvolts, [config.leads, config.num_samples].
 
-    Leads are picked by name, whatever their case and order; Frank leads (VX VY VZ) are left out. Another rate is
+    Leads are picked by name, whatever their case and order; Frank leads (VX VY VZ) are dropped. Another rate is
     reached with `scipy.signal.resample_poly`, lead by lead, from the same stretch of time (plus the filter's reach, if
-    the record goes on). Only that stretch is checked: a fault later in a long record rejects nothing. It is then
-    filtered as `config.highpass_hz` says, by itself: what lies beyond it changes no sample of it by the filter.
+    the record goes on). Only that stretch is checked: a fault later in a long record does not matter. It is then
+    filtered as `config.highpass_hz` says, on its own: no sample beyond it enters the filter.
     Leads that `ecg.absent_leads` names are zeros; at least one wanted lead must be there.
 
-    Raises RecordError with one of `REASONS`; checks run in the order in which they stand there.
+    Raises RecordError with one of `REASONS`; checks run in the order of that list.
     """
     rate = ecg.sampling_rate_hz
     check_sampling_rate(rate)
@@ -129,7 +130,7 @@ def preprocess(ecg: Ecg, config: SignalConfig) -> Int16[np.ndarray, "lead sample
     signal_mv = signal_mv[:, : config.num_samples]
     if config.highpass_hz is not None:
         signal_mv = _highpassed(signal_mv, config.sampling_rate_hz, config.highpass_hz)
-    _check_amplitude(signal_mv, present)  # filters overshoot at steps, and int16 would wrap round silently
+    _check_amplitude(signal_mv, present)  # filters overshoot at steps, and int16 would wrap around silently
     signal_uv = np.rint(signal_mv * 1000.0).astype(np.int16)
     if present == config.leads:
         return signal_uv

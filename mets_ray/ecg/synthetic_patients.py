@@ -1,4 +1,4 @@
-"""Made-up patients, findings and machine-style reports with a known answer; `synthetic_signal` draws their ECGs.
+"""Made-up patients, findings and machine-style reports with a known answer; their ECGs are in `synthetic_waveforms`.
 
 For tests, tutorials and the first run. It is balanced so that every class can be scored; a score on it says nothing
 about patients.
@@ -34,7 +34,7 @@ RHYTHMS: dict[str, tuple[float, float, float]] = {
     "AFIB": (0.18, 60.0, 135.0),
 }
 
-# Weights make up for what AFIB and STACH take from PVC and 1AVB (see `_FINDING_NEEDS`).
+# The weights make up for PVC and 1AVB that AFIB and STACH rule out (see `_FINDING_NEEDS`).
 _FINDINGS = {
     "PVC": 1.5,
     "CLBBB": 1.0,
@@ -123,14 +123,14 @@ _ABNORMAL = ("abnormal ecg", "", "pathological ecg", "abnormal record")
 
 _BORDERLINE_CODES = {"SR", "SBRAD", "STACH", "1AVB", "LVOLT"}
 
-# Each purpose has random numbers of its own, so that drawing more for one never changes another; `synthetic_signal` has
-# the numbers from 2 on.
+# Each purpose has random numbers of its own, so that drawing more for one never changes another; `synthetic_waveforms`
+# has the numbers from 2 on.
 _PATIENT, _RECORD = 0, 1
 
 
 @dataclass(frozen=True)
 class SyntheticRecord:
-    """What is known of a made-up ECG before its waveform is drawn. `synthetic_signal.render` reads the last six fields.
+    """What is known of a made-up ECG before its waveform is rendered.
 
     `heart_rate_per_min` is the mean ventricular rate of the underlying rhythm.
     """

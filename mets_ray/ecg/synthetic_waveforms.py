@@ -40,7 +40,8 @@ _ELECTRODES[1, :3] = -1, 0, 1
 _ELECTRODES[2:, :3] = -1 / 3
 _ELECTRODES[2:, 3:] = np.eye(6)
 
-# Each purpose has random numbers of its own, so that drawing more for one never changes another (`synthetic`: 0, 1).
+# Each purpose has random numbers of its own, so that drawing more for one never changes another; 0 and 1 are those of
+# `synthetic_patients`.
 _TRAITS, _SHAPE, _BEATS, _SIZES, _NOISE, _FIBRILLATION = range(2, 8)
 
 _BEFORE_S, _AFTER_S = 0.42, 0.78  # what one beat can reach before and after its R peak
@@ -73,7 +74,7 @@ class _Lobes:
 def render(record: SyntheticRecord, *, sampling_rate_hz: int | float = 100.0, duration_s: int | float = 10.0) -> Ecg:
     """The 12-lead ECG of `record`: [12, round(duration_s * sampling_rate_hz)] in mV, leads in the order of `LEADS`.
 
-    A pure function; the rate only decides how densely the same curve is read (noise included, up to half the rate).
+    A pure function; the rate only decides how densely the same curve is sampled (noise included, up to half the rate).
     III = II - I, aVR = -(I + II) / 2, aVL = I - II / 2, aVF = II - I / 2 hold to rounding.
     Raises ConfigError when rate or duration is not positive and finite, or together they are less than one sample.
     """
@@ -339,7 +340,7 @@ def _add_beats(
     sampling_rate_hz: float,
     rng: np.random.Generator,
 ) -> None:
-    """Adds a beat at each of `times`, each a little different in size, as breathing makes them."""
+    """Add a beat at each of `times`, each of a slightly different size, as breathing makes them."""
     num_samples = heart.shape[1]
     sizes = 1 + rng.normal(0, 0.025, len(times))
     near = (times > -_AFTER_S) & (times < num_samples / sampling_rate_hz + _BEFORE_S)

@@ -18,7 +18,7 @@ from mets_ray import storage
 from mets_ray.ecg.ecg import Ecg, check_sampling_rate, to_millivolts
 from mets_ray.errors import RecordError
 
-# Every reason that `read_wfdb` raises RecordError with, besides missing_unit and unknown_unit of `to_millivolts`.
+# The reasons of every RecordError that `read_wfdb` raises, besides `to_millivolts`' missing_unit and unknown_unit.
 REASONS = (
     "missing_file",  # no header, or no signal file that the header names
     "unreadable_header",  # not in the format of header(5), or without a sampling rate
@@ -41,13 +41,13 @@ _SAMPLE_BITS = {
     "311": 32 / 3,
 }
 
-_PACKED = {"212": 3, "310": 4, "311": 4}  # formats whose files end in whole groups of so many bytes
+_PACKED = {"212": 3, "310": 4, "311": 4}  # bytes in the groups that files of these formats consist of
 
 _FLAC = ("508", "516", "524")
 
-_MAX_SIGNALS = 64  # of a record from anybody
+_MAX_SIGNALS = 64  # of a record that anybody may have sent
 
-_MAX_HEADER_BYTES = 256 * 1024  # the same, with its comments
+_MAX_HEADER_BYTES = 256 * 1024  # the same; comments count
 
 _STORAGE = re.compile(r"(?P<format>\d+)(x(?P<per_frame>\d+))?(:(?P<skew>\d+))?(\+(?P<offset>\d+))?")
 
@@ -78,7 +78,7 @@ class _Header:
 
 @dataclass(frozen=True)
 class HeaderFacts:
-    """What a manifest wants of a header: lead names, length, and the `#` lines without their `#`."""
+    """What a manifest needs of a header: lead names, length, and the `#` lines without their `#`."""
 
     leads: tuple[str, ...]
     num_samples: int | None
@@ -133,9 +133,9 @@ def read_wfdb(record_uri: str, *, unstated_unit: str | None = None) -> Ecg:
 
 
 def decode_wfdb(header_name: str, files: dict[str, bytes], *, max_samples: int, max_duration_s: float) -> Ecg:
-    """The same for a record whose files are in memory, from anybody: `files` by name, the header among them.
+    """The same for a record that anybody may have sent: its `files` in memory, by name, the header among them.
 
-    Sizes are checked before anything is decoded, because wfdb takes 25 bytes of memory for a sample: at most
+    Sizes are checked before anything is decoded, because wfdb needs 25 bytes of memory per sample: at most
     `max_samples` of all leads together, and `max_duration_s`. FLAC, which unpacks to any size, is refused.
     Raises RecordError as `read_wfdb`, `too_long` and `implausible_sampling_rate`.
     """
@@ -165,8 +165,8 @@ def decode_wfdb(header_name: str, files: dict[str, bytes], *, max_samples: int, 
 
 
 def _plain_header(header: _Header, file_names: list[str]) -> str:
-    """What was checked, and nothing else, for wfdb, whose own reading of a header could differ: it drops what is not
-    ASCII. Rate, gain and unit do not matter to the samples."""
+    """A header for wfdb that holds what was checked and nothing else. wfdb's own reading could differ: it drops what is
+    not ASCII. Rate, gain and unit do not matter to the samples."""
     lines = [f"r {len(header.signals)} 100 {'' if header.num_samples is None else header.num_samples}"]
     for signal in header.signals:
         name = f"{file_names.index(signal.file_name)}.dat"
@@ -298,13 +298,13 @@ def _decode(
 def _decode_local(
     path: Path, header: _Header
 ) -> tuple[Int[np.ndarray, "lead sample"], Bool[np.ndarray, "lead sample"]]:
-    import wfdb  # a second to import, which readers of synthetic records need not spend
+    import wfdb  # takes a second, which readers of synthetic records save
 
     try:
         record = wfdb.rdrecord(str(path), physical=False)
         digital = record.d_signal.T.astype(np.int64)
         invalid = np.isnan(record.dac().T)
-    except Exception as error:  # wfdb raises bare exceptions of many kinds for bytes that it cannot decode
+    except Exception as error:  # wfdb raises many kinds of exception for bytes that it cannot decode
         raise RecordError("truncated_file", f"wfdb cannot decode the signals: {error}") from error
     if header.num_samples is not None and digital.shape[1] != header.num_samples:
         raise RecordError("truncated_file", f"{digital.shape[1]} samples of {header.num_samples}")

@@ -1,7 +1,4 @@
-"""Pictures as PNG bytes: an ECG on its grid, the course of training, ROC curves. The caller writes them to storage.
-
-Drawn with matplotlib's objects and never with pyplot, whose global state is not safe in actors and replicas.
-"""
+"""The picture of an ECG on millimetre paper, as PNG bytes."""
 
 import math
 import textwrap
@@ -9,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Int16
+from jaxtyping import Float, Int16
 
 from mets_ray.errors import MetsError
 from mets_ray.pictures.figure import INK, png_bytes
@@ -17,6 +14,7 @@ from mets_ray.pictures.figure import INK, png_bytes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
 
 PIXELS_PER_MM = 8
 """Scale of `draw_ecg`; the PNG says so (203.2 dpi), so that it prints at true size."""
@@ -56,6 +54,14 @@ ECG_WIDTH_MM = _GRID_WIDTH_MM + 2 * _SIDE_MM
 
 ECG_HEIGHT_MM = _FOOTER_MM + _GRID_HEIGHT_MM + _HEADER_MM
 
+_LEFT_MM, _RIGHT_MM = _SIDE_MM, _SIDE_MM + _GRID_WIDTH_MM
+
+_BOTTOM_MM, _TOP_MM = _FOOTER_MM, _FOOTER_MM + _GRID_HEIGHT_MM
+
+_START_MM = _LEFT_MM + _LEAD_IN_MM  # where the traces begin
+
+_DPI = PIXELS_PER_MM * 25.4
+
 _PAPER, _FINE_LINE, _BOLD_LINE = "#fffafa", "#f8d3d3", "#eb9d9d"
 
 
@@ -72,71 +78,100 @@ def draw_ecg(
 
     Raises MetsError where `leads` does not fit the signal, there are no samples, or the rate is not positive.
     """
-    from matplotlib.collections import LineCollection
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
-    from matplotlib.patheffects import withStroke
-
     if len(leads) != len(signal_uv) or len(leads) == 0:
         raise MetsError(f"{len(leads)} lead names for a signal of {len(signal_uv)} leads")
     if not sampling_rate_hz > 0 or signal_uv.shape[1] == 0:
         raise MetsError(f"{signal_uv.shape[1]} samples at `sampling_rate_hz` {sampling_rate_hz} cannot be drawn")
-    dpi = PIXELS_PER_MM * 25.4
-    figure = Figure(figsize=(ECG_WIDTH_MM / 25.4, ECG_HEIGHT_MM / 25.4), dpi=dpi, facecolor="white")
-    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0), xlim=(0.0, ECG_WIDTH_MM), ylim=(0.0, ECG_HEIGHT_MM))
-    axes.set_axis_off()
-
-    left, right = _SIDE_MM, _SIDE_MM + _GRID_WIDTH_MM
-    bottom, top = _FOOTER_MM, _FOOTER_MM + _GRID_HEIGHT_MM
-    axes.add_patch(Rectangle((left, bottom), _GRID_WIDTH_MM, _GRID_HEIGHT_MM, facecolor=_PAPER, edgecolor="none"))
-    for step_mm, colour, width in ((1.0, _FINE_LINE, 0.35), (5.0, _BOLD_LINE, 0.7)):
-        lines = [[(x, bottom), (x, top)] for x in np.arange(left, right + 0.5, step_mm)]
-        lines += [[(left, y), (right, y)] for y in np.arange(bottom, top + 0.5, step_mm)]
-        axes.add_collection(LineCollection(lines, colors=colour, linewidths=width, zorder=1))
-    paper = Rectangle((left, bottom), _GRID_WIDTH_MM, _GRID_HEIGHT_MM, transform=axes.transData)
-
-    def trace(x_mm: Any, y_mm: Any) -> None:
-        (line,) = axes.plot(x_mm, y_mm, color=INK, linewidth=0.8, solid_joinstyle="round", solid_capstyle="butt")
-        line.set_clip_path(paper)
-
-    def draw_lead(name: str, row: int, begin_s: float, end_s: float, label: str) -> None:
-        signal_mv = signal_uv[list(leads).index(name)] / 1000.0
-        first, last = (math.ceil(second * sampling_rate_hz) for second in (begin_s, end_s))
-        visible = signal_mv[first : last + 1]
-        if len(visible) == 0:
-            return
-        time_s = (first + np.arange(len(visible))) / sampling_rate_hz
-        trace(start_mm + time_s * _MM_PER_S, base_mm[row] + (visible - np.median(signal_mv)) * _MM_PER_MV)
-        # Below the traces: a label may be crossed, but hides nothing.
-        halo = [withStroke(linewidth=3.0, foreground=_PAPER)]
-        place = (start_mm + begin_s * _MM_PER_S + 1.0, base_mm[row] + 12.0)
-        axes.text(*place, label, va="center", fontsize=10, fontweight="bold", color=INK, path_effects=halo, zorder=1.5)
-
-    start_mm = left + _LEAD_IN_MM
-    base_mm = [top - _HEADROOM_MM - row * _ROW_MM for row in range(_ROWS)]
-    for base in base_mm:
-        trace(
-            left + np.array([1.0, 2.5, 2.5, 7.5, 7.5, 9.0]),
-            base + np.array([0.0, 0.0, 1.0, 1.0, 0.0, 0.0]) * _MM_PER_MV,
-        )
-    drawn = {name.upper(): name for name in leads}
+    sheet = _Sheet(float(sampling_rate_hz))
+    sheet.draw_grid()
+    for row in range(_ROWS):
+        sheet.draw_calibration(row)
+    drawn = {name.upper(): signal / 1000.0 for name, signal in zip(leads, signal_uv, strict=True)}
     for column, names in enumerate(_COLUMNS):
         begin_s = column * _COLUMN_S
         for row, name in enumerate(names):
-            x_mm = start_mm + begin_s * _MM_PER_S
             if column:
-                axes.plot([x_mm, x_mm], [base_mm[row] - 4.0, base_mm[row] + 4.0], color=INK, linewidth=0.6, alpha=0.5)
+                sheet.draw_column_mark(row, begin_s)
             if name.upper() in drawn:
-                draw_lead(drawn[name.upper()], row, begin_s, begin_s + _COLUMN_S, name)
-    strip = drawn.get(_STRIP_LEAD, leads[0])
-    draw_lead(strip, _ROWS - 1, 0.0, len(_COLUMNS) * _COLUMN_S, strip)
+                sheet.draw_lead(drawn[name.upper()], row, begin_s, begin_s + _COLUMN_S, name)
+    strip = next((name for name in leads if name.upper() == _STRIP_LEAD), leads[0])
+    sheet.draw_lead(drawn[strip.upper()], _ROWS - 1, 0.0, len(_COLUMNS) * _COLUMN_S, strip)
+    sheet.draw_footer(f"{signal_uv.shape[1] / sampling_rate_hz:.4g} s at {sampling_rate_hz:g} Hz")
+    _fitted_title(sheet.figure, sheet.axes, title, _LEFT_MM, _TOP_MM + _HEADER_MM / 2, _GRID_WIDTH_MM)
+    return png_bytes(sheet.figure, _DPI)
 
-    footer: dict[str, Any] = {"ha": "left", "va": "center", "fontsize": 9, "color": INK}
-    axes.text(left, _FOOTER_MM / 2, "25 mm/s   10 mm/mV", **footer)
-    facts = f"{signal_uv.shape[1] / sampling_rate_hz:.4g} s at {sampling_rate_hz:g} Hz"
-    axes.text(right, _FOOTER_MM / 2, facts, **footer | {"ha": "right"})
-    _fitted_title(figure, axes, title, left, top + _HEADER_MM / 2, _GRID_WIDTH_MM)
-    return png_bytes(figure, dpi)
+
+class _Sheet:
+    """ECG paper, whose axes count millimetres from its lower left corner."""
+
+    def __init__(self, sampling_rate_hz: float) -> None:
+        from matplotlib.figure import Figure
+
+        size_inch = (ECG_WIDTH_MM / 25.4, ECG_HEIGHT_MM / 25.4)
+        self.figure = Figure(figsize=size_inch, dpi=_DPI, facecolor="white")
+        self.axes = self.figure.add_axes((0.0, 0.0, 1.0, 1.0), xlim=(0.0, ECG_WIDTH_MM), ylim=(0.0, ECG_HEIGHT_MM))
+        self.axes.set_axis_off()
+        self._sampling_rate_hz = sampling_rate_hz
+
+    def draw_grid(self) -> None:
+        from matplotlib.collections import LineCollection
+
+        self.axes.add_patch(self._paper(facecolor=_PAPER, edgecolor="none"))
+        for step_mm, colour, width in ((1.0, _FINE_LINE, 0.35), (5.0, _BOLD_LINE, 0.7)):
+            lines = [[(x, _BOTTOM_MM), (x, _TOP_MM)] for x in np.arange(_LEFT_MM, _RIGHT_MM + 0.5, step_mm)]
+            lines += [[(_LEFT_MM, y), (_RIGHT_MM, y)] for y in np.arange(_BOTTOM_MM, _TOP_MM + 0.5, step_mm)]
+            self.axes.add_collection(LineCollection(lines, colors=colour, linewidths=width, zorder=1))
+
+    def draw_calibration(self, row: int) -> None:
+        """A pulse of 1 mV and 0.2 s before the traces of a row."""
+        x_mm = _LEFT_MM + np.array([1.0, 2.5, 2.5, 7.5, 7.5, 9.0])
+        self._trace(x_mm, _base_mm(row) + np.array([0.0, 0.0, 1.0, 1.0, 0.0, 0.0]) * _MM_PER_MV)
+
+    def draw_column_mark(self, row: int, at_s: float) -> None:
+        """A short stroke where one lead ends and the next begins."""
+        x_mm, base_mm = _START_MM + at_s * _MM_PER_S, _base_mm(row)
+        self.axes.plot([x_mm, x_mm], [base_mm - 4.0, base_mm + 4.0], color=INK, linewidth=0.6, alpha=0.5)
+
+    def draw_lead(
+        self, signal_mv: Float[np.ndarray, "sample"], row: int, begin_s: float, end_s: float, label: str
+    ) -> None:
+        """A stretch of a lead with its name; nothing where the record ends before it."""
+        from matplotlib.patheffects import withStroke
+
+        rate = self._sampling_rate_hz
+        first, last = (math.ceil(second * rate) for second in (begin_s, end_s))
+        visible = signal_mv[first : last + 1]
+        if len(visible) == 0:
+            return
+        time_s = (first + np.arange(len(visible))) / rate
+        base_mm = _base_mm(row)
+        self._trace(_START_MM + time_s * _MM_PER_S, base_mm + (visible - np.median(signal_mv)) * _MM_PER_MV)
+        # Below the traces: a label may be crossed, but hides nothing.
+        halo = [withStroke(linewidth=3.0, foreground=_PAPER)]
+        place = (_START_MM + begin_s * _MM_PER_S + 1.0, base_mm + 12.0)
+        self.axes.text(
+            *place, label, va="center", fontsize=10, fontweight="bold", color=INK, path_effects=halo, zorder=1.5
+        )
+
+    def draw_footer(self, facts: str) -> None:
+        """The scale on the left, `facts` on the right."""
+        style: dict[str, Any] = {"va": "center", "fontsize": 9, "color": INK}
+        self.axes.text(_LEFT_MM, _FOOTER_MM / 2, "25 mm/s   10 mm/mV", ha="left", **style)
+        self.axes.text(_RIGHT_MM, _FOOTER_MM / 2, facts, ha="right", **style)
+
+    def _trace(self, x_mm: Float[np.ndarray, "point"], y_mm: Float[np.ndarray, "point"]) -> None:
+        (line,) = self.axes.plot(x_mm, y_mm, color=INK, linewidth=0.8, solid_joinstyle="round", solid_capstyle="butt")
+        line.set_clip_path(self._paper(transform=self.axes.transData))
+
+    def _paper(self, **style: Any) -> "Rectangle":
+        from matplotlib.patches import Rectangle
+
+        return Rectangle((_LEFT_MM, _BOTTOM_MM), _GRID_WIDTH_MM, _GRID_HEIGHT_MM, **style)
+
+
+def _base_mm(row: int) -> float:
+    """The height of a row's base line."""
+    return _TOP_MM - _HEADROOM_MM - row * _ROW_MM
 
 
 def _fitted_title(figure: "Figure", axes: "Axes", title: str, x_mm: float, y_mm: float, width_mm: float) -> None:

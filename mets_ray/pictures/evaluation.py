@@ -50,7 +50,7 @@ class PrecisionRecall(NamedTuple):
 def precision_recall_curves(
     scores: Float[np.ndarray, "record class"], truth: Bool[np.ndarray, "record class"], classes: Sequence[str]
 ) -> dict[str, PrecisionRecall]:
-    """What `draw_precision_recall` takes. A class without positives or negatives has no points and nan for numbers."""
+    """For `draw_precision_recall`. A class without positives or negatives has no points, and nan for its numbers."""
     curves = {}
     for name, score, present in zip(classes, scores.T, truth.T, strict=True):
         if present.any() and not present.all():
@@ -65,8 +65,8 @@ def precision_recall_curves(
 def draw_precision_recall(curves: Mapping[str, PrecisionRecall], title: str) -> bytes:
     """Precision over recall by class, highest average precision first; dotted: precision of a guess, the prevalence.
 
-    Up to 6 classes share one panel. More have a small panel each, since every class has another chance line and as
-    many curves over each other show none. A class whose average precision is nan is named and has no curve.
+    Up to 6 classes share one panel. More have a small panel each, since each class has its own chance line and so
+    many curves in one panel cannot be told apart. A class whose average precision is nan is named and has no curve.
     Raises MetsError without any class.
     """
     if not curves:
@@ -99,7 +99,7 @@ def draw_class_bars(
 ) -> bytes:
     """A dot and its interval by name, {name: (value, low, high)}, best first, with the numbers beside it.
 
-    An interval of nan is left out; a value of nan stands last, as not scored. `chance` None draws no chance line.
+    An interval of nan is not drawn; a value of nan comes last, as not scored. `chance` None draws no chance line.
     Raises MetsError without any row.
     """
     if not rows:
@@ -208,7 +208,7 @@ def embedding_map(embeddings: Float[np.ndarray, "record dimension"], seed: int) 
     """t-SNE in 2 dimensions, after principal components down to 50; the same for the same embeddings and seed.
 
     Neighbours mean something, distances between groups and sizes of groups nothing. Distances are Euclidean, which for
-    embeddings of length 1 rank as cosines do. Below 10 records the first two principal components are given instead,
+    embeddings of length 1 rank as cosines do. Below 10 records the map is the first two principal components instead,
     and equal embeddings, as of a collapsed encoder, all lie at 0.
 
     Raises MetsError for more than `MOST_MAP_RECORDS` records, none, and embeddings that are not finite.
@@ -221,7 +221,7 @@ def embedding_map(embeddings: Float[np.ndarray, "record dimension"], seed: int) 
         raise MetsError(f"a map of {records} records, not 1 to {MOST_MAP_RECORDS}", hint="draw some with `map_rows`")
     if not np.isfinite(embeddings).all():
         raise MetsError(f"{int((~np.isfinite(embeddings)).sum())} values of `embeddings` are not finite")
-    if np.ptp(embeddings, axis=0).max(initial=0.0) < _COLLAPSED:  # t-SNE divides by their deviation, and dies
+    if np.ptp(embeddings, axis=0).max(initial=0.0) < _COLLAPSED:  # t-SNE divides by their deviation, and fails
         return np.zeros((records, 2))
     components = min(50, *embeddings.shape)
     reduced = PCA(components, svd_solver="full").fit_transform(embeddings.astype(np.float64))
@@ -239,8 +239,8 @@ def draw_embedding_map(
 ) -> bytes:
     """Records as points coloured by group, the most frequent group first in the legend, rare ones drawn on top.
 
-    The 12 most frequent groups have a colour and mark of their own; all others are grey: no eye tells 38 colours.
-    Those that are `muted` are grey rings, below all.
+    The 12 most frequent groups have a colour and mark of their own; all others are grey: nobody can tell 38 colours
+    apart. Groups in `muted` are grey rings, below all others.
     Raises MetsError where there is no point, or another number of groups.
     """
     if len(points) != len(groups) or len(points) == 0:
@@ -311,7 +311,7 @@ def _precision_recall_panels(curves: Mapping[str, PrecisionRecall], order: Seque
 
 
 def _without_spike(curve: PrecisionRecall) -> tuple[np.ndarray, np.ndarray]:
-    """Recall and precision; without the points of recall 0, which draw a line up and down the axis and mean nothing."""
+    """Recall and precision; without the points of recall 0, which would be a meaningless line along the axis."""
     found = curve.recall > 0.0
     recall, precision = curve.recall[found], curve.precision[found]
     return np.append(recall, np.zeros(min(len(recall), 1))), np.append(precision, precision[-1:])
@@ -324,6 +324,7 @@ def _plain(axes: "Axes") -> None:
 
 
 def _number(value: float) -> str:
+    # Figure spaces: as wide as the five characters of a number.
     return "\u2007\u2007–\u2007\u2007" if math.isnan(value) else f"{value:.3f}"
 
 
@@ -337,13 +338,10 @@ def _interval_text(value: float, low: float, high: float) -> str:
     return f"{value:.3f}" + ("" if math.isnan(low) or math.isnan(high) else f"  [{low:.3f}, {high:.3f}]")
 
 
-_NO_NUMBER = "\u2007\u2007–\u2007\u2007"  # figure spaces: as wide as the five characters of an AUROC
-
-
 def draw_roc(curves: Mapping[str, tuple[Float[np.ndarray, "_"], Float[np.ndarray, "_"], float]], title: str) -> bytes:
     """ROC curves of all classes, {class: (false positive rate, true positive rate, AUROC)}; best first in the legend.
 
-    Readable up to 24 classes: 6 colours times 4 line styles. A class whose AUROC is nan stands in the legend only.
+    Readable up to 24 classes: 6 colours times 4 line styles. A class whose AUROC is nan is in the legend only.
     Raises MetsError without any class.
     """
     if not curves:
@@ -362,7 +360,7 @@ def draw_roc(curves: Mapping[str, tuple[Float[np.ndarray, "_"], Float[np.ndarray
             linestyle=STYLES[position // len(COLOURS) % len(STYLES)],
             linewidth=1.5,
             # A leading underscore hides a label from matplotlib's legend, and PTB-XL has the class _AVB.
-            label=f"{_NO_NUMBER if missing else f'{auroc:.3f}'}  {name}",
+            label=f"{_number(auroc)}  {name}",
         )
     axes.set(xlabel="False positive rate", ylabel="True positive rate", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     axes.set_aspect("equal")

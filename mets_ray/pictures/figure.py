@@ -1,4 +1,4 @@
-"""What every picture of the house shares: colours, a figure with its title, and its PNG bytes.
+"""What all pictures share: colours, a figure with its title, and its PNG bytes.
 
 Drawn with matplotlib's objects and never with pyplot, whose global state is not safe in actors and replicas.
 """
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 INK = "#111111"
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Okabe & Ito's colours without yellow and black: told apart by colour-blind readers. Styles multiply them."""
+"""Okabe & Ito's colours without yellow and black: colour-blind readers tell them apart. Line styles multiply them."""
 
 STYLES = ("-", "--", ":", "-.")
 
@@ -41,7 +41,7 @@ def png_bytes(figure: "Figure", dpi: float) -> bytes:
 
 
 def palette_png(png: bytes) -> bytes:
-    """The same picture in 128 colours, a third of the bytes: for a page that holds dozens."""
+    """The same picture in 128 colours, a third of the bytes: for a page with dozens of them."""
     from PIL import Image
 
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""The picture of a training run: loss, retrieval and validation AUROC by epoch."""
+"""The picture of a training run: loss and validation AUROC by epoch."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,10 +10,10 @@ from mets_ray.pictures.figure import COLOURS, INK, SCREEN_DPI, figure_titled, pn
 
 
 def draw_training(epochs: Sequence[Mapping[str, float | int]], chosen: int, title: str) -> bytes:
-    """Loss and validation macro AUROC by epoch, in two panels; nan (not evaluated) leaves a gap. The epoch
-    `chosen` is ringed.
+    """Loss and validation macro AUROC by epoch, in two panels; the epoch `chosen` is ringed.
 
-    Each item has the keys `epoch`, `loss`, `validation_macro_auroc`. Raises MetsError without any epoch.
+    Each item has the keys `epoch`, `loss`, `validation_macro_auroc`, which is nan where it was not evaluated. Raises
+    MetsError without any epoch.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -28,7 +28,7 @@ def draw_training(epochs: Sequence[Mapping[str, float | int]], chosen: int, titl
     ):
         values = np.array([item[key] for item in epochs], dtype=np.float64)
         known = np.isfinite(values)
-        # A line through the epochs that were scored, marks on these alone: a gap is seen and does not break the course.
+        # The line runs through the scored epochs, and only these have marks: a gap shows without breaking the line.
         marker = "o" if known.sum() <= 60 else ""
         axes.plot(number[known], values[known], color=colour, marker=marker, markersize=4, linewidth=1.6)
         if not known.any():

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool
 
-from mets_ray.packaged import packaged_bytes, packaged_files, read_yaml, texts_by_class
+from mets_ray.packaged import packaged_bytes, packaged_files, read_yaml
+from mets_ray.tasks.class_files import LabelFile, validated
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,10 @@ class LabelSet:
 def load_label_sets(name: str) -> dict[str, LabelSet]:
     """A packaged family of label sets by name (`ptbxl`, `mitbih`, …), keyed by task. Raises ConfigError."""
     where = f"label set `{name}`"
-    tree = read_yaml(packaged_bytes("tasks/label_sets", name), where)
+    file = validated(LabelFile, read_yaml(packaged_bytes("tasks/label_sets", name), where), where)
     return {
-        task: LabelSet(task, texts_by_class(classes, f"tasks.{task}", where)) for task, classes in tree["tasks"].items()
+        task: LabelSet(task, {class_name: tuple(codes) for class_name, codes in classes.items()})
+        for task, classes in file.tasks.items()
     }
 
 
@@ -38,7 +40,7 @@ def label_matrix(
     """(which classes each record has, which records have any), from each record's codes.
 
     A code counts whatever its likelihood, and records with no class of this task are not scored: the protocol of the
-    PTB-XL benchmark (Strodthoff et al. 2021) and of MERL. Codes of other tasks are passed over.
+    PTB-XL benchmark (Strodthoff et al. 2021) and of MERL. Codes of other tasks are ignored.
     """
     columns: dict[str, list[int]] = {}
     for column, codes in enumerate(label_set.classes.values()):

@@ -1,19 +1,19 @@
 """Prompt sets from files that users bring: our YAML form, the same in JSON, MERL's flat JSON, and a CSV of wordings."""
 
 import csv
-import hashlib
 import io
 import json
 import posixpath
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mets_ray import storage
 from mets_ray.errors import ConfigError
-from mets_ray.packaged import did_you_mean, require_head, texts_by_class
+from mets_ray.packaged import did_you_mean, read_yaml
+from mets_ray.tasks.class_files import FlatClasses, PromptFile, dotted, validated
 from mets_ray.tasks.label_sets import packaged_label_sets
-from mets_ray.tasks.prompt_sets import PromptSet, load_prompt_set, prompt_set_of, require_distinct_prompts
+from mets_ray.tasks.prompt_sets import PromptSet, load_prompt_set
 
 LARGEST_BYTES = 1 << 20
 """MERL's file, with 131 classes, has 20,302 bytes."""
@@ -28,8 +28,8 @@ From the headers of finetune/data_split/ptbxl/{sub_class,form}/*.csv, which inde
 (cheliu-computation/MERL-ICML2024, 7a931db, MIT).
 """
 
-# What else CKEPE_prompt.json speaks of: codes of PTB-XL that only count within a class, and statements of
-# Chapman-Shaoxing-Ningbo that are none of its 38 classes.
+# The other classes of CKEPE_prompt.json: codes of PTB-XL that only count within a class, and statements of
+# Chapman-Shaoxing-Ningbo that are not among its 38 classes.
 _UNSCORED = (
     "ASMI LAFB ISCAL ILMI ALMI ISCIN INJAS ISCIL LPFB ISCAS INJAL ISCLA ANEUR EL IPLMI ISCAN IPMI INJIN INJLA 3AVB "
     "INJIL 2AVB2 ABI FQRS IDC IVB JPT LBBBB LFBBB LVQRSAL LVQRSCL LVQRSLL MIBW MIFW MILW MISW RAH VFW VPE VET WAVN SB "
@@ -44,24 +44,24 @@ _HEADER = "the first line is `task,class,prompt`, in any order, with commas"
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
-_Tasks = dict[str, dict[str, tuple[str, ...]]]
-
 
 def parse_prompt_file(content: bytes, file_name: str) -> PromptSet:
     """The prompt set that a file holds; the suffix of `file_name` (a name, path or URI) says in which form.
 
-    - `.yaml`, `.yml`: `report.load_prompt_set`.
+    - `.yaml`, `.yml`: `name`, `version`, `source` and
+      `tasks: {task: {template: "... {} ...", classes: {class_name: [wording, ...]}}}`.
     - `.json`: the same keys (a file with `tasks`); or `{task: {class: text | [text, ...]}}`; or MERL's
       `{class: text | [text, ...]}`, in which a class counts for each packaged task that has it, `MERL_NAMES` included.
     - `.csv`: the columns task, class and prompt in any order, one row per wording.
 
     JSON and CSV are UTF-8, with or without a byte order mark. Where the file gives neither name nor version, the set is
-    called as the file is, version 1, and its texts are whole prompts: no template, no change of case (MERL's own code
-    lower-cases them).
+    named after the file, its version is 1, and its texts are whole prompts: no template, no change of case (MERL's own
+    code lower-cases them).
 
-    Raises ConfigError for another suffix, more than `LARGEST_BYTES`, a name that is no plain one, whatever
-    `load_prompt_set` refuses, and in a flat file for classes that no packaged label set has. The classes that only
-    MERL's file has (`MERL_UNSCORED`) are passed over where all of them stand together.
+    Raises ConfigError for another suffix; more than `LARGEST_BYTES`; a name that is not plain; unknown, missing or
+    repeated keys; a class without texts; a blank text; a prompt that stands twice in a task; and in a flat file for
+    classes that no packaged label set has. The classes that only MERL's file has (`MERL_UNSCORED`) are ignored where
+    all of them are there.
     """
     where = f"prompt file `{posixpath.basename(file_name)}`"
     stem, suffix = posixpath.splitext(posixpath.basename(file_name))
@@ -75,7 +75,7 @@ def parse_prompt_file(content: bytes, file_name: str) -> PromptSet:
             where=where,
             hint="is this a file of prompts? 131 classes take 20 kB",
         )
-    prompt_set = _PARSERS[suffix.lower()](content, stem, where)
+    prompt_set = PromptSet.of(_PARSERS[suffix.lower()](content, stem, where), content)
     if not _PLAIN_NAME.fullmatch(prompt_set.name):  # results are kept in a folder of this name
         raise ConfigError(
             f"the prompt set is called {prompt_set.name!r}, not a plain name",
@@ -85,11 +85,60 @@ def parse_prompt_file(content: bytes, file_name: str) -> PromptSet:
     return prompt_set
 
 
-def _parse_yaml(content: bytes, stem: str, where: str) -> PromptSet:
-    return load_prompt_set(content, where=where)
+def _parse_yaml(content: bytes, stem: str, where: str) -> PromptFile:
+    return validated(PromptFile, read_yaml(content, where), where)
 
 
-def _parse_json(content: bytes, stem: str, where: str) -> PromptSet:
+def _parse_json(content: bytes, stem: str, where: str) -> PromptFile:
+    tree = _read_json(content, where)
+    if not isinstance(tree, dict) or not tree:
+        raise ConfigError(
+            f"the file holds {'nothing' if tree == {} else f'a {type(tree).__name__}'}, not classes with their prompts",
+            where=where,
+            hint='write {"class": "prompt"} or {"task": {"class": ["prompt", "other wording"]}}',
+        )
+    if "tasks" in tree:
+        return validated(PromptFile, tree, where)
+    if any(isinstance(value, dict) for value in tree.values()):
+        return _whole_prompts(stem, {task: _as_lists(classes) for task, classes in tree.items()}, where)
+    classes = validated(FlatClasses, _as_lists(tree), where).root
+    return _whole_prompts(stem, _tasks_of_classes(classes, where), where)
+
+
+def _parse_csv(content: bytes, stem: str, where: str) -> PromptFile:
+    tasks: dict[str, dict[str, list[str]]] = {}
+    for line, cells in _csv_rows(_text(content, where), where):
+        for column in ("task", "class"):
+            if not cells[column] or cells[column] != cells[column].strip():
+                raise ConfigError(
+                    f"`{column}` is {cells[column]!r}, not a name without blanks around it",
+                    where=line,
+                    hint="remove the blanks, or name it",
+                )
+        if not cells["prompt"].strip():
+            raise ConfigError(
+                f"`prompt` is {cells['prompt']!r}, not a text with words",
+                where=line,
+                hint="write words, or remove the row",
+            )
+        tasks.setdefault(cells["task"], {}).setdefault(cells["class"], []).append(cells["prompt"])
+    if not tasks:
+        raise ConfigError("the file has no row with a prompt", where=where, hint=_HEADER)
+    return _whole_prompts(stem, tasks, where)
+
+
+def _whole_prompts(name: str, tasks: Mapping[str, Any], where: str) -> PromptFile:
+    """Texts by task and class, as the file of our own form that says the same."""
+
+    def place(keys: Sequence[str | int]) -> str:
+        return dotted([key for level, key in enumerate(keys) if level not in (0, 2)])  # neither `tasks` nor `classes`
+
+    bodies = {task: {"template": "{}", "classes": classes} for task, classes in tasks.items()}
+    tree = {"name": name, "version": 1, "source": where, "tasks": bodies}
+    return validated(PromptFile, tree, where, place)
+
+
+def _read_json(content: bytes, where: str) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         tree = dict(pairs)
         if len(tree) < len(pairs):
@@ -99,48 +148,13 @@ def _parse_json(content: bytes, stem: str, where: str) -> PromptSet:
         return tree
 
     try:
-        tree = json.loads(_text(content, where), object_pairs_hook=unique)
+        return json.loads(_text(content, where), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"this is not JSON: {error}", where=where) from error
-    if not isinstance(tree, dict) or not tree:
-        raise ConfigError(
-            f"the file holds {'nothing' if tree == {} else f'a {type(tree).__name__}'}, not classes with their prompts",
-            where=where,
-            hint='write {"class": "prompt"} or {"task": {"class": ["prompt", "other wording"]}}',
-        )
-    if "tasks" in tree:
-        return prompt_set_of(require_head(tree, where), content, where)
-    if any(isinstance(value, dict) for value in tree.values()):
-        tasks = {task: texts_by_class(_as_lists(classes), task, where) for task, classes in tree.items()}
-    else:
-        tasks = _tasks_of_classes(texts_by_class(_as_lists(tree), "", where), where)
-    return _prompt_set(stem, content, tasks, where)
-
-
-def _parse_csv(content: bytes, stem: str, where: str) -> PromptSet:
-    tree: dict[str, dict[str, list[str]]] = {}
-    for line, cells in _csv_rows(_text(content, where), where):
-        for column in ("task", "class"):
-            if not cells[column] or cells[column] != cells[column].strip():
-                raise ConfigError(
-                    f"`{column}` is {cells[column]!r}, not a name without blanks around it",
-                    where=line,
-                    hint="take the blanks out, or name it",
-                )
-        if not cells["prompt"].strip():
-            raise ConfigError(
-                f"`prompt` is {cells['prompt']!r}, not a text with words",
-                where=line,
-                hint="write words, or take the row out",
-            )
-        tree.setdefault(cells["task"], {}).setdefault(cells["class"], []).append(cells["prompt"])
-    if not tree:
-        raise ConfigError("the file has no row with a prompt", where=where, hint=_HEADER)
-    return _prompt_set(stem, content, {task: texts_by_class(tree[task], task, where) for task in tree}, where)
 
 
 def _csv_rows(text: str, where: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """(where it stands, cell by column) of each row below the header; blank lines are none."""
+    """(its place in the file, cell by column) of each row below the header; blank lines are skipped."""
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     header: list[str] = []
     try:
@@ -161,7 +175,7 @@ def _csv_rows(text: str, where: str) -> Iterator[tuple[str, dict[str, str]]]:
         raise ConfigError(f"this is not CSV: {error}", where=f"{where}, line {rows.line_num}") from error
 
 
-_PARSERS: dict[str, Callable[[bytes, str, str], PromptSet]] = {
+_PARSERS: dict[str, Callable[[bytes, str, str], PromptFile]] = {
     ".yaml": _parse_yaml,
     ".yml": _parse_yaml,
     ".json": _parse_json,
@@ -170,12 +184,6 @@ _PARSERS: dict[str, Callable[[bytes, str, str], PromptSet]] = {
 
 SUFFIXES = tuple(_PARSERS)
 """What the names of prompt files end in; upper case does too."""
-
-
-def _prompt_set(name: str, content: bytes, tasks: _Tasks, where: str) -> PromptSet:
-    for task, classes in tasks.items():
-        require_distinct_prompts(task, classes, where)
-    return PromptSet(name, 1, hashlib.sha256(content).hexdigest(), tasks)
 
 
 def _text(content: bytes, where: str) -> str:
@@ -190,20 +198,20 @@ def _text(content: bytes, where: str) -> str:
 
 
 def _as_lists(classes: Any) -> Any:
-    """Each lone text made a list of one; the checks of `texts_by_class` see all else as it is."""
+    """Each lone text made a list of one; anything else stays as it is, to be validated."""
     if not isinstance(classes, dict):
         return classes
     return {name: [texts] if isinstance(texts, str) else texts for name, texts in classes.items()}
 
 
-def _tasks_of_classes(classes: dict[str, tuple[str, ...]], where: str) -> _Tasks:
+def _tasks_of_classes(classes: Mapping[str, list[str]], where: str) -> dict[str, dict[str, list[str]]]:
     """The classes under each packaged task that has them, in its order."""
     label_sets = packaged_label_sets()
-    tasks: _Tasks = {}
+    tasks: dict[str, dict[str, list[str]]] = {}
     used = set(MERL_UNSCORED) if classes.keys() >= MERL_UNSCORED else set()
     for task, label_set in label_sets.items():
         for name in label_set.classes:
-            given = name if name in classes else MERL_NAMES.get(task, {}).get(name)
+            given = name if name in classes else MERL_NAMES.get(task, {}).get(name, name)
             if given in classes:
                 tasks.setdefault(task, {})[name] = classes[given]
                 used.add(given)

@@ -80,25 +80,25 @@ def labelled_sources() -> frozenset[str]:
 
 
 def dataset_tasks(source: str) -> dict[str, LabelSet]:
-    """Label sets of a source, by task; none for a source whose labels no packaged set knows (any WFDB folder)."""
+    """Label sets of a source, by task; empty for a source that no packaged set covers (any WFDB folder)."""
     return load_label_sets(source) if source in labelled_sources() else {}
 
 
 def unknown_labels(tasks: Mapping[str, LabelSet], labels: Iterable[Iterable[str]]) -> list[str]:
-    """Labels of records that no class of any task counts, sorted."""
+    """Labels of records that count for no class of any task, sorted."""
     known = {code for label_set in tasks.values() for codes in label_set.classes.values() for code in codes}
     return sorted({label for of_record in labels for label in of_record} - known)
 
 
 def check_prompts(prompt_set: PromptSet, tasks: Mapping[str, LabelSet]) -> None:
-    """Raise ConfigError where the prompt set has no words for a task or for one of its classes."""
+    """Raise ConfigError where the prompt set has no prompt for a task or for one of its classes."""
     for task, label_set in tasks.items():
         missing = [name for name in label_set.classes if name not in prompt_set.tasks.get(task, {})]
         if missing:
             raise ConfigError(
                 f"prompt set `{prompt_set.name}` version {prompt_set.version} has no prompt for `{missing[0]}` of "
                 f"`{task}`",
-                hint="add the class to the prompt set, or leave the task out of evaluate.tasks",
+                hint="add the class to the prompt set, or remove the task from evaluate.tasks",
             )
 
 

