@@ -9,13 +9,15 @@ import pytest
 import tests.support.typecheck  # noqa: F401  jaxtyping looks it up as an attribute of `tests`
 
 _home = tempfile.TemporaryDirectory(prefix="mets_ray_home_", ignore_cleanup_errors=True)
-# Before ray is imported anywhere: a HOME of its own, no token, and reports that return at once.
+# Before ray is imported anywhere: a HOME of its own, no token, reports that return at once, and fewer processes.
 os.environ |= {
     "HOME": _home.name,
     "RAY_AUTH_MODE": "disabled",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_idle_worker_killing_time_threshold_ms": "60000",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # an actor more for each worker group; test_nodes has it
     "RAY_metrics_report_interval_ms": "1000",
+    "RAY_worker_niceness": "0",  # at Ray's 15, what else is tested beside it takes the CPUs
     "TORCH_CPP_LOG_LEVEL": "ERROR",
     "HF_HUB_OFFLINE": "1",
 }
@@ -41,6 +43,12 @@ def ray_cluster():
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield ray
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def ray_address(ray_cluster):
+    """Where jobs find the local cluster."""
+    return ray_cluster.get_runtime_context().gcs_address
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,8 @@ from mets_ray.config.load import load_config
 from mets_ray.errors import DatasetError
 from tests.conftest import ROOT
 from tests.support.datasets import scored_table, write_shards
-from tests.support.jobs import run_job
+from tests.support.jobs import run_job, started_job
+from tests.support.processes import train_workers
 from tests.support.serving import free_port, make_bundle
 
 SMALL = [
@@ -30,37 +30,31 @@ SMALL = [
 SHARDS, ROWS = 4, 300
 
 
-@contextmanager
-def killed_once(command, sign):
-    """Start a job, SIGKILL it as soon as `sign()` holds."""
-    with subprocess.Popen(
-        command, env=os.environ | {"RAY_ADDRESS": "local"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as running:
-        deadline = time.monotonic() + 180
-        while not sign():
-            assert time.monotonic() < deadline
-            assert running.poll() is None
-            time.sleep(0.05)
-        running.send_signal(signal.SIGKILL)
-    yield
+def wait_until(sign, job):
+    deadline = time.monotonic() + 180
+    while not sign():
+        assert time.monotonic() < deadline
+        assert job.running()
+        time.sleep(0.02)
 
 
-def test_an_interrupted_prepare_is_no_data_set_and_goes_on(tmp_path):
+def test_an_interrupted_prepare_is_no_data_set_and_goes_on(ray_address, tmp_path):
     from mets_ray.training.fit import fit
 
     words = ["prepare.source.records=6000"]  # four shards
     straight, broken = (storage.join(str(tmp_path), name) for name in ("straight", "broken"))
-    status, _, shown = run_job("prepare", *words, f"run_uri={tmp_path}", f"dataset_uri={straight}")
+    status, _, shown = run_job("prepare", *words, f"run_uri={tmp_path}", f"dataset_uri={straight}", address=ray_address)
     assert status == 0, shown
 
     again = [*words, f"run_uri={tmp_path}", f"dataset_uri={broken}"]
-    command = [sys.executable, str(ROOT / "jobs" / "prepare.py"), *again]
-    with killed_once(command, lambda: storage.list_files(f"{broken}/progress")):
-        finished = {uri: Path(uri).stat().st_mtime_ns for uri in storage.list_files(f"{broken}/progress")}
-        assert 0 < len(finished) < 4
-        with pytest.raises(DatasetError, match=r"holds no card\.json"):
-            fit(load_config(None, [f"run_uri={tmp_path}", f"dataset_uri={broken}"]), broken)
-    status, result, shown = run_job("prepare", *again)
+    with started_job("prepare", *again, address=ray_address) as job:
+        wait_until(lambda: storage.list_files(f"{broken}/progress"), job)
+        job.process.kill()
+    finished = {uri: Path(uri).stat().st_mtime_ns for uri in storage.list_files(f"{broken}/progress")}
+    assert 0 < len(finished) < 4
+    with pytest.raises(DatasetError, match=r"holds no card\.json"):
+        fit(load_config(None, [f"run_uri={tmp_path}", f"dataset_uri={broken}"]), broken)
+    status, result, shown = run_job("prepare", *again, address=ray_address)
     assert status == 0, shown
     assert result["records_out"] == 6000
     assert {uri: Path(uri).stat().st_mtime_ns for uri in finished} == finished  # not written again
@@ -68,18 +62,21 @@ def test_an_interrupted_prepare_is_no_data_set_and_goes_on(tmp_path):
         assert storage.read_bytes(uri) == storage.read_bytes(uri.replace(straight, broken))
 
 
-def test_an_interrupted_run_resumes_to_the_very_same_weights(tmp_path):
+def test_an_interrupted_run_resumes_to_the_very_same_weights(ray_address, tmp_path):
     from mets_ray.model.bundle import load_bundle
 
     words = [*SMALL, "train.epochs=4", "train.keep_checkpoints=9", "folds.validation=[]", "encoder.norm=group"]
-    status, straight, shown = run_job("pretrain", *words, f"run_uri={tmp_path}/straight")
+    status, straight, shown = run_job("pretrain", *words, f"run_uri={tmp_path}/straight", address=ray_address)
     assert status == 0, shown
 
-    command = [sys.executable, str(ROOT / "jobs" / "pretrain.py"), *words, f"run_uri={tmp_path}/broken"]
-    with killed_once(command, lambda: list(tmp_path.glob("broken/pretrain-*/checkpoint-00001-*/bundle.json"))):
-        pass
+    with started_job("pretrain", *words, f"run_uri={tmp_path}/broken", address=ray_address) as job:
+        wait_until(lambda: list(tmp_path.glob("broken/pretrain-*/checkpoint-00001-*/bundle.json")), job)
+        job.process.kill()
+        while train_workers():  # Ray ends them when it misses their driver
+            time.sleep(0.1)
     (run,) = tmp_path.glob("broken/pretrain-*")
-    status, resumed, shown = run_job("pretrain", *words, f"run_uri={tmp_path}/broken", f"train.resume={run}")
+    again = [*words, f"run_uri={tmp_path}/broken", f"train.resume={run}"]
+    status, resumed, shown = run_job("pretrain", *again, address=ray_address)
     assert status == 0, shown
     assert resumed["run_uri"] == str(run)
     assert resumed["epochs"] == straight["epochs"] == 4
@@ -87,7 +84,7 @@ def test_an_interrupted_run_resumes_to_the_very_same_weights(tmp_path):
     assert all(weights[0][key].equal(weights[1][key]) for key in weights[0])
 
 
-def test_a_killed_job_started_again_scores_every_record_once(tmp_path):
+def test_a_killed_job_started_again_scores_every_record_once(ray_address, tmp_path):
     dataset_uri = write_shards(tmp_path / "data", shards=SHARDS, rows=ROWS)
     bundle_uri = make_bundle(tmp_path / "bundle")
     words = [
@@ -96,28 +93,19 @@ def test_a_killed_job_started_again_scores_every_record_once(tmp_path):
         f"score.bundle_uri={bundle_uri}",
         "score.max_actors=1",
     ]
-    command = [sys.executable, str(ROOT / "jobs" / "score.py"), *words]
-    environment = os.environ | {"RAY_ADDRESS": "local"}
 
     def files():
         return [file for folder in tmp_path.glob("scores-*") for file in folder.glob("part-*.parquet")]
 
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    ) as running:
-        deadline = time.monotonic() + 240
-        while not files():
-            assert time.monotonic() < deadline
-            assert running.poll() is None
-            time.sleep(0.01)
-        os.killpg(running.pid, signal.SIGKILL)  # the driver and its actors, in the middle of a shard
+    with started_job("score", *words) as job:  # on a cluster of its own, which dies with it
+        wait_until(files, job)
+        os.killpg(job.process.pid, signal.SIGKILL)  # the driver and its actors, in the middle of a shard
     time.sleep(1.0)
     finished = {file: file.stat().st_mtime_ns for file in files()}
     assert 0 < len(finished) < SHARDS
 
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout.splitlines()[-1])
+    status, result, shown = run_job("score", *words, address=ray_address)
+    assert status == 0, shown
     assert result["skipped"] == len(finished) * ROWS
     assert result["records"] + result["skipped"] == SHARDS * ROWS
     assert {file: file.stat().st_mtime_ns for file in finished} == finished
