@@ -72,6 +72,11 @@ def check_job(words):
     else:
         assert words[0] == "mets-ray", f"{words[0]} is no command that this test knows"
         name, words = words[1], words[2:]
+        if name == "serve":
+            from mets_ray.serve.run import read_settings
+
+            read_settings(None, words)
+            return
     arguments = parse_words(COMMANDS[name], [str(ROOT / word) if word.startswith("jobs/") else word for word in words])
     load_settings(COMMANDS[name], arguments)
 
