@@ -82,6 +82,13 @@ def test_packages_stand_in_the_order_of_their_imports():
     assert [floor[name] for name in lines] == sorted(floor[name] for name in lines)
 
 
+def test_the_way_from_a_shard_to_the_loss_is_short():
+    route = (DOCS / "architecture.md").read_text().split("**From a shard to the loss**", 1)[1].split("**", 1)[0]
+    stops = re.findall(r"^\d+\. `mets_ray/(\w+)/\w+\.py`", route, re.MULTILINE)
+    assert 5 < len(stops) <= 10
+    assert len(set(stops)) <= 5
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_files_that_a_page_names_exist(page):
     named = set(NAMED.findall(FENCED.sub("", page.read_text())))
