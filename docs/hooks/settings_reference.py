@@ -33,7 +33,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def section(model: type[BaseModel], prefix: str = "", title: str = "") -> Iterator[str]:
     """Markdown lines of one model: its own keys as a table, then a section for each model below it."""
     if title:
-        yield f"\n## {title}\n"
+        yield f"\n### {title}\n"
         first_paragraph, *_ = (model.__doc__ or "").split("\n\n")
         yield f"{_one_line(first_paragraph)}\n"
     below = {name: _models(field.annotation) for name, field in model.model_fields.items()}
