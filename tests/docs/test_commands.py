@@ -119,6 +119,10 @@ def run_line(line, folder):
 def test_your_own_data_of_the_readme(tmp_path):
     (tmp_path / "records").mkdir()
     write_wfdb_folder(tmp_path / "records", 80)
+    prompts = re.findall(
+        r"^```json\n(.*?)^```", (ROOT / "docs/guide/evaluate.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    (tmp_path / "clinic.json").write_text(prompts[0])
     (block,) = [block for block in bash_blocks(ROOT / "README.md") if "prepare.source=wfdb" in block]
     lines = [line for line in block.splitlines() if line.startswith("mets-ray")]
     assert [line.split()[1] for line in lines] == ["prepare", "pretrain", "evaluate", "score"]
@@ -128,6 +132,7 @@ def test_your_own_data_of_the_readme(tmp_path):
     bundle_uri = str(Path(trained["bundle_uri"]).relative_to(tmp_path))
     evaluated = run_line(f"{lines[2].replace(BUNDLE, bundle_uri)} {TINY}", tmp_path)
     assert Path(evaluated["report_uri"]).is_file()
+    assert set(evaluated["tasks"]) == {"rhythm"}
     scored = run_line(lines[3].replace(BUNDLE, bundle_uri), tmp_path)
     assert scored["records"] == 80
 
