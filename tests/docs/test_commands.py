@@ -26,13 +26,13 @@ SHELL = {"source .venv/bin/activate", "export RAY_AUTH_MODE=disabled"}
 TINY = "encoder.width=4 train.epochs=1 train.batch_size=16 evaluate.bootstrap_samples=20"
 
 
-def bash_blocks(page):
-    return re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+def blocks(page, language="bash"):
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def commands(page):
     """The commands of a page, continued lines joined, comments kept."""
-    return [line for block in bash_blocks(page) for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+    return [line for block in blocks(page) for line in block.replace("\\\n", " ").splitlines() if line.strip()]
 
 
 EVERY = [pytest.param(line, id=f"{page.name}:{line[:50]}") for page in PAGES for line in commands(page)]
@@ -123,7 +123,7 @@ def test_your_own_data_of_the_readme(tmp_path):
         r"^```json\n(.*?)^```", (ROOT / "docs/guide/evaluate.md").read_text(), re.MULTILINE | re.DOTALL
     )
     (tmp_path / "clinic.json").write_text(prompts[0])
-    (block,) = [block for block in bash_blocks(ROOT / "README.md") if "prepare.source=wfdb" in block]
+    (block,) = [block for block in blocks(ROOT / "README.md") if "prepare.source=wfdb" in block]
     lines = [line for line in block.splitlines() if line.startswith("mets-ray")]
     assert [line.split()[1] for line in lines] == ["prepare", "pretrain", "evaluate", "score"]
     prepared = run_line(lines[0], tmp_path)
