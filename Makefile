@@ -6,7 +6,7 @@ METS_TEST_DATA ?= ../shared/data
 export METS_TEST_DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart serve test test-slow lint bench chaos constraints clean
+.PHONY: help install quickstart serve test test-slow lint docs bench chaos constraints clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,9 @@ lint: install  ## ruff, mypy and the layers of the house
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy mets_ray jobs
 	@$(BIN)/lint-imports
+
+docs: install  ## the documentation site, into .runs/docs-site; needs no network
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: install  ## speed, as ratios against plain PyTorch and plain uvicorn, in a quarter of an hour
 	@$(BIN)/python benchmarks/pretrain.py

@@ -1,4 +1,4 @@
-"""The application on Ray Serve, over real HTTP: scores of evaluation, batches, counts, logs, the README's examples."""
+"""The application on Ray Serve, over real HTTP: scores of evaluation, batches, counts, logs, the guide's examples."""
 
 import re
 import shlex
@@ -139,23 +139,22 @@ def test_logs_hold_requests_and_no_patient(served, client):
     assert "0.123987" not in text
 
 
-def readme_example(language, word):
-    text = (ROOT / "README.md").read_text()
+def guide_example(language, word):
+    text = (ROOT / "docs/guide/serve.md").read_text()
     (found,) = [block for block in re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL) if word in block]
     return found
 
 
-def test_the_curl_of_the_readme(served, tmp_path):
+def test_the_curl_of_the_guide(served, tmp_path):
     (tmp_path / "ecg.npy").write_bytes(npy(np.rint(synthetic_ecg().signal_mv * 1000).astype(np.int16)))
-    command = readme_example("console", "curl").replace("http://127.0.0.1:8000", served.url)
-    command = "\n".join(line.removeprefix("$ ") for line in command.splitlines())
+    command = guide_example("bash", "ecg.npy").replace("http://127.0.0.1:8000", served.url)
     answer = subprocess.run(["bash", "-ec", command], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
     assert '"class_name":"atrial fibrillation"' in answer
 
 
-def test_the_httpx_example_of_the_readme(served, tmp_path):
+def test_the_httpx_example_of_the_guide(served, tmp_path):
     np.save(tmp_path / "ecg.npy", np.rint(synthetic_ecg().signal_mv * 1000).astype(np.int16))
-    code = readme_example("python", "httpx").replace("http://127.0.0.1:8000", served.url)
+    code = guide_example("python", "httpx").replace("http://127.0.0.1:8000", served.url)
     assert len(code.splitlines()) <= 14
     run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert "atrial fibrillation" in run.stdout, shlex.quote(run.stderr)

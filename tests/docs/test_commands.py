@@ -1,0 +1,146 @@
+"""Every command of README, guide and how-tos: its words are checked, and what can run here runs."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+from tests.docs.records import write_csv_folder, write_record, write_wfdb_folder
+from tests.support.serving import make_bundle, npy, plain_server, synthetic_ecg
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("guide/*.md"))]
+PAGES += sorted((ROOT / "docs").glob("extend/*.md"))
+BUNDLE = "runs/pretrain-20260101-000000-0000/bundle"
+# Checked for their syntax only: what they need is not on a test machine. Their line says so in a comment.
+NEEDS_MORE = {"serve deploy serve_configs/production.yaml": "# needs a Ray cluster and a bucket"}
+# Started for real by the slow tests of that file; what they submit is checked here.
+RUN_ELSEWHERE = {("ray", "start"): "tests/system/test_jobs.py", ("ray", "job", "submit"): "tests/system/test_jobs.py"}
+SHELL = {"source .venv/bin/activate", "export RAY_AUTH_MODE=disabled"}
+TINY = "encoder.width=4 train.epochs=1 train.batch_size=16 evaluate.bootstrap_samples=20"
+
+
+def blocks(page, language="bash"):
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands(page):
+    """The commands of a page, continued lines joined, comments kept."""
+    return [line for block in blocks(page) for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+
+
+EVERY = [pytest.param(line, id=f"{page.name}:{line[:50]}") for page in PAGES for line in commands(page)]
+
+
+@pytest.mark.parametrize("line", EVERY)
+def test_a_command_can_be_typed(line):
+    assert subprocess.run(["bash", "-n", "-c", line], check=False).returncode == 0
+    words = shlex.split(line, comments=True)
+    while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):  # PYTHONPATH=. before a command
+        words = words[1:]
+    text = " ".join(words)
+    if text in NEEDS_MORE:
+        assert line.endswith(NEEDS_MORE[text])
+    elif shlex.join(shlex.split(line, comments=True)) in SHELL or words[0] == "curl":
+        return  # `test_the_curl_commands` runs the latter
+    elif words[0] == "make":
+        assert subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, check=False).returncode == 0
+    elif elsewhere := [file for start, file in RUN_ELSEWHERE.items() if tuple(words[: len(start)]) == start]:
+        assert all(f'"{word}"' in (ROOT / elsewhere[0]).read_text() for word in words[:2] if word != "ray")
+        if "--" in words:
+            check_job(words[words.index("--") + 1 :])
+    else:
+        check_job(words)
+
+
+def check_job(words):
+    """Load the settings of `mets-ray NAME …` or `python jobs/NAME.py …`, as the command does before Ray starts."""
+    from mets_ray.cli import COMMANDS
+    from mets_ray.job import load_settings, parse_words
+
+    if words[0] == "python":
+        script = Path(words[1])
+        assert script.parent == Path("jobs")
+        assert (ROOT / script).is_file()
+        name, words = script.stem, words[2:]
+    else:
+        assert words[0] == "mets-ray", f"{words[0]} is no command that this test knows"
+        name, words = words[1], words[2:]
+        if name == "serve":
+            from mets_ray.serve.run import read_settings
+
+            read_settings(None, words)
+            return
+    arguments = parse_words(COMMANDS[name], [str(ROOT / word) if word.startswith("jobs/") else word for word in words])
+    load_settings(COMMANDS[name], arguments)
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    """A folder with the files that the curl commands send."""
+    folder = tmp_path_factory.mktemp("user")
+    write_record(folder / "records", "00001_lr")
+    (folder / "ecg.npy").write_bytes(npy(np.rint(synthetic_ecg().signal_mv * 1000).astype(np.int16)))
+    return folder
+
+
+def test_the_curl_commands(records, tmp_path):
+    found = [line for page in PAGES for line in commands(page) if line.startswith("curl")]
+    assert len(found) >= 3
+    with plain_server(make_bundle(tmp_path), deadline_s=120) as (client, _):
+        for line in found:
+            command = line.replace("http://127.0.0.1:8000", str(client.base_url).rstrip("/"))
+            answer = json.loads(
+                subprocess.run(["bash", "-ec", command], cwd=records, check=True, capture_output=True).stdout
+            )
+            assert [row["class_name"] for row in answer["classes"]] == ["atrial fibrillation", "sinus rhythm"]
+            assert sum(row["score"] for row in answer["classes"]) == pytest.approx(1, abs=1e-5)
+
+
+def run_line(line, folder):
+    """Run one command as typed, and return the JSON of its last line."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "RAY_ADDRESS": "local"}
+    run = subprocess.run(
+        ["bash", "-ec", line], cwd=folder, env=environment, check=False, capture_output=True, text=True, timeout=280
+    )
+    assert run.returncode == 0, f"{line}\n{run.stderr[-3000:]}"
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_your_own_data_of_the_readme(tmp_path):
+    (tmp_path / "records").mkdir()
+    write_wfdb_folder(tmp_path / "records", 80)
+    prompts = re.findall(
+        r"^```json\n(.*?)^```", (ROOT / "docs/guide/evaluate.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    (tmp_path / "clinic.json").write_text(prompts[0])
+    (block,) = [block for block in blocks(ROOT / "README.md") if "prepare.source=wfdb" in block]
+    lines = [line for line in block.splitlines() if line.startswith("mets-ray")]
+    assert [line.split()[1] for line in lines] == ["prepare", "pretrain", "evaluate", "score"]
+    prepared = run_line(lines[0], tmp_path)
+    assert prepared["records_in"] == prepared["records_out"] == 80
+    trained = run_line(f"{lines[1]} {TINY}", tmp_path)
+    bundle_uri = str(Path(trained["bundle_uri"]).relative_to(tmp_path))
+    evaluated = run_line(f"{lines[2].replace(BUNDLE, bundle_uri)} {TINY}", tmp_path)
+    assert Path(evaluated["report_uri"]).is_file()
+    assert set(evaluated["tasks"]) == {"rhythm"}
+    scored = run_line(lines[3].replace(BUNDLE, bundle_uri), tmp_path)
+    assert scored["records"] == 80
+
+
+@pytest.mark.slow
+def test_your_own_source_of_the_how_to(tmp_path):
+    (tmp_path / "records").mkdir()
+    write_csv_folder(tmp_path / "records", 12)
+    (line,) = [line for line in commands(ROOT / "docs/extend/source.md") if "own_source" in line]
+    prepared = run_line(line.replace("PYTHONPATH=.", f"PYTHONPATH={ROOT}"), tmp_path)
+    assert prepared["records_in"] == prepared["records_out"] == 12
