@@ -16,7 +16,7 @@ from mets_ray.config.settings import AugmentConfig
 from mets_ray.errors import MetsError
 from mets_ray.metrics.auroc import macro_auroc
 from mets_ray.metrics.linear_probe import with_both_kinds
-from mets_ray.model.augment import Views, augmented, draw_views
+from mets_ray.model.augment import BatchPlace, Views, augmented, draw_views
 from mets_ray.model.ecg_encoder import EcgEncoder, Norm
 from mets_ray.model.mets import signal_tensor
 
@@ -133,8 +133,8 @@ def train_supervised(
     def views_of(rows: int, epoch: int, step: int) -> Views | None:
         if augment is None:
             return None
-        shape = {"batch_size": rows, "leads": leads, "samples": signal_uv.shape[2]}
-        return draw_views(augment, range(rows), **shape, seed=seed, epoch=epoch, step=step)
+        place = BatchPlace(seed, epoch, step, rows)
+        return draw_views(augment, place, range(rows), leads=leads, samples=signal_uv.shape[2])
 
     for epoch in range(1, epochs + 1):
         permuted = order.permutation(len(truth))
