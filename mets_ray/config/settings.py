@@ -210,6 +210,8 @@ class TrainConfig(Section):
         return self.num_workers[1] if isinstance(self.num_workers, tuple) else self.num_workers
 
 
+Loss = Literal["sigmoid", "one_hot", "same_report"]
+
 Baseline = Literal["random_encoder", "class_names", "permuted_labels", "linear_probe", "supervised"]
 
 
@@ -289,7 +291,7 @@ class Config(Section):
     text: TextConfig = TextConfig()
     encoder: EncoderConfig = EncoderConfig()
     augment: AugmentConfig = AugmentConfig()
-    loss: Literal["sigmoid", "one_hot", "same_report"] = Field(
+    loss: Loss = Field(
         "sigmoid",
         description="sigmoid: each statement is a match or not (text.unit=statement); softmax over the reports of the "
         "batch (text.unit=report) with one_hot targets, as published, or same_report: equal reports share the target; "
