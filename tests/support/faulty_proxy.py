@@ -14,8 +14,8 @@ from contextlib import contextmanager
 import aiohttp
 from aiohttp import web
 
-# Faults after which a client must ask again; one who waits for long enough need not after a `stall`.
-ASKED_AGAIN = ("slow_down", "error", "cut", "lost", "reset")
+# Faults after which a client must retry; one that waits long enough need not after a `stall`.
+RETRIED = ("slow_down", "error", "cut", "lost", "reset")
 _HOP_BY_HOP = {
     "transfer-encoding",
     "connection",
@@ -34,7 +34,7 @@ class FaultyProxy:
     those whose method and path have `only` in them.
 
     `counts` has a number for each fault that was done, and for `requests`. `unanswered` holds what was broken and not
-    yet asked for again, so at the end of a run that lost nothing it is empty.
+    retried yet, so at the end of a run that lost nothing it is empty.
     """
 
     def __init__(self, target: str, *, seed: int = 0, stall_s: float = 10.0) -> None:
@@ -51,7 +51,7 @@ class FaultyProxy:
     @property
     def faults(self) -> int:
         """How many requests a client had to send again."""
-        return sum(self.counts[kind] for kind in ASKED_AGAIN)
+        return sum(self.counts[kind] for kind in RETRIED)
 
     def _draw(self, asked: str) -> str | None:
         if self.plan and self.only in asked:
