@@ -1,9 +1,9 @@
-"""S3 with patience: a request that fails by bad luck is asked again, for a minute and a half, in one place.
+"""S3 with retries in one place: a request that meets a passing fault is sent again, for up to a minute and a half.
 
-botocore's own retries end after some 100 failures of a process (a quota), which 32 reading threads use up in seconds,
-and see no body that breaks off; s3fs repeats what botocore has already repeated, lists without repeating, and keeps no
-count. So both ask once, and every call to the store, pages of a listing and parts of an upload too, goes through
-`PatientCall`.
+botocore's own retries have a quota of some 100 failures in a process, which 32 reading threads use up in seconds, and
+do not cover a body that breaks off; s3fs retries what botocore has retried already, never retries listings, and counts
+nothing. So both send each request once, and every call to the store, pages of a listing and parts of an upload
+included, goes through `RetryingCall`.
 """
 
 import asyncio
@@ -29,11 +29,13 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
-PATIENCE_S = 90.0
+from mets_ray.storage.resends import RESENDS
+
+RETRY_FOR_S = 90.0
 
 _LONGEST_PAUSE_S = 8.0
 
-_TRIES_OF_A_STRANGER = 2  # an endpoint that never answered is more likely wrong than down
+_TRIES_BEFORE_AN_ANSWER = 2  # an endpoint that never answered is more likely wrong than down
 
 _DOWNLOAD_PART_BYTES = 32 * 2**20
 
@@ -70,25 +72,18 @@ _BROKEN = (
 
 _logger = logging.getLogger(__name__)
 
-_retries = 0
-
 Call = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
-def retries() -> int:
-    """How many requests this process has sent again."""
-    return _retries
-
-
-class PatientS3FileSystem(s3fs.S3FileSystem):
-    """s3fs whose client asks again. The class travels when Ray pickles it, what is set on an instance would not."""
+class RetryingS3FileSystem(s3fs.S3FileSystem):
+    """s3fs whose client retries. A class of its own, because what is set on an instance is lost when Ray pickles it."""
 
     retries = 1  # s3fs's own rounds
 
     async def set_session(self, *args: Any, **kwargs: Any) -> Any:
         client = await super().set_session(*args, **kwargs)
-        if not isinstance(client._make_api_call, PatientCall):
-            client._make_api_call = PatientCall(client._make_api_call)
+        if not isinstance(client._make_api_call, RetryingCall):
+            client._make_api_call = RetryingCall(client._make_api_call)
         return client
 
     async def _get_file(self, rpath: str, lpath: str, **_: Any) -> None:
@@ -105,23 +100,22 @@ class PatientS3FileSystem(s3fs.S3FileSystem):
                     file.write(data)
 
 
-class PatientCall:
+class RetryingCall:
     """A client's `_make_api_call`, which every operation and every page goes through.
 
-    Asked again, with growing and random pauses, for up to `PATIENCE_S`: 5xx, throttling, timeouts, connections and
-    bodies that break off. A refused or unknown endpoint is that only once it has answered this client; what the store
-    refuses (credentials, absent files) never is.
+    Retried, with growing and random pauses, for up to `RETRY_FOR_S`: 5xx, throttling, timeouts, connections and bodies
+    that break off. An endpoint that refuses connections or is unknown is retried for that long only once it has
+    answered this client; what the store refuses (credentials, absent files) is never retried.
     """
 
-    def __init__(self, call: Call, *, patience_s: float | None = None) -> None:
+    def __init__(self, call: Call, *, retry_for_s: float | None = None) -> None:
         self._call = call
-        self._patience_s = PATIENCE_S if patience_s is None else patience_s
+        self._retry_for_s = RETRY_FOR_S if retry_for_s is None else retry_for_s
         self._has_answered = False
 
     async def __call__(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
-        global _retries
         if operation == "PutObject" and "IfNoneMatch" in parameters:
-            # An upload that arrived though its answer did not must be known again as ours.
+            # Marks the upload as ours, for the case that it arrives and its answer is lost.
             metadata = parameters.get("Metadata", {}) | {"mets-ray-upload": uuid.uuid4().hex}
             parameters = parameters | {"Metadata": metadata}
         began, tries, told = time.monotonic(), 0, False
@@ -135,16 +129,16 @@ class PatientCall:
                     return own
                 pause_s = random.uniform(0.5, 1.0) * min(_LONGEST_PAUSE_S, 0.1 * 2**tries)
                 waited_s = time.monotonic() - began
-                if not self._is_transient(error, tries) or waited_s + pause_s > self._patience_s:
+                if not self._is_transient(error, tries) or waited_s + pause_s > self._retry_for_s:
                     raise
-                if waited_s > self._patience_s / 10 and not told:
+                if waited_s > self._retry_for_s / 10 and not told:
                     told = True
                     # Neither the address nor the message: an endpoint may hold a key, a message a name.
                     _logger.warning(
-                        "S3 %s fails since %.0f s (%s): asked again until %.0f s", operation, waited_s, _kind(error),
-                        self._patience_s,
+                        "S3 %s has failed for %.0f s (%s): retried for up to %.0f s", operation, waited_s, _kind(error),
+                        self._retry_for_s,
                     )  # fmt: skip
-                _retries += 1  # all clients of a process share one event loop thread
+                RESENDS.add()
                 await asyncio.sleep(pause_s)
             else:
                 self._has_answered = True
@@ -154,7 +148,7 @@ class PatientCall:
         # A copy: botocore puts a stream in the place of `Body`, which the next try would find read to its end.
         response = await self._call(operation, dict(parameters))
         if operation == "GetObject":
-            # Read here, so that a body that breaks off is asked for again. s3fs reads each as a whole in any case.
+            # Read here, so that a body that breaks off is retried. s3fs reads each as a whole in any case.
             body = response["Body"]
             try:
                 response["Body"] = _ReadBody(await body.read())
@@ -167,13 +161,13 @@ class PatientCall:
             self._has_answered = True
             return _status(error) in _TRANSIENT_STATUS or _code(error) in _TRANSIENT_CODES
         if isinstance(error, _UNREACHABLE):
-            return self._has_answered or tries < _TRIES_OF_A_STRANGER
+            return self._has_answered or tries < _TRIES_BEFORE_AN_ANSWER
         return isinstance(error, _BROKEN)
 
     async def _own_upload(self, operation: str, parameters: dict[str, Any], error: Exception) -> dict[str, Any] | None:
-        """The answer of an upload that the store calls a conflict but which an earlier try of this call made.
+        """The answer to an upload that the store calls a conflict, where an earlier try of this call made it.
 
-        Asked at the first try too, because aiohttp itself repeats a PUT whose kept connection was closed.
+        Checked at the first try too, because aiohttp itself sends a PUT again whose kept-alive connection was closed.
         """
         if not isinstance(error, ClientError):
             return None
@@ -192,7 +186,7 @@ class PatientCall:
 
 
 class _ReadBody:
-    """A body that is already here, with the part of aiobotocore's interface that s3fs uses."""
+    """A body in memory, with the part of aiobotocore's interface that s3fs uses."""
 
     def __init__(self, data: bytes) -> None:
         self._stream = io.BytesIO(data)

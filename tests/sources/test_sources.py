@@ -30,7 +30,7 @@ from tests.support.wfdb_records import DIGITAL, rejected, write_record
 def test_records_and_manifests_from_s3(tmp_path, monkeypatch):
     boto3 = pytest.importorskip("boto3")
     pytest.importorskip("s3fs")
-    from mets_ray.storage.s3 import PatientS3FileSystem
+    from mets_ray.storage.s3 import RetryingS3FileSystem
 
     server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
@@ -39,7 +39,7 @@ def test_records_and_manifests_from_s3(tmp_path, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "any")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    PatientS3FileSystem.clear_instance_cache()
+    RetryingS3FileSystem.clear_instance_cache()
     try:
         client = boto3.client("s3")
         client.create_bucket(Bucket="ecgs")
@@ -60,10 +60,10 @@ def test_records_and_manifests_from_s3(tmp_path, monkeypatch):
             read_wfdb("s3://absent/in/a")
     finally:
         server.stop()
-    PatientS3FileSystem.clear_instance_cache()
+    RetryingS3FileSystem.clear_instance_cache()
     with pytest.raises(DatasetError, match="cannot be reached"):  # stops the job; it is no rejected record
         read_wfdb("s3://ecgs/in/a")
-    PatientS3FileSystem.clear_instance_cache()
+    RetryingS3FileSystem.clear_instance_cache()
 
 
 def _with_uris(manifest: Manifest, folder: str) -> Manifest:

@@ -40,8 +40,8 @@ def use_endpoint(environment: pytest.MonkeyPatch, endpoint: str) -> None:
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     }.items():
         environment.setenv(name, value)
-    s3_module.PatientS3FileSystem.clear_instance_cache()
-    storage.files._require_s3_bucket.cache_clear()
+    s3_module.RetryingS3FileSystem.clear_instance_cache()
+    storage.faults._require_s3_bucket.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def s3(endpoint, monkeypatch):
     urllib.request.urlopen(urllib.request.Request(f"{endpoint}/moto-api/reset", method="POST"))
     client.create_bucket(Bucket="data")
     yield client
-    s3_module.PatientS3FileSystem.clear_instance_cache()
+    s3_module.RetryingS3FileSystem.clear_instance_cache()
 
 
 def set_unchecked_requests(endpoint: str, count: bytes) -> None:
@@ -86,7 +86,7 @@ def closed_endpoint(monkeypatch):
         port = unused.getsockname()[1]
     use_endpoint(monkeypatch, f"http://127.0.0.1:{port}")
     yield f"127.0.0.1:{port}"
-    s3_module.PatientS3FileSystem.clear_instance_cache()
+    s3_module.RetryingS3FileSystem.clear_instance_cache()
 
 
 # --- names
@@ -368,7 +368,7 @@ def test_s3_wrong_credentials(s3, endpoint, call):
 def test_s3_no_credentials(s3, monkeypatch):
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    s3_module.PatientS3FileSystem.clear_instance_cache()
+    s3_module.RetryingS3FileSystem.clear_instance_cache()
     with pytest.raises(DatasetError, match=r"is refused.*Unable to locate credentials"):
         storage.read_bytes("s3://data/a")
 

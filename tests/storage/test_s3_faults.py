@@ -1,4 +1,4 @@
-"""Storage on a bad day: what fails by bad luck is asked again, nothing is lost, and what is wrong still fails soon."""
+"""Storage on a bad day: passing faults are retried, nothing is lost, and lasting faults still fail soon."""
 
 import asyncio
 import hashlib
@@ -22,7 +22,7 @@ from botocore.exceptions import ClientError
 from mets_ray import storage
 from mets_ray.errors import DatasetError
 from mets_ray.storage import s3
-from tests.support.faulty_proxy import asked_again, faulty_proxy
+from tests.support.faulty_proxy import count_retries, faulty_proxy
 from tests.support.s3 import s3_server
 
 EVERY_FAULT = ["slow_down", "error", "reset", "lost"]
@@ -39,11 +39,11 @@ def proxy(store, monkeypatch):
     with faulty_proxy(store["AWS_ENDPOINT_URL"], seed=1, stall_s=1.5) as proxy:
         for name, value in (store | {"AWS_ENDPOINT_URL": proxy.url}).items():
             monkeypatch.setenv(name, value)
-        s3.PatientS3FileSystem.clear_instance_cache()
-        storage.files._require_s3_bucket.cache_clear()
+        s3.RetryingS3FileSystem.clear_instance_cache()
+        storage.faults._require_s3_bucket.cache_clear()
         monkeypatch.setattr(s3, "_LONGEST_PAUSE_S", 0.1)
         yield proxy
-    s3.PatientS3FileSystem.clear_instance_cache()
+    s3.RetryingS3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture
@@ -52,47 +52,47 @@ def root(request):
 
 
 @pytest.mark.parametrize("fault", [*EVERY_FAULT, "cut"])
-def test_a_read_is_asked_again(proxy, root, fault):
+def test_a_read_is_retried(proxy, root, fault):
     data = os.urandom(300_000)
     storage.write_bytes(f"{root}/a", data)
     proxy.plan.extend([fault] * 4)
-    assert asked_again(proxy, lambda: storage.read_bytes(f"{root}/a"))[0] == data
+    assert count_retries(proxy, lambda: storage.read_bytes(f"{root}/a"))[0] == data
 
 
 @pytest.mark.parametrize("fault", EVERY_FAULT)
-def test_a_write_is_asked_again(proxy, root, fault):
+def test_a_write_is_retried(proxy, root, fault):
     proxy.plan.extend([fault] * 4)
-    asked_again(proxy, lambda: storage.write_bytes(f"{root}/a", b"whole"))
+    count_retries(proxy, lambda: storage.write_bytes(f"{root}/a", b"whole"))
     assert storage.read_bytes(f"{root}/a") == b"whole"
 
 
 @pytest.mark.parametrize("fault", [*EVERY_FAULT, "cut"])
-def test_a_listing_is_asked_again(proxy, root, fault):
+def test_a_listing_is_retried(proxy, root, fault):
     storage.write_bytes(f"{root}/a", b"1")
     proxy.plan.extend([fault, None, fault, fault])
-    assert asked_again(proxy, lambda: storage.list_files(root))[0] == [f"{root}/a"]
+    assert count_retries(proxy, lambda: storage.list_files(root))[0] == [f"{root}/a"]
 
 
-def test_exists_is_asked_again_and_no_is_an_answer(proxy, root):
+def test_exists_is_retried_and_no_is_an_answer(proxy, root):
     storage.write_bytes(f"{root}/a", b"1")
     proxy.plan.extend(["slow_down", "error"])
-    assert asked_again(proxy, lambda: storage.exists(f"{root}/a")) == (True, 2)
-    assert asked_again(proxy, lambda: storage.exists(f"{root}/b")) == (False, 0)
+    assert count_retries(proxy, lambda: storage.exists(f"{root}/a")) == (True, 2)
+    assert count_retries(proxy, lambda: storage.exists(f"{root}/b")) == (False, 0)
 
 
 def test_a_stall_shorter_than_the_timeout_is_waited_for(proxy, root):
     storage.write_bytes(f"{root}/a", b"1")
     proxy.plan.append("stall")
-    assert asked_again(proxy, lambda: storage.read_bytes(f"{root}/a")) == (b"1", 0)
+    assert count_retries(proxy, lambda: storage.read_bytes(f"{root}/a")) == (b"1", 0)
 
 
-def test_a_stall_longer_than_the_timeout_is_asked_again(proxy, root, monkeypatch):
+def test_a_stall_longer_than_the_timeout_is_retried(proxy, root, monkeypatch):
     storage.write_bytes(f"{root}/a", b"1")
-    monkeypatch.setattr(storage.files, "_S3_CLIENT", storage.files._S3_CLIENT | {"read_timeout": 0.5})
-    before = storage.retries()
+    monkeypatch.setattr(storage.stores, "_S3_CLIENT", storage.stores._S3_CLIENT | {"read_timeout": 0.5})
+    before = storage.RESENDS.total
     proxy.plan.append("stall")
     assert storage.read_bytes(f"{root}/a") == b"1"
-    assert storage.retries() == before + 1
+    assert storage.RESENDS.total == before + 1
 
 
 # --- a new file is made by one writer only, whatever happens to the answers
@@ -132,14 +132,14 @@ def test_an_upload_in_parts_and_a_download_in_parts(proxy, root, tmp_path):
     (folder / "weights").write_bytes(os.urandom(110 * 2**20))  # s3fs uploads parts of 50 MB from 100 MB on
     proxy.plan.extend(["lost", "lost", "error", "lost"])
     proxy.only = "weights?uploadId="  # the completion; parts have partNumber before it
-    asked_again(proxy, lambda: storage.publish_folder(folder, root, "manifest"))
+    count_retries(proxy, lambda: storage.publish_folder(folder, root, "manifest"))
     assert not proxy.plan
     proxy.only = ""
     proxy.plan.extend(["lost", "error", "reset", "lost", "lost", "slow_down"] * 2)
-    asked_again(proxy, lambda: storage.publish_folder(folder, root, "manifest"))
+    count_retries(proxy, lambda: storage.publish_folder(folder, root, "manifest"))
     assert not proxy.plan
     proxy.shares = {"cut": 0.3, "error": 0.2}
-    asked_again(proxy, lambda: storage.download_folder(root, tmp_path / "copy"))
+    count_retries(proxy, lambda: storage.download_folder(root, tmp_path / "copy"))
     assert (tmp_path / "copy" / "weights").read_bytes() == (folder / "weights").read_bytes()
 
 
@@ -158,7 +158,7 @@ def test_a_completion_that_was_already_done_is_known_by_the_parts(etag, monkeypa
         raise ClientError({"Error": {"Code": "NoSuchUpload"}, "ResponseMetadata": {"HTTPStatusCode": 404}}, operation)
 
     parts = {"Parts": [{"PartNumber": 1, "ETag": f'"{"0" * 32}"'}]}
-    call = s3.PatientCall(store)("CompleteMultipartUpload", {"Bucket": "b", "Key": "k", "MultipartUpload": parts})
+    call = s3.RetryingCall(store)("CompleteMultipartUpload", {"Bucket": "b", "Key": "k", "MultipartUpload": parts})
     if etag.startswith("1"):
         with pytest.raises(ClientError, match="NoSuchUpload"):
             asyncio.run(call)
@@ -181,7 +181,7 @@ def test_copies_as_ray_makes_them_of_checkpoints(proxy, root, tmp_path):
         (tmp_path / "b").mkdir()
         pyarrow.fs.copy_files(path, str(tmp_path / "b"), source_filesystem=filesystem)
 
-    _, again = asked_again(proxy, there_and_back)
+    _, again = count_retries(proxy, there_and_back)
     assert again > 3
     for name in ("model", "state", "empty"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
@@ -194,7 +194,7 @@ def test_many_threads_read_parquet_on_a_bad_day(proxy, root):
     proxy.shares = {"slow_down": 0.1, "cut": 0.1, "reset": 0.05}
     # More failures than botocore's own quota of about 100 allows in a process.
     with ThreadPoolExecutor(16) as pool:
-        tables, again = asked_again(
+        tables, again = count_retries(
             proxy, lambda: list(pool.map(lambda _: pq.read_table(path, filesystem=filesystem), range(120)))
         )
     assert all(read.equals(table) for read in tables)
@@ -206,11 +206,11 @@ def test_many_threads_read_parquet_on_a_bad_day(proxy, root):
 
 def test_patience_ends(proxy, root, monkeypatch, caplog):
     storage.write_bytes(f"{root}/a", b"1")
-    s3.PatientS3FileSystem.clear_instance_cache()
-    monkeypatch.setattr(s3, "PATIENCE_S", 3.0)
+    s3.RetryingS3FileSystem.clear_instance_cache()
+    monkeypatch.setattr(s3, "RETRY_FOR_S", 3.0)
     proxy.always = "slow_down"
     began = time.monotonic()
-    with caplog.at_level(logging.WARNING), pytest.raises(DatasetError, match="answers with errors of its own"):
+    with caplog.at_level(logging.WARNING), pytest.raises(DatasetError, match="answers with server errors"):
         storage.read_bytes(f"{root}/a")
     assert 1.0 < time.monotonic() - began < 8.0
     (line,) = [record.getMessage() for record in caplog.records if record.name == "mets_ray.storage.s3"]
@@ -223,15 +223,15 @@ def test_a_store_that_was_there_and_is_gone_for_a_while_is_waited_for(store, mon
     with faulty_proxy(store["AWS_ENDPOINT_URL"]) as proxy:
         for name, value in (store | {"AWS_ENDPOINT_URL": proxy.url}).items():
             monkeypatch.setenv(name, value)
-        s3.PatientS3FileSystem.clear_instance_cache()
+        s3.RetryingS3FileSystem.clear_instance_cache()
         storage.write_bytes(f"{root}/a", b"1")
         port = int(proxy.url.rsplit(":", 1)[1])
-    before = storage.retries()
+    before = storage.RESENDS.total
     with ThreadPoolExecutor(1) as pool:
         read = pool.submit(storage.read_bytes, f"{root}/a")
         time.sleep(2.0)
         assert not read.done()
         with faulty_proxy(store["AWS_ENDPOINT_URL"], port=port):
             assert read.result(60) == b"1"
-    assert storage.retries() - before >= 2
-    s3.PatientS3FileSystem.clear_instance_cache()
+    assert storage.RESENDS.total - before >= 2
+    s3.RetryingS3FileSystem.clear_instance_cache()

@@ -16,8 +16,8 @@ from aiohttp import web
 
 from mets_ray import storage
 
-# Faults after which a client must ask again; one who waits for long enough need not after a `stall`.
-ASKED_AGAIN = ("slow_down", "error", "cut", "lost", "reset")
+# Faults after which a client must retry; one that waits long enough need not after a `stall`.
+RETRIED = ("slow_down", "error", "cut", "lost", "reset")
 _HOP_BY_HOP = {
     "transfer-encoding",
     "connection",
@@ -36,7 +36,7 @@ class FaultyProxy:
     those whose method and path have `only` in them.
 
     `counts` has a number for each fault that was done, and for `requests`. `unanswered` holds what was broken and not
-    yet asked for again, so at the end of a run that lost nothing it is empty.
+    retried yet, so at the end of a run that lost nothing it is empty.
     """
 
     def __init__(self, target: str, *, seed: int = 0, stall_s: float = 10.0) -> None:
@@ -53,7 +53,7 @@ class FaultyProxy:
     @property
     def faults(self) -> int:
         """How many requests a client had to send again."""
-        return sum(self.counts[kind] for kind in ASKED_AGAIN)
+        return sum(self.counts[kind] for kind in RETRIED)
 
     def _draw(self, asked: str) -> str | None:
         if self.plan and self.only in asked:
@@ -155,14 +155,14 @@ def faulty_proxy(target: str, *, seed: int = 0, stall_s: float = 10.0, port: int
         loop.close()
 
 
-def asked_again(proxy, call):
-    """What `call` answers, and how many requests storage sent again for it: those that the proxy broke, but that
-    aiohttp repeats a request on a kept connection once, by itself, when that is closed without an answer."""
-    before, faults = storage.retries(), proxy.counts.copy()
+def count_retries(proxy, call):
+    """The result of `call`, and how many requests storage sent again for it: those that the proxy broke, except that
+    aiohttp itself sends a request once more when a kept-alive connection is closed without an answer."""
+    before, faults = storage.RESENDS.total, proxy.counts.copy()
     answer = call()
     done = proxy.counts - faults
     closed = done["reset"] + done["lost"]
-    answered = sum(done[kind] for kind in ASKED_AGAIN) - closed
-    assert answered <= storage.retries() - before <= answered + closed
+    answered = sum(done[kind] for kind in RETRIED) - closed
+    assert answered <= storage.RESENDS.total - before <= answered + closed
     assert not proxy.unanswered
-    return answer, storage.retries() - before
+    return answer, storage.RESENDS.total - before

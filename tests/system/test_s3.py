@@ -13,7 +13,7 @@ pytest.importorskip("moto.server")
 from mets_ray import storage
 from mets_ray.dataset.shard_reader import read_card, read_index
 from mets_ray.storage import s3
-from tests.support.faulty_proxy import asked_again, faulty_proxy
+from tests.support.faulty_proxy import count_retries, faulty_proxy
 from tests.support.jobs import run_job
 from tests.support.s3 import s3_server
 
@@ -77,7 +77,7 @@ def test_a_bad_day_loses_nothing(monkeypatch):
         environment = store | {"AWS_ENDPOINT_URL": proxy.url}
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        s3.PatientS3FileSystem.clear_instance_cache()
+        s3.RetryingS3FileSystem.clear_instance_cache()
         proxy.shares = {"slow_down": 0.02, "error": 0.01, "cut": 0.01, "reset": 0.005, "lost": 0.005, "stall": 0.02}
         words = ["prepare.source.records=3000", "dataset_uri=s3://ecg/bad-day/data", "run_uri=s3://ecg/bad-day/runs"]
         small = ["encoder.width=4", "train.batch_size=64", "train.epochs=2", "train.num_workers=2"]
@@ -106,7 +106,7 @@ def test_a_bad_day_loses_nothing(monkeypatch):
             ]
             return [record_id for table in tables for record_id in table["record_id"].to_pylist()]
 
-        (ids, again) = asked_again(proxy, record_ids)
+        (ids, again) = count_retries(proxy, record_ids)
         assert sorted(ids) == sorted(set(ids)) == [f"syn-{number:06d}" for number in range(3000)]
         assert sum(len(patients) for patients in read_index("s3://ecg/bad-day/data", card).patients) == 3000
         print(dict(proxy.counts), "asked again by this process:", again)
