@@ -42,7 +42,7 @@ ifdef COVERAGE
 endif
 
 test-slow: install  ## kills, browsers, clusters, whole jobs, some 20 minutes on 2 cores
-	@$(BIN)/python -m pytest $(LANES) tests/system -v --durations=0 --durations-min=5
+	@$(BIN)/python -m pytest $(LANES) tests/system -vv --durations=0 --durations-min=5
 
 lint: install  ## ruff, mypy and the layers of the house
 	@$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """Jobs as a user starts them, before any work: exit status, the last line of stdout, storage that does not answer."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,11 +13,12 @@ from mets_ray.config.load import load_config
 from mets_ray.errors import ConfigError
 from mets_ray.job import load_settings, parse_words, used_places
 from tests.conftest import ROOT
-from tests.support.jobs import run_job
+from tests.support.jobs import run_job, run_script
 
 
 def test_wrong_settings_end_with_status_2_and_say_what_to_do(tmp_path):
-    status, result, shown = run_job("pretrain", f"run_uri={tmp_path}", "train.batch_size=100", "train.batchsize=3")
+    status, answer, shown = run_script("pretrain", f"run_uri={tmp_path}", "train.batch_size=100", "train.batchsize=3")
+    result = json.loads(answer)
     assert status == 2
     assert result["job"] == "pretrain"
     assert "`train.batchsize` is not a setting; did you mean `train.batch_size`?" in result["error"]
@@ -91,14 +93,13 @@ def test_what_can_be_refused_is_refused_before_ray_and_torch_are_loaded(tmp_path
 
 
 def test_help_lists_every_setting():
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "jobs" / "prepare.py"), "--help"], capture_output=True, text=True, check=True
-    )
-    assert "prepare.reads_in_flight = 32" in done.stdout
-    assert "evaluate.bundle_uri = null" in done.stdout
+    status, shown, _ = run_script("prepare", "--help")
+    assert status == 0
+    assert "prepare.reads_in_flight = 32" in shown
+    assert "evaluate.bundle_uri = null" in shown
 
 
-def test_a_store_that_does_not_answer_fails_soon_and_clearly(tmp_path):
+def test_a_store_that_does_not_answer_fails_soon_and_clearly(ray_address, tmp_path):
     environment = {
         "AWS_ENDPOINT_URL": "http://127.0.0.1:9",  # nothing listens on the discard port
         "AWS_ACCESS_KEY_ID": "a",
@@ -106,7 +107,7 @@ def test_a_store_that_does_not_answer_fails_soon_and_clearly(tmp_path):
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     words = [f"run_uri={tmp_path}", "dataset_uri=s3://ecg/data", "evaluate.bundle_uri=s3://ecg/bundle"]
-    status, result, _ = run_job("evaluate", *words, environment=environment, timeout=120)
+    status, result, _ = run_job("evaluate", *words, address=ray_address, environment=environment, timeout=120)
     assert status == 1
     assert "s3://ecg/data" in result["error"]
     assert "hint:" in result["error"]

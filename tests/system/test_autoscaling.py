@@ -17,6 +17,7 @@ import pytest
 
 from tests.cluster.test_cluster_files import TYPES, read_aws, settings_of, shown_commands
 from tests.conftest import ROOT
+from tests.support.jobs import run_job
 from tests.support.serving import free_port
 
 
@@ -197,38 +198,38 @@ def test_a_job_makes_a_cluster_grow_from_nothing_and_leaves_nothing(tmp_path):
     ]
     words += ["train.resources={train_gpu: 1}", "text.resources={lm_gpu: 1}", f"run_uri={tmp_path}/runs"]
     with fake_cloud(idle_minutes=0.1) as (address, temporary):
-        environment = os.environ | {"HOME": str(home), "RAY_ADDRESS": address}
-        job = [sys.executable, str(ROOT / "jobs" / "pretrain.py")]
-        watch = subprocess.Popen(
-            [sys.executable, "-c", WATCH, address], stdout=subprocess.PIPE, text=True, cwd=temporary
-        )
+        watched = tmp_path / "nodes"
+        with watched.open("w") as file:
+            watch = subprocess.Popen([sys.executable, "-c", WATCH, address], stdout=file, cwd=temporary)
         try:
-            refused = subprocess.run(
-                [*job, *words], env=environment, capture_output=True, text=True, timeout=200, check=False
-            )
-            assert refused.returncode == 2
-            assert "a path of one machine" in refused.stderr
-            environment["METS_RAY_SHARED_FILESYSTEM"] = "1"
-            too_many = subprocess.run(
-                [*job, *words, "train.num_workers=5"], env=environment, capture_output=True, text=True, timeout=300,
-                check=False,
-            )  # fmt: skip
-            assert too_many.returncode == 2
-            assert "the nodes hold 4 such workers" in too_many.stderr
-            done = subprocess.run(
-                [*job, *words], env=environment, capture_output=True, text=True, timeout=400, check=False
-            )
-            assert done.returncode == 0, done.stderr[-3000:]
-            time.sleep(30)  # idle nodes go after 6 s
+            options = {"address": address, "environment": {"HOME": str(home)}}
+            status, _, shown = run_job("pretrain", *words, **options)
+            assert status == 2
+            assert "a path of one machine" in shown
+            options["environment"]["METS_RAY_SHARED_FILESYSTEM"] = "1"
+            status, _, shown = run_job("pretrain", *words, "train.num_workers=5", **options)
+            assert status == 2
+            assert "the nodes hold 4 such workers" in shown
+            status, result, shown = run_job("pretrain", *words, timeout=400, **options)
+            assert status == 0, shown[-3000:]
+            deadline = time.monotonic() + 60  # idle nodes go after 6 s
+            while nodes_seen(watched)[-1] != ["head"] and time.monotonic() < deadline:
+                time.sleep(0.5)
+            time.sleep(2.0)  # and none comes back
         finally:
             watch.terminate()
-            # Ray tells a driver on its stdout of tasks that wait for a node, whatever log_to_driver says.
-            seen = [json.loads(line) for line in watch.stdout.read().splitlines() if line.startswith("[")]
+            watch.wait()
+        seen = nodes_seen(watched)
     assert seen[0] == ["head"]
     assert {name for nodes in seen for name in nodes} == {"head", "cpu", "lm_gpu", "train_gpu_spot"}
     assert max(nodes.count("train_gpu_spot") for nodes in seen) == 2
     assert seen[-1] == ["head"], "all of them are gone again"
-    assert json.loads(done.stdout)["epochs"] == 2
+    assert result["epochs"] == 2
+
+
+def nodes_seen(file):
+    # Ray tells a driver on its stdout of tasks that wait for a node, whatever log_to_driver says.
+    return [json.loads(line) for line in file.read_text().splitlines() if line.startswith("[") and line.endswith("]")]
 
 
 def end_all_of(folder):

@@ -34,10 +34,11 @@ def upload_ptbxl(data_folder, uri, records):
     return len(table)
 
 
-def test_the_whole_way_with_s3_uris_only(data_folder, monkeypatch):
+def test_the_whole_way_with_s3_uris_only(data_folder, ray_address, monkeypatch):
     with s3_server() as environment:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
+        where = {"address": ray_address, "everywhere": environment}
         records = upload_ptbxl(data_folder, "s3://ecg/source", 100)
         common = [
             "prepare.source=ptbxl",
@@ -50,18 +51,20 @@ def test_the_whole_way_with_s3_uris_only(data_folder, monkeypatch):
             "folds.validation=[7,8]",
             "folds.test=[9,10]",
         ]
-        status, prepared, shown = run_job("prepare", *common)
+        status, prepared, shown = run_job("prepare", *common, **where)
         assert status == 0, shown
         assert prepared["records_in"] == prepared["records_out"] + sum(prepared["rejected"].values()) == records
         assert re.search(rf"records in +{records}", shown)
 
         small = ["encoder.width=4", "train.epochs=1", "train.batch_size=16", "evaluate.bootstrap_samples=20"]
-        status, trained, shown = run_job("pretrain", *common, *small)
+        status, trained, shown = run_job("pretrain", *common, *small, **where)
         assert status == 0, shown
         assert trained["bundle_uri"].startswith("s3://ecg/runs/pretrain-")
         assert trained["lm_texts_embedded"] > 0
 
-        status, scored, shown = run_job("evaluate", *common, *small, f"evaluate.bundle_uri={trained['bundle_uri']}")
+        status, scored, shown = run_job(
+            "evaluate", *common, *small, f"evaluate.bundle_uri={trained['bundle_uri']}", **where
+        )
         assert status == 0, shown
         assert 0.0 < scored["macro_auroc"] < 1.0
         assert set(scored["tasks"]) == {"ptbxl_super", "ptbxl_sub", "ptbxl_form", "ptbxl_rhythm"}
@@ -71,27 +74,26 @@ def test_the_whole_way_with_s3_uris_only(data_folder, monkeypatch):
 
 
 @pytest.mark.timeout(1200)
-def test_a_bad_day_loses_nothing(monkeypatch):
+def test_a_bad_day_loses_nothing(ray_address, monkeypatch):
     """prepare → pretrain → evaluate with 5% of the requests failing and 2% waiting 10 s."""
     with s3_server() as store, faulty_proxy(store["AWS_ENDPOINT_URL"], seed=7, stall_s=10.0) as proxy:
         environment = store | {"AWS_ENDPOINT_URL": proxy.url}
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
+        where = {"address": ray_address, "everywhere": environment}
         s3.RetryingS3FileSystem.clear_instance_cache()
         proxy.shares = {"slow_down": 0.02, "error": 0.01, "cut": 0.01, "reset": 0.005, "lost": 0.005, "stall": 0.02}
         words = ["prepare.source.records=3000", "dataset_uri=s3://ecg/bad-day/data", "run_uri=s3://ecg/bad-day/runs"]
         small = ["encoder.width=4", "train.batch_size=64", "train.epochs=2", "train.num_workers=2"]
 
-        status, prepared, shown = run_job("prepare", *words, environment=environment, timeout=400)
+        status, prepared, shown = run_job("prepare", *words, **where, timeout=400)
         assert status == 0, shown
         assert prepared["records_in"] == prepared["records_out"] + sum(prepared["rejected"].values()) == 3000
-        status, trained, shown = run_job(
-            "pretrain", *words, *small, "train.log_batches=true", environment=environment, timeout=600
-        )
+        status, trained, shown = run_job("pretrain", *words, *small, "train.log_batches=true", **where, timeout=600)
         assert status == 0, shown
         assert trained["epochs"] == 2
         small = [*small, "evaluate.bootstrap_samples=20", f"evaluate.bundle_uri={trained['bundle_uri']}"]
-        status, scored, shown = run_job("evaluate", *words, *small, environment=environment, timeout=400)
+        status, scored, shown = run_job("evaluate", *words, *small, **where, timeout=400)
         assert status == 0, shown
         assert 0.0 < scored["macro_auroc"] <= 1.0
 
