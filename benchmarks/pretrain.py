@@ -29,8 +29,8 @@ from mets_ray.model.optimization import build_optimizer
 from mets_ray.pipelines.prepare import find_or_make_dataset
 from mets_ray.text.language_model import FrozenTextEncoder
 from mets_ray.text.reports import apply_template, text_id
-from mets_ray.training.collectives import global_contrastive_loss
 from mets_ray.training.fit import fit
+from mets_ray.training.global_loss import global_contrastive_loss
 
 SETTINGS = ["encoder.width=16", "train.batch_size=64", "train.epochs=4", "synthetic.records=2400", "train.device=cpu"]
 PUBLISHED = ["text.unit=report", *NO_VIEWS]

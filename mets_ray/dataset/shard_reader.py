@@ -1,4 +1,4 @@
-"""One shard as a file: opened, its rows of a selection, its signals."""
+"""One shard as a file: opened, its rows of a selection, its signals; and reading ahead of what computes."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future

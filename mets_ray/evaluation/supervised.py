@@ -21,7 +21,7 @@ from mets_ray.dataset.shard_reader import signals
 from mets_ray.errors import MetsError
 from mets_ray.metrics.auroc import macro_auroc
 from mets_ray.metrics.linear_probe import label_subset, with_both_kinds
-from mets_ray.model.augment import Views, augmented, draw_views
+from mets_ray.model.augment import BatchPlace, Views, augmented, draw_views
 from mets_ray.model.ecg_encoder import EcgEncoder, Norm
 from mets_ray.model.mets import microvolts_to_millivolts
 from mets_ray.model.optimization import build_optimizer, set_learning_rate
@@ -249,10 +249,8 @@ class _Training:
         if self._augment is None:
             return None
         rows, leads, samples = shape
-        return draw_views(
-            self._augment, range(rows), batch_size=rows, leads=leads, samples=samples,
-            seed=self._seed, epoch=epoch, step=step,
-        )  # fmt: skip
+        place = BatchPlace(self._seed, epoch, step, rows)
+        return draw_views(self._augment, place, range(rows), leads=leads, samples=samples)
 
 
 @torch.no_grad()

@@ -21,6 +21,16 @@ GAIN_LIMITS = (0.7, 1.3)
 
 
 @dataclass(frozen=True)
+class BatchPlace:
+    """A global batch of a run: the step that it is of, and its rows over all workers."""
+
+    seed: int
+    epoch: int
+    step: int
+    rows: int
+
+
+@dataclass(frozen=True)
 class Views:
     """What each row of a batch is multiplied with: `gain`, 0 for a lead that is taken away, between start and stop."""
 
@@ -29,19 +39,17 @@ class Views:
     stop: Int64[np.ndarray, "row"]
 
 
-def draw_views(
-    settings: AugmentConfig, rows: range, *, batch_size: int, leads: int, samples: int, seed: int, epoch: int, step: int
-) -> Views | None:
-    """One view of each of the consecutive `rows` of a global batch of `batch_size`; None where nothing is to change."""
+def draw_views(settings: AugmentConfig, batch: BatchPlace, rows: range, *, leads: int, samples: int) -> Views | None:
+    """One view of each of some consecutive `rows` of a global batch; None where nothing is to change."""
     if not (settings.lead_dropout or settings.cropping or settings.gain):
         return None
-    random = np.random.default_rng([seed, epoch, step])
+    random = np.random.default_rng([batch.seed, batch.epoch, batch.step])
     # All numbers are drawn, whatever the settings and the rows, so that each part can be left out without changing the
     # others, and each worker sees its rows of one and the same draw.
     own = slice(rows.start, rows.stop)
-    loses_leads, is_cropped, of_count, of_length, of_start = random.random((5, batch_size))[:, own]
-    order = random.random((batch_size, leads))[own].argsort(axis=1)
-    normal = random.standard_normal(batch_size)[own]
+    loses_leads, is_cropped, of_count, of_length, of_start = random.random((5, batch.rows))[:, own]
+    order = random.random((batch.rows, leads))[own].argsort(axis=1)
+    normal = random.standard_normal(batch.rows)[own]
 
     kept = order <= (of_count * leads).astype(np.int64)[:, None]  # of each row's permutation of 0 .. leads - 1
     kept |= (loses_leads >= settings.lead_dropout)[:, None]

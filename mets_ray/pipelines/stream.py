@@ -27,8 +27,8 @@ def training_batches(
 ) -> Iterator[dict[str, np.ndarray]]:
     """One worker's batches of one epoch, in the planned order, from `first_step` on.
 
-    Each has the columns of `read_block`; in streaming mode also `embedding` float16 [row, feature] and `embedded`, else
-    no `text`, which the vectors of its `text_id` stand for.
+    Each has the columns of `PreparedDataset.read_block`: with `streaming` also `embedding` float16 [row, feature] and
+    `embedded`, without it all but `text`.
     """
     if not blocks:
         return
@@ -44,9 +44,8 @@ def training_batches(
     stream = item_dataset(blocks).map_batches(read, batch_size=None, num_cpus=shares.task_cpus)
     limit = ExecutionResources(cpu=shares.data_cpus)
     if streaming is not None:
-        from mets_ray.pipelines.lm_actors import (
-            embed_stage,  # brings torch, whose import would hold up every task that only reads or writes
-        )
+        # Here: it brings torch, whose import would hold up every task that only reads or writes.
+        from mets_ray.pipelines.lm_actors import embed_stage
 
         stream = embed_stage(stream, streaming, batch_size=rows)
         lm_cpus = streaming.num_cpus_per_actor * streaming.max_actors

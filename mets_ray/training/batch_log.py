@@ -12,7 +12,7 @@ import numpy as np
 
 from mets_ray import storage
 from mets_ray.training.collectives import gather_objects, worker_rank
-from mets_ray.training.state import TrainJob
+from mets_ray.training.job import TrainJob
 
 _FOLDER = "batches"
 

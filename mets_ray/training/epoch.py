@@ -9,31 +9,28 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from mets_ray.dataset.plan import EpochPlan, plan_epoch, worker_blocks, worker_lanes
+from mets_ray.dataset.plan import EpochPlan, worker_blocks, worker_lanes
 from mets_ray.dataset.shard_reader import read_ahead
 from mets_ray.errors import MetsError
-from mets_ray.model.augment import augmented, draw_views
+from mets_ray.model.augment import BatchPlace, augmented, draw_views
 from mets_ray.model.mets import microvolts_to_millivolts, signal_tensor
 from mets_ray.model.optimization import autocast_for, set_learning_rate
 from mets_ray.pipelines.stream import training_batches
-from mets_ray.text.embeddings import EmbeddingTable
-from mets_ray.text.statements import ReportStatements
 from mets_ray.training.batch_log import BatchLog
 from mets_ray.training.collectives import (
-    gather_rows_no_grad,
-    global_contrastive_loss,
-    global_statement_loss,
     mean_over_workers,
     num_workers,
     sum_over_workers,
     sums_over_workers,
     worker_rank,
 )
-from mets_ray.training.grad_cache import LossOf, forward_loss
-from mets_ray.training.state import Figures, State, TrainJob, parameter_norm, report_checkpoint
-from mets_ray.training.watch import Reporter, SaveClock, Watchdog, timed
+from mets_ray.training.grad_cache import forward_loss
+from mets_ray.training.job import TrainJob
+from mets_ray.training.state import Figures, State, parameter_norm, report_checkpoint
+from mets_ray.training.texts import Texts
+from mets_ray.training.watch import Watch, timed
 
 
 @dataclass(frozen=True)
@@ -50,14 +47,7 @@ def open_epoch(
 ) -> EpochStream:
     """Plan an epoch and start reading it from `first_step` on."""
     train = job.config.train
-    plan = plan_epoch(
-        job.train_groups,
-        seed=job.config.seed,
-        epoch=epoch,
-        batch_size=train.batch_size,
-        lanes=train.lanes,
-        block_rows=train.block_rows,
-    )
+    plan = job.plan(epoch)
     lanes = [worker_lanes(train.lanes, num_workers(), worker) for worker in range(num_workers())]
     row_counts = [len(owned) * plan.rows_per_lane_step for owned in lanes]
     first_row = sum(row_counts[: worker_rank()])
@@ -73,35 +63,22 @@ def open_epoch(
 
     def made_ready(batch: dict[str, Any]) -> dict[str, Any]:
         signal = signal_tensor(batch["signal_uv"], pinned=device.type == "cuda")
-        views = draw_views(
-            job.config.augment,
-            range(first_row, first_row + len(signal)),
-            batch_size=train.batch_size,
-            leads=signal.shape[1],
-            samples=signal.shape[2],
-            seed=job.config.seed,
-            epoch=epoch,
-            step=int(batch["step"][0]),
-        )
+        place = BatchPlace(job.config.seed, epoch, int(batch["step"][0]), train.batch_size)
+        rows = range(first_row, first_row + len(signal))
+        views = draw_views(job.config.augment, place, rows, leads=signal.shape[1], samples=signal.shape[2])
         return {**batch, "signal": signal, "views": views}
 
     ready = map(made_ready, stream)
     return EpochStream(plan, row_counts, read_ahead(ready, readers))
 
 
-def train_epoch(
-    job: TrainJob,
-    state: State,
-    table: EmbeddingTable,
-    statements: ReportStatements | None,
-    stream: EpochStream,
-    device: torch.device,
-    reporter: "Reporter",
-    watchdog: "Watchdog",
-    saving: "SaveClock",
-) -> Figures:
+def train_epoch(job: TrainJob, texts: Texts, state: State, stream: EpochStream, watch: Watch) -> Figures:
+    """Train on the rest of an epoch, with checkpoints where `watch.saving` says; answers the whole epoch's figures.
+
+    Raises MetsError where the loss is not finite.
+    """
     train, plan, running = job.config.train, stream.plan, state.running
-    autocast = autocast_for(train, device)
+    autocast = autocast_for(train, state.device)
     seen = BatchLog(job)
     state.wrapped.train()
     began = time.perf_counter()
@@ -109,7 +86,9 @@ def train_epoch(
         step = state.step
         assert batch["step"][0] == step, f"the stream gave step {batch['step'][0]} where step {step} was due"
         signal_mv = augmented(microvolts_to_millivolts(batch["signal"], state.model), batch["views"])
-        text_features, loss_of = _text(job, batch, table, statements, stream.row_counts, device)
+        text_features, loss_of = texts.batch_loss(
+            batch, targets=job.config.loss.targets, row_counts=stream.row_counts, device=state.device
+        )
         done = plan.epoch * plan.steps + step
         set_learning_rate(state.optimizer, train, done / (train.epochs * plan.steps))
         loss, backward = forward_loss(
@@ -121,7 +100,7 @@ def train_epoch(
             autocast=autocast,
             row_counts=stream.row_counts,
         )
-        global_loss, save, look = _agree(loss.item(), saving.due(step + 1))
+        global_loss, save, look = _agree(loss.item(), watch.saving.due(step + 1))
         if not math.isfinite(global_loss):
             raise _not_finite(state.model, batch, plan.epoch, step, global_loss)
         state.optimizer.zero_grad(set_to_none=True)
@@ -133,52 +112,30 @@ def train_epoch(
         running.losses += global_loss
         running.waited_s += waited_s
         running.embedded += float(batch.get("embedded", np.zeros(1)).sum())
-        reporter.step(done + 1, global_loss)
-        watchdog.still_alive()
-        if (save or (look and saving.is_preempted())) and state.step < plan.steps:
+        watch.reporter.step(done + 1, global_loss)
+        watch.watchdog.still_alive()
+        if (save or (look and watch.saving.is_preempted())) and state.step < plan.steps:
             running.seconds, began = running.seconds + time.perf_counter() - began, time.perf_counter()
             seen.write(plan.epoch)
-            report_checkpoint(job, state)
-            saving.saved()
+            report_checkpoint(job, texts, state)
+            watch.saving.saved()
     assert state.step == plan.steps, f"the stream ended after {state.step} of {plan.steps} steps"
     seen.write(plan.epoch)
-    seconds = running.seconds + time.perf_counter() - began
+    running.seconds += time.perf_counter() - began
+    return _figures(state, steps=plan.steps, records=plan.steps * train.batch_size)
+
+
+def _figures(state: State, *, steps: int, records: int) -> Figures:
+    """Of a whole epoch, over all workers."""
+    running = state.running
     return {
-        "loss": running.losses / plan.steps,
+        "loss": running.losses / steps,
         "logit_scale": float(state.model.logit_scale.detach()),
-        "ecg_per_s": plan.steps * train.batch_size / mean_over_workers(seconds),
-        "data_wait_share": mean_over_workers(running.waited_s / seconds),
-        "data_wait_ms_per_step": 1000 * mean_over_workers(running.waited_s) / plan.steps,
+        "ecg_per_s": records / mean_over_workers(running.seconds),
+        "data_wait_share": mean_over_workers(running.waited_s / running.seconds),
+        "data_wait_ms_per_step": 1000 * mean_over_workers(running.waited_s) / steps,
         "lm_texts_embedded": sum_over_workers(running.embedded),
     }
-
-
-def _text(
-    job: TrainJob,
-    batch: dict[str, np.ndarray],
-    table: EmbeddingTable,
-    statements: ReportStatements | None,
-    row_counts: list[int],
-    device: torch.device,
-) -> tuple[Tensor, LossOf]:
-    """Features of the texts that the batch is compared with, and the loss: this worker's share of the global one."""
-    targets = job.config.loss.targets
-    text_ids = torch.tensor(batch["text_id"], device=device)
-    if statements is not None:
-        # Every worker embeds the statements of all: they are few, and so no embedding has to travel.
-        columns = statements.columns(gather_rows_no_grad(text_ids, row_counts).cpu().numpy())
-        positives = torch.from_numpy(statements.positives(batch["text_id"], columns)).to(device)
-        features = table.lookup(columns)
-
-        def loss_of(ecg: Tensor, text: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-            return global_statement_loss(ecg, text, scale, bias, positives, rows=sum(row_counts))
-    else:
-        features = batch["embedding"] if "embedding" in batch else table.lookup(batch["text_id"])
-
-        def loss_of(ecg: Tensor, text: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-            return global_contrastive_loss(ecg, text, scale, text_ids, targets=targets, row_counts=row_counts)
-
-    return torch.from_numpy(np.require(features, np.float16, ["C", "W"])).to(device), loss_of
 
 
 def _take_step(state: State, clip_norm: float) -> None:

@@ -5,23 +5,33 @@ import threading
 from types import TracebackType
 from typing import Any
 
-from ray.util.queue import Empty
+import ray
+from ray.util.queue import Empty, Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mets_ray.console import progress_bar
-from mets_ray.training.state import Figures, TrainJob
+from mets_ray.training.job import TrainJob
+from mets_ray.training.state import Figures
 from mets_ray.training.tracking import Tracker
+
+
+def progress_queue() -> Queue:
+    """What workers and controller tell the driver goes through it. Its actor stays on the driver's node: on another it
+    would go with that node, and nothing more would be told."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
 
 class TrainConsole:
     """While it is entered, shows what rank 0 and Ray Train's controller put into the job's queue.
 
-    steps: of one epoch. `restarts` counts how often the group of workers was started again.
+    `restarts` counts how often the group of workers was started again.
     """
 
-    def __init__(self, job: TrainJob, *, steps: int) -> None:
+    def __init__(self, job: TrainJob) -> None:
         self.restarts = 0
         self._job = job
-        self._steps = steps
+        self._steps = job.plan(0).steps
         self._tracker = Tracker(job.config, job.run_uri)
         self._logged: set[int] = set()
         self._workers: int | None = None

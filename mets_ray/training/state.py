@@ -8,7 +8,7 @@ import math
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import ray.train
@@ -17,11 +17,6 @@ from ray.train import Checkpoint, CheckpointUploadMode
 from ray.train.torch import prepare_model
 from torch import nn
 
-from mets_ray.cluster.shares import TrainShares
-from mets_ray.config.settings import Config
-from mets_ray.dataset.folds import Selection
-from mets_ray.dataset.plan import RowGroup
-from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.errors import CheckpointError
 from mets_ray.model.bundle import (
     Bundle,
@@ -34,48 +29,16 @@ from mets_ray.model.bundle import (
 )
 from mets_ray.model.mets import Mets
 from mets_ray.model.optimization import build_optimizer, choose_precision, require_compiler
-from mets_ray.tasks.label_sets import LabelSet
-from mets_ray.tasks.prompt_sets import PromptSet
+from mets_ray.tasks.prompt_sets import prompt_texts
 from mets_ray.text.embeddings import EmbeddingTable
 from mets_ray.text.reports import text_id
+from mets_ray.training.job import TrainJob
+from mets_ray.training.texts import Texts
 
 Figures = dict[str, float | None]
 
 # Below every score of a validated epoch, so that a checkpoint within an epoch is never the best one.
 _NOT_VALIDATED = -1.0
-
-
-@dataclass(frozen=True)
-class TrainJob:
-    """All that a worker needs; `table` (embeddings) and `statements` (or None) are references to Ray's object store.
-
-    `anchors`: text ids of the statements that prompts are drawn to (`Mets.embed_prompt`); none without statements.
-    """
-
-    config: Config
-    run_uri: str
-    attempt: str
-    dataset: PreparedDataset
-    train: Selection
-    validation: Selection
-    train_groups: tuple[RowGroup, ...]
-    validation_groups: tuple[RowGroup, ...]
-    tasks: dict[str, LabelSet]
-    prompt_sets: dict[str, PromptSet]
-    prompts: tuple[str, ...]
-    text_fingerprint: str
-    text_features: int
-    earlier_folds: tuple[int, ...]
-    table: Any
-    statements: Any
-    anchors: tuple[int, ...]
-    shares: TrainShares
-    progress: Any
-
-    @property
-    def run(self) -> str:
-        """The run's name: the last part of its folder."""
-        return self.run_uri.rsplit("/", 1)[-1]
 
 
 @dataclass
@@ -96,13 +59,14 @@ class State:
     wrapped: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    device: torch.device
     epoch: int = 0
     step: int = 0
     running: Running = field(default_factory=Running)
     history: tuple[Figures, ...] = ()
 
 
-def start_state(job: TrainJob, device: torch.device) -> State:
+def start_state(job: TrainJob, texts: Texts, device: torch.device) -> State:
     """Fresh from the seed, from a bundle's weights, or from the last checkpoint of this run.
 
     Raises CheckpointError where the weights, the data set or the LM are others than this run's.
@@ -113,13 +77,12 @@ def start_state(job: TrainJob, device: torch.device) -> State:
     checkpoint = ray.train.get_checkpoint()
     if config.train.init_from and checkpoint is None:
         model = load_bundle(config.train.init_from).model.train()
-        _same_shape(model, job)
+        _same_shape(model, job, texts.features)
     else:
-        model = build_model(config, leads=len(job.dataset.card.leads), text_features=job.text_features)
+        model = build_model(config, leads=len(job.dataset.card.leads), text_features=texts.features)
     model.to(device=device, dtype=torch.float64 if precision == "float64" else torch.float32)
-    if job.anchors:
-        table: EmbeddingTable = ray.get(job.table)
-        model.anchors = torch.from_numpy(table.lookup(np.asarray(job.anchors, dtype=np.int64)))
+    if texts.anchors is not None:
+        model.anchors = torch.from_numpy(texts.anchors.copy())  # the object store's arrays are read-only
     model.ecg_encoder.activation_checkpointing = config.encoder.activation_checkpointing  # not init_from's
     if config.train.compile:
         require_compiler()
@@ -131,11 +94,12 @@ def start_state(job: TrainJob, device: torch.device) -> State:
         wrapped=wrapped,
         optimizer=build_optimizer(config.train, model),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
+        device=device,
     )
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             bundle, saved = read_bundle(Path(folder)), read_trainer_state(Path(folder))
-        _same_data(bundle.facts, job)
+        _same_data(bundle.facts, job, texts.fingerprint)
         model.load_state_dict(bundle.model.state_dict())
         state.optimizer.load_state_dict(saved["optimizer"])
         state.scaler.load_state_dict(saved["scaler"])
@@ -144,7 +108,7 @@ def start_state(job: TrainJob, device: torch.device) -> State:
     return state
 
 
-def report_checkpoint(job: TrainJob, state: State) -> None:
+def report_checkpoint(job: TrainJob, texts: Texts, state: State) -> None:
     """Every worker reports (it is a barrier); rank 0 brings the checkpoint, which is uploaded behind the next steps.
 
     A checkpoint counts once Ray's controller has seen the whole upload: a half-written one is never resumed from.
@@ -163,7 +127,7 @@ def report_checkpoint(job: TrainJob, state: State) -> None:
             "running": vars(state.running),
             "seed": job.config.seed,
         }
-        write_bundle(folder, _bundle(job, state, figures), trainer_state)
+        write_bundle(folder, _bundle(job, texts, state, figures), trainer_state)
         checkpoint = Checkpoint.from_directory(str(folder))
     ray.train.report(
         metrics,
@@ -192,10 +156,10 @@ def parameter_norm(model: nn.Module) -> float:
     return math.sqrt(sum(float(value.detach().double().square().sum()) for value in model.parameters()))
 
 
-def _bundle(job: TrainJob, state: State, figures: Figures) -> Bundle:
+def _bundle(job: TrainJob, texts: Texts, state: State, figures: Figures) -> Bundle:
     config, card = job.config, job.dataset.card
-    ids = np.asarray(sorted(text_id(prompt) for prompt in job.prompts), dtype=np.int64)
-    table: EmbeddingTable = ray.get(job.table)
+    prompts = prompt_texts(job.prompt_sets.values(), job.questions.tasks)
+    ids = np.asarray(sorted(text_id(prompt) for prompt in prompts), dtype=np.int64)
     facts = BundleFacts(
         run=job.run,
         sampling_rate_hz=card.sampling_rate_hz,
@@ -205,8 +169,8 @@ def _bundle(job: TrainJob, state: State, figures: Figures) -> Bundle:
         text_model=config.text.model,
         text_pooling=config.text.pooling,
         text_max_length=config.text.max_length,
-        text_fingerprint=job.text_fingerprint,
-        text_features=job.text_features,
+        text_fingerprint=texts.fingerprint,
+        text_features=texts.features,
         dataset_source=card.source,
         dataset_sha256=card.content_sha256,
         synthetic=card.synthetic,
@@ -218,11 +182,12 @@ def _bundle(job: TrainJob, state: State, figures: Figures) -> Bundle:
         metrics=figures,
         history=state.history,
     )
-    return Bundle(state.model, config, facts, EmbeddingTable.build(ids, table.lookup(ids)))
+    return Bundle(state.model, config, facts, EmbeddingTable.build(ids, texts.table.lookup(ids)))
 
 
-def _same_shape(model: Mets, job: TrainJob) -> None:
-    expected = build_model(job.config, leads=len(job.dataset.card.leads), text_features=job.text_features).state_dict()
+def _same_shape(model: Mets, job: TrainJob, text_features: int) -> None:
+    leads = len(job.dataset.card.leads)
+    expected = build_model(job.config, leads=leads, text_features=text_features).state_dict()
     found = model.state_dict()
     other = [key for key in expected if key not in found or found[key].shape != expected[key].shape]
     if other:
@@ -233,10 +198,10 @@ def _same_shape(model: Mets, job: TrainJob) -> None:
         )
 
 
-def _same_data(facts: BundleFacts, job: TrainJob) -> None:
+def _same_data(facts: BundleFacts, job: TrainJob, text_fingerprint: str) -> None:
     for what, before, now in (
         ("data set", facts.dataset_sha256, job.dataset.card.content_sha256),
-        ("language model", facts.text_fingerprint, job.text_fingerprint),
+        ("language model", facts.text_fingerprint, text_fingerprint),
     ):
         if before != now:
             raise CheckpointError(

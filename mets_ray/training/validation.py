@@ -9,26 +9,20 @@ from jaxtyping import Float
 
 from mets_ray.dataset.plan import share
 from mets_ray.model.mets import Mets, microvolts_to_millivolts
-from mets_ray.model.zero_shot import report_embeddings, task_scores
+from mets_ray.model.zero_shot import task_scores
 from mets_ray.pipelines.stream import record_batches
-from mets_ray.tasks.label_sets import LabelSet
-from mets_ray.tasks.prompt_sets import PromptSet
+from mets_ray.tasks.questions import Questions
 from mets_ray.text.embeddings import EmbeddingTable
 from mets_ray.text.reports import apply_template, text_id
-from mets_ray.text.statements import ReportStatements
 from mets_ray.training.collectives import broadcast_buffers, broadcast_object, gather_objects, num_workers, worker_rank
-from mets_ray.training.state import Figures, TrainJob
+from mets_ray.training.job import TrainJob
+from mets_ray.training.state import Figures
+from mets_ray.training.texts import Texts
 
 _BATCH = 256
 
 
-def validate(
-    job: TrainJob,
-    model: Mets,
-    table: EmbeddingTable,
-    statements: ReportStatements | None,
-    still_alive: Callable[[], None],
-) -> Figures:
+def validate(job: TrainJob, model: Mets, texts: Texts, still_alive: Callable[[], None]) -> Figures:
     """The figures, computed on rank 0 and known to all workers; each embeds its share of the records.
 
     still_alive: called after each batch.
@@ -55,8 +49,7 @@ def validate(
         figures |= _figures(
             job,
             model,
-            table,
-            statements,
+            texts,
             np.concatenate([part[0] for part in parts]),
             np.asarray([one for part in parts for one in part[1]], dtype=np.int64),
             [one for part in parts for one in part[2]],
@@ -69,8 +62,7 @@ def validate(
 def _figures(
     job: TrainJob,
     model: Mets,
-    table: EmbeddingTable,
-    statements: ReportStatements | None,
+    texts: Texts,
     ecg: np.ndarray,
     ids: np.ndarray,
     labels: list[list[str]],
@@ -79,10 +71,9 @@ def _figures(
     from mets_ray.metrics.intervals import number_json
     from mets_ray.metrics.retrieval import retrieval_recall
 
-    recall = retrieval_recall(ecg, report_embeddings(model, table, statements, ids), ids)
+    recall = retrieval_recall(ecg, texts.report_embeddings(model, ids), ids)
     figures: Figures = {f"{way}_recall_at_{k}": value for way, by_k in recall.items() for k, value in by_k.items()}
-    prompt_set = job.prompt_sets[job.config.train.validation_prompt_set]
-    by_task = task_macro_auroc(model, prompt_set, job.tasks, table, ecg_embeddings=ecg, labels=labels)
+    by_task = task_macro_auroc(model, job.questions, texts.table, ecg_embeddings=ecg, labels=labels)
     scored = [value for value in by_task.values() if not math.isnan(value)]
     figures |= {f"validation_{task}": number_json(value) for task, value in by_task.items()}
     figures["validation_macro_auroc"] = sum(scored) / len(scored) if scored else None
@@ -91,18 +82,17 @@ def _figures(
 
 def task_macro_auroc(
     model: Mets,
-    prompt_set: PromptSet,
-    tasks: dict[str, LabelSet],
+    questions: Questions,
     table: EmbeddingTable,
     *,
     ecg_embeddings: Float[np.ndarray, "record dimension"],
     labels: list[list[str]],
 ) -> dict[str, float]:
     """Zero-shot macro AUROC by task, nan where no class of a task can be scored."""
-    # Here: scikit-learn takes more than a second to import, and actors that only embed would wait for it.
+    # Here, as in `_figures`: scikit-learn takes more than a second to import, and one worker needs it.
     from mets_ray.metrics.auroc import macro_auroc
 
     return {
-        task: macro_auroc(*task_scores(model, prompt_set, label_set, table, ecg_embeddings, labels)[:2])[0]
-        for task, label_set in tasks.items()
+        task: macro_auroc(*task_scores(model, questions.prompts, label_set, table, ecg_embeddings, labels)[:2])[0]
+        for task, label_set in questions.tasks.items()
     }

@@ -5,12 +5,14 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import ray.train
 
 from mets_ray.training.collectives import num_workers, worker_rank
-from mets_ray.training.state import Figures, State, TrainJob
+from mets_ray.training.job import TrainJob
+from mets_ray.training.state import Figures, State
 
 _PROGRESS_EVERY_S = 0.5
 
@@ -101,3 +103,12 @@ class Reporter:
 
     def epoch(self, figures: Figures) -> None:
         self._tell({"figures": figures})
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A worker's three clocks."""
+
+    reporter: Reporter
+    watchdog: Watchdog
+    saving: SaveClock

@@ -5,19 +5,19 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-import ray.train
+import ray
 import torch
 
 from mets_ray import storage
 from mets_ray.errors import MetsError
-from mets_ray.text.embeddings import EmbeddingTable
-from mets_ray.text.statements import ReportStatements
 from mets_ray.training.collectives import broadcast_object, is_lost_peer, worker_rank
 from mets_ray.training.epoch import open_epoch, train_epoch
 from mets_ray.training.failures import Failure, record_failure, repeated_failure
-from mets_ray.training.state import Figures, Running, State, TrainJob, report_checkpoint, start_state
+from mets_ray.training.job import TrainJob
+from mets_ray.training.state import Figures, Running, State, report_checkpoint, start_state
+from mets_ray.training.texts import Texts
 from mets_ray.training.validation import validate
-from mets_ray.training.watch import Reporter, SaveClock, Watchdog
+from mets_ray.training.watch import Reporter, SaveClock, Watch, Watchdog
 
 
 def train_worker(settings: dict[str, TrainJob]) -> None:
@@ -31,9 +31,9 @@ def train_worker(settings: dict[str, TrainJob]) -> None:
     state: State | None = None
     watchdog = Watchdog(job.config.train.step_timeout_s)
     try:
-        device = _device(job)
-        state = start_state(job, device)
-        _train(job, state, device, watchdog)
+        texts: Texts = ray.get(job.texts)
+        state = start_state(job, texts, _device(job))
+        _train(job, texts, state, watchdog)
     except Exception as error:
         if not is_lost_peer(error):
             epoch, step = (state.epoch, state.step) if state is not None else (0, 0)
@@ -57,28 +57,25 @@ def failures_uri(job: TrainJob) -> str:
     return storage.join(job.run_uri, "failures", job.attempt)
 
 
-def _train(job: TrainJob, state: State, device: torch.device, watchdog: "Watchdog") -> None:
-    config = job.config
-    table: EmbeddingTable = ray.get(job.table)
-    statements: ReportStatements | None = ray.get(job.statements)
-    reporter = Reporter(job.progress)
-    reporter.started(state)
-    saving = SaveClock(job)
+def _train(job: TrainJob, texts: Texts, state: State, watchdog: Watchdog) -> None:
+    epochs = job.config.train.epochs
+    watch = Watch(Reporter(job.progress), watchdog, SaveClock(job))
+    watch.reporter.started(state)
     readers = ThreadPoolExecutor(2)
     try:
-        upcoming = open_epoch(job, state.epoch, state.step, readers, device)
-        while state.epoch < config.train.epochs:
+        upcoming = open_epoch(job, state.epoch, state.step, readers, state.device)
+        while state.epoch < epochs:
             figures: Figures = {"epoch": float(state.epoch + 1)}
-            figures |= train_epoch(job, state, table, statements, upcoming, device, reporter, watchdog, saving)
-            if state.epoch + 1 < config.train.epochs:
+            figures |= train_epoch(job, texts, state, upcoming, watch)
+            if state.epoch + 1 < epochs:
                 # The next epoch's first blocks are read while this one is validated and saved.
-                upcoming = open_epoch(job, state.epoch + 1, 0, readers, device)
-            figures |= validate(job, state.model, table, statements, watchdog.still_alive)
+                upcoming = open_epoch(job, state.epoch + 1, 0, readers, state.device)
+            figures |= validate(job, state.model, texts, watchdog.still_alive)
             state.epoch, state.step, state.running = state.epoch + 1, 0, Running()
             state.history = (*state.history, figures)
-            reporter.epoch(figures)
-            report_checkpoint(job, state)
-            saving.saved()
+            watch.reporter.epoch(figures)
+            report_checkpoint(job, texts, state)
+            watch.saving.saved()
             watchdog.still_alive()
     finally:
         readers.shutdown(wait=False, cancel_futures=True)  # a read that hangs must not keep an error back

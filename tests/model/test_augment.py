@@ -6,7 +6,7 @@ import torch
 
 from mets_ray.config.load import load_config
 from mets_ray.config.settings import AugmentConfig
-from mets_ray.model.augment import GAIN_LIMITS, SHORTEST_STRETCH, augmented, draw_views
+from mets_ray.model.augment import GAIN_LIMITS, SHORTEST_STRETCH, BatchPlace, augmented, draw_views
 
 ROWS = 400
 DEFAULT = AugmentConfig()
@@ -14,7 +14,7 @@ OFF = AugmentConfig(lead_dropout=0.0, cropping=0.0, gain=0.0)
 
 
 def draw(settings=DEFAULT, rows=range(ROWS), *, seed=0, epoch=0, step=0):
-    return draw_views(settings, rows, batch_size=ROWS, leads=12, samples=1000, seed=seed, epoch=epoch, step=step)
+    return draw_views(settings, BatchPlace(seed, epoch, step, ROWS), rows, leads=12, samples=1000)
 
 
 def same(left, right):

@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mets_ray.model.loss import contrastive_loss, contrastive_loss_share, targets_one_hot, targets_same_report
 from mets_ray.model.mets import Mets
-from mets_ray.training import collectives
+from mets_ray.training import collectives, global_loss
 from tests.support.gloo import gradients, run_groups
 
 BATCH = 16
@@ -83,7 +83,7 @@ def worker(rank: int, world: int) -> dict[Any, Any]:
         found["ids", key] = collectives.gather_rows_no_grad(own_ids, row_counts)
         found["gather", key] = gather_by_hand(row_counts)
         for kind in KINDS:
-            found["global", key, kind] = train_once(collectives.global_contrastive_loss, row_counts, kind)
+            found["global", key, kind] = train_once(global_loss.global_contrastive_loss, row_counts, kind)
             found["no_grad", key, kind] = train_once(loss_without_gathered_gradient, row_counts, kind)
     found["sum"] = collectives.sum_over_workers(0.1 + rank)
     found["mean"] = collectives.mean_over_workers(0.1 + rank)
@@ -179,7 +179,7 @@ def test_a_lone_worker_needs_no_process_group():
     assert collectives.gather_objects("x") == ["x"]
     for kind in KINDS:
         model = small_mets()
-        loss = collectives.global_contrastive_loss(*model(*batch())[:3], TEXT_IDS, targets=kind, row_counts=[BATCH])
+        loss = global_loss.global_contrastive_loss(*model(*batch())[:3], TEXT_IDS, targets=kind, row_counts=[BATCH])
         loss.backward()
         expected_loss, expected = one_process(kind)
         assert loss.item() == pytest.approx(expected_loss, abs=1e-12)

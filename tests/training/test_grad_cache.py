@@ -16,7 +16,7 @@ from mets_ray.errors import ConfigError
 from mets_ray.model.ecg_encoder import EcgEncoder, buffers_kept
 from mets_ray.model.loss import contrastive_loss, targets_one_hot, targets_same_report
 from mets_ray.model.mets import Mets
-from mets_ray.training import collectives
+from mets_ray.training import collectives, global_loss
 from mets_ray.training.grad_cache import LossOf, forward_loss
 from tests.support.gloo import gradients, run_groups
 
@@ -51,9 +51,9 @@ def largest_difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Te
     return max((ours[name] - theirs[name]).abs().max().item() for name in theirs)
 
 
-def loss_for(kind: collectives.Targets, text_ids: torch.Tensor, row_counts: list[int]) -> LossOf:
+def loss_for(kind: global_loss.Targets, text_ids: torch.Tensor, row_counts: list[int]) -> LossOf:
     def loss_of(ecg, text, scale, bias):
-        return collectives.global_contrastive_loss(ecg, text, scale, text_ids, targets=kind, row_counts=row_counts)
+        return global_loss.global_contrastive_loss(ecg, text, scale, text_ids, targets=kind, row_counts=row_counts)
 
     return loss_of
 

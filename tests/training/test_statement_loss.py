@@ -16,7 +16,7 @@ from mets_ray.model.zero_shot import report_embeddings
 from mets_ray.text.embeddings import EmbeddingTable
 from mets_ray.text.reports import text_id
 from mets_ray.text.statements import ReportStatements, one_spelling
-from mets_ray.training import collectives
+from mets_ray.training import collectives, global_loss
 from mets_ray.training.grad_cache import forward_loss
 from tests.support.gloo import gradients, run_groups
 
@@ -139,7 +139,7 @@ def train(row_counts: list[int], rows_per_part: int | None) -> tuple[list[float]
     signal_mv, features, positives = batch()
 
     def loss_of(ecg, text, scale, bias):
-        return collectives.global_statement_loss(ecg, text, scale, bias, positives[own], rows=BATCH)
+        return global_loss.global_statement_loss(ecg, text, scale, bias, positives[own], rows=BATCH)
 
     model = DistributedDataParallel(small_mets(), find_unused_parameters=True)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)

@@ -1,0 +1,59 @@
+"""What a run is, as the driver sends it to every worker."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mets_ray.cluster.shares import TrainShares
+from mets_ray.config.settings import Config
+from mets_ray.dataset.folds import Selection
+from mets_ray.dataset.plan import EpochPlan, RowGroup, plan_epoch
+from mets_ray.dataset.prepared import PreparedDataset
+from mets_ray.tasks.prompt_sets import PromptSet
+from mets_ray.tasks.questions import Questions
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """All that a worker needs.
+
+    `attempt` names this start of the job; `questions` are those of the validation AUROC; `prompt_sets` go into the
+    bundle; `texts` is a reference to `training.texts.Texts` in Ray's object store;
+    `progress` is the queue that the driver's console reads.
+    """
+
+    config: Config
+    run_uri: str
+    attempt: str
+    dataset: PreparedDataset
+    train: Selection
+    validation: Selection
+    train_groups: tuple[RowGroup, ...]
+    validation_groups: tuple[RowGroup, ...]
+    questions: Questions
+    prompt_sets: dict[str, PromptSet]
+    earlier_folds: tuple[int, ...]
+    texts: Any
+    shares: TrainShares
+    progress: Any
+
+    @property
+    def run(self) -> str:
+        """The run's name: the last part of its folder."""
+        return self.run_uri.rsplit("/", 1)[-1]
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """The order of one epoch."""
+        return epoch_plan(self.config, self.train_groups, epoch)
+
+
+def epoch_plan(config: Config, train_groups: Sequence[RowGroup], epoch: int) -> EpochPlan:
+    """The order of one epoch. Raises ConfigError where the train folds do not fill one batch."""
+    return plan_epoch(
+        train_groups,
+        seed=config.seed,
+        epoch=epoch,
+        batch_size=config.train.batch_size,
+        lanes=config.train.lanes,
+        block_rows=config.train.block_rows,
+    )

@@ -1,0 +1,102 @@
+"""Ray Train's side of a run: the group of workers is started, started again where one is lost, and watched."""
+
+import math
+import os
+from typing import Any
+
+from ray.train import (
+    CheckpointConfig,
+    FailureConfig,
+    LoggingConfig,
+    Result,
+    RunConfig,
+    ScalingConfig,
+    TrainingFailedError,
+    UserCallback,
+)
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from mets_ray import storage
+from mets_ray.cluster.ray_data import own_error
+from mets_ray.errors import MetsError
+from mets_ray.training.collectives import is_lost_peer
+from mets_ray.training.failures import repeated_failure
+from mets_ray.training.job import TrainJob
+from mets_ray.training.progress import TrainConsole
+from mets_ray.training.worker import failures_uri, train_worker
+
+
+def launch(job: TrainJob) -> tuple[Result, int]:
+    """Train with `worker.train_worker`: what Ray Train ended with, and how often the group was started again.
+
+    Raises the worker's own error where one comes back at the same step, or more workers are lost than
+    `train.max_failures` allows.
+    """
+    trainer = _trainer(job)
+    console = TrainConsole(job)
+    with console:
+        try:
+            result = trainer.fit()
+        except TrainingFailedError as error:
+            raise own_error(error) from error
+    # The workers end without an error when they find one that came back: Ray would start them again for it.
+    if failure := repeated_failure(failures_uri(job)):
+        raise failure.as_error()
+    if result.error is not None:
+        raise own_error(result.error) from result.error
+    return result, console.restarts
+
+
+def _trainer(job: TrainJob) -> TorchTrainer:
+    train = job.config.train
+    filesystem, path = storage.arrow_filesystem(job.run_uri.rpartition("/")[0])
+    gpus = job.shares.gpus_per_worker
+    # A lone worker that is stopped has no other one that would notice: Ray's poll of it must fail in time.
+    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(train.step_timeout_s)
+    return TorchTrainer(
+        train_worker,
+        train_loop_config={"job": job},
+        torch_config=TorchConfig(backend="nccl" if gpus else "gloo", timeout_s=math.ceil(train.step_timeout_s)),
+        scaling_config=ScalingConfig(
+            num_workers=train.num_workers,  # type: ignore[arg-type]
+            use_gpu=bool(gpus),
+            resources_per_worker={"CPU": job.shares.worker_cpus} | ({"GPU": gpus} if gpus else {}) | train.resources,
+            elastic_resize_monitor_interval_s=train.resize_every_s,  # type: ignore[call-arg]
+        ),
+        run_config=RunConfig(
+            name=job.run,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=train.max_failures),
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=train.keep_checkpoints,
+                checkpoint_score_attribute="selection_score",
+                checkpoint_score_order="max",
+            ),
+            callbacks=[_TellFailures(job.progress)],  # type: ignore[list-item]
+            logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
+        ),
+    )
+
+
+class _TellFailures(UserCallback):
+    """Runs in Ray Train's controller: the driver learns which worker was lost and of what."""
+
+    def __init__(self, progress: Any) -> None:
+        self._progress = progress
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        told = {rank: _in_one_line(error) for rank, error in sorted(worker_exceptions.items())}
+        self._progress.actor.put_nowait.remote({"failed": told})
+
+
+def _in_one_line(error: Exception) -> str:
+    cause = own_error(error)
+    if isinstance(cause, MetsError):
+        return cause.fact
+    if is_lost_peer(cause):
+        return "its connection to another worker broke"
+    kind = type(cause).__name__
+    if kind == "WorkerHealthCheckFailedError":  # internal to Ray; its text is a report of thirty lines
+        return "its process or its node died, or gave no sign"
+    return f"{kind}: {str(cause).strip().splitlines()[0] if str(cause).strip() else ''}"[:200]
