@@ -41,7 +41,7 @@ class Reader:
         Raises RequestError for a body or a query that cannot be read, RecordError for an ECG that cannot be used,
         pydantic's ValidationError for JSON of another form.
         """
-        if not is_json(request):
+        if not _is_json(request):
             return query, await self.ecg(request, query)
 
         def parse(body: bytes) -> tuple[messages.Options, Ecg]:
@@ -54,7 +54,7 @@ class Reader:
         self, request: Request, query: messages.ZeroShotQuery
     ) -> tuple[messages.Options, list[Ecg | RecordError]]:
         """As `one`, of several ECGs; an ECG of a JSON body that cannot be used has its error in its place."""
-        if not is_json(request):
+        if not _is_json(request):
             return query, list(await self._files(request, query))
 
         def parse(body: bytes) -> tuple[messages.Options, list[Ecg | RecordError]]:
@@ -66,7 +66,7 @@ class Reader:
 
     async def ecg_or_texts(self, request: Request, query: messages.SignalParameters) -> Ecg | list[str]:
         """What is to be embedded. Raises as `one`."""
-        if not is_json(request):
+        if not _is_json(request):
             return await self.ecg(request, query)
 
         def parse(body: bytes) -> Ecg | list[str]:
@@ -86,7 +86,7 @@ class Reader:
 
     async def prompt_set(self, request: Request) -> messages.PromptSetRequest:
         """A class list to register. Raises RequestError 415 for a body that is not JSON, and as `one`."""
-        if not is_json(request):
+        if not _is_json(request):
             raise RequestError(415, "unsupported_media_type", "a prompt set is sent as application/json")
         body = await read_body(request, self._limits.max_body_bytes)
         return parse_json(messages.PromptSetRequest, body, self._limits)
@@ -126,7 +126,7 @@ class Reader:
             return error
 
 
-def is_json(request: Request) -> bool:
+def _is_json(request: Request) -> bool:
     return media_type(request.headers.get("content-type", "")) == "application/json"
 
 

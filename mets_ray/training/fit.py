@@ -19,7 +19,7 @@ from mets_ray.pictures.training import draw_training
 from mets_ray.pipelines.lm_actors import EmbeddedTexts
 from mets_ray.tasks.prompt_files import read_prompt_set
 from mets_ray.tasks.prompt_sets import PACKAGED_PROMPT_SETS, PromptSet, prompt_texts
-from mets_ray.tasks.questions import check_prompts, dataset_tasks
+from mets_ray.tasks.questions import Questions, dataset_tasks
 from mets_ray.training.checks import check_dataset, check_settings, group_shares
 from mets_ray.training.job import TrainJob
 from mets_ray.training.launch import launch
@@ -52,13 +52,13 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
     check_settings(config)
     dataset = PreparedDataset.open(dataset_uri)
     check_dataset(config, dataset)
-    prompt_sets, tasks = _prompt_sets(config), dataset_tasks(dataset.card.source)
-    check_prompts(prompt_sets[config.train.validation_prompt_set], tasks)
+    prompt_sets = _prompt_sets(config)
+    questions = Questions(prompt_sets[config.train.validation_prompt_set], dataset_tasks(dataset.card.source))
     shares = group_shares(config)
     # All that can be refused has been, before the LM runs and before a run folder is made.
     run_uri = open_run_folder(config)
     train, validation, _ = selections(config.folds.train, config.folds.validation, config.folds.test)
-    prompts = prompt_texts(prompt_sets.values(), tasks)
+    prompts = prompt_texts(prompt_sets.values(), questions.tasks)
     texts, embedded = training_texts(config, dataset, prompts, train=train, validation=validation)
     job = TrainJob(
         config=config,
@@ -69,7 +69,7 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
         validation=validation,
         train_groups=tuple(dataset.row_groups(train)),
         validation_groups=tuple(dataset.row_groups(validation)),
-        tasks=tasks,
+        questions=questions,
         prompt_sets=prompt_sets,
         earlier_folds=earlier_folds_of(config, dataset.card),
         texts=ray.put(texts),

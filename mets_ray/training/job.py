@@ -9,15 +9,16 @@ from mets_ray.config.settings import Config
 from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.plan import EpochPlan, RowGroup, plan_epoch
 from mets_ray.dataset.prepared import PreparedDataset
-from mets_ray.tasks.label_sets import LabelSet
 from mets_ray.tasks.prompt_sets import PromptSet
+from mets_ray.tasks.questions import Questions
 
 
 @dataclass(frozen=True)
 class TrainJob:
     """All that a worker needs.
 
-    `attempt` names this start of the job; `texts` is a reference to `training.texts.Texts` in Ray's object store;
+    `attempt` names this start of the job; `questions` are those of the validation AUROC; `prompt_sets` go into the
+    bundle; `texts` is a reference to `training.texts.Texts` in Ray's object store;
     `progress` is the queue that the driver's console reads.
     """
 
@@ -29,7 +30,7 @@ class TrainJob:
     validation: Selection
     train_groups: tuple[RowGroup, ...]
     validation_groups: tuple[RowGroup, ...]
-    tasks: dict[str, LabelSet]
+    questions: Questions
     prompt_sets: dict[str, PromptSet]
     earlier_folds: tuple[int, ...]
     texts: Any

@@ -158,7 +158,7 @@ def parameter_norm(model: nn.Module) -> float:
 
 def _bundle(job: TrainJob, texts: Texts, state: State, figures: Figures) -> Bundle:
     config, card = job.config, job.dataset.card
-    prompts = prompt_texts(job.prompt_sets.values(), job.tasks)
+    prompts = prompt_texts(job.prompt_sets.values(), job.questions.tasks)
     ids = np.asarray(sorted(text_id(prompt) for prompt in prompts), dtype=np.int64)
     facts = BundleFacts(
         run=job.run,

@@ -11,8 +11,7 @@ from mets_ray.dataset.plan import share
 from mets_ray.model.mets import Mets, microvolts_to_millivolts
 from mets_ray.model.zero_shot import task_scores
 from mets_ray.pipelines.stream import record_batches
-from mets_ray.tasks.label_sets import LabelSet
-from mets_ray.tasks.prompt_sets import PromptSet
+from mets_ray.tasks.questions import Questions
 from mets_ray.text.embeddings import EmbeddingTable
 from mets_ray.text.reports import apply_template, text_id
 from mets_ray.training.collectives import broadcast_buffers, broadcast_object, gather_objects, num_workers, worker_rank
@@ -74,8 +73,7 @@ def _figures(
 
     recall = retrieval_recall(ecg, texts.report_embeddings(model, ids), ids)
     figures: Figures = {f"{way}_recall_at_{k}": value for way, by_k in recall.items() for k, value in by_k.items()}
-    prompt_set = job.prompt_sets[job.config.train.validation_prompt_set]
-    by_task = task_macro_auroc(model, prompt_set, job.tasks, texts.table, ecg_embeddings=ecg, labels=labels)
+    by_task = task_macro_auroc(model, job.questions, texts.table, ecg_embeddings=ecg, labels=labels)
     scored = [value for value in by_task.values() if not math.isnan(value)]
     figures |= {f"validation_{task}": number_json(value) for task, value in by_task.items()}
     figures["validation_macro_auroc"] = sum(scored) / len(scored) if scored else None
@@ -84,8 +82,7 @@ def _figures(
 
 def task_macro_auroc(
     model: Mets,
-    prompt_set: PromptSet,
-    tasks: dict[str, LabelSet],
+    questions: Questions,
     table: EmbeddingTable,
     *,
     ecg_embeddings: Float[np.ndarray, "record dimension"],
@@ -96,6 +93,6 @@ def task_macro_auroc(
     from mets_ray.metrics.auroc import macro_auroc
 
     return {
-        task: macro_auroc(*task_scores(model, prompt_set, label_set, table, ecg_embeddings, labels)[:2])[0]
-        for task, label_set in tasks.items()
+        task: macro_auroc(*task_scores(model, questions.prompts, label_set, table, ecg_embeddings, labels)[:2])[0]
+        for task, label_set in questions.tasks.items()
     }

@@ -16,7 +16,7 @@ from mets_ray.ecg.wfdb import read_wfdb
 from mets_ray.model.bundle import load_bundle
 from mets_ray.pipelines.embed import EcgEmbedder
 from mets_ray.sources.synthetic import Synthetic, synthetic_manifest
-from mets_ray.tasks.questions import dataset_tasks
+from mets_ray.tasks.questions import Questions, dataset_tasks
 from mets_ray.training.validation import task_macro_auroc
 
 SIGNAL = SignalConfig(100, 10.0, highpass_hz=0.5)  # as jobs/prepare.py writes them
@@ -102,7 +102,7 @@ def auroc_of_fold(fold, dataset_uri, bundle_uri):
         rows = embedder(dataset.read(group, selection))
         labels += rows["labels"].to_pylist()
         embeddings += rows["ecg_embedding"].to_pylist()
-    tasks, prompts = dataset_tasks("synthetic"), bundle.facts.prompt_sets["descriptive"]
+    questions = Questions(bundle.facts.prompt_sets["descriptive"], dataset_tasks("synthetic"))
     return task_macro_auroc(
-        bundle.model, prompts, tasks, bundle.prompts, ecg_embeddings=np.asarray(embeddings, np.float32), labels=labels
+        bundle.model, questions, bundle.prompts, ecg_embeddings=np.asarray(embeddings, np.float32), labels=labels
     )["synthetic"]
