@@ -31,10 +31,8 @@ def run_line(line, folder):
 def test_your_own_data_of_the_readme(tmp_path):
     (tmp_path / "records").mkdir()
     write_wfdb_folder(tmp_path / "records", 80)
-    prompts = re.findall(
-        r"^```json\n(.*?)^```", (ROOT / "docs/guide/evaluate.md").read_text(), re.MULTILINE | re.DOTALL
-    )
-    (tmp_path / "clinic.json").write_text(prompts[0])
+    (prompts,) = blocks(ROOT / "docs/guide/evaluate.md", "json")
+    (tmp_path / "clinic.json").write_text(prompts)
     (block,) = [block for block in blocks(ROOT / "README.md") if "prepare.source=wfdb" in block]
     lines = [line for line in block.splitlines() if line.startswith("mets-ray")]
     assert [line.split()[1] for line in lines] == ["prepare", "pretrain", "evaluate", "score"]
