@@ -1,29 +1,28 @@
-"""Every command of README, guide and how-tos: its words are checked, and what can run here runs."""
+"""Every command of README, guide and how-tos: its words are checked, and the curl commands run.
+
+`tests/system/test_documented_commands.py` runs whole jobs as the pages write them.
+"""
 
 import json
-import os
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.conftest import ROOT
-from tests.docs.records import write_csv_folder, write_record, write_wfdb_folder
+from tests.docs.records import write_record
 from tests.support.serving import make_bundle, npy, plain_server, synthetic_ecg
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("guide/*.md"))]
 PAGES += sorted((ROOT / "docs").glob("extend/*.md"))
-BUNDLE = "runs/pretrain-20260101-000000-0000/bundle"
 # Checked for their syntax only: what they need is not on a test machine. Their line says so in a comment.
 NEEDS_MORE = {"serve deploy serve_configs/production.yaml": "# needs a Ray cluster and a bucket"}
 # Started for real by the slow tests of that file; what they submit is checked here.
 RUN_ELSEWHERE = {("ray", "start"): "tests/system/test_jobs.py", ("ray", "job", "submit"): "tests/system/test_jobs.py"}
 SHELL = {"source .venv/bin/activate", "export RAY_AUTH_MODE=disabled"}
-TINY = "encoder.width=4 train.epochs=1 train.batch_size=16 evaluate.bootstrap_samples=20"
 
 
 def blocks(page, language="bash"):
@@ -101,46 +100,3 @@ def test_the_curl_commands(records, tmp_path):
             )
             assert [row["class_name"] for row in answer["classes"]] == ["atrial fibrillation", "sinus rhythm"]
             assert sum(row["score"] for row in answer["classes"]) == pytest.approx(1, abs=1e-5)
-
-
-def run_line(line, folder):
-    """Run one command as typed, and return the JSON of its last line."""
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "RAY_ADDRESS": "local"}
-    run = subprocess.run(
-        ["bash", "-ec", line], cwd=folder, env=environment, check=False, capture_output=True, text=True, timeout=280
-    )
-    assert run.returncode == 0, f"{line}\n{run.stderr[-3000:]}"
-    return json.loads(run.stdout.splitlines()[-1])
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_your_own_data_of_the_readme(tmp_path):
-    (tmp_path / "records").mkdir()
-    write_wfdb_folder(tmp_path / "records", 80)
-    prompts = re.findall(
-        r"^```json\n(.*?)^```", (ROOT / "docs/guide/evaluate.md").read_text(), re.MULTILINE | re.DOTALL
-    )
-    (tmp_path / "clinic.json").write_text(prompts[0])
-    (block,) = [block for block in blocks(ROOT / "README.md") if "prepare.source=wfdb" in block]
-    lines = [line for line in block.splitlines() if line.startswith("mets-ray")]
-    assert [line.split()[1] for line in lines] == ["prepare", "pretrain", "evaluate", "score"]
-    prepared = run_line(lines[0], tmp_path)
-    assert prepared["records_in"] == prepared["records_out"] == 80
-    trained = run_line(f"{lines[1]} {TINY}", tmp_path)
-    bundle_uri = str(Path(trained["bundle_uri"]).relative_to(tmp_path))
-    evaluated = run_line(f"{lines[2].replace(BUNDLE, bundle_uri)} {TINY}", tmp_path)
-    assert Path(evaluated["report_uri"]).is_file()
-    assert set(evaluated["tasks"]) == {"rhythm"}
-    scored = run_line(lines[3].replace(BUNDLE, bundle_uri), tmp_path)
-    assert scored["records"] == 80
-
-
-@pytest.mark.slow
-def test_your_own_source_of_the_how_to(tmp_path):
-    (tmp_path / "records").mkdir()
-    write_csv_folder(tmp_path / "records", 12)
-    (line,) = [line for line in commands(ROOT / "docs/extend/source.md") if "own_source" in line]
-    prepared = run_line(line.replace("PYTHONPATH=.", f"PYTHONPATH={ROOT}"), tmp_path)
-    assert prepared["records_in"] == prepared["records_out"] == 12
