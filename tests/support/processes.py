@@ -3,8 +3,8 @@
 import psutil
 
 # For the nodes of a Ray beside which others run, as in two lanes. Ray Train asks the State API whether its controller
-# lives, and asks whichever Ray was started last on the machine; where that one knows no such controller, Train takes it
-# for dead and ends its workers. With an address at which nobody answers it goes on.
+# lives, and asks the Ray that `ray start` or a `Cluster` announced last on this machine. Where that is another one, it
+# knows no such controller, and Train ends its own workers. With an address at which nobody answers it goes on.
 NO_STATE_API = {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9"}
 
 
