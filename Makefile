@@ -36,13 +36,13 @@ serve: install  ## the newest bundle under .runs on http://127.0.0.1:8000, API a
 LANES := -n 2 --dist loadfile --no-loadscope-reorder
 
 test: install  ## the default tests, some 5 minutes on 2 cores; COVERAGE=1 counts lines too and takes a sixth more
-	@$(BIN)/python -m pytest $(LANES) --ignore=tests/system --durations=10 $(if $(COVERAGE),--cov=mets_ray --cov-report=)
+	@$(BIN)/python -m pytest $(LANES) -m "not slow" --durations=10 $(if $(COVERAGE),--cov=mets_ray --cov-report=)
 ifdef COVERAGE
 	@echo "$$($(BIN)/coverage report --format=total) % of the lines of mets_ray; those run by Ray's workers do not count"
 endif
 
 test-slow: install  ## kills, browsers, clusters, whole jobs, some 20 minutes on 2 cores
-	@$(BIN)/python -m pytest $(LANES) tests/system -vv --durations=0 --durations-min=5
+	@$(BIN)/python -m pytest $(LANES) -m slow -vv --durations=0 --durations-min=5
 
 lint: install  ## ruff, mypy and the layers of the house
 	@$(BIN)/ruff check .

@@ -3,10 +3,12 @@
 import os
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 import tests.support.typecheck  # noqa: F401  jaxtyping looks it up as an attribute of `tests`
+from tests.support.processes import NO_STATE_API
 
 _home = tempfile.TemporaryDirectory(prefix="mets_ray_home_", ignore_cleanup_errors=True)
 # Before ray is imported anywhere: a HOME of its own, no token, reports that return at once, and fewer processes.
@@ -40,7 +42,8 @@ def ray_cluster():
     """A local cluster with 4 logical CPUs, whatever the machine has."""
     import ray
 
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    with mock.patch.dict(os.environ, NO_STATE_API):
+        ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield ray
     ray.shutdown()
 

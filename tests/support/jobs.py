@@ -15,9 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.conftest import ROOT
-
-_PRELOADED = ["torch", "ray.data", "ray.train.torch", "s3fs"]
+ROOT = Path(__file__).parents[2]
+_PRELOADED = [__name__, "torch", "ray.data", "ray.train.torch", "s3fs"]
 _PRELOADED += [f"jobs.{name}" for name in ("prepare", "pretrain", "evaluate", "score", "quickstart")]
 
 

@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from tests.support.processes import train_workers
+from tests.support.processes import NO_STATE_API, train_workers
 
 WORDS = [
     "prepare.source.records=400",
@@ -35,7 +35,7 @@ DEADLINE_S = 15
 
 
 def main(scenario, folder):
-    os.environ |= {
+    os.environ |= NO_STATE_API | {
         "RAY_AUTH_MODE": "disabled",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",

@@ -2,6 +2,11 @@
 
 import psutil
 
+# For the nodes of a Ray beside which others run, as in two lanes. Ray Train asks the State API whether its controller
+# lives, and asks the Ray that `ray start` or a `Cluster` announced last on this machine. Where that is another one, it
+# knows no such controller, and Train ends its own workers. With an address at which nobody answers it goes on.
+NO_STATE_API = {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9"}
+
 
 def train_workers():
     """Training workers of this test's Ray, by the time they were started."""

@@ -18,6 +18,7 @@ import pytest
 from tests.cluster.test_cluster_files import TYPES, read_aws, settings_of, shown_commands
 from tests.conftest import ROOT
 from tests.support.jobs import run_job
+from tests.support.processes import NO_STATE_API
 from tests.support.serving import free_port
 
 
@@ -115,7 +116,9 @@ def fake_cloud(*, idle_minutes):
     port, agent, client = (free_port() for _ in range(3))
     temporary = Path(tempfile.mkdtemp(prefix="mr_", dir="/tmp"))  # short: sockets live below it
     (temporary / "cluster.json").write_text(json.dumps(fake_config(f"127.0.0.1:{port}", idle_minutes=idle_minutes)))
-    environment = os.environ | {
+    environment = {
+        **os.environ,
+        **NO_STATE_API,
         "RAY_FAKE_CLUSTER": "1",
         "RAY_enable_autoscaler_v2": "1",
         "RAY_CLOUD_INSTANCE_ID": "FAKE_HEAD_NODE_ID",

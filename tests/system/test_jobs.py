@@ -118,7 +118,7 @@ def test_ray_job_submit_runs_the_job_and_passes_its_status_on(tmp_path):
     port, dashboard, agent = (str(free_port()) for _ in range(3))  # the default ports may still be a killed test's
     # As after `source .venv/bin/activate`: the entrypoint's `python` is looked up where the head was started.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path}
+    environment = os.environ | {"PATH": path, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
     environment.pop("RAY_ADDRESS", None)
     ray = [sys.executable, "-m", "ray.scripts.scripts"]
     options = {

@@ -21,8 +21,9 @@ def test_shuffled_reports_teach_nothing(ray_cluster, tmp_path):
         rows = synthetic_rows(800, seed=seed, shuffled_reports=shuffled_reports)
         dataset_uri = write_dataset(tmp_path / name, rows)
         words = ["encoder.width=8", "train.epochs=8", "train.batch_size=64", "train.num_workers=2",
-                 "train.learning_rate=2e-3", *PUBLISHED]  # fmt: skip
-        config = load_config(None, [*words, f"seed={seed}", f"dataset_uri={dataset_uri}", f"run_uri={tmp_path}/{name}"])
+                 "train.learning_rate=2e-3", *PUBLISHED, f"seed={seed}", f"dataset_uri={dataset_uri}",
+                 f"run_uri={tmp_path}/{name}", f"text.store_uri={tmp_path}/texts"]  # fmt: skip
+        config = load_config(None, words)
         return auroc_of_fold(10, dataset_uri, fit(config, dataset_uri).bundle_uri)
 
     true = macro_auroc("true", seed=0, shuffled_reports=None)

@@ -8,7 +8,7 @@ from tests.support.datasets import synthetic_rows, write_dataset
 from tests.support.pipeline import config_of, losses
 
 
-def test_streaming_gives_the_losses_of_cached(trained, prepared, tmp_path):
+def test_streaming_gives_the_losses_of_cached(prepared, tmp_path):
     from mets_ray.training.fit import fit
 
     words = ["text.mode=streaming", "text.unit=report", "train.num_workers=1", "train.epochs=1",
