@@ -148,6 +148,8 @@ mets-ray COMMAND --help lists the command's settings.
 
 def main(name: str | None = None) -> None:
     """Run the command `name`, or the one that the first word of the command line names. Ends the process."""
+    # A source of one's own lies in the folder that the command is run in: a console script does not look there.
+    sys.path.insert(0, str(Path.cwd()))
     words = sys.argv[1:] if name else sys.argv[2:]
     name = name or (sys.argv[1] if len(sys.argv) > 1 else "--help")
     if name == "serve":

@@ -19,7 +19,6 @@ HEAD_RESOURCE = "node:__internal_head__"
 """What Ray gives the head, and no other node."""
 
 _MEMORY = ("memory", "object_store_memory")
-
 _SMALLEST_SHARE = 0.05
 
 

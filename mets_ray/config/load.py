@@ -17,6 +17,7 @@ from mets_ray.config.source import SOURCES, SourceSettings, source_class
 from mets_ray.config.suggest import nearest
 from mets_ray.config.words import apply_words
 from mets_ray.errors import ConfigError
+from mets_ray.packaged import read_yaml
 
 
 def load_config(path: str | Path | None = None, words: Sequence[str] = ()) -> Config:
@@ -71,10 +72,7 @@ def _read_file(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"`--config {path}` cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"`--config {path}` is not UTF-8: {error.reason}") from error
-    try:
-        tree = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"`{path}` is not YAML: {error}") from error
+    tree = read_yaml(text.encode(), f"`{path}`") or {}
     if not isinstance(tree, dict):
         raise ConfigError(f"`{path}` holds a {type(tree).__name__}, not a mapping of settings")
     return tree

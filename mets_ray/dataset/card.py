@@ -12,11 +12,8 @@ from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.errors import DatasetError
 
 SCHEMA_VERSION = 1
-
 CARD_NAME = "card.json"
-
 MAX_ROW_GROUP_ROWS = 256
-
 SHARD_BYTES = 32 * 2**20
 
 # Light columns: reading them touches no signal, so a whole data set's index is cheap.

@@ -41,7 +41,6 @@ PADTYPE = "symmetric"
 # Second order, run forwards and backwards in time, so that no wave is shifted. The signal is extended by its mirror
 # image about its first and its last sample, so that the filter's transients lie outside it.
 _HIGHPASS_ORDER = 2
-
 _HIGHPASS_MARGIN_S = 3.0
 
 _MAX_RATIO = 2000  # of resampling: limits the filter's length; an odd rate drifts by less than 3 µs in 10 s

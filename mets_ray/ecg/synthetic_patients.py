@@ -45,15 +45,12 @@ _FINDINGS = {
     "STE_INF": 1.1,
     "LVOLT": 1.1,
 }
-
 _FINDING_COUNT = (0.34, 0.50, 0.16)  # patients with none, one, two
-
 _PARTNERS = {
     "1AVB": ("PVC", "CLBBB", "CRBBB", "LVH", "STE_ANT", "STE_INF", "LVOLT"),
     "PVC": ("1AVB", "CLBBB", "CRBBB", "LVH", "STE_ANT", "STE_INF"),
     "CRBBB": ("1AVB", "PVC", "STE_ANT", "STE_INF"),
 }
-
 _COMPATIBLE = {frozenset((code, partner)) for code, partners in _PARTNERS.items() for partner in partners}
 
 # Fibrillating atria conduct no P; at a fast rate a late P hides in T, and a compensatory pause is hard to see.
@@ -114,13 +111,9 @@ WORDINGS: dict[str, tuple[str, ...]] = {
     ),
     "LVOLT": ("low qrs voltage", "low voltage", "low voltage in limb leads", "peripheral low voltage"),
 }
-
 _NORMAL = ("normal ecg", "no definite pathology", "otherwise within normal limits", "ecg within normal limits")
-
 _BORDERLINE = ("borderline ecg", "otherwise normal ecg", "borderline record")
-
 _ABNORMAL = ("abnormal ecg", "", "pathological ecg", "abnormal record")
-
 _BORDERLINE_CODES = {"SR", "SBRAD", "STACH", "1AVB", "LVOLT"}
 
 # Each purpose has random numbers of its own, so that drawing more for one never changes another; `synthetic_waveforms`

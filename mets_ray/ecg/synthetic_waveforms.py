@@ -43,7 +43,6 @@ _ELECTRODES[2:, 3:] = np.eye(6)
 # Each purpose has random numbers of its own, so that drawing more for one never changes another; 0 and 1 are those of
 # `synthetic_patients`.
 _TRAITS, _SHAPE, _BEATS, _SIZES, _NOISE, _FIBRILLATION = range(2, 8)
-
 _BEFORE_S, _AFTER_S = 0.42, 0.78  # what one beat can reach before and after its R peak
 
 

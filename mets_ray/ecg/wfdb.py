@@ -50,7 +50,6 @@ _MAX_SIGNALS = 64  # of a record that anybody may have sent
 _MAX_HEADER_BYTES = 256 * 1024  # the same; comments count
 
 _STORAGE = re.compile(r"(?P<format>\d+)(x(?P<per_frame>\d+))?(:(?P<skew>\d+))?(\+(?P<offset>\d+))?")
-
 _GAIN = re.compile(r"(?P<gain>[-+]?[\d.]+([eE][-+]?\d+)?)(\((?P<baseline>-?\d+)\))?(/(?P<unit>\S+))?")
 
 

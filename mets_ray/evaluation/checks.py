@@ -1,6 +1,7 @@
 """Whether a bundle may be scored on a data set, and the notices that a reader of the scores needs."""
 
 from mets_ray.config.settings import Config
+from mets_ray.dataset.card import DatasetCard
 from mets_ray.dataset.folds import Selection, listed
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.errors import ConfigError, MetsError
@@ -19,15 +20,15 @@ def check_fit(config: Config, dataset: PreparedDataset, facts: BundleFacts, test
             f"the bundle was trained on real ECGs of `{facts.dataset_source}`, the data set to score is synthetic",
             hint="set dataset_uri to a prepared data set of real ECGs",
         )
-    absent = sorted(set(test.folds) - set(card.folds))
-    if absent:
-        raise ConfigError(
-            f"`folds.test` names fold {listed(tuple(absent))}, the data set has folds {listed(tuple(card.folds))}",
-            hint="leave it out",
-        )
     check_signal(card.signal, facts)
     alarms = ["The bundle was trained on SHUFFLED reports: it must know nothing."] if facts.shuffled_reports else []
     if card.source != facts.dataset_source:
+        return alarms
+    if not _has_the_folds_of(facts, card):
+        alarms.append(
+            f"The bundle was trained on another data set that was also prepared from `{card.source}`. Whether they "
+            "share patients is unknown."
+        )
         return alarms
     overlap = sorted(set(facts.seen_folds) & set(test.folds))
     try:
@@ -43,6 +44,38 @@ def check_fit(config: Config, dataset: PreparedDataset, facts: BundleFacts, test
             raise
         alarms.append(f"The bundle has seen patients of this test, so its scores are too high: {error.fact}.")
     return alarms
+
+
+def choose_test(folds: tuple[int, ...] | None, dataset: PreparedDataset) -> tuple[Selection, list[str]]:
+    """The test records of `folds.test` (null is every fold), and a notice of folds that the data set lacks.
+
+    Raises ConfigError where it has none of them.
+    """
+    if folds is None:
+        return dataset.all_folds, []
+    present = tuple(fold for fold in folds if fold in dataset.card.folds)
+    absent = tuple(fold for fold in folds if fold not in present)
+    known = listed(tuple(dataset.card.folds))
+    if not present:
+        raise ConfigError(
+            f"`folds.test` is {list(folds)}, and the data set has folds {known}",
+            hint="choose from these, or set folds.test=null for every fold",
+        )
+    notices = [f"`folds.test` names fold {listed(absent)}, which the data set lacks: it has {known}."] if absent else []
+    return Selection(present), notices
+
+
+def _has_the_folds_of(facts: BundleFacts, card: DatasetCard) -> bool:
+    """Whether a fold means the same patients in this data set as in the one that trained the bundle.
+
+    Both are of one source. A public one has one division into folds, however it was cut or prepared. A folder of
+    records is a kind of source and no data set: only the same files have the same folds.
+    """
+    return (
+        card.source in labelled_sources()
+        or card.content_sha256 == facts.dataset_sha256
+        or card.source_sha256 == facts.dataset_source_sha256
+    )
 
 
 def notices_of(inputs: EvaluationInputs) -> list[str]:

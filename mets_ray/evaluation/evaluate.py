@@ -9,12 +9,12 @@ from mets_ray import storage
 from mets_ray.config.settings import Config, FoldsConfig
 from mets_ray.console import say
 from mets_ray.dataset.card import read_card
-from mets_ray.dataset.folds import Selection, listed
+from mets_ray.dataset.folds import listed
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.errors import ConfigError
 from mets_ray.evaluation.analyses import gather_evidence, read_examples
 from mets_ray.evaluation.baselines import score_baselines
-from mets_ray.evaluation.checks import check_fit, notices_of
+from mets_ray.evaluation.checks import check_fit, choose_test, notices_of
 from mets_ray.evaluation.inputs import EvaluationInputs, similarities_by_task
 from mets_ray.evaluation.write import REPORT_NAME, write_result, write_six_sets
 from mets_ray.metrics.balanced import score_balanced, sets_of_task
@@ -41,8 +41,10 @@ def evaluate(config: Config, dataset_uri: str, bundle_uri: str, command: str = "
     DatasetError for a patient that the bundle was trained on, ConfigError for unknown tasks or prompts.
     """
     dataset, predictor = PreparedDataset.open(dataset_uri), load_predictor(bundle_uri)
-    test = dataset.all_folds if config.folds.test is None else Selection(config.folds.test)
+    test, notices = choose_test(config.folds.test, dataset)
     alarms = check_fit(config, dataset, predictor.facts, test)
+    for line in (*alarms, *notices):
+        say(line)
     questions = Questions.read(config.evaluate.prompt_set, dataset.card.source, config.evaluate.tasks)
     records = embed_records(config, dataset, test, bundle_uri, key="folds.test")
     learn_prompts(config, predictor, questions.texts(), dataset)
@@ -57,7 +59,7 @@ def evaluate(config: Config, dataset_uri: str, bundle_uri: str, command: str = "
     inputs = EvaluationInputs(config, dataset, test, bundle_uri, predictor, questions, records, scores)
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     result_uri = storage.join(storage.absolute(config.run_uri), f"evaluate-{stamp}-{questions.prompts.name}")
-    result = _score(inputs, result_uri, alarms)
+    result = _score(inputs, result_uri, alarms, notices)
     drawn = _drawn(inputs, result)
     write_result(result, inputs, drawn, command)
     return result
@@ -84,7 +86,7 @@ def evaluate_all(config: Config, dataset_uri: str, bundle_uri: str, command: str
     return results
 
 
-def _score(inputs: EvaluationInputs, result_uri: str, alarms: list[str]) -> Evaluated:
+def _score(inputs: EvaluationInputs, result_uri: str, alarms: list[str], notices: list[str]) -> Evaluated:
     settings, seed = inputs.config.evaluate, inputs.config.seed
     patients = inputs.records.patients
     scored = [
@@ -107,7 +109,7 @@ def _score(inputs: EvaluationInputs, result_uri: str, alarms: list[str]) -> Eval
         f"{len(inputs.records.record_ids)} records of folds {listed(inputs.test.folds)}",
         tasks=tuple(scored),
         balanced=tuple(balanced),
-        notices=(*notices_of(inputs), *evidence.gaps),
+        notices=(*notices, *notices_of(inputs), *evidence.gaps),
         pictures=tuple(storage.join(result_uri, f"roc_{score.task}.png") for score in scored),
         alarms=tuple(alarms),
         baselines=tuple(score_baselines(inputs)),

@@ -16,7 +16,6 @@ from mets_ray.config.settings import AugmentConfig
 # Of ECGs that lose a stretch or are scaled: what is left holds some beats at any rate of rhythm, and a gain must not
 # make a low voltage of a high one.
 SHORTEST_STRETCH = 0.25
-
 GAIN_LIMITS = (0.7, 1.3)
 
 

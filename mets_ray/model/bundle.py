@@ -33,13 +33,9 @@ from mets_ray.tasks.prompt_sets import PromptSet
 from mets_ray.text.embeddings import EmbeddingTable
 
 BUNDLE_SCHEMA_VERSION = 1
-
 MANIFEST_NAME = "bundle.json"
-
 TRAINER_STATE_NAME = "trainer_state.pt"
-
 _MODEL, _PROMPTS, _CONFIG = "model.safetensors", "prompt_features.safetensors", "config.yaml"
-
 _ANCHORS = "anchor_features.safetensors"
 
 
@@ -61,6 +57,7 @@ class BundleFacts(BaseModel):
     text_features: int
     dataset_source: str
     dataset_sha256: str
+    dataset_source_sha256: str = ""  # of the files that the data set was prepared from; not known before version 0.2
     synthetic: bool
     shuffled_reports: bool = False
     train_folds: tuple[int, ...]

@@ -15,7 +15,6 @@ from mets_ray.errors import ConfigError
 Norm = Literal["batch", "sync", "group"]
 
 _STRIDE = 32  # of the ECG encoder: samples from one position of its last stage to the next
-
 _FOCUS_REACH = 4.0  # standard deviations: 2 s on each side of a heart beat
 
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from mets_ray.model.ecg_encoder import EcgEncoder, Norm
 
 INITIAL_LOGIT_SCALE = 1 / 0.07  # METS: temperature 0.07
-
 HIGHEST_LOGIT_SCALE = 100.0  # CLIP (Radford et al. 2021), section 2.5
 
 # SigLIP (Zhai et al. 2023), section 3: 10 and -10, for thousands of texts of which one fits. Of the statements in a

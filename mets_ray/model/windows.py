@@ -12,7 +12,6 @@ from mets_ray.errors import RecordError
 
 # A recording up to 5% longer than the model's window is one window; its end is ignored.
 _TOLERATED_SHARE = 0.05
-
 _LOW_AMPLITUDE_MV = 0.1
 
 

@@ -20,38 +20,23 @@ PIXELS_PER_MM = 8
 """Scale of `draw_ecg`; the PNG says so (203.2 dpi), so that it prints at true size."""
 
 _MM_PER_S = 25.0
-
 _MM_PER_MV = 10.0
-
 _COLUMNS = (("I", "II", "III"), ("aVR", "aVL", "aVF"), ("V1", "V2", "V3"), ("V4", "V5", "V6"))
-
 _COLUMN_S = 2.5
-
 _STRIP_LEAD = "II"
-
 _ROWS = 4
 
 # All in millimetres, and grid edges on whole multiples of 5, so that grid lines fall on whole pixels.
 _ROW_MM = 30.0
-
 _HEADROOM_MM = 30.0
-
 _BELOW_STRIP_MM = 15.0
-
 _SIDE_MM = 5.0
-
 _FOOTER_MM = 10.0
-
 _HEADER_MM = 15.0
-
 _LEAD_IN_MM = 10.0
-
 _GRID_WIDTH_MM = _LEAD_IN_MM + len(_COLUMNS) * _COLUMN_S * _MM_PER_S + 5.0
-
 _GRID_HEIGHT_MM = _HEADROOM_MM + (_ROWS - 1) * _ROW_MM + _BELOW_STRIP_MM
-
 ECG_WIDTH_MM = _GRID_WIDTH_MM + 2 * _SIDE_MM
-
 ECG_HEIGHT_MM = _FOOTER_MM + _GRID_HEIGHT_MM + _HEADER_MM
 
 _LEFT_MM, _RIGHT_MM = _SIDE_MM, _SIDE_MM + _GRID_WIDTH_MM

@@ -26,15 +26,10 @@ MOST_MAP_GROUPS = 12
 """Groups of `draw_embedding_map` with a colour of their own."""
 
 _MOST_CURVES_TOGETHER = 6
-
 _GREY, _GRID = "#666666", "#e5e5e5"
-
 _MARKERS = ("o", "^")
-
 _FEW_ENTRIES = 20
-
 _FEWEST_FOR_TSNE = 10
-
 _COLLAPSED = 1e-9
 
 

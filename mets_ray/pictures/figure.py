@@ -11,12 +11,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK = "#111111"
-
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe & Ito's colours without yellow and black: colour-blind readers tell them apart. Line styles multiply them."""
 
 STYLES = ("-", "--", ":", "-.")
-
 SCREEN_DPI = 120.0
 
 

@@ -41,7 +41,6 @@ MANIFEST_NAME = "scores.json"
 
 
 METADATA_KEY = b"mets_ray"
-
 _KEPT_COLUMNS = ("record_id", "patient_id", "fold")
 
 

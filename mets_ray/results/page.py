@@ -18,7 +18,6 @@ Cell = str | int | float | None
 """A float is shown to 3 decimals, an int with thousands apart, nan and None as a dash; write other numbers as text."""
 
 _NO_VALUE = "–"
-
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 # "0.83", "-1.2e-3", "83%", "0.83 [0.78, 0.87]", but not "4 of 5" and not "3 leads".

@@ -24,7 +24,6 @@ WHY_NOT_ACCURACY = (
     "paper's does not (super 0.842 against 0.626), nor is it the mean one-vs-rest accuracy in all of its tables. "
     "Compare precision, recall and F1, as far as other records, another draw and another k allow."
 )
-
 NOT_ZERO_SHOT = (
     "Not zero-shot: these numbers were fitted on the labels of validation records. They belong to this prompt set in "
     "this version, and hold where classes are as frequent as in validation."

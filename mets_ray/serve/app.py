@@ -21,11 +21,9 @@ from mets_ray.serve.reading import Reader
 from mets_ray.serve.service import Service, Timings
 
 EcgQuery = Annotated[messages.SignalParameters, Query()]
-
 ZeroShotQuery = Annotated[messages.ZeroShotQuery, Query()]
 
 _PAGE = Path(__file__).parent / "page"
-
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",

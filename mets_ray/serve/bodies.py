@@ -24,19 +24,13 @@ from mets_ray.ecg.wfdb import decode_wfdb
 from mets_ray.errors import RecordError, RequestError
 
 _T = TypeVar("_T")
-
 _Model = TypeVar("_Model", bound=BaseModel)
 
 MAX_LEADS = 64
-
 _OTHER_ARRAYS = 1000  # brackets in class names
-
 _MAX_FILES = 64
-
 _MAX_ENTRIES = 1024  # of a zip, with its folders and the files that are left out
-
 _UNPACKED_TIMES = 4  # what a zip may unpack to, in bodies of the largest size; WFDB packs to half at best
-
 _NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -195,7 +189,6 @@ _READERS: dict[str, Callable[[bytes, BodyParameters, BodyLimits], list[Ecg]]] = 
     "application/zip": _read_zip,
     "text/csv": _read_csv,
 }
-
 _SUFFIXES = {".json": _read_json, ".npy": _read_npy, ".zip": _read_zip, ".csv": _read_csv}
 
 

@@ -24,7 +24,6 @@ from mets_ray.text.embeddings import part_folder
 from mets_ray.text.reports import apply_template, text_hash
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-
 _ATTEMPTS = 20  # at other replicas' versions of the same name, written in the same moment
 
 

@@ -11,7 +11,6 @@ from mets_ray.serve import messages
 from mets_ray.serve.bodies import JsonEcg
 
 _SEED = 2026
-
 _SAMPLING_RATE_HZ = 500
 
 

@@ -9,13 +9,9 @@ from mets_ray.serve.bodies import JsonEcg
 NOTICE = "Research software, not a medical device. Scores are not calibrated probabilities."
 
 _MESSAGE_CHARS = 600
-
 _LABELS = "classes as plain text, for example `atrial fibrillation`"
-
 _PROMPT_SET = "name of a prompt set, `name` or `name@version`; see /v1/model"
-
 _TEMPLATE = "text in which `{}` is replaced by each candidate label; default: the bundle's training template"
-
 _MULTI_LABEL = "true: each class by itself, sigmoid of the logit; false: softmax over the classes"
 
 

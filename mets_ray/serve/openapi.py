@@ -10,7 +10,6 @@ from mets_ray.serve import messages
 from mets_ray.serve.bodies import JsonEcg
 
 _REF = "#/components/schemas/{model}"
-
 _MODELS: tuple[type[BaseModel], ...] = (
     JsonEcg,
     messages.ZeroShotRequest,
@@ -24,9 +23,7 @@ _MODELS: tuple[type[BaseModel], ...] = (
     messages.EcgAnswer,
     messages.PromptSetAnswer,
 )
-
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
-
 _FILES: dict[str, Any] = {
     "application/x-npy": _BINARY,
     "application/zip": _BINARY,
@@ -38,7 +35,6 @@ _FILES: dict[str, Any] = {
         }
     },
 }
-
 _ERRORS = {
     400: "malformed body",
     401: "no token, or another one",
@@ -64,13 +60,9 @@ def _answer(model: type[BaseModel], *statuses: int) -> dict[str, Any]:
 
 
 ZERO_SHOT_BODY = _body(messages.ZeroShotRequest, **_FILES) | _answer(messages.ZeroShotAnswer, 200)
-
 BATCH_BODY = _body(messages.BatchRequest, **{"application/x-npy": _BINARY}) | _answer(messages.BatchAnswer, 200)
-
 EMBED_BODY = _body(messages.EmbedRequest, **_FILES) | _answer(messages.EmbedAnswer, 200)
-
 ECG_BODY = _body(JsonEcg, **_FILES) | _answer(messages.EcgAnswer, 200)
-
 PROMPT_SET_BODY = _body(messages.PromptSetRequest) | _answer(messages.PromptSetAnswer, 200, 201)
 
 

@@ -24,7 +24,6 @@ _T = TypeVar("_T")
 # Larger bodies are decoded in a thread, where they do not hold up other requests, and few at a time, because a JSON
 # number takes ten times its characters in memory. Files always are: wfdb reads from disk.
 _INLINE_BYTES = 128 * 1024
-
 _DECODERS = 2
 
 

@@ -5,11 +5,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(ge=1)]
-
 Seconds = Annotated[float, Field(gt=0.0)]
 
 MIB = 1024 * 1024
-
 WORDINGS_PER_CLASS = 8
 """On average at most, over the classes of a request."""
 

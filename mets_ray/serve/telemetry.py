@@ -3,7 +3,6 @@
 from ray.serve import metrics
 
 _LATENCY_MS: list[float] = [2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000]
-
 _BATCH: list[float] = [1, 2, 4, 8, 16, 32, 64, 128]
 
 

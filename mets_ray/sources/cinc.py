@@ -26,15 +26,11 @@ from mets_ray.sources.source import Source
 from mets_ray.sources.wfdb_folder import fold_of
 
 Database = Literal["cpsc2018", "csn", "any"]
-
 Stretch = Literal["start", "first_5s_padded", "windows"]
 
 _HEADERS_IN_FLIGHT = 32
-
 _PUBLISHED_SAMPLES = 2500  # MERL: "only keep the first 2500 points as METS did", 5 s at 500 Hz
-
 _SEXES = {"male": "male", "m": "male", "female": "female", "f": "female"}
-
 _URI = re.compile(r"(?P<record>.+)#cut:start=(?P<start>\d+)&samples=(?P<samples>\d+)&padded_to=(?P<padded>\d+)")
 
 

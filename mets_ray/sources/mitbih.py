@@ -46,33 +46,21 @@ AAMI_CLASSES = {
 
 # de Chazal, O'Dwyer, Reilly 2004, doi:10.1109/TBME.2004.827359, table II: no record is on both sides.
 _WORDS_DS1 = "101 106 108 109 112 114 115 116 118 119 122 124 201 203 205 207 208 209 215 220 223 230"
-
 _WORDS_DS2 = "100 103 105 111 113 117 121 123 200 202 210 212 213 214 219 221 222 228 231 232 233 234"
-
 DS1 = tuple(_WORDS_DS1.split())
-
 DS2 = tuple(_WORDS_DS2.split())
-
 PACED = ("102", "104", "107", "217")  # EC57 leaves them out: their beats carry no `aami:` label
-
 _SETS = {"DS1": DS1, "DS2": DS2, "paced": PACED}
-
 _FOLDS = {"DS1": 1, "DS2": 2, "paced": 3}
-
 _SAME_PERSON = {"202": "201"}  # https://physionet.org/physiobank/database/html/mitdbdir/intro.htm
 
 # Standard deviation of where an encoder looks for what a label says; beats of 0.5 to 1.2 s were scored alike with 0.3
 # to 0.9 s (docs/findings.md).
 _BEAT_S = 0.5
-
 _UNIT = "mV"
-
 _LEADS = {"MLII": "II", **{f"V{number}": f"V{number}" for number in range(1, 7)}}
-
 _AAMI_OF = {symbol: name for name, symbols in AAMI_CLASSES.items() for symbol in symbols}
-
 _URI = re.compile(r"(?P<record>.+)#mitbih:beat=(?P<beat>\d+)&duration_s=(?P<duration>[\d.]+)")
-
 _SEXES = {"M": "male", "F": "female"}
 
 

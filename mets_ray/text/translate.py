@@ -26,9 +26,7 @@ ENGLISH = "english"
 
 _LEADS = {name.casefold(): name for name in ("I", "II", "III", "aVR", "aVL", "aVF", *(f"V{n}" for n in range(1, 7)))}
 _LEADS |= {"l": "aVL", "f": "aVF"}
-
 _CHEST = frozenset("123456")
-
 _LEAST_FOREIGN = 0.25
 """Of PTB-XL's fold 10, English reports share at most 0.17 of their words with a foreign table, others at least 0.35."""
 

@@ -5,7 +5,8 @@ from contextlib import suppress
 from mets_ray.cluster.nodes import reachable_nodes
 from mets_ray.cluster.shares import TrainShares, check_lm_fits, train_shares
 from mets_ray.config.settings import Config
-from mets_ray.dataset.folds import selections
+from mets_ray.console import say
+from mets_ray.dataset.folds import listed, selections
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.errors import ConfigError, DatasetError
 from mets_ray.training.job import epoch_plan
@@ -30,6 +31,12 @@ def check_dataset(config: Config, dataset: PreparedDataset) -> None:
             f"`{dataset.uri}` has no reports: `{card.source}` is for evaluation",
             hint="train on a source with reports",
         )
+    named = {*config.folds.train, *(config.folds.test or ())}
+    if not isinstance(config.folds.validation, str):
+        named |= set(config.folds.validation)
+    if absent := sorted(named - set(card.folds)):
+        known = listed(tuple(card.folds))
+        say(f"folds {listed(tuple(absent))} of the settings are not in this data set: it has {known}")
     train, validation, test = selections(config.folds.train, config.folds.validation, config.folds.test)
     dataset.check_patients(train, test, names=("train", "test"))
     dataset.check_patients(train, validation, names=("train", "validation"))

@@ -11,7 +11,6 @@ from mets_ray.errors import ConfigError
 from mets_ray.model.ecg_encoder import buffers_kept
 
 Backward = Callable[[torch.amp.GradScaler], None]
-
 LossOf = Callable[
     [
         Float[Tensor, "local dimension"],  # ECG embeddings

@@ -15,7 +15,6 @@ from mets_ray.training.job import TrainJob
 from mets_ray.training.state import Figures, State
 
 _PROGRESS_EVERY_S = 0.5
-
 _LOOK_FOR_PREEMPTION_EVERY_S = 5.0
 
 T = TypeVar("T")

@@ -87,6 +87,10 @@ def test_a_missing_or_broken_file_is_named(tmp_path):
     broken.write_text("train: [1\n")
     with pytest.raises(ConfigError, match="is not YAML"):
         load_config(broken)
+    broken.write_text("train: {epochs: 1}\nseed: 3\ntrain: {epochs: 2}\n")
+    with pytest.raises(ConfigError, match="`train` stands twice") as caught:
+        load_config(broken)
+    assert "line 3" in caught.value.where
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

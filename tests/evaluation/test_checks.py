@@ -1,0 +1,78 @@
+"""Which records a bundle may be scored on: data sets and patients are compared, not the numbers of folds."""
+
+import dataclasses
+
+import pytest
+
+from mets_ray.config.load import load_config
+from mets_ray.dataset.folds import Selection
+from mets_ray.dataset.prepared import PreparedDataset
+from mets_ray.errors import ConfigError
+from mets_ray.evaluation.checks import check_fit, choose_test
+from mets_ray.model.bundle import read_facts
+from tests.support.datasets import synthetic_rows, write_dataset
+from tests.support.serving import make_bundle
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checks")
+    write_dataset(folder, synthetic_rows(60))
+    return PreparedDataset.open(str(folder))
+
+
+@pytest.fixture(scope="module")
+def facts(tmp_path_factory):
+    return read_facts(str(make_bundle(tmp_path_factory.mktemp("bundle"))))
+
+
+def of_source(dataset, source):
+    return dataclasses.replace(dataset, card=dataset.card.model_copy(update={"source": source}))
+
+
+def trained_on(facts, card, **changes):
+    same = {"dataset_source": card.source, "dataset_sha256": card.content_sha256, "train_folds": (1, 2)}
+    signal = {"sampling_rate_hz": card.sampling_rate_hz, "duration_s": card.duration_s, "highpass_hz": card.highpass_hz}
+    return facts.model_copy(
+        update=same | signal | {"leads": card.leads, "validation": (), "earlier_folds": ()} | changes
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "changes", "refused"),
+    [
+        ("synthetic", {}, True),
+        ("synthetic", {"dataset_sha256": "a cut of it"}, True),
+        ("wfdb", {}, True),
+        ("wfdb", {"dataset_sha256": "prepared at another rate", "dataset_source_sha256": "the same CSV"}, True),
+        ("wfdb", {"dataset_sha256": "another hospital", "dataset_source_sha256": "another CSV"}, False),
+        ("wfdb", {"dataset_sha256": "another hospital", "dataset_source_sha256": ""}, False),
+        ("wfdb", {"dataset_source": "ptbxl"}, False),
+    ],
+)
+def test_a_fold_number_alone_refuses_nothing(dataset, facts, source, changes, refused):
+    scored = of_source(dataset, source)
+    if "dataset_source_sha256" in changes:
+        card = scored.card.model_copy(update={"source_sha256": "the same CSV"})
+        scored = dataclasses.replace(scored, card=card)
+    trained = trained_on(facts, scored.card, **changes)
+    config = load_config()
+    if refused:
+        with pytest.raises(ConfigError, match="fold 2, which trained the bundle"):
+            check_fit(config, scored, trained, Selection((2, 10)))
+    else:
+        alarms = check_fit(config, scored, trained, Selection((2, 10)))
+        same_kind = trained.dataset_source == scored.card.source
+        assert [("another data set" in alarm) for alarm in alarms] == [True] * same_kind
+
+
+def test_a_fold_that_a_cut_data_set_lacks_is_said_and_null_is_every_fold(dataset):
+    every = tuple(dataset.card.folds)
+    assert choose_test(None, dataset) == (Selection(every), [])
+    assert choose_test((every[0],), dataset) == (Selection((every[0],)), [])
+    test, notices = choose_test((every[0], 42), dataset)
+    assert test == Selection((every[0],))
+    assert "fold 42, which the data set lacks" in notices[0]
+    with pytest.raises(ConfigError, match=r"folds\.test=null") as caught:
+        choose_test((42,), dataset)
+    assert "`folds.test` is [42]" in caught.value.fact
