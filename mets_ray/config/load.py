@@ -125,7 +125,10 @@ def _faults(error: ValidationError) -> str:
         key = ".".join(part for part in parts if not part.startswith(("tuple", "str", "int", "list", "constrained")))
         if fault["type"] == "extra_forbidden":
             close = nearest(key)
-            lines.append(f"`{key}` is not a setting" + (f"; did you mean `{close}`?" if close else ""))
+            if close == key:  # of another kind of source
+                lines.append(f"`{key}` is not a setting of this `prepare.source`")
+            else:
+                lines.append(f"`{key}` is not a setting" + (f"; did you mean `{close}`?" if close else ""))
         else:
             lines.append(f"`{key}` is {fault['input']!r}: {fault['msg'].removeprefix('Value error, ')}")
     return "\n".join(dict.fromkeys(lines))

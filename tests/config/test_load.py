@@ -194,7 +194,7 @@ def test_the_kind_of_source_may_stand_anywhere_and_keeps_the_file_s_settings_of_
     assert load_config(path, ["prepare.source=cinc"]).prepare.source.database == "csn"
     other = load_config(path, ["prepare.source.uri=/ptb", "prepare.source=ptbxl"]).prepare.source
     assert (other.kind, other.uri, other.records) == ("ptbxl", "/ptb", 100)
-    with pytest.raises(ConfigError, match=r"prepare\.source\.database"):
+    with pytest.raises(ConfigError, match=r"`prepare\.source\.database` is not a setting of this `prepare\.source`"):
         load_config(path, ["prepare.source=ptbxl", "prepare.source.database=csn"])
     path.write_text("prepare: {source: mitbih}\n")
     assert load_config(path, ["prepare.source.uri=/mit"]).prepare.source.uri == "/mit"

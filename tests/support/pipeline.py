@@ -17,7 +17,8 @@ SMALL = [
 
 def config_of(folder, *words, dataset_uri=None):
     named = [] if dataset_uri is None else [f"dataset_uri={dataset_uri}"]
-    return load_config(None, [*SMALL, f"run_uri={folder}", *named, *words])
+    small = SMALL[1:] if any(word.startswith("prepare.source=") for word in words) else SMALL
+    return load_config(None, [*small, f"run_uri={folder}", *named, *words])
 
 
 def losses(result):
