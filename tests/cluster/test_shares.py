@@ -257,7 +257,7 @@ def test_a_live_node_counts_for_one_type_and_the_head_for_none():
 def test_node_types_of_the_environment_are_read_or_refused():
     assert parse_node_types('[{"resources": {"CPU": 8}, "max_workers": 4}]', "X") == [NodeType({"CPU": 8.0}, 4)]
     for text in ("{", '{"CPU": 8}', '[{"resources": {"CPU": 8}}]', '[{"resources": 8, "max_workers": 1}]'):
-        with pytest.raises(ConfigError, match="`X` is no list of node types"):
+        with pytest.raises(ConfigError, match="`X` is not a list of node types"):
             parse_node_types(text, "X")
 
 
