@@ -211,7 +211,7 @@ def check_lm_fits(
         asked = ", ".join(f"{amount:g} {name}" for name, amount in actor.items() if amount)
         raise ConfigError(
             f"streaming needs {wanted} LM actors, {actors_per_worker} for each of {num_workers} workers, with {asked} "
-            f"each, and beside the workers the nodes hold {found}",
+            f"each, but alongside the workers the nodes hold {found}",
             hint="lower text.max_actors or the resources of one actor, add such nodes, or set text.mode=cached",
         )
 

@@ -176,7 +176,7 @@ def test_lm_actors_are_counted_in_whole_ones():
     check_lm_fits(nodes, shares, actor={"CPU": 2.0}, **beside)
     with pytest.raises(ConfigError, match=r"needs 2 LM actors, .* with 3 CPU each, .* the nodes hold 1"):
         check_lm_fits(nodes, shares, actor={"CPU": 3.0}, **beside)
-    with pytest.raises(ConfigError, match="with 1 CPU, 1 lm_gpu each, and beside the workers the nodes hold 0"):
+    with pytest.raises(ConfigError, match="with 1 CPU, 1 lm_gpu each, but alongside the workers the nodes hold 0"):
         check_lm_fits(nodes, shares, actor={"CPU": 1.0, "GPU": 0.0, "lm_gpu": 1.0}, **beside)
 
 
