@@ -1,12 +1,12 @@
-"""Training under a storm of SIGKILLs beside the same training undisturbed: what is lost, and what is not.
+"""Compare training under a storm of SIGKILLs with the same training undisturbed: what is lost, and what is not.
 
     python benchmarks/chaos.py --minutes 2        # or: make chaos MINUTES=2
     python benchmarks/chaos.py --minutes 30       # what docs and README quote
 
 Two workers, streaming text, so that training workers, LM actors and data tasks all run at the same time. One of them is
-killed, at random, every minute or so; from 10 minutes on a raylet too, with everything on its node, every fourth time;
-the node comes back after half a minute. The last line of stdout is one JSON object; the two loss curves lie beside each
-other in <runs>/chaos/chaos.png.
+killed at random every minute or so. In runs of 10 minutes or more, every fourth kill is a raylet, with everything on
+its node; the node comes back after half a minute. The last line of stdout is one JSON object; both loss curves are
+plotted in <runs>/chaos/chaos.png.
 """
 
 import argparse
@@ -45,7 +45,7 @@ WORDS = [
     "train.checkpoint_every_minutes=0.1",
     "train.log_batches=true",
 ]
-# What runs on a node, by the titles that Ray gives its processes.
+# Processes on a node, by the titles that Ray gives them.
 VICTIMS = {"worker": ("RayTrainWorker",), "lm": ("MapWorker(",), "data": ("MapBatches(",)}
 RAYLETS_FROM_MINUTES = 10.0
 NODE_COMES_BACK_S = 30.0
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    result_stream = os.fdopen(os.dup(1), "w")  # Ray tells of each death on stdout, which is for the result alone
+    result_stream = os.fdopen(os.dup(1), "w")  # Ray reports each death on stdout, which is only for the result
     os.dup2(2, 1)
     os.environ |= {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5", "METS_RAY_SHARED_FILESYSTEM": "1"}
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30"}
@@ -109,7 +109,7 @@ def _train(folder: Path, dataset_uri: str, *, epochs: int) -> Any:
 
 
 class _Cluster:
-    """Ray on this machine: a head, and a second node that may be killed. Logical CPUs: both nodes share the cores."""
+    """Ray on this machine: a head, and a second node that may be killed. CPUs are logical: both share the cores."""
 
     def __init__(self, *, raylets: bool) -> None:
         self._with_node = raylets
@@ -147,7 +147,7 @@ class _Cluster:
 
 
 class _Storm:
-    """Kills something at random until its time is over, while training runs in a thread of its own."""
+    """Kills random processes until its time is over, while training runs in a separate thread."""
 
     def __init__(self, cluster: _Cluster, folder: Path, *, minutes: float, seed: int) -> None:
         self._cluster = cluster
@@ -158,7 +158,7 @@ class _Storm:
         self.seconds = 0.0
 
     def over(self, train: Callable[[], Any]) -> Any:
-        """What `train` returns. Nodes must be added in the main thread, so training gets the other one."""
+        """Returns what `train` returns. Nodes must be added in the main thread, so training runs in another."""
         done: list[Any] = []
 
         def run() -> None:
@@ -196,11 +196,11 @@ class _Storm:
         return done[0]
 
     def _pause(self) -> float:
-        # Three kills or so in a short storm; in a long one at least one every two minutes.
+        # About three kills in a short storm; at least one every two minutes in a long one.
         return min(self._draw.uniform(45.0, 90.0), self._draw.uniform(0.15, 0.3) * 60 * self._minutes)
 
     def _kill_process(self) -> str | None:
-        # Workers first while few were killed: a short storm must hit them twice.
+        # The first two kills are workers: even a short storm must hit them twice.
         kinds = list(VICTIMS)
         kind = "worker" if len(self.kills) < 2 else self._draw.choice(kinds)
         for process in self._draw.sample(found := _processes(VICTIMS[kind]), len(found)):

@@ -1,9 +1,9 @@
-"""A load of ECG requests from a process of its own; prints one JSON object of what it saw.
+"""Generate a load of ECG requests from a separate process; prints the results as one JSON object.
 
-    python benchmarks/load.py URL BODY_FILE --clients 32 --duration-s 8     each sends as soon as it has an answer
+    python benchmarks/load.py URL BODY_FILE --clients 32 --duration-s 8     each sends again after each response
     python benchmarks/load.py URL BODY_FILE --beds 400 --duration-s 30      each bed sends every 10 s
 
-BODY_FILE holds the body; --content-type says what it is.
+BODY_FILE holds the request body; --content-type is its media type.
 """
 
 import argparse
@@ -60,7 +60,7 @@ async def _run(arguments: argparse.Namespace) -> dict[str, object]:
         due = began + phase_s
         while due < ends:
             await asyncio.sleep(due - time.perf_counter())
-            # From when it was due: a late start of this process counts as latency too.
+            # Measured from when it was due: if this process sends late, that counts as latency too.
             await send(session, due)
             due += BED_PERIOD_S
 

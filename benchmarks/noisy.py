@@ -1,4 +1,4 @@
-"""Large synthetic data sets in a short time: some drawn ECGs, repeated, each with noise of its own."""
+"""Generate large synthetic data sets quickly: a few rendered ECGs, repeated, each with different noise."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +16,7 @@ from mets_ray.sources.synthetic import render_synthetic, synthetic_manifest
 
 
 def write_noisy(dataset_uri: str, signal: SignalConfig, *, records: int, templates: int, noise_uv: int) -> None:
-    """Shards and card of `records` ECGs: `templates` drawn ones in turn, each sample changed by at most `noise_uv`."""
+    """Write shards and card of `records` ECGs: cycles through `templates` ECGs, adding noise of at most `noise_uv`."""
     manifest = synthetic_manifest(
         min(templates, records), seed=0, sampling_rate_hz=signal.sampling_rate_hz, duration_s=signal.duration_s
     )

@@ -1,6 +1,6 @@
-"""What one would write without Ray: FastAPI, one queue, one thread that computes batches. The benchmark's comparison.
+"""The benchmark's baseline without Ray: FastAPI, one queue, and one thread that computes batches.
 
-It reads int16 microvolts, scores them against fixed classes, and checks nothing.
+It reads int16 microvolts, scores them against fixed classes, and does no checks.
 """
 
 import asyncio

@@ -1,11 +1,11 @@
-"""Pretraining speed against plain PyTorch, in one run on the same machine: ratios, not absolute claims.
+"""Pretraining speed compared with plain PyTorch, in one run on the same machine: ratios, not absolute claims.
 
-    python benchmarks/pretrain.py          # some minutes on 2 cores; the last line of stdout is one JSON object
+    python benchmarks/pretrain.py          # a few minutes on 2 cores; the last line of stdout is one JSON object
 
 Three ways to train the same small encoder on the same synthetic shards with the published loss, one thread each:
 `ours` (Ray Data stream, cached text), `plain` (everything in memory, a torch DataLoader, cached text), and
-`lm_each_step` (as `plain`, but the frozen LM runs on the reports of every batch, as published research code does).
-`recipe` is ours with the default recipe, statements and augmented views, in place of the published loss.
+`lm_each_step` (like `plain`, but the frozen LM runs on the reports of every batch, as published research code does).
+`recipe` is ours with the default recipe, statements and augmented views, instead of the published loss.
 """
 
 import time
@@ -45,9 +45,9 @@ def main(config: Config, command: str) -> dict[str, Any]:
     dataset_uri = find_or_make_dataset(config, command)
     speeds: dict[str, list[float]] = {"published": [], "recipe": []}
     waits = []
-    for number in range(ROUNDS):  # in turn, because a machine's speed drifts by more than what is measured
+    for number in range(ROUNDS):  # alternating, because a machine's speed drifts by more than the difference
         for name in sorted(speeds, reverse=number % 2 == 1):
-            history = fit(recipe if name == "recipe" else config, dataset_uri).history[1:]  # the first starts processes
+            history = fit(recipe if name == "recipe" else config, dataset_uri).history[1:]  # epoch 1 starts processes
             speeds[name].append(_median(history, "ecg_per_s"))
             if name == "published":
                 waits.append(_median(history, "data_wait_share"))

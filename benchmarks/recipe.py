@@ -1,15 +1,15 @@
-"""What each piece of the default recipe brings: pretrain and evaluate with and without it, several seeds of each.
+"""Ablation of the default recipe: pretrain and evaluate with and without each part, with several seeds each.
 
     python benchmarks/recipe.py --folder /data/recipe --seeds 0 1 2 --data both=s3://…/ptbxl 12sl=s3://…/ptbxl-12sl \
         own=s3://…/ptbxl-own mitbih=s3://…/mitbih -- --config jobs/configs/ptbxl_100hz.yaml folds.train=[10] …
 
-The words behind `--` go to every job. Each run is a `jobs/pretrain.py` and a `jobs/evaluate.py` of its own, so what is
-measured is what users run. Finished runs are kept in the folder and not made again. The last line of stdout is one JSON
-object; the tables go to stderr. `docs/findings.md` holds what came out.
+The arguments after `--` go to every job. Each run calls `jobs/pretrain.py` and `jobs/evaluate.py`, so what is measured
+is what users run. Finished runs are kept in the folder and not repeated. The last line of stdout is one JSON object;
+the tables go to stderr. `docs/findings.md` reports the results.
 
 Data sets by name: `both`, `12sl` and `own` (`prepare.source.report`), `mitbih`; with `-unfiltered` they are prepared
-with `prepare.highpass_hz=null`, and the card of a `mitbih-whole` has `"focus_s": null`. MIT-BIH is left out where it is
-not given.
+with `prepare.highpass_hz=null`, and the card of a `mitbih-whole` has `"focus_s": null`. MIT-BIH is skipped if it is not
+given.
 """
 
 import argparse
@@ -35,13 +35,13 @@ class Variant:
     """How a run differs from the default recipe. `of`: evaluate that variant's bundle again instead of training."""
 
     data: str = "both"
-    test: str = "both"  # the same ECGs whichever reports trained: PTB-XL's own leave some records out
+    test: str = "both"  # the same ECGs for all training reports: PTB-XL's own lack some records
     beats: str = "mitbih"
     train: tuple[str, ...] = ()
     evaluate: tuple[str, ...] = ()
     of: str = ""
     anchors: bool = True
-    baseline: bool = False  # what the labels of the train folds give, not the bundle's own scores
+    baseline: bool = False  # report the supervised baseline, not the bundle's own scores
 
 
 VARIANTS = {
@@ -74,7 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--data", nargs="+", required=True, help="name=dataset_uri of each that a variant names")
+    parser.add_argument("--data", nargs="+", required=True, help="name=dataset_uri for each data set in use")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--parallel", type=int, default=1, help="runs at the same time")
     parser.add_argument("words", nargs="+", help="config file and settings of every job")
@@ -84,7 +84,7 @@ def main() -> None:
     again = [name for name in arguments.variants if VARIANTS[name].of]
     found: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in arguments.variants}
     with ThreadPoolExecutor(arguments.parallel) as pool:
-        for names in (trained, again):  # those that evaluate another one's bundle come when it is there
+        for names in (trained, again):  # variants that evaluate another one's bundle run after it
             jobs = [(name, seed) for seed in arguments.seeds for name in names]
             results = pool.map(lambda job: run(*job, arguments.folder, data, arguments.words), jobs)
             for (name, seed), result in zip(jobs, results, strict=True):
@@ -95,7 +95,7 @@ def main() -> None:
 
 
 def run(name: str, seed: int, folder: Path, data: dict[str, str], words: list[str]) -> dict[str, Any]:
-    """AUROC of each task of PTB-XL with its interval, and MIT-BIH's balanced macro F1."""
+    """AUROC of each PTB-XL task with its interval, and the balanced macro F1 on MIT-BIH."""
     variant = VARIANTS[name]
     own = folder / f"{name.replace(' ', '_').replace(',', '')}-{seed}"
     own.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ def run(name: str, seed: int, folder: Path, data: dict[str, str], words: list[st
 
 
 def job(kind: str, folder: Path, words: list[str], name: str) -> dict[str, Any]:
-    """The last line of a job's stdout; one that ended before is not run again."""
+    """The last line of a job's stdout; a job that has already finished is not run again."""
     answer = folder / f"{name}.json"
     if not answer.exists():
         with (folder / f"{name}.log").open("w") as log:
@@ -141,7 +141,7 @@ def job(kind: str, folder: Path, words: list[str], name: str) -> dict[str, Any]:
 
 
 def without_anchors(bundle: Path, copy: Path) -> str:
-    """A copy of a bundle whose prompts are their own words alone."""
+    """A copy of a bundle without anchors, so that prompts are embedded from their own words only."""
     shutil.copytree(bundle, copy, dirs_exist_ok=True)
     (copy / "anchor_features.safetensors").unlink(missing_ok=True)
     manifest = json.loads((copy / "bundle.json").read_text())
@@ -151,7 +151,7 @@ def without_anchors(bundle: Path, copy: Path) -> str:
 
 
 def print_table(task: str, found: dict[str, dict[int, dict[str, Any]]]) -> None:
-    """A line per variant: mean over seeds, each seed, and the mean paired difference to the default recipe."""
+    """One line per variant: mean over seeds, each seed, and the mean paired difference from the default recipe."""
     print(f"\n{task}", file=sys.stderr)
     for name, seeds in found.items():
         values = {seed: result[task]["value"] for seed, result in seeds.items() if task in result}

@@ -1,11 +1,11 @@
-"""Scoring a whole data set against a bare loop of forward passes over the same arrays in memory, on the same cores.
+"""Scoring a whole data set, compared with a bare loop of forward passes over the same arrays in memory, same cores.
 
     python benchmarks/score.py              # 20,000 records; the last line of stdout is one JSON object
-    RECORDS=6000 python benchmarks/score.py encoder.width=16    # some minutes on a busy machine
+    RECORDS=6000 python benchmarks/score.py encoder.width=16    # a few minutes on a busy machine
 
-`ours` reads shards, decodes, computes, and writes embeddings, similarities and scores; it counts from when every actor
-has delivered its first shard. `bare` only calls the encoder on batches that lie in memory, and gets as many threads as
-ours has actors (each holds one CPU). The records are 64 synthetic ECGs again and again, each time with other noise.
+`ours` reads shards, decodes, computes, and writes embeddings, similarities and scores; it is measured from when every
+actor has delivered its first shard. `bare` only calls the encoder on batches in memory, with as many threads as ours
+has actors (each holds one CPU). The records are 64 synthetic ECGs, repeated with different noise each time.
 """
 
 import os
@@ -62,7 +62,7 @@ def _signals(dataset_uri: str) -> np.ndarray:
 
 
 def _write_bundle(folder: Path, config: Config) -> str:
-    """An untrained encoder: its speed is that of a trained one."""
+    """A bundle with an untrained encoder, which is as fast as a trained one."""
     folder.mkdir()
     prompt_set, text = load_prompt_set("descriptive"), config.text
     encoder = FrozenTextEncoder(text.model, pooling=text.pooling, max_length=text.max_length)

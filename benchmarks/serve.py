@@ -1,16 +1,16 @@
-"""Serving speed against the bare model and against plain uvicorn + FastAPI, in one run on the same machine.
+"""Serving speed compared with the bare model and with plain uvicorn + FastAPI, in one run on the same machine.
 
     python benchmarks/serve.py          # about ten minutes on 2 cores; the last line of stdout is one JSON object
 
 The paper's encoder (3.85 M parameters, random weights) on ECGs of 12 x 1000 and 12 x 5000 samples:
 
-bare      the batched forward pass alone, int16 in memory, 16 at a time: what the machine can do
+bare      only the batched forward pass, int16 in memory, 16 at a time: the limit of the machine
 uvicorn   `plain_server.py`: the same model, the same batching, no checks, no Ray
 serve     mets_ray on Ray Serve behind HAProxy (RAY_SERVE_ENABLE_HA_PROXY=1), int16 npy bodies, 32 clients
 
 Clients run on the same cores. All three are measured in turn, ROUNDS times, because a shared machine's speed drifts by
-a third within minutes; a ratio is the median of the rounds' ratios. Ray is stopped (SIGSTOP) while the others are
-measured, so its background work is on Serve's account only.
+a third within minutes; a ratio is the median of the rounds' ratios. Ray is suspended (SIGSTOP) while the others are
+measured, so its background work only affects Serve.
 """
 
 import json
@@ -126,7 +126,7 @@ def _failed(load: dict[str, Any]) -> int:
 
 @contextmanager
 def _stopped(process: psutil.Process) -> Iterator[None]:
-    """`process` and all that it has started get no CPU, and go on afterwards."""
+    """Suspend `process` and all its descendants, and resume them afterwards."""
     family = [process, *process.children(recursive=True)]
     for one in family:
         with suppress(psutil.NoSuchProcess):
@@ -141,7 +141,7 @@ def _stopped(process: psutil.Process) -> Iterator[None]:
 
 
 def _make(folder: Path, sampling_rate_hz: int) -> tuple[Path, Path]:
-    """A bundle with random weights, and the request bodies, on disk."""
+    """Write a bundle with random weights and the request bodies. Returns (bundle, npy body)."""
     folder.mkdir()
     config = load_config()
     prompt_set = load_prompt_set("descriptive")
@@ -193,7 +193,7 @@ def _make(folder: Path, sampling_rate_hz: int) -> tuple[Path, Path]:
 
 
 def _bare(predictor: Predictor, signal_uv: np.ndarray, batch_size: int) -> tuple[float, float]:
-    """(ECGs per second, median milliseconds of a pass)."""
+    """(ECGs per second, median milliseconds per forward pass)."""
     batch = np.stack([signal_uv] * batch_size)
     for _ in range(3):
         predictor.embed_windows(batch)
@@ -266,7 +266,7 @@ def _process(command: list[str], port: int, environment: dict[str, str]) -> Iter
         process.send_signal(signal.SIGINT)
         with suppress(psutil.TimeoutExpired):
             process.wait(timeout=60)
-        # An HAProxy outlives the Ray that started it and keeps its ports from the next one.
+        # HAProxy outlives the Ray that started it and keeps its ports occupied.
         for left in [child for child in started if child.is_running()]:
             with suppress(psutil.NoSuchProcess):
                 left.kill()
@@ -295,7 +295,7 @@ def _load(url: str, body: Path, *, clients: int = 0, beds: int = 0, duration_s: 
 
 
 def _most_beds(url: str, body: Path) -> dict[str, Any]:
-    """The largest number of beds whose 95th percentile stays below a second without one failed request."""
+    """The largest number of beds with a 95th percentile latency below one second and no failed request."""
     most: dict[str, Any] = {"beds": 0, "beds_p95_ms": None}
     for beds in BEDS:
         seen = _load(url, body, beds=beds, duration_s=20)
@@ -306,7 +306,7 @@ def _most_beds(url: str, body: Path) -> dict[str, Any]:
 
 
 def _mean_batch(serve: str, body: Path) -> float:
-    """Windows per forward pass under CLIENTS clients, from the replica's own Prometheus counters."""
+    """Windows per forward pass with CLIENTS clients, from the replica's Prometheus counters."""
     before = _counted()
     _load(serve, body, clients=CLIENTS)
     after = _counted()
@@ -315,7 +315,7 @@ def _mean_batch(serve: str, body: Path) -> float:
 
 def _counted() -> dict[str, float]:
     discovery = Path(tempfile.gettempdir()) / "ray" / "prom_metrics_service_discovery.json"
-    time.sleep(12)  # counters are exported every 10 s at the latest
+    time.sleep(12)  # counters are exported at least every 10 s
     totals = {"windows": 0.0, "forward_passes": 0.0}
     for target in json.loads(discovery.read_text())[0]["targets"]:
         with urllib.request.urlopen(f"http://{target}/metrics", timeout=10) as answer:

@@ -1,12 +1,12 @@
-"""Does memory stay flat while a data set far bigger than the object store is streamed? No training, one epoch.
+"""Does memory stay flat while streaming a data set far larger than the object store? One epoch, no training.
 
-    python benchmarks/streaming.py --folder /tmp/streaming       # 200,000 ECGs, 5 GB; minutes; the folder is left
+    python benchmarks/streaming.py --folder /tmp/streaming       # 200,000 ECGs, 5 GB; takes minutes; keeps the folder
 
-Shards of the real schema are made from 2,000 synthetic ECGs with noise. Two workers with the shares of a 2-CPU machine
-read their lanes with `training_batches`, as training does, into an object store of 500 MB, while private memory (what
-no other process shares, so no mapped object store) and the store are sampled. The last line of stdout is one JSON
-object. `flat` is true where no process's peak after the first tenth of the records is above 1.1 × the peak within it,
-the store stayed within its bound, which it is free to fill, and nothing was spilled to disk.
+Shards with the real schema are made from 2,000 synthetic ECGs with noise. Two workers with the shares of a 2-CPU
+machine read their lanes with `training_batches`, as in training, through an object store of 500 MB. Meanwhile, private
+memory (not shared with other processes, so without the mapped object store) and the store are sampled. The last line of
+stdout is one JSON object. `flat` is true if no group of processes peaks after the first tenth of the records above
+1.1 × its peak within it, the store stayed within its limit (it may fill it), and nothing was spilled to disk.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 class _Worker:
-    """One training worker without a model; it counts what arrives, while another thread is asked how far it is."""
+    """One training worker without a model; it counts records, while another thread answers progress calls."""
 
     def __init__(self) -> None:
         self._records = 0
@@ -125,7 +125,7 @@ def _stream(dataset_uri: str, batch_size: int, store_mb: int) -> dict[str, Any]:
 
 
 def _memory_mb(consumers: set[int]) -> dict[str, float]:
-    """Private memory of the consumers and of Ray's other worker processes, each the sum; bytes in the store."""
+    """Total private memory of the consumers and of Ray's other worker processes; use of the object store."""
     of_consumers = of_tasks = 0.0
     for process in psutil.Process().children(recursive=True):
         try:
@@ -149,5 +149,5 @@ def _memory_mb(consumers: set[int]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    Path("/proc/self/statm").stat()  # shared memory is told apart on Linux only
+    Path("/proc/self/statm").stat()  # shared memory is only reported on Linux
     main()

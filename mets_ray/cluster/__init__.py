@@ -1,3 +1,3 @@
-"""Nodes, who gets which CPUs, and quiet Ray data sets."""
+"""Cluster nodes, how their CPUs and GPUs are divided, and quiet Ray data sets."""
 
 __all__ = ["nodes", "ray_data", "shares"]

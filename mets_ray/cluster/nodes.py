@@ -1,4 +1,4 @@
-"""What Ray knows that the jobs ask for: the nodes there are or can be, and the error behind an error."""
+"""The nodes of the cluster: those that live, those that an autoscaler may start, and whether they share storage."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -21,9 +21,9 @@ SHARED_FILES_VARIABLE = "METS_RAY_SHARED_FILESYSTEM"
 """Environment variable of the driver: 1 where all machines mount the local paths of the configuration."""
 
 NODES_VARIABLE = "METS_RAY_NODES"
-"""Environment variable of the driver: what an autoscaler may start, where Ray does not say it (KubeRay)."""
+"""Environment variable of the driver: what an autoscaler may start, if Ray does not report it (KubeRay)."""
 
-# `ray up` puts the cluster's own YAML there, on the head, where submitted jobs run; Ray's GCS does not know it.
+# `ray up` writes the cluster's YAML here, on the head, where submitted jobs run; Ray's GCS does not have it.
 _BOOTSTRAP_CONFIG = "~/ray_bootstrap_config.yaml"
 
 
@@ -33,9 +33,9 @@ def live_nodes() -> list[dict[str, float]]:
 
 
 def reachable_nodes() -> list[dict[str, float]]:
-    """Resources of each node that a job may count on: those that live, and those that the autoscaler may start.
+    """Resources of each node that a job can rely on: live nodes, and those that the autoscaler may start.
 
-    Raises ConfigError where METS_RAY_NODES cannot be read. Where nothing is known of an autoscaler: the live nodes.
+    If no autoscaler is known, these are the live nodes. Raises ConfigError if METS_RAY_NODES cannot be parsed.
     """
     alive = live_nodes()
     types, most = _node_types(alive)
@@ -43,7 +43,7 @@ def reachable_nodes() -> list[dict[str, float]]:
 
 
 def check_storage(uris: Mapping[str, str | None]) -> None:
-    """Raise ConfigError for a path of one machine in a cluster of several, unless they are said to share their files.
+    """Raise ConfigError for a local path in a cluster of several machines, unless they are declared to share files.
 
     uris: key of the configuration → its value.
     """
@@ -59,6 +59,6 @@ def _node_types(alive: Sequence[Mapping[str, float]]) -> tuple[list[NodeType], i
     if not path.is_file():
         return [], None
     types, most, of_head = read_cluster_yaml(path.read_text(encoding="utf-8"))
-    # A job without RAY_ADDRESS starts a Ray of its own on the head's machine, which no autoscaler looks after.
+    # A job without RAY_ADDRESS starts a separate Ray on the head's machine, which no autoscaler manages.
     ours = any(HEAD_RESOURCE in node and was_declared_with(node, of_head) for node in alive)
     return (types, most) if ours else ([], None)

@@ -1,4 +1,4 @@
-"""Ray Data sets of plain items, without bars of Ray's, and with errors as our functions raised them."""
+"""Ray Data sets of plain items, without Ray's progress bars, and with errors as our functions raised them."""
 
 import pickle
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from mets_ray.errors import MetsError
 
 
 def own_error(error: BaseException) -> BaseException:
-    """The MetsError that a task, an actor or a training worker raised on purpose, or `error` where there is none."""
+    """The MetsError that a task, an actor or a training worker raised on purpose, or `error` if there is none."""
     pending: list[BaseException | None] = [error]
     seen: set[int] = set()
     while pending:
@@ -28,7 +28,7 @@ def own_error(error: BaseException) -> BaseException:
 
 
 def plain(dataset: Dataset) -> Dataset:
-    """No bars of Ray's beside ours, and errors of our functions as they were raised; on this data set alone."""
+    """Turn off Ray's progress bars and raise our functions' errors unchanged, for this data set only."""
     dataset.context.enable_progress_bars = False
     dataset.context.raise_original_map_exception = True
     return dataset
@@ -36,7 +36,7 @@ def plain(dataset: Dataset) -> Dataset:
 
 @contextmanager
 def own_errors() -> Iterator[None]:
-    """Raise what was raised on purpose, without Ray's report of the task around it."""
+    """Raise the error that was raised on purpose, without Ray's task report around it."""
     try:
         yield
     except Exception as error:
@@ -44,11 +44,11 @@ def own_errors() -> Iterator[None]:
 
 
 def item_dataset(items: Sequence[Any]) -> Dataset:
-    """A data set of one block for each item, so that one task reads each and the first is there early."""
+    """A data set with one block per item, so that one task reads each item and the first results arrive early."""
     rows = [{"item": pickle.dumps(item)} for item in items]
     return ray.data.from_items(rows, override_num_blocks=len(rows))
 
 
 def unpack_item(batch: dict[str, Any]) -> Any:
     (packed,) = batch["item"]
-    return pickle.loads(packed)  # made by `item_dataset` in this very job
+    return pickle.loads(packed)  # made by `item_dataset` in this same job

@@ -1,7 +1,8 @@
-"""Who gets which CPUs: the one place where the shares of training workers, data tasks and LM actors are computed.
+"""How CPUs and GPUs are divided between training workers, data tasks and LM actors; computed only here.
 
-Ray starts workers first and data tasks when they ask. Two one-CPU workers on two CPUs leave nothing for the tasks that
-feed them, and both wait for ever without an error. So every share is fixed here, and what cannot fit is refused.
+Ray starts workers first, and data tasks when the workers request data. Two one-CPU workers on two CPUs leave nothing
+for the tasks that feed them, and both wait forever without an error. So every share is fixed here, and a request that
+cannot fit is rejected.
 """
 
 import json
@@ -16,7 +17,7 @@ import yaml
 from mets_ray.errors import ConfigError
 
 HEAD_RESOURCE = "node:__internal_head__"
-"""What Ray gives the head, and no other node."""
+"""A resource that Ray gives only to the head."""
 
 _MEMORY = ("memory", "object_store_memory")
 _SMALLEST_SHARE = 0.05
@@ -24,7 +25,7 @@ _SMALLEST_SHARE = 0.05
 
 @dataclass(frozen=True)
 class NodeType:
-    """Machines of one kind that an autoscaler may start, besides or instead of those that live."""
+    """Machines of one type that an autoscaler may start, in addition to the live ones or to replace them."""
 
     resources: Mapping[str, float]
     max_workers: int
@@ -33,19 +34,19 @@ class NodeType:
 def parse_node_types(text: str, name: str) -> list[NodeType]:
     """Node types from JSON: `[{"resources": {"CPU": 8, "GPU": 1}, "max_workers": 4}]`.
 
-    Raises ConfigError, which names the environment variable `name`.
+    Raises ConfigError that names the environment variable `name`.
     """
     try:
         return [NodeType(_numbers(item["resources"]), int(item["max_workers"])) for item in json.loads(text)]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(
-            f"`{name}` is no list of node types: {type(error).__name__}: {error}",
-            hint='write for example [{"resources": {"CPU": 8, "GPU": 1}, "max_workers": 4}]',
+            f"`{name}` is not a list of node types: {type(error).__name__}: {error}",
+            hint='use for example [{"resources": {"CPU": 8, "GPU": 1}, "max_workers": 4}]',
         ) from error
 
 
 def read_cluster_yaml(text: str) -> tuple[list[NodeType], int | None, dict[str, float]]:
-    """(worker types, the most workers of all types together, the head's resources) of a file for Ray's launcher."""
+    """(worker types, limit on workers of all types together, resources of the head) from a cluster launcher YAML."""
     cluster = yaml.safe_load(text) or {}
     head = cluster.get("head_node_type")
     types = [
@@ -61,19 +62,19 @@ def read_cluster_yaml(text: str) -> tuple[list[NodeType], int | None, dict[str, 
 def nodes_within_reach(
     alive: Sequence[Mapping[str, float]], types: Sequence[NodeType], *, most_nodes: int | None
 ) -> list[dict[str, float]]:
-    """The live nodes and those that may still be started; types of equal resources (spot, on demand) count once.
+    """The live nodes and those that may still be started; types with equal resources (spot, on-demand) count once.
 
-    most_nodes: workers of all types together; what lives counts, but for the head, which is no worker.
+    most_nodes: limit on workers of all types together. Live nodes count towards it, except the head.
     """
     nodes = [dict(node) for node in alive]
-    # A spot type and its on-demand twin stand in for each other: both full at the same time is not what was meant.
+    # A spot type and its on-demand twin are alternatives: they are not meant to be used in full at the same time.
     most_of: dict[tuple[tuple[str, float], ...], int] = {}
     for node_type in types:
         key = tuple(sorted(node_type.resources.items()))
         most_of[key] = max(most_of.get(key, 0), node_type.max_workers)
     living = Counter(_type_of(node, most_of) for node in alive if HEAD_RESOURCE not in node)
     room = math.inf if most_nodes is None else most_nodes - sum(living[key] for key in most_of)
-    # Special machines first: a global limit is met by fewer of the plain ones, as the autoscaler does it on demand.
+    # Specialised machines first: a global limit reduces the plain ones, as the autoscaler would do on demand.
     for key, most in sorted(most_of.items(), key=lambda item: -len(item[0])):
         for _ in range(int(max(0, min(most - living[key], room)))):
             nodes.append(dict(key))
@@ -82,14 +83,14 @@ def nodes_within_reach(
 
 
 def was_declared_with(node: Mapping[str, float], resources: Mapping[str, float]) -> bool:
-    """Whether a live node may be one of these resources: Ray adds names of its own, and memory is never exact."""
+    """Whether a live node may have been declared with these resources: Ray adds its own, and memory is never exact."""
     return all(node.get(name, 0.0) == amount for name, amount in resources.items() if name not in _MEMORY)
 
 
 def _type_of(
     node: Mapping[str, float], types: Iterable[tuple[tuple[str, float], ...]]
 ) -> tuple[tuple[str, float], ...] | None:
-    """The one type that a live node counts for: of {CPU: 7} and {CPU: 7, GPU: 1} the one that says more of it."""
+    """The type that a live node counts as: of {CPU: 7} and {CPU: 7, GPU: 1}, the more specific match."""
     matching = [key for key in types if key and was_declared_with(node, dict(key))]
     return max(matching, key=len, default=None)
 
@@ -100,7 +101,7 @@ def _numbers(resources: Mapping[str, Any]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class TrainShares:
-    """CPUs of one training worker, of one of its data tasks, and the limit of all its data tasks together."""
+    """CPUs of one training worker, CPUs of one of its data tasks, and the limit for all its data tasks together."""
 
     worker_cpus: float
     task_cpus: float
@@ -117,12 +118,12 @@ def train_shares(
     lm_cpus_per_worker: float = 0.0,
     lm_gpus_per_worker: float = 0.0,
 ) -> TrainShares:
-    """Split the cluster between `num_workers` workers and what feeds them.
+    """Divide the cluster between `num_workers` workers and the data tasks that feed them.
 
-    nodes: what each node has, {"CPU": 8, "GPU": 1}. resources: custom resources that one worker takes on its node.
-    `lm_*_per_worker` is what streaming LM actors hold beside one worker (0 when text is cached). A worker is never
-    larger than what as many nodes as are needed can hold.
-    Raises ConfigError, with what is missing, where the request cannot fit.
+    nodes: resources of each node, {"CPU": 8, "GPU": 1}. resources: custom resources that one worker takes on its node.
+    `lm_*_per_worker`: what the streaming LM actors of one worker take (0 if text is cached). A worker is never too
+    large for the nodes to hold all `num_workers`. Raises ConfigError, naming what is missing, if the request cannot
+    fit.
     """
     resources = resources or {}
     # Without a CPU a node holds no worker, no task and no LM actor, whatever else it has.
@@ -137,7 +138,7 @@ def train_shares(
         )
     cluster_cpus, cluster_gpus = (sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU"))
     worker_gpus = sum(_slots(node, {**resources, "GPU": 1}) for node in nodes)
-    elsewhere = cluster_gpus - worker_gpus  # on nodes that workers cannot use: the LM's
+    elsewhere = cluster_gpus - worker_gpus  # on nodes that workers cannot use: left for the LM
     free_gpus = worker_gpus - max(0.0, num_workers * lm_gpus_per_worker - elsewhere)
     if free_gpus < 0:
         raise ConfigError(
@@ -160,7 +161,7 @@ def train_shares(
             f"CPUs, the cluster has {cluster_cpus:g}",
             hint="use fewer workers, a smaller text.num_cpus_per_actor, or text.mode=cached",
         )
-    # Workers live on nodes with their resources and their GPU only; data tasks go anywhere.
+    # Workers run only on nodes with their resources and their GPU; data tasks run anywhere.
     largest = _largest_slot(nodes, num_workers, {**resources, "GPU": gpus})
     if share < 2 or largest < 1:
         half = math.floor(min(share / 2, largest) * 100) / 100
@@ -171,7 +172,7 @@ def train_shares(
             )
         shares = TrainShares(worker_cpus=half, task_cpus=half, data_cpus=half, gpus_per_worker=gpus)
         return _between_lm_actors(shares, nodes, num_workers, lm_cpus_per_worker)
-    # A GPU worker needs one CPU and hungry data tasks; a CPU worker computes, and its data tasks are few.
+    # A GPU worker needs one CPU and many data tasks; a CPU worker computes on its CPUs and needs few data tasks.
     worker = 1 if gpus else max(1, min(math.floor(share * 0.75), math.floor(share) - 1, math.floor(largest)))
     data = math.floor(share - worker)
     shares = TrainShares(worker_cpus=worker, task_cpus=1, data_cpus=data, gpus_per_worker=gpus)
@@ -187,15 +188,15 @@ def check_lm_fits(
     actors_per_worker: int,
     actor: Mapping[str, float],
 ) -> None:
-    """Raise ConfigError where the streaming LM actors of all workers cannot stand beside the workers, node by node.
+    """Raise ConfigError if the nodes cannot hold the streaming LM actors of all workers in addition to the workers.
 
-    actor: all that one of them takes, {"CPU": 1, "GPU": 0.5, "lm_gpu": 1}. Sums alone (`train_shares`) do not say it:
-    one CPU on each of two nodes is no actor of two.
+    actor: resources of one actor, {"CPU": 1, "GPU": 0.5, "lm_gpu": 1}. The check is per node, because sums
+    (`train_shares`) are not enough: one free CPU on each of two nodes cannot hold an actor that needs two.
     """
     worker = {"CPU": shares.worker_cpus, "GPU": shares.gpus_per_worker, **worker_resources}
     wanted = num_workers * actors_per_worker
     found = 0
-    # Ray packs workers on few nodes where it can; the smallest first is what leaves most room in one piece.
+    # Ray packs workers on few nodes if it can; filling the smallest nodes first leaves the largest free pieces.
     for largest_first in (True, False):
         left = [dict(node) for node in sorted(nodes, key=lambda node: node.get("CPU", 0.0), reverse=largest_first)]
         missing = num_workers
@@ -209,15 +210,15 @@ def check_lm_fits(
         asked = ", ".join(f"{amount:g} {name}" for name, amount in actor.items() if amount)
         raise ConfigError(
             f"streaming needs {wanted} LM actors, {actors_per_worker} for each of {num_workers} workers, with {asked} "
-            f"each, and beside the workers the nodes hold {found}",
-            hint="lower text.max_actors or what one takes, add such nodes, or set text.mode=cached",
+            f"each, but alongside the workers the nodes hold {found}",
+            hint="lower text.max_actors or the resources of one actor, add such nodes, or set text.mode=cached",
         )
 
 
 def check_shared_storage(nodes: int, local_uris: Mapping[str, str]) -> None:
-    """Raise ConfigError where several nodes would each read or write a folder of their own.
+    """Raise ConfigError if several nodes would each read or write a separate local folder.
 
-    local_uris: key of the configuration → its value, for those that are paths of one machine.
+    local_uris: key of the configuration → its value, for values that are local paths.
     """
     if nodes < 2 or not local_uris:
         return
@@ -231,7 +232,7 @@ def check_shared_storage(nodes: int, local_uris: Mapping[str, str]) -> None:
 def _between_lm_actors(
     shares: TrainShares, nodes: Sequence[Mapping[str, float]], num_workers: int, lm_cpus_per_worker: float
 ) -> TrainShares:
-    # LM actors leave pieces of nodes, wherever Ray puts them. One piece has at least the mean: a task must fit there.
+    # LM actors fragment the free CPUs of nodes. The largest fragment has at least the mean: a task must fit in it.
     if not lm_cpus_per_worker:
         return shares
     free = sum(node["CPU"] for node in nodes) - num_workers * (shares.worker_cpus + lm_cpus_per_worker)
@@ -240,7 +241,7 @@ def _between_lm_actors(
 
 
 def _slots(node: Mapping[str, float], resources: Mapping[str, float]) -> float:
-    """How many of what takes `resources` a node can hold."""
+    """The number of slots of `resources` that a node can hold."""
     return min((_times(node.get(name, 0.0), amount) for name, amount in resources.items() if amount), default=math.inf)
 
 
@@ -250,7 +251,7 @@ def _times(amount: float, size: float) -> int:
 
 
 def _largest_slot(nodes: Sequence[Mapping[str, float]], num_workers: int, resources: Mapping[str, float]) -> float:
-    """The largest number of CPUs of which `num_workers` equal slots fit on the nodes; a slot lies on one node."""
+    """The largest CPUs per slot such that `num_workers` equal slots fit on the nodes; no slot spans two nodes."""
     of_node = [(node.get("CPU", 0.0), slots) for node in nodes if (slots := _slots(node, resources))]
     sizes = {cpus / parts for cpus, _ in of_node for parts in range(1, num_workers + 1)}
     fitting = [size for size in sizes if sum(min(_times(cpus, size), slots) for cpus, slots in of_node) >= num_workers]
@@ -260,7 +261,7 @@ def _largest_slot(nodes: Sequence[Mapping[str, float]], num_workers: int, resour
 def check_actor_fits(
     nodes: Sequence[Mapping[str, float]], *, key: str, cpus: float, gpus: float, resources: Mapping[str, float]
 ) -> None:
-    """Raise ConfigError where no single node can hold even one actor."""
+    """Raise ConfigError if no single node can hold one actor."""
     wanted = {"CPU": cpus, "GPU": gpus, **resources}
     if any(all(amount <= node.get(name, 0.0) for name, amount in wanted.items()) for node in nodes):
         return

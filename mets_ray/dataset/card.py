@@ -1,4 +1,4 @@
-"""What a prepared data set looks like in storage: the columns of a shard, and the card beside the shards."""
+"""The storage format of a prepared data set: the columns of a shard, and the card next to the shards."""
 
 import hashlib
 import json
@@ -16,14 +16,14 @@ CARD_NAME = "card.json"
 MAX_ROW_GROUP_ROWS = 256
 SHARD_BYTES = 32 * 2**20
 
-# Light columns: reading them touches no signal, so a whole data set's index is cheap.
+# Small columns: they are read without the signals, so indexing a whole data set is cheap.
 INDEX_COLUMNS = ("patient_id", "fold")
 
 
 def shard_schema(signal: SignalConfig) -> pa.Schema:
     """Columns of a shard. `signal_uv` is int16 microvolts of shape [lead, sample].
 
-    An int16 microvolt is exact for sources with a 1 µV step and half the bytes of float32.
+    int16 microvolts are exact for sources with a resolution of 1 µV and take half the bytes of float32.
     """
     shape = (len(signal.leads), signal.num_samples)
     return pa.schema(
@@ -53,7 +53,7 @@ REJECTED_SCHEMA = pa.schema(
 
 
 def rows_per_shard(signal: SignalConfig) -> int:
-    """Records in one shard of about 32 MB: whole row groups, at least one. zstd leaves about 80% of int16 ECGs."""
+    """Records in one shard of about 32 MB: whole row groups, at least one. zstd reduces int16 ECGs to about 80%."""
     record_bytes = 2 * len(signal.leads) * signal.num_samples * 0.8
     return max(1, int(SHARD_BYTES / record_bytes / MAX_ROW_GROUP_ROWS)) * MAX_ROW_GROUP_ROWS
 
@@ -69,12 +69,13 @@ class Shard(BaseModel):
 
 
 class DatasetCard(BaseModel):
-    """`card.json`: written last, so a folder without it is not a data set.
+    """`card.json`: written last, so a folder without it is not a finished data set.
 
-    `fingerprint` names the settings and the manifest that the shards were made from; the same fingerprint means the
-    same bytes. `folds` and `rejected` count records; `notes` say how the source was read. Without `has_reports` every
-    report is empty: the data set is for evaluation. With `shuffled_reports` each record has another one's.
-    `focus_s`: labels are of what happens within about this time of each window's middle; None: of the whole window.
+    `fingerprint` identifies the settings and the manifest that the shards were made from; the same fingerprint means
+    the same bytes. `folds` and `rejected` count records; `notes` say how the source was read. Without `has_reports`
+    every report is empty: the data set is for evaluation. With `shuffled_reports` each record has the report of another
+    record. `focus_s`: labels describe what happens within about this time of the middle of the window; None: the whole
+    window.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -88,7 +89,7 @@ class DatasetCard(BaseModel):
     sampling_rate_hz: int
     duration_s: float
     leads: tuple[str, ...]
-    highpass_hz: float | None = None  # there was none before it could be chosen
+    highpass_hz: float | None = None  # older data sets were prepared without a filter
     records_in: int
     records_out: int
     rejected: dict[str, int]
@@ -107,32 +108,32 @@ class DatasetCard(BaseModel):
 
     @property
     def focus(self) -> float | None:
-        """`focus_s` as a share of the window, as `EcgEncoder.forward` takes it."""
+        """`focus_s` as a fraction of the window, for `EcgEncoder.forward`."""
         return None if self.focus_s is None else self.focus_s / self.duration_s
 
     @property
     def content_sha256(self) -> str:
-        """Names the bytes of all shards: what a run that resumes must find unchanged."""
+        """Identifies the bytes of all shards, which must be unchanged when a run resumes."""
         return fingerprint({"shards": [shard.sha256 for shard in self.shards]})
 
 
 def read_card(dataset_uri: str) -> DatasetCard:
     """The card of a prepared data set.
 
-    Raises DatasetError where there is none (an unfinished or foreign folder) or it has another schema.
+    Raises DatasetError if there is none (an unfinished or unrelated folder) or it has another schema version.
     """
     uri = storage.join(dataset_uri, CARD_NAME)
     if not storage.exists(uri):
         raise DatasetError(
-            f"`{dataset_uri}` holds no {CARD_NAME}, so it is no finished data set",
-            hint="run jobs/prepare.py with this dataset_uri (it goes on where it stopped)",
+            f"`{dataset_uri}` holds no {CARD_NAME}, so it is not a finished data set",
+            hint="run jobs/prepare.py with this dataset_uri (it continues where it stopped)",
         )
     data = storage.read_bytes(uri)
     try:
         card = DatasetCard.model_validate_json(data)
     except ValidationError as error:
         raise DatasetError(
-            f"`{uri}` is not a card of schema version {SCHEMA_VERSION}: {error.error_count()} faults",
+            f"`{uri}` is not a card of schema version {SCHEMA_VERSION}: {error.error_count()} errors",
             hint="prepare the data set again with this version of mets_ray",
         ) from error
     if card.schema_version != SCHEMA_VERSION:
@@ -144,5 +145,5 @@ def read_card(dataset_uri: str) -> DatasetCard:
 
 
 def fingerprint(facts: dict[str, Any]) -> str:
-    """sha256 of a JSON form of `facts` that does not depend on the order of keys."""
+    """sha256 of `facts` as JSON, independent of key order."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

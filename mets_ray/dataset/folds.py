@@ -1,4 +1,4 @@
-"""Which records train, which choose a checkpoint, which are scored: by fold, and by patient inside a fold."""
+"""Which records are for training, validation and testing: by fold, and by patient within a fold."""
 
 import hashlib
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from mets_ray.config.settings import parse_validation
 
 @dataclass(frozen=True)
 class Selection:
-    """Records of `folds` whose patient's hash lies in [low, high), a stretch of [0, 1)."""
+    """Records of `folds` with a patient hash in [low, high), a part of [0, 1)."""
 
     folds: tuple[int, ...]
     low: float = 0.0
@@ -27,7 +27,7 @@ class Selection:
 
 
 def listed(folds: tuple[int, ...]) -> str:
-    """Folds as a message names them: `1, 2, 3`."""
+    """Folds as listed in messages: `1, 2, 3`."""
     return ", ".join(map(str, folds))
 
 
@@ -39,7 +39,7 @@ def patient_hash(patient_id: str) -> float:
 def selections(
     train: tuple[int, ...], validation: tuple[int, ...] | str, test: tuple[int, ...] | None
 ) -> tuple[Selection, Selection, Selection]:
-    """Train, validation and test selections; they share no record, and `hash:` keeps a patient on one side."""
+    """Train, validation and test selections; they share no record, and `hash:` never splits a patient's records."""
     share = parse_validation(validation)
     if share is None:
         assert not isinstance(validation, str)

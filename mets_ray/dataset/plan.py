@@ -1,9 +1,9 @@
-"""The order of training: a pure function of (row groups, seed, epoch), the same for any number of workers.
+"""The training order: a pure function of (row groups, seed, epoch), the same for any number of workers.
 
-Row groups are permuted and laid end to end. The first `steps × batch_size` rows are cut into `lanes` equal stretches.
-Each lane is cut into blocks, each block is shuffled by a seed of (seed, epoch, lane, block). Global step t takes
+Row groups are permuted and concatenated. The first `steps × batch_size` rows are cut into `lanes` equal parts.
+Each lane is cut into blocks, and each block is shuffled with the seed (seed, epoch, lane, block). Global step t takes
 `batch_size / lanes` rows of every lane; worker r of W owns the lanes `[r·L//W, (r+1)·L//W)`. So the global batch at
-(epoch, step) never depends on W, and a resume at a cursor reads no block that is already finished.
+(epoch, step) never depends on W, and a run that resumes at a cursor reads no finished block.
 """
 
 from bisect import bisect_right
@@ -18,7 +18,7 @@ from mets_ray.errors import ConfigError
 
 @dataclass(frozen=True)
 class RowGroup:
-    """One row group of a shard; `rows` counts the rows that this run uses (others belong to other folds)."""
+    """One row group of a shard; `rows` counts the rows that this run uses (the rest belong to other folds)."""
 
     path: str
     index: int
@@ -27,7 +27,7 @@ class RowGroup:
 
 @dataclass(frozen=True)
 class Piece:
-    """Used rows [start, stop) of one row group."""
+    """Rows [start, stop) of one row group, counted over the rows that this run uses."""
 
     path: str
     row_group: int
@@ -41,7 +41,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class LaneBlock:
-    """A stretch of one lane that is read and shuffled together."""
+    """A part of one lane that is read and shuffled together."""
 
     pieces: tuple[Piece, ...]
     seed: tuple[int, int, int, int]
@@ -81,9 +81,9 @@ class EpochPlan:
 def plan_epoch(
     row_groups: Sequence[RowGroup], *, seed: int, epoch: int, batch_size: int, lanes: int, block_rows: int
 ) -> EpochPlan:
-    """The order of one epoch. Rows beyond the last full batch (fewer than `batch_size`) sit this epoch out.
+    """The order of one epoch. Rows beyond the last full batch (fewer than `batch_size`) are skipped in this epoch.
 
-    Raises ConfigError where lanes do not divide the batch, or the rows do not fill one batch.
+    Raises ConfigError if `batch_size` is not a multiple of `lanes`, or the rows do not fill one batch.
     """
     if batch_size % lanes:
         raise ConfigError(
@@ -113,12 +113,12 @@ def plan_epoch(
 
 
 def worker_lanes(lanes: int, num_workers: int, rank: int) -> range:
-    """Lanes that worker `rank` owns; in the order of ranks they are all lanes in order."""
+    """Lanes that worker `rank` owns; over all ranks in order, these are all lanes in order."""
     return range(rank * lanes // num_workers, (rank + 1) * lanes // num_workers)
 
 
 def worker_blocks(plan: EpochPlan, lanes: range, *, first_step: int = 0) -> list[Block]:
-    """Blocks of `lanes` that still hold a step ≥ `first_step`, in order; finished blocks are not named at all."""
+    """Blocks of `lanes` that still hold a step ≥ `first_step`, in order; finished blocks are omitted."""
     blocks = []
     for number, start in enumerate(range(0, plan.steps, plan.steps_per_block)):
         steps = min(plan.steps_per_block, plan.steps - start)
@@ -144,9 +144,9 @@ def _lane_block(plan: EpochPlan, lane: int, number: int, first_step: int, steps:
 
 
 def block_order(block: Block) -> Int64[np.ndarray, " row"]:
-    """Where each row of the block stands, in step order, in the lanes' pieces laid end to end.
+    """For each row of the block in step order, its position in the concatenated pieces of the lanes.
 
-    Every step holds `rows_per_step` rows: those of the first lane, then of the second, and so on.
+    Every step holds `rows_per_step` rows: those of the first lane, then those of the second, and so on.
     """
     orders, base = [], 0
     for lane in block.lanes:
@@ -157,6 +157,6 @@ def block_order(block: Block) -> Int64[np.ndarray, " row"]:
 
 
 def share(row_groups: Sequence[RowGroup], num_workers: int, rank: int) -> list[RowGroup]:
-    """Row groups that worker `rank` validates: contiguous, so all ranks in order give all row groups in order."""
+    """Row groups that worker `rank` validates: contiguous, so all ranks in order cover all row groups in order."""
     count = len(row_groups)
     return list(row_groups[rank * count // num_workers : (rank + 1) * count // num_workers])

@@ -1,4 +1,4 @@
-"""A prepared data set as a value: where it lies, its card, and all that is read from it."""
+"""A prepared data set as a value: its URI, its card, and everything that is read from it."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _INDEX_READS_IN_FLIGHT = 32
 
 @dataclass(frozen=True)
 class DatasetIndex:
-    """Fold and patient of every record, per row group: enough to choose records without reading a signal."""
+    """Fold and patient of every record, per row group: enough to select records without reading a signal."""
 
     groups: tuple[tuple[str, int], ...]
     folds: tuple[np.ndarray, ...]
@@ -29,9 +29,9 @@ class DatasetIndex:
 
 @dataclass(frozen=True)
 class PreparedDataset:
-    """A finished data set: its `uri` and its `card`. Nothing else is held but the index, once it was asked for.
+    """A finished data set: its `uri` and its `card`. It holds nothing else, except the index after its first use.
 
-    Ray's tasks get the URI and the card; the index stays with the process that read it.
+    Ray tasks receive the URI and the card; the index stays in the process that read it.
     """
 
     uri: str
@@ -39,7 +39,7 @@ class PreparedDataset:
 
     @classmethod
     def open(cls, uri: str) -> "PreparedDataset":
-        """Raises DatasetError where there is no card (an unfinished or foreign folder) or it has another schema."""
+        """Raises DatasetError if there is no card (an unfinished or unrelated folder) or its schema differs."""
         return cls(uri, read_card(uri))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -47,7 +47,7 @@ class PreparedDataset:
 
     @cached_property
     def index(self) -> DatasetIndex:
-        """Read from two light columns of all shards at the same time, at the first use."""
+        """Read from two small columns of all shards in parallel, on first use."""
 
         def read(path: str) -> pa.Table:
             return open_shard(self.uri, path).read(columns=list(INDEX_COLUMNS))
@@ -77,7 +77,7 @@ class PreparedDataset:
         return Selection(tuple(self.card.folds))
 
     def row_groups(self, selection: Selection) -> list[RowGroup]:
-        """Row groups that hold selected records, with how many."""
+        """Row groups that hold selected records, with the number of these records."""
         index = self.index
         counted = (
             RowGroup(path, number, int(selection.mask(fold, patients).sum()))
@@ -95,16 +95,16 @@ class PreparedDataset:
         }
 
     def check_patients(self, first: Selection, second: Selection, *, names: tuple[str, str]) -> None:
-        """Raise DatasetError where a patient has records on both sides: a model would be scored on whom it has seen.
+        """Raise DatasetError if a patient has records in both selections, which would leak patients between splits.
 
-        names: of the two sides, for the error.
+        names: of the two selections, for the error.
         """
         shared = sorted(self.patients_of(first) & self.patients_of(second))
         if shared:
             raise DatasetError(
                 f"{len(shared)} patients have records in the {names[0]} and in the {names[1]} folds, "
                 f"for example `{shared[0]}`",
-                hint="give all records of a patient the same fold, or leave one of the folds out",
+                hint="give all records of a patient the same fold, or exclude one of the folds",
             )
 
     def read(self, group: RowGroup, selection: Selection) -> pa.Table:
@@ -118,8 +118,8 @@ class PreparedDataset:
     def read_block(self, block: Block, selection: Selection, template: str) -> dict[str, np.ndarray]:
         """The rows of a planned block in step order, for training.
 
-        Columns: `step` [row], `record_id` [row], `signal_uv` int16 [row, lead, sample], `text` [row], which is the
-        report in `template`, and `text_id` int64 [row]. Raises DatasetError for a data set without reports.
+        Columns: `step` [row], `record_id` [row], `signal_uv` int16 [row, lead, sample], `text` [row], the report
+        formatted with `template`, and `text_id` int64 [row]. Raises DatasetError for a data set without reports.
         """
         reader = RowGroupReader(self.uri, ["record_id", "signal_uv", "report"], selection)
         rows = pa.concat_tables(
@@ -139,7 +139,7 @@ class PreparedDataset:
         }
 
     def distinct_reports(self, path: str, selection: Selection) -> list[str]:
-        """Selected reports of one shard, each once, in a fixed order; no signal is read.
+        """Distinct selected reports of one shard, in a fixed order; no signal is read.
 
         Raises DatasetError for a data set without reports.
         """
@@ -149,13 +149,13 @@ class PreparedDataset:
         """The statements of each selected report of one shard; no signal is read. Errors as in `distinct_reports`."""
         rows = read_shard(self.uri, path, ["report", "statements"], selection)
         pairs = zip(self._reports(rows), rows["statements"].to_pylist(), strict=True)
-        return dict(sorted(pairs, reverse=True))  # of several lists, always the same one
+        return dict(sorted(pairs, reverse=True))  # if a report has several lists, always keep the same one
 
     def _reports(self, rows: pa.Table) -> list[str]:
         reports: list[str] = rows["report"].to_pylist()
-        if "" in reports:  # `clean_report` lets no empty one through, so the source has none
+        if "" in reports:  # `clean_report` rejects empty reports, so the source has none
             raise DatasetError(
                 f"`{self.uri}` has no reports to train with: it was prepared for evaluation",
-                hint="pretrain on a data set with reports, and give this one to jobs/evaluate.py",
+                hint="pretrain on a data set with reports, and use this one with jobs/evaluate.py",
             )
         return reports

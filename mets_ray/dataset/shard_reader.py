@@ -1,4 +1,4 @@
-"""One shard as a file: opened, its rows of a selection, its signals; and reading ahead of what computes."""
+"""Reading a shard: open the file, select its rows, get its signals, and read ahead of the computation."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
@@ -18,11 +18,11 @@ T = TypeVar("T")
 
 
 def open_shard(dataset_uri: str, path: str) -> pq.ParquetFile:
-    """A shard to be read by row groups. Raises DatasetError where it is absent."""
+    """Open a shard for reading by row groups. Raises DatasetError if it is missing."""
     uri = storage.join(dataset_uri, path)
     if not storage.exists(uri):
         raise DatasetError(
-            f"`{path}` stands in the card but not in `{dataset_uri}`",
+            f"`{path}` is listed in the card but missing in `{dataset_uri}`",
             hint="prepare the data set again: finished shards are kept",
         )
     filesystem, file_path = storage.arrow_filesystem(uri)
@@ -30,12 +30,12 @@ def open_shard(dataset_uri: str, path: str) -> pq.ParquetFile:
 
 
 def read_shard(dataset_uri: str, path: str, columns: Sequence[str], selection: Selection) -> pa.Table:
-    """`columns` of a shard's selected rows, and `INDEX_COLUMNS`, which chose them."""
+    """`columns` of a shard's selected rows, and `INDEX_COLUMNS`, which the selection is based on."""
     return _selected(open_shard(dataset_uri, path).read(columns=[*columns, *INDEX_COLUMNS]), selection)
 
 
 class RowGroupReader:
-    """Reads row groups of a data set, each once however often it is wanted: `columns` and `INDEX_COLUMNS`."""
+    """Reads `columns` and `INDEX_COLUMNS` of row groups of a data set; each row group is read only once."""
 
     def __init__(self, dataset_uri: str, columns: Sequence[str], selection: Selection) -> None:
         self._dataset_uri = dataset_uri
@@ -67,7 +67,7 @@ def signals(rows: pa.Table) -> Int16[np.ndarray, "row lead sample"]:
 
 
 def read_ahead(items: Iterator[T], readers: Executor) -> Iterator[T]:
-    """The same items, the next one always being read in a thread; reading begins now, not at the first `next`."""
+    """The same items, with the next one always being read in a thread; reading begins now, not at the first `next`."""
 
     def following(coming: "Future[T | None]") -> Iterator[T]:
         while (item := coming.result()) is not None:

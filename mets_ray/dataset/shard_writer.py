@@ -1,7 +1,7 @@
-"""One shard: read its records at the same time, check them, write what passes and keep what does not.
+"""Writing a shard: read its records in parallel, check them, write those that pass and list those that are rejected.
 
-A shard is finished when its summary stands under `progress/`, which is written last. A run that was stopped leaves no
-summary for a shard that it had not finished, and no card; the next run reads the summaries and makes only the rest.
+A shard is finished when its summary is in `progress/`, which is written last. An interrupted run leaves no summary for
+an unfinished shard, and no card; the next run reads the summaries and writes only the remaining shards.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from mets_ray.sources.manifest import ManifestRow
 from mets_ray.sources.source import Source
 from mets_ray.text.reports import clean_report
 
-# A file that was absent or damaged may have been mended since: such a shard is read again.
+# A missing or damaged file may have been fixed since: a shard with such records is read again.
 MENDABLE = frozenset({"missing_file", "truncated_file", "header_mismatch", "unreadable_header"})
 
 Key = TypeVar("Key", int, str)
@@ -31,8 +31,8 @@ Key = TypeVar("Key", int, str)
 
 @dataclass(frozen=True)
 class ShardTask:
-    """Manifest rows of one shard, in order. `duplicates` are positions whose `record_id` an earlier row has; without
-    `has_reports` the source has none, and rows are written with an empty one."""
+    """Manifest rows of one shard, in order. `duplicates`: positions of rows that repeat the `record_id` of an earlier
+    row. Without `has_reports` the source has no reports, and rows are written with an empty one."""
 
     name: str
     rows: tuple[ManifestRow, ...]
@@ -41,7 +41,7 @@ class ShardTask:
 
 
 class ShardSummary(BaseModel):
-    """What became of one shard's records; the shard is None when none passed."""
+    """The outcome for one shard's records; `shard` is None if none passed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -54,7 +54,7 @@ class ShardSummary(BaseModel):
 
 @dataclass(frozen=True)
 class Accepted:
-    """A record that passed every check, as its row is written; `signal_uv` is int16 [lead, sample]."""
+    """A record that passed every check, ready to be written; `signal_uv` is int16 [lead, sample]."""
 
     row: ManifestRow
     report: str
@@ -66,8 +66,8 @@ def write_shard(
 ) -> ShardSummary:
     """Write `shards/<name>.parquet`, `rejected/<name>.parquet` and, last, `progress/<name>.json`.
 
-    A finished shard is not read again, unless it had records whose files may have been mended since (`MENDABLE`).
-    Bad records are counted by reason and kept in `rejected/`; storage failures (DatasetError) stop the job.
+    A finished shard is not read again, unless it had records with files that may have been fixed since (`MENDABLE`).
+    Bad records are counted by reason and listed in `rejected/`; storage failures (DatasetError) stop the job.
     """
     progress_uri = storage.join(dataset_uri, "progress", f"{task.name}.json")
     if storage.exists(progress_uri):
@@ -79,13 +79,13 @@ def write_shard(
         row = task.rows[position]
         try:
             if position in task.duplicates:
-                raise RecordError("duplicate_record_id", f"`record_id` {row.record_id} stands in the manifest before")
+                raise RecordError("duplicate_record_id", f"`record_id` {row.record_id} already appears in the manifest")
             report = clean_report(row.report) if task.has_reports else ""
             return Accepted(row, report, preprocess(source.read(row.record_uri), signal))
         except RecordError as error:
             return error
 
-    # Threads, because a record is a few small requests to a store that answers after tens of milliseconds.
+    # Threads, because a record takes a few small requests to storage, with a latency of tens of milliseconds.
     with ThreadPoolExecutor(reads_in_flight) as pool:
         results = list(pool.map(read, range(len(task.rows))))
     accepted = [result for result in results if isinstance(result, Accepted)]

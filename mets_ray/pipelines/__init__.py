@@ -1,3 +1,3 @@
-"""Every Ray Data graph: prepare, stream, LM actors, texts, embed, score."""
+"""All Ray Data pipelines: prepare, stream, LM actors, texts, embed, score."""
 
 __all__ = ["embed", "lm_actors", "prepare", "score", "stream", "texts"]

@@ -1,4 +1,4 @@
-"""Embedding a whole selection of a prepared data set with a bundle, on a pool of encoder actors."""
+"""Embed the selected records of a prepared data set with a bundle, on a pool of encoder actors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,9 +25,9 @@ from mets_ray.pipelines.stream import record_dataset
 
 @dataclass(frozen=True)
 class EmbeddedRecords:
-    """Row i of each field is of `record_ids[i]`. `rows` counts the stored rows that these were made of.
+    """Row i of each field belongs to `record_ids[i]`. `rows` is the number of stored rows that were embedded.
 
-    `features` come before the projection, where a linear probe stands; `embeddings` are unit vectors behind it.
+    `features` are taken before the projection, for linear probes; `embeddings` are the unit vectors after it.
     """
 
     record_ids: tuple[str, ...]
@@ -40,9 +40,9 @@ class EmbeddedRecords:
 
 
 class EcgEmbedder:
-    """What a scoring actor runs: loads a bundle once, then turns `signal_uv` into `ecg_embedding` and `ecg_features`.
+    """Runs on a scoring actor: loads a bundle once, then turns `signal_uv` into `ecg_embedding` and `ecg_features`.
 
-    Both are float32. `untrained_seed`: random weights in place of the bundle's, the baseline of no training at all.
+    Both are float32. `untrained_seed`: random weights instead of the bundle's, as the untrained baseline.
     `focus`: `DatasetCard.focus`.
     """
 
@@ -61,7 +61,7 @@ class EcgEmbedder:
 
 
 def vector_column(vectors: Float32[np.ndarray, "row dimension"]) -> pa.FixedSizeListArray:
-    """One vector a row, as Arrow holds it."""
+    """One vector per row, as an Arrow array."""
     return pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
 
 
@@ -74,16 +74,16 @@ def embed_records(
     key: str,
     untrained_seed: int | None = None,
 ) -> EmbeddedRecords:
-    """Embeddings and features of all selected records; their signals never come to the driver.
+    """Embeddings and features of all selected records; their signals are never sent to the driver.
 
-    key: the setting that chose the folds, for the error. untrained_seed: random weights in place of the bundle's.
-    Raises DatasetError where nothing is selected, ConfigError where no actor fits.
+    key: the setting that chose the folds, for the error. untrained_seed: random weights instead of the bundle's.
+    Raises DatasetError if nothing is selected, ConfigError if no actor fits.
     """
     groups = dataset.row_groups(selection)
     if not groups:
         raise DatasetError(
-            f"`{key}` {list(selection.folds)} holds no record",
-            hint="name folds that the card of the data set has",
+            f"`{key}` {list(selection.folds)} selects no records",
+            hint="use folds that the data set's card lists",
         )
     actors = config.evaluate
     gpus = actors.num_gpus_per_actor
@@ -94,7 +94,7 @@ def embed_records(
         batch_size=actors.batch_size,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(min_size=1, max_size=actors.max_actors),
-        num_cpus=0 if gpus else 1,  # on a CPU the reading is fused into the actor; beside a GPU it needs the CPU
+        num_cpus=0 if gpus else 1,  # on CPU, reading is fused into the actor; with a GPU, reading needs the CPU
         num_gpus=gpus or None,
     )
     plain(embedded)
@@ -128,7 +128,7 @@ def embedded_records(rows: Sequence[dict[str, Any]]) -> EmbeddedRecords:
 def _join_windows(records: EmbeddedRecords) -> EmbeddedRecords:
     """Rows `<patient>-w0`, `<patient>-w1`, ... are one recording (`sources.cinc`): their embeddings are averaged.
 
-    As in serving, where a long recording is cut into windows (`model.windows`).
+    Serving does the same with the windows of a long recording (`model.windows`).
     """
     names = np.asarray(
         [_recording(name, str(patient)) for name, patient in zip(records.record_ids, records.patients, strict=True)]

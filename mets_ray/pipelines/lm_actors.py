@@ -1,6 +1,6 @@
-"""The frozen LM on actors of its own: each distinct text once (`cached`), or inside the stream (`streaming`).
+"""The frozen LM on dedicated actors: each distinct text once (`cached`), or inside the stream (`streaming`).
 
-The same class, `text_store.TextEmbedder`, runs in both. A training worker never holds the LM.
+Both modes run the same class, `TextEmbedder`. A training worker never holds the LM.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ _TEXTS_PER_PART = 1024
 
 @dataclass(frozen=True)
 class EmbeddedTexts:
-    """What the LM knows about a data set, and how much work that was this time."""
+    """The LM's vectors for a data set, and how many texts had to be embedded this time."""
 
     table: EmbeddingTable
     fingerprint: str
@@ -35,7 +35,7 @@ class EmbeddedTexts:
 
 
 def store_uri(config: Config, dataset: PreparedDataset) -> str:
-    """Where the vectors of a data set's texts are kept: `text.store_uri`, or a folder of the data set."""
+    """Where the text vectors of a data set are stored: `text.store_uri`, or a folder in the data set."""
     return (
         storage.absolute(config.text.store_uri)
         if config.text.store_uri
@@ -44,10 +44,10 @@ def store_uri(config: Config, dataset: PreparedDataset) -> str:
 
 
 def embed_texts(text: TextConfig, store: str, *, reports: list[str], prompts: list[str]) -> EmbeddedTexts:
-    """Vectors of all `reports` and `prompts`: from the store, and for what it lacks from a pool of LM actors.
+    """Vectors of all `reports` and `prompts`, from the store; a pool of LM actors embeds those that are missing there.
 
     The pool is gone when this returns, so its CPUs and GPUs are free for the training workers.
-    Raises ConfigError where an LM actor cannot fit or the model cannot be loaded, DatasetError for a full collision.
+    Raises ConfigError if an LM actor cannot fit or the model cannot be loaded, DatasetError if two text ids collide.
     """
     check_actor_fits(
         reachable_nodes(),
@@ -76,7 +76,7 @@ def embed_texts(text: TextConfig, store: str, *, reports: list[str], prompts: li
     dataset = ray.data.from_items(missing, override_num_blocks=blocks)
     embedded = plain(embed_stage(dataset, text, batch_size=8 * text.batch_size))
     counts = []
-    # Parts are written from here: a task that writes would wait for ever for a CPU that the LM actors hold.
+    # The driver writes the parts: a write task could wait forever for a CPU that the LM actors hold.
     with own_errors(), progress_bar(total=len(missing), unit="text", description="frozen LM") as bar:
         for batch in embedded.iter_batches(batch_size=_TEXTS_PER_PART, batch_format="numpy"):
             counts.append(write_part(batch, folder_uri=folder))
@@ -90,7 +90,7 @@ def embed_texts(text: TextConfig, store: str, *, reports: list[str], prompts: li
 
 
 def embed_stage(dataset: Dataset, text: TextConfig, *, batch_size: int) -> Dataset:
-    """Adds `embedding` and `embedded` to rows that have a `text`, on the LM's own actors."""
+    """Adds `embedding` and `embedded` to rows with a `text`, on dedicated LM actors."""
     return dataset.map_batches(
         TextEmbedder,
         fn_constructor_kwargs={
@@ -109,7 +109,7 @@ def embed_stage(dataset: Dataset, text: TextConfig, *, batch_size: int) -> Datas
 
 
 def _fingerprint(text: TextConfig) -> str:
-    # On a node that may hold the LM: the driver's node need not have its files.
+    # Runs on a node that can hold the LM: the driver's node may not have the model files.
     task = ray.remote(text_model_fingerprint).options(
         num_cpus=text.num_cpus_per_actor, num_gpus=text.num_gpus_per_actor, resources=text.resources
     )
@@ -118,9 +118,9 @@ def _fingerprint(text: TextConfig) -> str:
 
 
 class TextEmbedder:
-    """The class that an LM actor runs, in the cached and in the streaming mode: adds `embedding` to a batch.
+    """Runs on an LM actor, in cached and in streaming mode: adds `embedding` to a batch.
 
-    `embedded` is 1 for each row whose text went through the LM here, so counts come from the actors themselves.
+    `embedded` is 1 for each row that sent its text through the LM, so the counts come from the actors themselves.
     """
 
     def __init__(self, *, model: str, pooling: Pooling, max_length: int, batch_size: int, device: str) -> None:
@@ -132,10 +132,10 @@ class TextEmbedder:
         texts = [str(text) for text in batch["text"]]
         first = np.zeros(len(texts), dtype=np.int8)
         first[np.unique(np.asarray(texts, dtype=object), return_index=True)[1]] = 1
-        if self._encoder is None:  # not in __init__: Ray hides the error of an actor that cannot start
+        if self._encoder is None:  # not in __init__: Ray hides errors raised while an actor starts
             self._encoder = FrozenTextEncoder(self._model, **self._settings)  # type: ignore[arg-type]
         before = self._encoder.texts_embedded
         embedding = self._encoder(texts)
         if self._encoder.texts_embedded - before != int(first.sum()):
-            raise AssertionError("the encoder embedded another number of texts than the batch has distinct ones")
+            raise AssertionError("the encoder did not embed each distinct text of the batch exactly once")
         return batch | {"embedding": embedding, "embedded": first}

@@ -1,4 +1,4 @@
-"""From a source to a prepared data set: one task per shard, the card last."""
+"""Convert a source into a prepared data set: one task per shard, the card last."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +22,7 @@ from mets_ray.sources.manifest import Manifest
 def prepare(config: Config, dataset_uri: str, command: str) -> PreparedDataset:
     """Read, check and convert every record of the source into shards; the card is written last.
 
-    Raises DatasetError where the folder holds another data set, nothing passes, or more than
+    Raises DatasetError if the folder holds another data set, no record passes, or more than
     `prepare.max_rejected_fraction` of the records are rejected.
     """
     settings = config.prepare
@@ -53,16 +53,16 @@ def prepare(config: Config, dataset_uri: str, command: str) -> PreparedDataset:
 
 
 def find_or_make_dataset(config: Config, command: str) -> str:
-    """The URI of the data set to read; with none named, the synthetic one is made first."""
+    """The URI of the data set to read; if none is configured, a synthetic one is generated first."""
     dataset_uri = dataset_uri_of(config)
     if config.dataset_uri is None:
-        say("no dataset_uri is set: making SYNTHETIC ECGs, whose scores say nothing about real ones")
+        say("no dataset_uri is set: generating SYNTHETIC ECGs; scores on them say nothing about real ones")
         show_card(prepare(config, dataset_uri, command).card)
     return dataset_uri
 
 
 def show_card(card: DatasetCard) -> None:
-    """Print records in, out and rejected by reason."""
+    """Print the number of records in, out and rejected, by reason."""
     rows = [("records in", card.records_in), ("records out", card.records_out)]
     rows += [(f"  rejected: {reason}", count) for reason, count in sorted(card.rejected.items(), key=lambda kv: -kv[1])]
     source = f"{'SYNTHETIC ' if card.synthetic else ''}{card.source}"
@@ -73,9 +73,9 @@ def show_card(card: DatasetCard) -> None:
 
 
 def dataset_fingerprint(settings: PrepareConfig, manifest: Manifest, root: str) -> str:
-    """Names the bytes that prepare will write: what is read below `root`, and how it is converted."""
+    """Identifies the bytes that prepare will write: what is read below `root`, and how it is converted."""
     how = settings.model_dump(mode="json", include={"sampling_rate_hz", "duration_s", "highpass_hz"})
-    # Where the source lies is not part of it: a copy in another bucket gives the same bytes.
+    # The location of the source is not part of it: a copy in another bucket gives the same bytes.
     rows = [
         [row.record_id, row.patient_id, row.fold, row.record_uri.removeprefix(root), row.report, row.labels]
         for row in manifest.rows
@@ -86,7 +86,7 @@ def dataset_fingerprint(settings: PrepareConfig, manifest: Manifest, root: str) 
 
 
 def draw_first_record(dataset: PreparedDataset) -> str:
-    """Draw the data set's first record as a 12-lead ECG beside the card; answers the picture's URI."""
+    """Draw the data set's first record as a 12-lead ECG, next to the card. Returns the URI of the picture."""
     card = dataset.card
     group = RowGroup(card.shards[0].path, 0, card.shards[0].row_group_rows[0])
     rows = dataset.read(group, dataset.all_folds)
@@ -109,7 +109,7 @@ def _shard_tasks(manifest: Manifest, rows: int, name: str) -> list[ShardTask]:
         shard_name = f"part-{number:05d}-{name[:8]}"
         tasks.append(ShardTask(shard_name, tuple(part), frozenset(duplicates), manifest.has_reports))
     if not tasks:
-        raise DatasetError(f"the manifest of `{manifest.source}` names no record", hint="look at the CSV")
+        raise DatasetError(f"the manifest of `{manifest.source}` lists no records", hint="check the CSV")
     return tasks
 
 
@@ -159,10 +159,10 @@ def _check_rejected(card: DatasetCard, settings: PrepareConfig, dataset_uri: str
     fraction = rejected / card.records_in
     if fraction > settings.max_rejected_fraction or card.records_out == 0:
         raise DatasetError(
-            f"{rejected} of {card.records_in} records were rejected ({reasons}): a share of {fraction:.2f}, above "
+            f"{rejected} of {card.records_in} records were rejected ({reasons}): a fraction of {fraction:.2f}, above "
             f"`prepare.max_rejected_fraction` {settings.max_rejected_fraction:g}",
             where=storage.join(dataset_uri, "rejected"),
-            hint="mend the records, or raise prepare.max_rejected_fraction (finished shards are kept)",
+            hint="fix the records, or raise prepare.max_rejected_fraction (finished shards are kept)",
         )
 
 

@@ -46,10 +46,10 @@ _KEPT_COLUMNS = ("record_id", "patient_id", "fold")
 
 @dataclass(frozen=True)
 class Scored:
-    """What a scoring leaves behind.
+    """The result of a scoring job.
 
-    `records` were scored now and `skipped` before; `records_per_s` counts from the job's first request for an actor,
-    `steady_records_per_s` from when every actor had delivered a shard (nan where nothing came after that).
+    `records` were scored by this job, `skipped` by an earlier one. `records_per_s` is measured from the first request
+    for an actor, `steady_records_per_s` from when every actor had delivered a shard (nan if no shard came after that).
     """
 
     output_uri: str
@@ -72,8 +72,9 @@ class ScoreTask:
 class ShardScorer:
     """Loads a bundle once, then scores whole shards.
 
-    A shard is what is finished or not: its file is written at the end and whole, so a job that was killed leaves none
-    for it and the next one scores it again. Only the results of one shard are held, and two row groups of signals.
+    A shard is the unit of progress: its file is written at the end, as a whole. A killed job leaves no file for an
+    unfinished shard, and the next job scores it again. Memory holds the results of one shard and the signals of two
+    row groups.
     """
 
     def __init__(
@@ -95,13 +96,13 @@ class ShardScorer:
         self._settings = settings
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """One row with a `shard` as JSON → `records` that were scored and the `actor` that did it."""
+        """One row with a `shard` as JSON → the number of `records` scored and the `actor` that scored them."""
         (packed,) = batch["shard"]
         records = self.score(Shard.model_validate_json(str(packed)))
         return {"records": [records], "actor": [f"{socket.gethostname()}:{os.getpid()}"]}
 
     def score(self, shard: Shard) -> int:
-        """Score every record of `shard`, write its file. Returns the number of records."""
+        """Score every record of `shard` and write its file. Returns the number of records."""
         parts = [
             self._scored(rows.slice(start, self._settings.batch_size))
             for rows in self._row_groups(shard)
@@ -116,7 +117,7 @@ class ShardScorer:
         return int(table.num_rows)
 
     def _row_groups(self, shard: Shard) -> Iterator[pa.Table]:
-        """One after the other; the next is read while the caller computes."""
+        """Yields one row group at a time; the next is read while the caller computes."""
         file = open_shard(self._dataset.uri, shard.path)
         columns = [*_KEPT_COLUMNS, "signal_uv"]
         groups = (file.read_row_group(index, columns=columns) for index in range(len(shard.row_group_rows)))
@@ -136,13 +137,13 @@ class ShardScorer:
 
 
 def score(config: Config, dataset_uri: str, bundle_uri: str) -> Scored:
-    """Write similarities, scores and embeddings of every record, all folds, with or without labels.
+    """Write similarities, scores and embeddings of every record, in all folds, with or without labels.
 
-    A shard that has its file is skipped. The default folder is named after everything that the values depend on, so
-    the same command continues where it was killed, and another bundle or prompt set gets a folder of its own.
+    A shard that already has its file is skipped. The default folder is named after everything that the values depend
+    on, so the same command continues where it was killed, and another bundle or prompt set gets a separate folder.
 
-    Raises CheckpointError where bundle and data set do not fit, ConfigError for unknown tasks or prompts, DatasetError
-    where `score.output_uri` holds other scores.
+    Raises CheckpointError if bundle and data set do not match, ConfigError for unknown tasks or prompts, DatasetError
+    if `score.output_uri` holds other scores.
     """
     dataset, predictor, settings = PreparedDataset.open(dataset_uri), load_predictor(bundle_uri), config.score
     card = dataset.card
@@ -158,7 +159,7 @@ def score(config: Config, dataset_uri: str, bundle_uri: str) -> Scored:
     total = sum(map(_rows, card.shards))
     skipped = total - sum(map(_rows, todo))
     if skipped:
-        say(f"{skipped:,} of {total:,} records were scored before, in `{output_uri}`")
+        say(f"{skipped:,} of {total:,} records were already scored, in `{output_uri}`")
     if not todo:
         return _finish(Scored(output_uri, 0, skipped, len(card.shards), 0.0, math.nan), metadata)
 
@@ -169,7 +170,7 @@ def score(config: Config, dataset_uri: str, bundle_uri: str) -> Scored:
         fn_constructor_args=(bundle_uri, tasks, dataset),
         fn_constructor_kwargs={"output_uri": output_uri, "metadata": metadata, "settings": settings},
         batch_size=None,
-        # No more than the next shard waits at an actor: the last ones are then shared evenly.
+        # At most one shard waits at each actor, so that the last shards are spread evenly.
         compute=ActorPoolStrategy(
             min_size=1, max_size=min(settings.max_actors, len(todo)), max_tasks_in_flight_per_actor=2
         ),
@@ -179,7 +180,7 @@ def score(config: Config, dataset_uri: str, bundle_uri: str) -> Scored:
     began, arrivals = time.monotonic(), []
     with own_errors(), progress_bar(total=total, unit="ECG", description="score") as bar:
         bar.update(skipped)
-        # Nothing prefetched: the iterator would keep each answer back until the next shard is finished.
+        # No prefetching: the iterator would hold back each result until the next shard is finished.
         for batch in plain(scored).iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
             for records, actor in zip(batch["records"].tolist(), batch["actor"].tolist(), strict=True):
                 arrivals.append((time.monotonic() - began, str(actor), int(records)))
@@ -190,7 +191,7 @@ def score(config: Config, dataset_uri: str, bundle_uri: str) -> Scored:
 
 
 def figures(result: Scored) -> dict[str, Any]:
-    """The machine-readable end of a job."""
+    """The machine-readable result of a job."""
     return {
         "output_uri": result.output_uri,
         "records": result.records,
@@ -202,7 +203,9 @@ def figures(result: Scored) -> dict[str, Any]:
 
 
 def steady_rate(arrivals: list[tuple[float, str, int]]) -> float:
-    """Records per second after every actor has delivered its first shard: (seconds, actor, records) by time."""
+    """Records per second after every actor has delivered its first shard.
+
+    arrivals: (seconds, actor, records), ordered by time. Returns nan if nothing arrived after that."""
     seen: set[str] = set()
     last_first = 0
     for position, (_, actor, _) in enumerate(arrivals):
@@ -222,7 +225,7 @@ def _score_tasks(
     for name in questions.tasks:
         classes = questions.classes(name)
         vectors = predictor.class_vectors(classes)
-        assert vectors is not None, f"the prompts of `{name}` were not learnt"
+        assert vectors is not None, f"the prompts of `{name}` have no vectors"
         found.append(ScoreTask(name, tuple(classes), vectors.numpy()))
     return tuple(found)
 
@@ -230,7 +233,7 @@ def _score_tasks(
 def _metadata(
     card: DatasetCard, predictor: Predictor, bundle_uri: str, questions: Questions, embeddings: bool
 ) -> dict[str, Any]:
-    """What each file says about its values; `fingerprint` is of everything that they depend on."""
+    """The metadata stored with each file; `fingerprint` covers everything that the values depend on."""
     facts, prompt_set = predictor.facts, questions.prompts
     identity = {
         "model_sha256": facts.files["model.safetensors"],
@@ -254,7 +257,7 @@ def _metadata(
 
 
 def _claim(config: Config, metadata: dict[str, Any]) -> str:
-    """The output folder, marked as these scores'. Raises DatasetError where it is another's."""
+    """The output folder, claimed for these scores. Raises DatasetError if it holds other scores."""
     name = f"scores-{metadata['run']}-{metadata['prompt_set']['name']}-{metadata['fingerprint'][:8]}"
     default = storage.join(storage.absolute(config.run_uri), name)
     output_uri = storage.absolute(config.score.output_uri) if config.score.output_uri else default
@@ -268,7 +271,7 @@ def _claim(config: Config, metadata: dict[str, Any]) -> str:
         raise DatasetError(
             f"`{output_uri}` holds other scores: {', '.join(f'`{key}`' for key in changed if key != 'fingerprint')} "
             "differ",
-            hint="choose another score.output_uri, or leave it out: the default folder is named after these",
+            hint="choose another score.output_uri, or omit it: the default folder's name depends on these",
         )
     return output_uri
 
@@ -285,7 +288,7 @@ def _rows(shard: Shard) -> int:
 
 
 def score_uri(output_uri: str, shard_path: str) -> str:
-    """Where the scores of a shard go: its own name below `output_uri`."""
+    """Where the scores of a shard are written: the shard's file name below `output_uri`."""
     return storage.join(output_uri, PurePosixPath(shard_path).name)
 
 

@@ -1,4 +1,4 @@
-"""Shards back from storage: training batches in the planned order, records in stored order."""
+"""Read shards from storage: training batches in the planned order, records in stored order."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -25,10 +25,10 @@ def training_batches(
     shares: TrainShares,
     streaming: TextConfig | None,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """One worker's batches of one epoch, in the planned order, from `first_step` on.
+    """One worker's batches of one epoch, in the planned order, starting at `first_step`.
 
-    Each has the columns of `PreparedDataset.read_block`: with `streaming` also `embedding` float16 [row, feature] and
-    `embedded`, without it all but `text`.
+    Each has the columns of `PreparedDataset.read_block`. With `streaming` there are also `embedding` float16
+    [row, feature] and `embedded`; without it there is no `text`.
     """
     if not blocks:
         return
@@ -44,7 +44,7 @@ def training_batches(
     stream = item_dataset(blocks).map_batches(read, batch_size=None, num_cpus=shares.task_cpus)
     limit = ExecutionResources(cpu=shares.data_cpus)
     if streaming is not None:
-        # Here: it brings torch, whose import would hold up every task that only reads or writes.
+        # Imported here: it imports torch, which would slow the start of every task that only reads or writes.
         from mets_ray.pipelines.lm_actors import embed_stage
 
         stream = embed_stage(stream, streaming, batch_size=rows)
@@ -62,7 +62,7 @@ def training_batches(
 def record_batches(
     groups: list[RowGroup], *, dataset: PreparedDataset, selection: Selection, batch_size: int, shares: TrainShares
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Selected records of some row groups in stored order: the columns of `PreparedDataset.read`, to validate with."""
+    """Selected records of some row groups in stored order, for validation: the columns of `PreparedDataset.read`."""
     if not groups:
         return
     records = record_dataset(groups, dataset, selection, num_cpus=shares.task_cpus)
@@ -73,7 +73,7 @@ def record_batches(
 def record_dataset(
     groups: list[RowGroup], dataset: PreparedDataset, selection: Selection, *, num_cpus: float | None = None
 ) -> Dataset:
-    """Selected records of some row groups as a data set of Ray's that was not run yet."""
+    """Selected records of some row groups as a lazy Ray data set."""
 
     def read(batch: dict[str, Any]) -> pa.Table:
         return dataset.read(unpack_item(batch), selection)
@@ -82,7 +82,7 @@ def record_dataset(
 
 
 def _in_order(dataset: Dataset, limit: ExecutionResources) -> None:
-    # On the data set's own context: what the driver's context says does not reach a training worker.
+    # Set on the data set's own context: the driver's context does not reach a training worker.
     options = plain(dataset).context.execution_options
     options.preserve_order = True
     options.resource_limits = limit

@@ -1,4 +1,4 @@
-"""The texts of a prepared data set, and their vectors: from the store, the bundle, or the LM's actors."""
+"""The texts of a prepared data set, and their vectors from the store, the bundle or the LM actors."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +19,7 @@ from mets_ray.text.reports import apply_template, text_id
 
 
 def report_texts(dataset: PreparedDataset, template: str, selection: Selection) -> list[str]:
-    """All distinct training texts of the selected records: their reports in the template."""
+    """All distinct training texts of the selected records: their reports, formatted with the template."""
 
     def read(batch: dict[str, Any]) -> dict[str, Any]:
         (path,) = batch["path"]
@@ -30,7 +30,7 @@ def report_texts(dataset: PreparedDataset, template: str, selection: Selection) 
 
 
 def report_statements(dataset: PreparedDataset, template: str, selection: Selection) -> dict[str, tuple[str, ...]]:
-    """The statements of each distinct training text of the selected records; a report without any is one itself."""
+    """The statements of each distinct training text of the selected records; a report without any counts as one."""
 
     def read(batch: dict[str, Any]) -> dict[str, Any]:
         (path,) = batch["path"]
@@ -44,7 +44,7 @@ def report_statements(dataset: PreparedDataset, template: str, selection: Select
 def _from_shards(
     dataset: PreparedDataset, read: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    """Rows that `read` makes of each shard's path, one task for each shard."""
+    """The rows that `read` returns for each shard's path, with one task per shard."""
     paths = [{"path": shard.path} for shard in dataset.card.shards]
     rows = ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(read, batch_size=None)
     with own_errors():
@@ -52,9 +52,9 @@ def _from_shards(
 
 
 def learn_prompts(config: Config, predictor: Predictor, prompts: Sequence[str], dataset: PreparedDataset) -> None:
-    """Give `predictor` the features of those prompts that it does not know, from the store or the bundle's LM.
+    """Add the features of prompts that `predictor` does not have yet, from the store or the bundle's LM.
 
-    Raises CheckpointError where the LM found here is another one than the bundle's.
+    Raises CheckpointError if the LM found here is not the bundle's.
     """
     if missing := predictor.missing_texts(prompts):
         table = _by_the_lm_of(predictor.bundle, config, dataset, reports=[], prompts=missing)
@@ -63,9 +63,9 @@ def learn_prompts(config: Config, predictor: Predictor, prompts: Sequence[str], 
 
 
 def report_table(config: Config, bundle: Bundle, reports: Iterable[str], dataset: PreparedDataset) -> EmbeddingTable:
-    """Vectors of reports in their template, from the store or the bundle's LM.
+    """Vectors of reports that are already in their template, from the store or the bundle's LM.
 
-    Raises CheckpointError where the LM found here is another one than the bundle's.
+    Raises CheckpointError if the LM found here is not the bundle's.
     """
     return _by_the_lm_of(bundle, config, dataset, reports=sorted(set(reports)), prompts=[])
 

@@ -1,7 +1,7 @@
-"""With `train.log_batches`: which records every step of the surviving history has seen, below `<run>/batches`.
+"""With `train.log_batches`: the records that each step of the surviving history was trained on, in `<run>/batches`.
 
-A part is written just before each checkpoint. What a lost worker saw after its last checkpoint is in no part, as it is
-in no weights; a step that was done twice after all stands in two parts, and the later one counts.
+A part is written just before each checkpoint. Steps that a lost worker ran after its last checkpoint are in no part,
+just as they are in no weights. If a step was run twice after all, it is in two parts, and the later one counts.
 """
 
 import json
@@ -18,7 +18,7 @@ _FOLDER = "batches"
 
 
 def write_steps(run_uri: str, epoch: int, steps: Mapping[int, Sequence[str]]) -> None:
-    """The record ids of some steps of one epoch, each a whole global batch in its order."""
+    """Write the record ids of some steps of one epoch; each step holds a whole global batch, in order."""
     uri = storage.join(run_uri, _FOLDER, f"{time.time_ns()}-epoch-{epoch:05d}.json")
     storage.write_bytes(uri, json.dumps({"epoch": epoch, "steps": steps}).encode())
 

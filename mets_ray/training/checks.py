@@ -1,4 +1,4 @@
-"""What is refused before the LM runs and before a run folder is made: settings, folds, prompts, resources."""
+"""Checks made before the LM runs and before a run folder is created: settings, data set, resources."""
 
 from contextlib import suppress
 
@@ -14,17 +14,17 @@ from mets_ray.training.tracking import check_trackers
 
 
 def check_settings(config: Config) -> None:
-    """Raise ConfigError for settings that no data set can go with."""
+    """Raise ConfigError for settings that are invalid for any data set."""
     check_trackers(config)
     if config.text.unit == "statement" and config.text.mode == "streaming":
         raise ConfigError(
             "`text.unit` is statement and `text.mode` is streaming, which embeds whole reports",
-            hint="set text.mode=cached: statements repeat, so that even of a million reports they are few",
+            hint="set text.mode=cached: statements repeat, so even a million reports have few distinct ones",
         )
 
 
 def check_dataset(config: Config, dataset: PreparedDataset) -> None:
-    """Raise DatasetError for a data set without reports or a patient on two sides, ConfigError for too few records."""
+    """Raise DatasetError for a data set without reports or a patient in two splits, ConfigError for too few records."""
     card = dataset.card
     if not card.has_reports:
         raise DatasetError(
@@ -44,7 +44,7 @@ def check_dataset(config: Config, dataset: PreparedDataset) -> None:
     groups = dataset.row_groups(train)
     if not groups:
         raise ConfigError(
-            f"`folds.train` {list(config.folds.train)} holds no record of `{card.source}`, which has folds "
+            f"`folds.train` {list(config.folds.train)} selects no records of `{card.source}`, which has folds "
             f"{list(card.folds)}",
             hint="choose other folds",
         )
@@ -52,7 +52,9 @@ def check_dataset(config: Config, dataset: PreparedDataset) -> None:
 
 
 def group_shares(config: Config) -> TrainShares:
-    """For the largest group that the cluster can ever hold. Raises ConfigError where not even the smallest fits."""
+    """Shares for the largest worker group that the cluster can ever hold.
+
+    Raises ConfigError if not even the smallest group fits."""
     nodes, train, lm = reachable_nodes(), config.train, config.text
     actors = lm.max_actors if lm.mode == "streaming" else 0
 

@@ -1,6 +1,6 @@
-"""What workers say to each other. Every worker must make the same calls in the same order, or all of them wait.
+"""Communication between workers. Every worker must make the same calls in the same order, or all of them hang.
 
-Without a process group everything here is the identity of one lone worker.
+Without a process group, every function acts as in a group of one worker.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 
 def worker_rank() -> int:
-    """This worker's number, from 0."""
+    """This worker's rank, from 0."""
     return dist.get_rank() if _in_a_group() else 0
 
 
@@ -24,10 +24,10 @@ def num_workers() -> int:
 
 
 def gather_rows(rows: Float[Tensor, "local *row"], row_counts: list[int]) -> Float[Tensor, "all *row"]:
-    """All workers' rows in the order of their numbers, with gradient.
+    """All workers' rows, ordered by rank, with gradient.
 
     row_counts: rows of each worker; they may differ. Backward gives each worker the sum, over all workers, of the
-    gradients of its rows. Raises ValueError where `row_counts` does not fit the group or this worker's rows.
+    gradients of its rows. Raises ValueError if `row_counts` does not match the group or this worker's rows.
     """
     _check(rows, row_counts)
     if num_workers() == 1:
@@ -38,13 +38,13 @@ def gather_rows(rows: Float[Tensor, "local *row"], row_counts: list[int]) -> Flo
 
 @torch.no_grad()
 def gather_rows_no_grad(rows: Shaped[Tensor, "local *row"], row_counts: list[int]) -> Shaped[Tensor, "all *row"]:
-    """As `gather_rows`, for ids and other rows that need no gradient."""
+    """Like `gather_rows`, for ids and other rows that need no gradient."""
     _check(rows, row_counts)
     return rows.detach() if num_workers() == 1 else _gather(rows, row_counts)
 
 
 def sums_over_workers(values: Sequence[float]) -> list[float]:
-    """The sums of several values of each worker, on every worker, in one round."""
+    """The sum over workers of each of several values, on every worker, in a single all-reduce."""
     if num_workers() == 1:
         return list(values)
     totals = torch.tensor(values, dtype=torch.float64, device=_device())
@@ -63,7 +63,7 @@ def mean_over_workers(value: float) -> float:
 
 
 def broadcast_object(value: Any, source: int = 0) -> Any:
-    """The picklable value that worker `source` gave, on every worker."""
+    """The picklable value of worker `source`, on every worker."""
     if num_workers() == 1:
         return value
     carrier = [value]
@@ -72,14 +72,14 @@ def broadcast_object(value: Any, source: int = 0) -> Any:
 
 
 def broadcast_buffers(module: torch.nn.Module) -> None:
-    """Gives every worker rank 0's buffers (BatchNorm's running statistics)."""
+    """Copy rank 0's buffers (BatchNorm's running statistics) to every worker."""
     if num_workers() > 1:
         for buffer in module.buffers():
             dist.broadcast(buffer, src=0)
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """Every worker's picklable value, in the order of their numbers, on every worker."""
+    """Every worker's picklable value, ordered by rank, on every worker."""
     if num_workers() == 1:
         return [value]
     values: list[Any] = [None] * num_workers()
@@ -88,13 +88,13 @@ def gather_objects(value: Any) -> list[Any]:
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Whether an error says that another worker went away or kept silent, so that the cause lies there."""
-    # gloo raises plain RuntimeErrors, which name its C++ file.
+    """Whether an error says that another worker died or stopped responding, so that the cause is there."""
+    # gloo raises plain RuntimeErrors; their text names its C++ file.
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo/" in str(error))
 
 
 class _GatherRows(torch.autograd.Function):
-    # torch.distributed.nn.functional does the same for equal counts; torch 2.13 deprecates it.
+    # torch.distributed.nn.functional does the same for equal counts, but torch 2.13 deprecates it.
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, row_counts: list[int]) -> Tensor:
@@ -104,14 +104,14 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        # all_reduce works in place, and autograd may still need what it gave us.
+        # all_reduce works in place, and autograd may still need the gradient that it passed in.
         total = gradient.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         return total.split(ctx.row_counts)[dist.get_rank()], None
 
 
 def _gather(rows: Tensor, row_counts: list[int]) -> Tensor:
-    # all_gather wants equal shapes: short workers send padding, which is cut off again.
+    # all_gather needs equal shapes: workers with fewer rows send padding, which is cut off again.
     padded = rows.new_zeros(max(row_counts), *rows.shape[1:])
     padded[: len(rows)] = rows
     received = [torch.empty_like(padded) for _ in row_counts]
@@ -129,7 +129,7 @@ def _in_a_group() -> bool:
 
 
 def _device() -> torch.device:
-    # NCCL moves GPU memory only.
+    # NCCL only supports GPU tensors.
     if dist.get_backend() == "nccl":
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")

@@ -35,7 +35,7 @@ from mets_ray.training.watch import Watch, timed
 
 @dataclass(frozen=True)
 class EpochStream:
-    """The rest of one epoch as this worker sees it; `row_counts` are the rows of every worker in a step."""
+    """The rest of one epoch for this worker; `row_counts` are the rows of each worker in a step."""
 
     plan: EpochPlan
     row_counts: list[int]
@@ -45,7 +45,7 @@ class EpochStream:
 def open_epoch(
     job: TrainJob, epoch: int, first_step: int, readers: ThreadPoolExecutor, device: torch.device
 ) -> EpochStream:
-    """Plan an epoch and start reading it from `first_step` on."""
+    """Plan an epoch and start reading it at `first_step`."""
     train = job.config.train
     plan = job.plan(epoch)
     lanes = [worker_lanes(train.lanes, num_workers(), worker) for worker in range(num_workers())]
@@ -73,9 +73,9 @@ def open_epoch(
 
 
 def train_epoch(job: TrainJob, texts: Texts, state: State, stream: EpochStream, watch: Watch) -> Figures:
-    """Train on the rest of an epoch, with checkpoints where `watch.saving` says; answers the whole epoch's figures.
+    """Train on the rest of an epoch, with checkpoints when `watch.saving` says so. Returns the whole epoch's figures.
 
-    Raises MetsError where the loss is not finite.
+    Raises MetsError if the loss is not finite.
     """
     train, plan, running = job.config.train, stream.plan, state.running
     autocast = autocast_for(train, state.device)
@@ -84,7 +84,7 @@ def train_epoch(job: TrainJob, texts: Texts, state: State, stream: EpochStream, 
     began = time.perf_counter()
     for batch, waited_s in timed(stream.batches):
         step = state.step
-        assert batch["step"][0] == step, f"the stream gave step {batch['step'][0]} where step {step} was due"
+        assert batch["step"][0] == step, f"the stream returned step {batch['step'][0]}, but step {step} was due"
         signal_mv = augmented(microvolts_to_millivolts(batch["signal"], state.model), batch["views"])
         text_features, loss_of = texts.batch_loss(
             batch, loss=job.config.loss, row_counts=stream.row_counts, device=state.device
@@ -126,7 +126,7 @@ def train_epoch(job: TrainJob, texts: Texts, state: State, stream: EpochStream, 
 
 
 def _figures(state: State, *, steps: int, records: int) -> Figures:
-    """Of a whole epoch, over all workers."""
+    """The figures of a whole epoch, over all workers."""
     running = state.running
     return {
         "loss": running.losses / steps,
@@ -148,7 +148,7 @@ def _take_step(state: State, clip_norm: float) -> None:
 
 
 def _agree(loss: float, due: tuple[bool, bool]) -> tuple[float, bool, bool]:
-    """(mean loss, save now, look for a preemption notice now), the same on every worker, in one round."""
+    """(mean loss, save now, check for a preemption notice now), the same on every worker, in one all-reduce."""
     total, save, look = sums_over_workers([loss, *map(float, due)])
     return total / num_workers(), save > 0, look > 0
 
@@ -158,5 +158,5 @@ def _not_finite(model: nn.Module, batch: dict[str, np.ndarray], epoch: int, step
         f"the loss is {loss} at epoch {epoch + 1}, step {step}; the weights' norm is {parameter_norm(model):.4g}; "
         "no step was taken",
         where=f"this worker's records {', '.join(batch['record_id'][:64].tolist())}",
-        hint="lower train.learning_rate, set train.gradient_clip_norm, or look at these records",
+        hint="lower train.learning_rate, set train.gradient_clip_norm, or check these records",
     )

@@ -1,7 +1,7 @@
-"""What went wrong while training, kept in the run's folder, so that a bug is told from bad luck.
+"""Training failures, recorded in the run's folder to tell a bug from bad luck.
 
-A lost machine is worth another try; an error that comes back at the same step is not. Ray Train counts retries and does
-not look at them, so workers write down where they failed, and a restarted group looks there before it begins.
+A lost machine is worth a retry; an error that repeats at the same step is not. Ray Train counts failures but does not
+look at their causes. So workers record where they failed, and a restarted group checks these records before it starts.
 """
 
 from collections import defaultdict
@@ -15,9 +15,9 @@ _ALLOWED_AT_ONE_STEP = 1
 
 
 class Failure(BaseModel):
-    """An error that a worker raised by itself, not because another one went away.
+    """An error that a worker raised itself, not because another worker died.
 
-    start: names one start of the worker group, so that an error on all workers counts once.
+    start: identifies one start of the worker group, so that an error on all workers counts once.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -44,13 +44,13 @@ class Failure(BaseModel):
 
 
 def record_failure(failure: Failure, folder_uri: str) -> None:
-    """Write a failure below `<folder_uri>`, one file per worker and start."""
+    """Write a failure to `folder_uri`, one file per worker and start."""
     uri = storage.join(folder_uri, f"{failure.start}-{failure.worker:05d}.json")
     storage.write_bytes(uri, failure.model_dump_json(indent=1).encode())
 
 
 def repeated_failure(folder_uri: str) -> Failure | None:
-    """A failure that came back: two starts of the group failed by themselves at the same epoch and step."""
+    """A failure that repeated: two starts of the group raised their own errors at the same epoch and step."""
     starts: dict[tuple[int, int], dict[str, Failure]] = defaultdict(dict)
     for uri in storage.list_files(folder_uri, suffix=".json"):
         failure = Failure.model_validate_json(storage.read_bytes(uri))

@@ -30,13 +30,13 @@ from mets_ray.training.texts import training_texts
 
 @dataclass(frozen=True)
 class Pretrained:
-    """What a finished pretraining leaves behind."""
+    """The result of a finished pretraining run."""
 
     run_uri: str
     bundle_uri: str
     picture_uri: str
     history: tuple[dict[str, float | None], ...]
-    epoch: int  # the bundle's
+    epoch: int  # that the bundle was made from
     reports_embedded: int
     prompts_embedded: int
     restarts: int
@@ -44,10 +44,10 @@ class Pretrained:
 
 
 def fit(config: Config, dataset_uri: str) -> Pretrained:
-    """Pretrain on a prepared data set; the epoch of `train.choose` is published as `<run>/bundle`.
+    """Pretrain on a prepared data set; the epoch selected by `train.choose` is published as `<run>/bundle`.
 
-    Raises DatasetError for a patient on two sides, ConfigError for what cannot fit, CheckpointError for a resume that
-    does not match, and the worker's own MetsError when training fails.
+    Raises DatasetError for a patient in two splits, ConfigError for resources that cannot fit, CheckpointError for a
+    resumed run that does not match, and the worker's own MetsError if training fails.
     """
     check_settings(config)
     dataset = PreparedDataset.open(dataset_uri)
@@ -55,7 +55,7 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
     prompt_sets = _prompt_sets(config)
     questions = Questions(prompt_sets[config.train.validation_prompt_set], dataset_tasks(dataset.card.source))
     shares = group_shares(config)
-    # All that can be refused has been, before the LM runs and before a run folder is made.
+    # All checks are done at this point, before the LM runs and before a run folder is created.
     run_uri = open_run_folder(config)
     train, validation, _ = selections(config.folds.train, config.folds.validation, config.folds.test)
     prompts = prompt_texts(prompt_sets.values(), questions.tasks)
@@ -82,7 +82,7 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
 
 
 def figures(result: Pretrained) -> dict[str, Any]:
-    """The machine-readable end of a job."""
+    """The machine-readable result of a job."""
     last = result.history[-1]
     return {
         "run_uri": result.run_uri,
@@ -122,7 +122,7 @@ def _tell(job: TrainJob) -> None:
 
 
 def _publish(job: TrainJob, result: Result, embedded: EmbeddedTexts, restarts: int) -> Pretrained:
-    """The chosen epoch as `<run>/bundle`, and the picture of the whole run beside it."""
+    """Publish the chosen epoch as `<run>/bundle`, and the picture of the whole run next to it."""
     assert result.checkpoint is not None
     checkpoint, chosen = max(result.best_checkpoints or [], key=lambda pair: pair[1]["selection_score"])
     bundle_uri = storage.join(job.run_uri, "bundle")

@@ -1,4 +1,4 @@
-"""The losses over the global batch: what one worker computes of them, and says to the others for it."""
+"""The losses over the global batch: the share that each worker computes, and the communication it needs."""
 
 from typing import Literal
 
@@ -23,8 +23,8 @@ def global_contrastive_loss(
 ) -> Float[Tensor, ""]:
     """This worker's share of `contrastive_loss` over the global batch.
 
-    The mean over workers of these shares is the loss, and DistributedDataParallel's mean of their gradients is the
-    gradient that one process with the whole batch would have, to rounding. text_ids: equal texts have equal ids.
+    The mean of these shares over workers is the loss, and DistributedDataParallel's mean of their gradients is the
+    gradient that one process would compute on the whole batch, up to rounding. text_ids: equal texts have equal ids.
     """
     # Both sides in one gather: one all_gather forward, one all_reduce backward.
     both = gather_rows(torch.cat([ecg_embedding, text_embedding], dim=1), row_counts)
@@ -51,8 +51,8 @@ def global_statement_loss(
 ) -> Float[Tensor, ""]:
     """This worker's share of the mean of `statement_losses` over the global batch of `rows` ECGs.
 
-    statement_embedding: of all statements of the global batch, the same on every worker, each of which embeds them
-    itself: nothing is gathered, and the mean of all shares is the loss, its gradient that of one process.
+    statement_embedding: all statements of the global batch, the same on every worker. Each worker embeds them itself,
+    so nothing is gathered. The mean of all shares is the loss, and its gradient is that of one process.
     """
     losses = statement_losses(ecg_embedding, statement_embedding, logit_scale, logit_bias, positives)
     return losses.sum() * num_workers() / rows

@@ -1,4 +1,4 @@
-"""What a run is, as the driver sends it to every worker."""
+"""The description of a run that the driver sends to every worker."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from mets_ray.tasks.questions import Questions
 
 @dataclass(frozen=True)
 class TrainJob:
-    """All that a worker needs.
+    """Everything that a worker needs.
 
-    `attempt` names this start of the job; `questions` are those of the validation AUROC; `prompt_sets` go into the
-    bundle; `texts` is a reference to `training.texts.Texts` in Ray's object store;
-    `progress` is the queue that the driver's console reads.
+    `attempt` identifies this start of the job; `questions` are those of the validation AUROC; `prompt_sets` go into
+    the bundle; `texts` is a reference to `training.texts.Texts` in Ray's object store; `progress` is the queue that
+    the driver's console reads.
     """
 
     config: Config
@@ -48,7 +48,7 @@ class TrainJob:
 
 
 def epoch_plan(config: Config, train_groups: Sequence[RowGroup], epoch: int) -> EpochPlan:
-    """The order of one epoch. Raises ConfigError where the train folds do not fill one batch."""
+    """The order of one epoch. Raises ConfigError if the train folds do not fill one batch."""
     return plan_epoch(
         train_groups,
         seed=config.seed,

@@ -1,4 +1,4 @@
-"""Ray Train's side of a run: the group of workers is started, started again where one is lost, and watched."""
+"""Ray Train's side of a run: start the group of workers, restart it when a worker is lost, and report on it."""
 
 import math
 import os
@@ -27,9 +27,9 @@ from mets_ray.training.worker import failures_uri, train_worker
 
 
 def launch(job: TrainJob) -> tuple[Result, int]:
-    """Train with `worker.train_worker`: what Ray Train ended with, and how often the group was started again.
+    """Train with `worker.train_worker`. Returns Ray Train's result and the number of times the group was restarted.
 
-    Raises the worker's own error where one comes back at the same step, or more workers are lost than
+    Raises the worker's own error if it repeats at the same step, or if there are more failures than
     `train.max_failures` allows.
     """
     trainer = _trainer(job)
@@ -39,7 +39,7 @@ def launch(job: TrainJob) -> tuple[Result, int]:
             result = trainer.fit()
         except TrainingFailedError as error:
             raise own_error(error) from error
-    # The workers end without an error when they find one that came back: Ray would start them again for it.
+    # Workers that find a repeated failure end without an error: on an error Ray would restart them.
     if failure := repeated_failure(failures_uri(job)):
         raise failure.as_error()
     if result.error is not None:
@@ -51,7 +51,7 @@ def _trainer(job: TrainJob) -> TorchTrainer:
     train = job.config.train
     filesystem, path = storage.arrow_filesystem(job.run_uri.rpartition("/")[0])
     gpus = job.shares.gpus_per_worker
-    # A lone worker that is stopped has no other one that would notice: Ray's poll of it must fail in time.
+    # If the only worker is suspended, no other worker notices: Ray's health check must time out.
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(train.step_timeout_s)
     return TorchTrainer(
         train_worker,
@@ -80,7 +80,7 @@ def _trainer(job: TrainJob) -> TorchTrainer:
 
 
 class _TellFailures(UserCallback):
-    """Runs in Ray Train's controller: the driver learns which worker was lost and of what."""
+    """Runs in Ray Train's controller: tells the driver which worker was lost and why."""
 
     def __init__(self, progress: Any) -> None:
         self._progress = progress
@@ -97,6 +97,6 @@ def _in_one_line(error: Exception) -> str:
     if is_lost_peer(cause):
         return "its connection to another worker broke"
     kind = type(cause).__name__
-    if kind == "WorkerHealthCheckFailedError":  # internal to Ray; its text is a report of thirty lines
-        return "its process or its node died, or gave no sign"
+    if kind == "WorkerHealthCheckFailedError":  # internal to Ray; its text is thirty lines long
+        return "its process or its node died, or stopped responding"
     return f"{kind}: {str(cause).strip().splitlines()[0] if str(cause).strip() else ''}"[:200]

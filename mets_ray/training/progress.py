@@ -1,4 +1,4 @@
-"""What a person sees of a training run: a bar, one line per epoch and per restart; and the trackers, fed alongside."""
+"""Console output of a training run: a bar, and one line per epoch and per restart. Feeds the trackers as well."""
 
 import sys
 import threading
@@ -16,16 +16,19 @@ from mets_ray.training.tracking import Tracker
 
 
 def progress_queue() -> Queue:
-    """What workers and controller tell the driver goes through it. Its actor stays on the driver's node: on another it
-    would go with that node, and nothing more would be told."""
+    """The queue for messages from workers and controller to the driver.
+
+    Its actor is pinned to the driver's node: on another node it would be lost with that node, and so would all later
+    messages.
+    """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
 
 class TrainConsole:
-    """While it is entered, shows what rank 0 and Ray Train's controller put into the job's queue.
+    """A context manager that shows what rank 0 and Ray Train's controller put into the job's queue.
 
-    `restarts` counts how often the group of workers was started again.
+    `restarts` counts how often the group of workers was restarted.
     """
 
     def __init__(self, job: TrainJob) -> None:
@@ -74,7 +77,7 @@ class TrainConsole:
             self.restarts += 1
             instead = "" if at["workers"] == self._workers else f" instead of {self._workers}"
             group = f"{at['workers']} workers{instead} (restart {self.restarts})"
-            line = f"training goes on from epoch {at['epoch'] + 1}, step {at['step']}, with {group}"
+            line = f"training continues from epoch {at['epoch'] + 1}, step {at['step']}, with {group}"
             bar.write(line, file=sys.stderr)
         self._workers = at["workers"]
         bar.update(self._steps * at["epoch"] + at["step"] - bar.n)
@@ -84,16 +87,16 @@ class TrainConsole:
         epoch = int(figures["epoch"] or 0)
         bar.update(self._steps * epoch - bar.n)
         bar.write(epoch_line(figures, epochs), file=sys.stderr)
-        if epoch not in self._logged:  # a restarted worker tells an epoch again
+        if epoch not in self._logged:  # a restarted worker may report an epoch again
             self._logged.add(epoch)
             try:
                 self._tracker.log(epoch, figures)
-            except Exception as error:  # a tracker that is down must not take the run with it
+            except Exception as error:  # a tracker that is down must not end the run
                 bar.write(f"epoch {epoch} was not logged: {error}", file=sys.stderr)
 
 
 def epoch_line(figures: dict[str, float | None], epochs: int) -> str:
-    """One epoch in one line: loss, logit scale, recall@1/5/10 both ways, AUROC, ECG/s, share of waiting for data."""
+    """One epoch in one line: loss, logit scale, recall@1/5/10 both ways, AUROC, ECG/s, time share waiting for data."""
 
     def recall(way: str) -> str:
         return "/".join(_shown_number(figures.get(f"{way}_recall_at_{k}")) for k in (1, 5, 10))

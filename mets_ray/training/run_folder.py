@@ -1,4 +1,4 @@
-"""The folder of a run: a new one, or the one to resume once its settings are seen to be the same."""
+"""The folder of a run: a new one, or the one to resume, after checking that its settings are the same."""
 
 import uuid
 from datetime import datetime
@@ -17,7 +17,7 @@ from mets_ray.model.bundle import MANIFEST_NAME, read_facts
 
 
 def earlier_folds_of(config: Config, card: DatasetCard) -> tuple[int, ...]:
-    """What the weights that this run starts from have already seen of the same source."""
+    """Folds of the same source that the initial weights of this run were already trained on."""
     if config.train.init_from is None:
         return ()
     facts = read_facts(config.train.init_from)
@@ -25,7 +25,9 @@ def earlier_folds_of(config: Config, card: DatasetCard) -> tuple[int, ...]:
 
 
 def open_run_folder(config: Config) -> str:
-    """A new run's folder, or the folder of the run to resume once its settings are seen to be the same."""
+    """A new run's folder, or the folder of the run to resume, after checking that its settings are the same.
+
+    Raises CheckpointError if `train.resume` is not a run, or if its settings differ."""
     if config.train.resume is None:
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         run_uri = storage.join(storage.absolute(config.run_uri), f"pretrain-{stamp}-{uuid.uuid4().hex[:4]}")

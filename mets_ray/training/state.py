@@ -1,7 +1,7 @@
-"""What moves while training: fresh, from a bundle's weights or from a checkpoint, and back into a checkpoint.
+"""The training state: new, from a bundle's weights or from a checkpoint, and saved to a checkpoint.
 
-A checkpoint is a bundle with `trainer_state.pt` beside it: optimizer, scaler and the cursor (epoch, step). The learning
-rate follows the samples seen and the order follows (seed, epoch), so neither has a state of its own.
+A checkpoint is a bundle with an additional `trainer_state.pt`: optimizer, scaler and the cursor (epoch, step). The
+learning rate depends on the samples seen and the order on (seed, epoch), so neither needs state.
 """
 
 import math
@@ -37,13 +37,13 @@ from mets_ray.training.texts import Texts
 
 Figures = dict[str, float | None]
 
-# Below every score of a validated epoch, so that a checkpoint within an epoch is never the best one.
+# Below every score of a validated epoch, so that a mid-epoch checkpoint is never the best one.
 _NOT_VALIDATED = -1.0
 
 
 @dataclass
 class Running:
-    """What an epoch has added up so far; part of the checkpoint, so that a resumed epoch ends with whole figures."""
+    """Totals of the current epoch; part of the checkpoint, so that a resumed epoch ends with complete figures."""
 
     losses: float = 0.0
     seconds: float = 0.0
@@ -53,7 +53,7 @@ class Running:
 
 @dataclass
 class State:
-    """What moves while training. The cursor says what comes next: `step` of `epoch`."""
+    """The training state. The cursor is the next step: `step` of `epoch`."""
 
     model: Mets
     wrapped: nn.Module
@@ -67,9 +67,9 @@ class State:
 
 
 def start_state(job: TrainJob, texts: Texts, device: torch.device) -> State:
-    """Fresh from the seed, from a bundle's weights, or from the last checkpoint of this run.
+    """Initialised from the seed, from a bundle's weights, or from the last checkpoint of this run.
 
-    Raises CheckpointError where the weights, the data set or the LM are others than this run's.
+    Raises CheckpointError if the weights, the data set or the LM do not match this run.
     """
     config = job.config
     torch.manual_seed(config.seed)
@@ -83,11 +83,11 @@ def start_state(job: TrainJob, texts: Texts, device: torch.device) -> State:
     model.to(device=device, dtype=torch.float64 if precision == "float64" else torch.float32)
     if texts.anchors is not None:
         model.anchors = torch.from_numpy(texts.anchors.copy())  # the object store's arrays are read-only
-    model.ecg_encoder.activation_checkpointing = config.encoder.activation_checkpointing  # not init_from's
+    model.ecg_encoder.activation_checkpointing = config.encoder.activation_checkpointing  # not the setting of init_from
     if config.train.compile:
         require_compiler()
         model.ecg_encoder.compile()  # in place: the state dict keeps its keys
-    # The first step rebuilds DDP's buckets, so a resumed run would sum in another order; this keeps them as they are.
+    # DDP rebuilds its buckets after the first step, so a resumed run would sum in another order; this prevents it.
     wrapped = prepare_model(model, move_to_device=False, parallel_strategy_kwargs={"find_unused_parameters": True})
     state = State(
         model=model,
@@ -109,9 +109,9 @@ def start_state(job: TrainJob, texts: Texts, device: torch.device) -> State:
 
 
 def report_checkpoint(job: TrainJob, texts: Texts, state: State) -> None:
-    """Every worker reports (it is a barrier); rank 0 brings the checkpoint, which is uploaded behind the next steps.
+    """Every worker reports (it is a barrier); rank 0 adds the checkpoint, which is uploaded during the next steps.
 
-    A checkpoint counts once Ray's controller has seen the whole upload: a half-written one is never resumed from.
+    A checkpoint counts once Ray's controller has registered the whole upload: a run never resumes from a partial one.
     """
     figures = state.history[-1] if state.history and state.step == 0 else {}
     metrics = {key: value for key, value in figures.items() if value is not None}
@@ -139,8 +139,11 @@ def report_checkpoint(job: TrainJob, texts: Texts, state: State) -> None:
 
 
 def selection_score(figures: Figures, choose: Literal["last", "best"]) -> float:
-    """What a checkpoint is chosen by, the highest wins: the epoch's number, or for `best` its validation AUROC; without
-    labels recall@10 both ways; without validation the last again."""
+    """The score that selects a checkpoint; the highest wins.
+
+    With `last` it is the number of the epoch. With `best` it is the validation AUROC; without labels, the mean
+    recall@10 of both ways; without validation, the number of the epoch.
+    """
     if choose == "last":
         return figures["epoch"] or 0.0
     auroc = figures.get("validation_macro_auroc")
@@ -194,7 +197,7 @@ def _same_shape(model: Mets, job: TrainJob, text_features: int) -> None:
     if other:
         shape = tuple(found[other[0]].shape) if other[0] in found else "absent"
         raise CheckpointError(
-            f"`{other[0]}` of `train.init_from` is {shape}, this run needs {tuple(expected[other[0]].shape)}",
+            f"`{other[0]}` of `train.init_from` is {shape}, but this run needs {tuple(expected[other[0]].shape)}",
             hint="use the encoder settings and the LM that the bundle was trained with",
         )
 

@@ -1,4 +1,4 @@
-"""What training compares ECGs with: the vectors of all texts, made once by the driver and shared by all workers."""
+"""The texts that training compares ECGs with: vectors built once by the driver and shared by all workers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,14 +23,15 @@ from mets_ray.training.global_loss import global_contrastive_loss, global_statem
 from mets_ray.training.grad_cache import LossOf
 
 MOST_ANCHORS = 4096
-"""Statements that a bundle keeps the LM features of: 6 MB at 768 features. The 12SL program has some hundred."""
+"""The most statements whose LM features a bundle keeps: 6 MB at 768 features. The 12SL program has a few hundred."""
 
 
 @dataclass(frozen=True)
 class Texts:
-    """`table`: vectors of the prompts, and of the reports or their statements; made by the LM of `fingerprint`.
+    """`table`: vectors of the prompts, and of the reports or their statements, from the LM with `fingerprint`.
 
-    `statements`, with `text.unit` statement: what each report is made of; an ECG then has several positives. Else None.
+    `statements`: the statements of each report if `text.unit` is statement, so that an ECG has several positives;
+    otherwise None.
     `anchors`: vectors of the statements that prompts are blended with (`Mets.embed_prompt`); None without statements.
     """
 
@@ -47,15 +48,15 @@ class Texts:
     def batch_loss(
         self, batch: Mapping[str, np.ndarray], *, loss: Loss, row_counts: list[int], device: torch.device
     ) -> tuple[Float16[Tensor, "text feature"], LossOf]:
-        """Features of the texts that a batch is compared with, and this worker's share of the loss over the global one.
+        """Features of the texts that a batch is compared with, and this worker's share of the global batch's loss.
 
-        batch: columns of `training_batches`. loss: `Config.loss`, sigmoid with statements. row_counts: ECGs of every
-        worker. A collective: every worker must call it. Raises DatasetError for a text that was not there at the start.
+        batch: columns of `training_batches`. loss: `Config.loss`, sigmoid with statements. row_counts: ECGs of each
+        worker. A collective: every worker must call it. Raises DatasetError for a text without a vector.
         """
         text_ids = torch.tensor(batch["text_id"], device=device)
         if loss == "sigmoid":
             assert self.statements is not None
-            # Every worker embeds the statements of all: they are few, and so no embedding has to travel.
+            # Every worker embeds the statements of all workers: they are few, so no embeddings need to be gathered.
             columns = self.statements.columns(gather_rows_no_grad(text_ids, row_counts).cpu().numpy())
             positives = torch.from_numpy(self.statements.positives(batch["text_id"], columns)).to(device)
             features = self.table.lookup(columns)
@@ -68,22 +69,22 @@ class Texts:
             def loss_of(ecg: Tensor, text: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
                 return global_contrastive_loss(ecg, text, scale, text_ids, targets=loss, row_counts=row_counts)
 
-        # Writable: torch warns of the read-only arrays of the object store.
+        # Writable: torch warns about the read-only arrays of the object store.
         return torch.from_numpy(np.require(features, np.float16, ["C", "W"])).to(device), loss_of
 
     def report_embeddings(
         self, model: Mets, text_ids: Int64[np.ndarray, "record"]
     ) -> Float[np.ndarray, "record dimension"]:
-        """Unit vectors of whole reports, by the ids of their texts; see `zero_shot.report_embeddings`."""
+        """Unit vectors of whole reports, by text id; see `zero_shot.report_embeddings`."""
         return report_embeddings(model, self.table, self.statements, text_ids)
 
 
 def training_texts(
     config: Config, dataset: PreparedDataset, prompts: list[str], *, train: Selection, validation: Selection
 ) -> tuple[Texts, EmbeddedTexts]:
-    """All texts that a run needs, and how much work the LM had with them.
+    """All texts that a run needs, and how many of them the LM had to embed.
 
-    Raises ConfigError where an LM actor cannot fit or the model cannot be loaded.
+    Raises ConfigError if an LM actor cannot fit or the model cannot be loaded.
     """
     template, of_reports = config.text.template, {}
     if config.text.unit == "statement":
@@ -91,9 +92,9 @@ def training_texts(
         texts = sorted({part for parts in of_reports.values() for part in parts})
         kind = f"distinct statements of {len(of_reports)} reports"
     else:
-        # The stream embeds the train reports itself; validation needs its reports once, whatever the mode.
+        # In streaming mode the stream embeds the train reports; validation needs its reports once in either mode.
         wanted = dataset.all_folds if config.text.mode == "cached" else validation
-        # The template stands in where there is no text: the LM's number of features must be known.
+        # Without any text, embed the template: the LM's number of features must be known.
         texts = report_texts(dataset, template, wanted) or [template]
         kind = "distinct reports"
     say(f"text: {len(texts)} {kind} and {len(prompts)} prompts, LM `{config.text.model}`")

@@ -1,4 +1,4 @@
-"""Where a run's figures go besides the console: TensorBoard always, MLflow and W&B when asked."""
+"""Trackers for a run's figures: TensorBoard always, MLflow and W&B if configured."""
 
 import importlib
 import shutil
@@ -12,7 +12,7 @@ from mets_ray.errors import ConfigError
 
 
 def check_trackers(config: Config) -> None:
-    """Raise ConfigError where an asked tracker is not installed: before hours of work, not after them."""
+    """Raise ConfigError if a configured tracker is not installed, before hours of work and not after them."""
     for name in ("mlflow", "wandb"):
         if getattr(config.train, name):
             _module(name)
@@ -45,7 +45,7 @@ class Tracker:
             self._wandb.init(name=name, config=settings)
 
     def log(self, epoch: int, figures: dict[str, float | None]) -> None:
-        """Add one epoch; TensorBoard's file is copied to the run folder each time, so a lost driver loses nothing."""
+        """Log one epoch; TensorBoard's file is copied to the run folder each time, so a lost driver loses nothing."""
         numbers = {key: value for key, value in figures.items() if isinstance(value, int | float)}
         for key, value in numbers.items():
             self._writer.add_scalar(key, value, epoch)

@@ -1,4 +1,4 @@
-"""Retrieval and zero-shot figures of the validation records, between two epochs."""
+"""Retrieval and zero-shot figures on the validation records, computed between epochs."""
 
 import math
 from collections.abc import Callable
@@ -23,12 +23,12 @@ _BATCH = 256
 
 
 def validate(job: TrainJob, model: Mets, texts: Texts, still_alive: Callable[[], None]) -> Figures:
-    """The figures, computed on rank 0 and known to all workers; each embeds its share of the records.
+    """The figures, computed on rank 0 and broadcast to all workers; each worker embeds its share of the records.
 
     still_alive: called after each batch.
     """
     groups = share(job.validation_groups, num_workers(), worker_rank())
-    # Each worker's BatchNorm has seen other rows; rank 0's statistics are the ones that the checkpoint will hold.
+    # Each worker's BatchNorm has seen different rows; rank 0's statistics are the ones that the checkpoint will hold.
     broadcast_buffers(model)
     model.eval()
     ecg: list[np.ndarray] = []
@@ -67,7 +67,7 @@ def _figures(
     ids: np.ndarray,
     labels: list[list[str]],
 ) -> Figures:
-    # They bring scikit-learn, which only this worker needs.
+    # Imported here: they import scikit-learn, which only this worker needs.
     from mets_ray.metrics.intervals import number_json
     from mets_ray.metrics.retrieval import retrieval_recall
 
@@ -88,8 +88,8 @@ def task_macro_auroc(
     ecg_embeddings: Float[np.ndarray, "record dimension"],
     labels: list[list[str]],
 ) -> dict[str, float]:
-    """Zero-shot macro AUROC by task, nan where no class of a task can be scored."""
-    # Here, as in `_figures`: scikit-learn takes more than a second to import, and one worker needs it.
+    """Zero-shot macro AUROC by task, nan if no class of a task can be scored."""
+    # Imported here, as in `_figures`: scikit-learn takes over a second to import, and only one worker needs it.
     from mets_ray.metrics.auroc import macro_auroc
 
     return {

@@ -1,4 +1,4 @@
-"""A training worker's clocks: when to save, when to give up, what to tell the driver."""
+"""A training worker's clocks: when to save, when to give up, when to report to the driver."""
 
 import faulthandler
 import math
@@ -31,7 +31,7 @@ class SaveClock:
         self._known_notice = False
 
     def due(self, step: int) -> tuple[bool, bool]:
-        """(a checkpoint, a look for a preemption notice) after `step` steps of this epoch; other ranks ask for none."""
+        """(checkpoint due, preemption check due) after `step` steps of this epoch; always False on other ranks."""
         if worker_rank() != 0:
             return False, False
         now = time.monotonic()
@@ -42,7 +42,7 @@ class SaveClock:
         return by_steps or now - self._saved_at > self._seconds, look
 
     def is_preempted(self) -> bool:
-        """Whether a node has been given notice since the last look; a barrier, so not asked at every step."""
+        """Whether a node has received a preemption notice since the last call; a barrier, so not for every step."""
         notice = ray.train.get_preemption_info() is not None
         new, self._known_notice = notice and not self._known_notice, notice
         return new
@@ -54,13 +54,13 @@ class SaveClock:
 class Watchdog:
     """Ends this process, with a trace of its threads on stderr, when a step takes longer than `timeout_s`.
 
-    It is a C thread of the interpreter: it works while another one holds the interpreter for ever. A process that is
-    stopped from outside cannot end itself; then the others wait for it in vain, end, and Ray replaces all.
+    It runs in a C thread, so it works even while another thread never releases the GIL. A suspended process cannot end
+    itself; the other workers then time out waiting for it and end, and Ray replaces all of them.
     """
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._stderr = os.dup(2)  # Ray puts an object of its own in sys.stderr's place
+        self._stderr = os.dup(2)  # Ray replaces sys.stderr with its own object
         self.still_alive()
 
     def still_alive(self) -> None:
@@ -72,7 +72,7 @@ class Watchdog:
 
 
 def timed(stream: Iterator[T]) -> Iterator[tuple[T, float]]:
-    """Items with the seconds that the loop waited for each."""
+    """Items, each with the seconds that the loop waited for it."""
     while True:
         began = time.perf_counter()
         item = next(stream, None)
@@ -82,7 +82,7 @@ def timed(stream: Iterator[T]) -> Iterator[tuple[T, float]]:
 
 
 class Reporter:
-    """Tells the driver how far rank 0 is, at most twice a second, without waiting for an answer."""
+    """Reports rank 0's progress to the driver, at most twice a second, without waiting for a reply."""
 
     def __init__(self, queue: Any) -> None:
         self._queue = queue if worker_rank() == 0 else None

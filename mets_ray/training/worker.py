@@ -1,4 +1,4 @@
-"""What every training worker runs: the planned stream → loss over the global batch → step, and when to save."""
+"""The loop of every training worker: train an epoch, validate it, save a checkpoint."""
 
 import logging
 import uuid
@@ -21,7 +21,7 @@ from mets_ray.training.watch import Reporter, SaveClock, Watch, Watchdog
 
 
 def train_worker(settings: dict[str, TrainJob]) -> None:
-    """Ray Train's loop function. An error that came back at the same step ends it early; `train.fit` then raises it."""
+    """Ray Train's loop function. Returns early if an error has repeated at the same step; `launch` then raises it."""
     _quiet()
     job = settings["job"]
     start = broadcast_object(uuid.uuid4().hex[:8])
@@ -38,7 +38,7 @@ def train_worker(settings: dict[str, TrainJob]) -> None:
         if not is_lost_peer(error):
             epoch, step = (state.epoch, state.step) if state is not None else (0, 0)
             failure = Failure.of(error, start=start, worker=worker_rank(), epoch=epoch, step=step)
-            with suppress(MetsError):  # the error itself is what the job must end with
+            with suppress(MetsError):  # the job must end with the original error
                 record_failure(failure, folder_uri)
         raise
     finally:
@@ -53,7 +53,7 @@ def _device(job: TrainJob) -> torch.device:
 
 
 def failures_uri(job: TrainJob) -> str:
-    """Where this attempt's failures are written; a job that is started again begins without any."""
+    """Where this attempt's failures are written; a job that is started again begins with none."""
     return storage.join(job.run_uri, "failures", job.attempt)
 
 
@@ -78,11 +78,11 @@ def _train(job: TrainJob, texts: Texts, state: State, watchdog: Watchdog) -> Non
             watch.saving.saved()
             watchdog.still_alive()
     finally:
-        readers.shutdown(wait=False, cancel_futures=True)  # a read that hangs must not keep an error back
+        readers.shutdown(wait=False, cancel_futures=True)  # a read that hangs must not hold back an error
 
 
 def _quiet() -> None:
-    """Leave the console to the epoch lines: Ray tells at each start of a stream and at each report what it does."""
+    """Keep the console for the epoch lines: Ray logs at each start of a stream and at each report."""
     for name, level in (
         ("", logging.WARNING),
         ("ray.data", logging.WARNING),

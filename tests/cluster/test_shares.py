@@ -176,7 +176,7 @@ def test_lm_actors_are_counted_in_whole_ones():
     check_lm_fits(nodes, shares, actor={"CPU": 2.0}, **beside)
     with pytest.raises(ConfigError, match=r"needs 2 LM actors, .* with 3 CPU each, .* the nodes hold 1"):
         check_lm_fits(nodes, shares, actor={"CPU": 3.0}, **beside)
-    with pytest.raises(ConfigError, match="with 1 CPU, 1 lm_gpu each, and beside the workers the nodes hold 0"):
+    with pytest.raises(ConfigError, match="with 1 CPU, 1 lm_gpu each, but alongside the workers the nodes hold 0"):
         check_lm_fits(nodes, shares, actor={"CPU": 1.0, "GPU": 0.0, "lm_gpu": 1.0}, **beside)
 
 
@@ -257,7 +257,7 @@ def test_a_live_node_counts_for_one_type_and_the_head_for_none():
 def test_node_types_of_the_environment_are_read_or_refused():
     assert parse_node_types('[{"resources": {"CPU": 8}, "max_workers": 4}]', "X") == [NodeType({"CPU": 8.0}, 4)]
     for text in ("{", '{"CPU": 8}', '[{"resources": {"CPU": 8}}]', '[{"resources": 8, "max_workers": 1}]'):
-        with pytest.raises(ConfigError, match="`X` is no list of node types"):
+        with pytest.raises(ConfigError, match="`X` is not a list of node types"):
             parse_node_types(text, "X")
 
 

@@ -158,7 +158,7 @@ def test_a_folder_without_a_card_or_with_another_schema_is_no_data_set(tmp_path)
 
 def test_a_card_that_names_an_absent_shard_says_which(dataset, tmp_path):
     elsewhere = PreparedDataset(str(tmp_path), dataset[0].card)
-    with pytest.raises(DatasetError, match=r"part-00000-abc\.parquet` stands in the card"):
+    with pytest.raises(DatasetError, match=r"part-00000-abc\.parquet` is listed in the card"):
         elsewhere.row_groups(elsewhere.all_folds)
 
 

@@ -38,4 +38,4 @@ def test_a_preemption_notice_saves_at_once_and_training_goes_on_elsewhere(tmp_pa
     assert told["saved_after_s"] < 12, "within the time that the cloud gives"
     assert told["restarts"] == 1
     assert len(told["losses"]) == 12
-    assert "training goes on from epoch" in shown
+    assert "training continues from epoch" in shown

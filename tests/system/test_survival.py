@@ -77,7 +77,7 @@ def test_an_error_that_comes_back_stops_the_run_after_one_retry(prepared, tmp_pa
     assert len(starts) == 2, "tried once more, and not five times"
     shown = capsys.readouterr().err
     assert shown.count("training was interrupted") == 2
-    assert shown.count("training goes on from epoch 1, step") == 1
+    assert shown.count("training continues from epoch 1, step") == 1
 
 
 def test_a_killed_worker_leaves_no_trace_in_the_weights(prepared, tmp_path, capsys):
@@ -99,7 +99,7 @@ def test_a_killed_worker_leaves_no_trace_in_the_weights(prepared, tmp_path, caps
     assert read_batches(killed.run_uri) == read_batches(straight.run_uri)
     shown = capsys.readouterr().err
     assert shown.count("training was interrupted: worker") == 1
-    assert shown.count("training goes on from epoch 2, step") == 1
+    assert shown.count("training continues from epoch 2, step") == 1
 
 
 def assert_every_record_once(run_uri):
