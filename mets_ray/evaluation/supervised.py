@@ -272,7 +272,8 @@ def _scores(
 def _require_like(name: str, ecgs: LabelledEcgs, leads: int) -> None:
     if len(ecgs.signal_uv) != len(ecgs.truth) or len(ecgs.truth) == 0:
         raise MetsError(
-            f"{len(ecgs.signal_uv)} {name} ECGs and {len(ecgs.truth)} rows of {name} truth; both must be equal, not 0"
+            f"{len(ecgs.signal_uv)} {name} ECGs for {len(ecgs.truth)} rows of {name} truth; "
+            "the counts must be equal and not 0"
         )
     _require_signals(f"{name} ECGs", ecgs.signal_uv, leads)
 
