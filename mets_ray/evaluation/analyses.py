@@ -1,6 +1,6 @@
-"""What a reader needs to judge a score: calibration, wordings, retrieval, and the ECGs that scored best and worst.
+"""Context for judging a score: calibration, prompt wordings, retrieval, and the ECGs that scored best and worst.
 
-Each part needs something of the data set; one that cannot be made is skipped, and `Evidence.gaps` says why.
+Each part needs something from the data set. A part that cannot be computed is skipped, and `Evidence.gaps` says why.
 """
 
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ from mets_ray.text.statements import ReportStatements
 
 @dataclass(frozen=True)
 class Evidence:
-    """All parts by task; `gaps` says what is absent and why."""
+    """All parts, by task; `gaps` says what is missing and why."""
 
     calibrated: dict[str, Calibrated]
     wordings: dict[str, dict[str, ClassWordings]]
@@ -37,7 +37,7 @@ class Evidence:
 
 
 def gather_evidence(inputs: EvaluationInputs) -> Evidence:
-    """Calibration by the validation folds of this data set, wordings, retrieval."""
+    """Calibration on the validation folds of this data set, wording sensitivity, and retrieval."""
     gaps = []
     calibrated: dict[str, Calibrated] = {}
     retrieval = None
@@ -53,7 +53,7 @@ def gather_evidence(inputs: EvaluationInputs) -> Evidence:
 
 
 def read_examples(inputs: EvaluationInputs, examples: Iterable[Example]) -> dict[str, np.ndarray]:
-    """int16 µV [lead, sample] by record id; of a recording in windows the first one."""
+    """int16 µV [lead, sample] by record id; for a recording cut into windows, the first window."""
     wanted = {example.record_id: example.patient for example in examples}
     found: dict[str, np.ndarray] = {}
     patients, index = set(wanted.values()), inputs.dataset.index
@@ -73,7 +73,7 @@ def _calibrated(inputs: EvaluationInputs) -> dict[str, Calibrated]:
     config, facts = inputs.config, inputs.predictor.facts
     _, validation, _ = selections(config.folds.train, config.folds.validation, config.folds.test)
     if not inputs.dataset.patients_of(validation):
-        raise MetsError(f"`folds.validation` is {config.folds.validation} and holds no record of this data set")
+        raise MetsError(f"`folds.validation` is {config.folds.validation} and selects no record of this data set")
     inputs.dataset.check_patients(validation, inputs.test, names=("validation", "test"))
     if inputs.dataset.card.source == facts.dataset_source:
         trained, _, _ = selections(facts.train_folds, facts.validation, ())
@@ -97,12 +97,12 @@ def _calibrated(inputs: EvaluationInputs) -> dict[str, Calibrated]:
 
 
 def _wordings(inputs: EvaluationInputs) -> dict[str, dict[str, ClassWordings]]:
-    """Of the prompt set, and of those in the bundle that have a task's classes."""
+    """Wordings of the prompt set, and of the bundle's prompt sets that cover a task's classes."""
     found = {}
     for task, of in inputs.scores.items():
         label_set = inputs.questions.tasks[task]
         kept = np.isin(inputs.records.record_ids, of.record_ids)
-        # The chosen one last: the bundle may hold the same set, and lack its words for this task.
+        # The chosen set comes last: the bundle may hold the same set without its wordings for this task.
         of_bundle = inputs.predictor.facts.prompt_sets.values()
         sets = {known.sha256: known for known in (*of_bundle, inputs.questions.prompts)}
         prompts: dict[str, list[str]] = {name: [] for name in label_set.classes}
@@ -110,7 +110,7 @@ def _wordings(inputs: EvaluationInputs) -> dict[str, dict[str, ClassWordings]]:
         for known in sets.values():
             if not set(label_set.classes) <= set(known.tasks.get(task, {})):
                 continue
-            # A bundle holds the words of its own source's tasks.
+            # A bundle holds the wordings of the tasks of its own source only.
             if inputs.predictor.missing_texts(prompt_texts([known], [task])):
                 continue
             vectors = inputs.predictor.wording_vectors({name: known.tasks[task][name] for name in label_set.classes})
@@ -129,7 +129,7 @@ def _wordings(inputs: EvaluationInputs) -> dict[str, dict[str, ClassWordings]]:
 
 
 def _retrieval(inputs: EvaluationInputs) -> Retrieval:
-    """The test reports are embedded by the bundle's LM, in the template that it was trained with."""
+    """Retrieval on the test reports, embedded by the bundle's LM with the template used in training."""
     records, bundle = inputs.records, inputs.predictor.bundle
     if not inputs.dataset.card.has_reports:
         raise MetsError("this data set has no reports")

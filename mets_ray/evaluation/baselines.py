@@ -1,7 +1,7 @@
-"""Baselines that keep a zero-shot score honest: no training, no sentence, chance, and what labels would give.
+"""Baselines that put a zero-shot score in context: a random encoder, bare class names, chance, and training on labels.
 
-Protocol of the supervised ones: Strodthoff et al. 2021 (doi:10.1109/JBHI.2020.3022989) for the labels and folds, MERL
-(Liu et al., ICML 2024) for 1, 10 and 100% of them; the test folds are scored once.
+Protocol of the supervised baselines: labels and folds follow Strodthoff et al. 2021 (doi:10.1109/JBHI.2020.3022989),
+the label shares of 1, 10 and 100% follow MERL (Liu et al., ICML 2024). The test folds are scored once.
 """
 
 from collections.abc import Iterator
@@ -26,10 +26,10 @@ from mets_ray.tasks.prompt_files import read_prompt_set
 
 
 def score_baselines(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
-    """All of `evaluate.baselines`, in that order.
+    """Score all of `evaluate.baselines`, in that order.
 
-    Raises ConfigError where a baseline needs train or validation folds and has none, DatasetError where their patients
-    are also tested.
+    Raises ConfigError if a baseline needs train or validation folds and there are none, DatasetError if patients in
+    those folds are also in the test folds.
     """
     kinds = {
         "random_encoder": _random_encoder,
@@ -51,7 +51,7 @@ def _random_encoder(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
     found = similarities_by_task(inputs.predictor.untrained(seed), inputs.questions, records)
     for task, of in inputs.scores.items():
         macro = inputs.macro(found[task].similarity, of)
-        yield BaselineScore("randomly initialised", task, macro, f"nothing, seed {seed}")
+        yield BaselineScore("randomly initialised", task, macro, f"no training, seed {seed}")
 
 
 def _class_names(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
@@ -60,7 +60,7 @@ def _class_names(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
     found = similarities_by_task(inputs.predictor, questions, inputs.records)
     for task, of in inputs.scores.items():
         macro = inputs.macro(found[task].similarity, of)
-        yield BaselineScore("class names as prompts", task, macro, "reports, no label")
+        yield BaselineScore("class names as prompts", task, macro, "reports, no labels")
 
 
 def _permuted_labels(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
@@ -72,10 +72,10 @@ def _permuted_labels(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
 
 
 def _linear_probe(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
-    """On the bundle's features, and on those of an encoder that was never trained.
+    """Linear probes on the bundle's features and on those of an untrained encoder.
 
-    The second row says what pretraining adds: on many ECG benchmarks a probe of random features comes close to
-    pretrained ones (Berger et al. 2026, arXiv:2602.17531).
+    The second row shows what pretraining adds: on many ECG benchmarks, a probe on random features comes close to one
+    on pretrained features (Berger et al. 2026, arXiv:2602.17531).
     """
     config, folds = inputs.config, _learning_folds(inputs, "linear_probe")
     for baseline, seed in (("linear probe", None), ("linear probe, random encoder", config.seed)):
@@ -105,14 +105,14 @@ def _supervised(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
     config = inputs.config
     if len(inputs.records.record_ids) != inputs.records.rows:
         raise ConfigError(
-            "the baseline `supervised` sees one window of a record, and this data set has several",
-            hint="leave it out of evaluate.baselines, or prepare with prepare.source.stretch=start",
+            "the baseline `supervised` uses one window per record, and this data set has several",
+            hint="remove it from evaluate.baselines, or prepare with prepare.source.stretch=start",
         )
     folds = _learning_folds(inputs, "supervised")
     groups = {name: (inputs.dataset.row_groups(selection), selection) for name, selection in folds.items()}
     groups["test"] = (inputs.dataset.row_groups(inputs.test), inputs.test)
     gpu = config.evaluate.num_gpus_per_actor > 0
-    # A process for itself with a whole node's CPUs: nothing else runs now.
+    # Nothing else runs at this point, so the task gets all CPUs of one node.
     cpus = 1 if gpu else max(node.get("CPU", 0.0) for node in reachable_nodes())
     learn = ray.remote(num_cpus=cpus, num_gpus=1 if gpu else 0, max_retries=1)(learn_and_score)
     for task, of in inputs.scores.items():
@@ -124,7 +124,7 @@ def _supervised(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
             macro = inputs.macro(found.scores[[row_of[name] for name in of.record_ids]], of)
             note = _learnt_from(label_set, share, (found.ecgs, found.patients), found.untrained_classes)
             note += f", best epoch {found.best_epoch}"
-            say(f"supervised, {task}, {share:.0%} of labels: {macro.value:.3f} ({note})")
+            say(f"supervised, {task}, {share:.0%} of labels: macro AUROC {macro.value:.3f} ({note})")
             yield BaselineScore("supervised ResNet1d-18", task, macro, note, share)
 
 
@@ -136,16 +136,16 @@ def _learning_folds(inputs: EvaluationInputs, baseline: str) -> dict[str, Select
         if not inputs.dataset.patients_of(selection):
             raise ConfigError(
                 f"the baseline `{baseline}` needs records in `{key}`, which is {list(selection.folds)}",
-                hint="name folds of this data set; folds.validation=hash:0.1 draws some of the train folds' patients",
+                hint="name folds of this data set; folds.validation=hash:0.1 selects some of the train folds' patients",
             )
         inputs.dataset.check_patients(selection, inputs.test, names=(key, "test"))
     return found
 
 
 def _learnt_from(label_set: LabelSet, share: float, counts: tuple[int, int], untrained: tuple[int, ...]) -> str:
-    """counts: of ECGs and of patients."""
+    """Describe the training labels. counts: (ECGs, patients)."""
     note = f"{share:.0%} of labels: {counts[0]} ECGs of {counts[1]} patients"
     if untrained:
         classes = tuple(label_set.classes)
-        note += f"; none of {', '.join(classes[column] for column in untrained)}, which count as 0.5"
+        note += f"; too few labels to train {', '.join(classes[column] for column in untrained)}, counted as AUROC 0.5"
     return note

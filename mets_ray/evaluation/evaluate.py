@@ -37,8 +37,8 @@ from mets_ray.tasks.questions import Questions, unknown_labels
 def evaluate(config: Config, dataset_uri: str, bundle_uri: str, command: str = "") -> Evaluated:
     """Score `folds.test` of a prepared data set with a bundle; write `report.html`, tables, `metrics.json` and scores.
 
-    command: how it was called, for the report. Raises CheckpointError where bundle and data set do not fit,
-    DatasetError for a patient that the bundle was trained on, ConfigError for unknown tasks or prompts.
+    command: the command line, for the report. Raises CheckpointError if bundle and data set do not match, DatasetError
+    if the bundle was trained on a test patient, ConfigError for unknown tasks or prompts.
     """
     dataset, predictor = PreparedDataset.open(dataset_uri), load_predictor(bundle_uri)
     test, notices = choose_test(config.folds.test, dataset)
@@ -54,7 +54,7 @@ def evaluate(config: Config, dataset_uri: str, bundle_uri: str, command: str = "
         raise ConfigError(
             f"no record of `folds.test` {list(test.folds)} has a class of {', '.join(questions.tasks)}; "
             f"their labels are {', '.join(f'`{label}`' for label in found[:20]) or 'none'}",
-            hint="name other folds or evaluate.tasks, or give a prompt file whose classes are called as the labels are",
+            hint="choose other folds or evaluate.tasks, or give a prompt file with class names that match the labels",
         )
     inputs = EvaluationInputs(config, dataset, test, bundle_uri, predictor, questions, records, scores)
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -66,9 +66,10 @@ def evaluate(config: Config, dataset_uri: str, bundle_uri: str, command: str = "
 
 
 def evaluate_all(config: Config, dataset_uri: str, bundle_uri: str, command: str = "") -> list[Evaluated]:
-    """`evaluate`, and then every fold of each data set of `evaluate.also`; several make a table of the six sets.
+    """Run `evaluate`, then score all folds of each data set in `evaluate.also` and write the table of the six sets.
 
-    Raises what `evaluate` raises; what no data set may have is refused before the first is scored.
+    Without `evaluate.also` there is no such table. Raises as `evaluate`. The signals of the data sets in
+    `evaluate.also` are checked before anything is scored.
     """
     also = [storage.absolute(uri) for uri in config.evaluate.also]
     cards = [read_card(uri) for uri in also]
@@ -144,7 +145,7 @@ def _drawn(inputs: EvaluationInputs, result: Evaluated) -> Drawn:
 
 
 def figures(results: Sequence[Evaluated]) -> dict[str, Any]:
-    """The machine-readable end of a job."""
+    """The machine-readable summary that the job prints at the end."""
     result, *others = results
     told = _figures(result)
     if others:
@@ -176,7 +177,7 @@ def _figures(result: Evaluated) -> dict[str, Any]:
 
 
 def _comparisons(inputs: EvaluationInputs) -> Iterator[Comparison]:
-    """The paired difference of each task to another bundle, or to the files of an earlier evaluation."""
+    """The paired difference of each task from another bundle, or from the result files of an earlier evaluation."""
     config, settings = inputs.config, inputs.config.evaluate
     assert settings.compare_to is not None
     uri = storage.absolute(settings.compare_to)
@@ -184,7 +185,7 @@ def _comparisons(inputs: EvaluationInputs) -> Iterator[Comparison]:
     if storage.exists(storage.join(uri, MANIFEST_NAME)):
         other_bundle = load_predictor(uri)
         for alarm in check_fit(config, inputs.dataset, other_bundle.facts, inputs.test):
-            say(f"ALARM, of the bundle to compare with: {alarm}")
+            say(f"ALARM for the bundle to compare with: {alarm}")
         records = embed_records(config, inputs.dataset, inputs.test, uri, key="folds.test")
         learn_prompts(config, other_bundle, inputs.questions.texts(), inputs.dataset)
         others = similarities_by_task(other_bundle, inputs.questions, records)
@@ -193,7 +194,7 @@ def _comparisons(inputs: EvaluationInputs) -> Iterator[Comparison]:
         others = {task: scores for task, scores in read.items() if scores is not None}
     if not others:
         raise ConfigError(
-            f"`evaluate.compare_to` is `{uri}`, which is no bundle and holds no scores of {', '.join(inputs.scores)}",
+            f"`evaluate.compare_to` is `{uri}`, which is not a bundle and has no scores for {', '.join(inputs.scores)}",
             hint="give a bundle, or the result_uri that jobs/evaluate.py printed",
         )
     for task, other in others.items():

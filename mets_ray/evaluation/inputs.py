@@ -1,4 +1,4 @@
-"""What every part of an evaluation starts from: the test records, and what the bundle made of them."""
+"""Shared input of all parts of an evaluation: the test records and the bundle's scores for them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,9 +19,10 @@ from mets_ray.tasks.questions import Questions
 
 @dataclass(frozen=True)
 class EvaluationInputs:
-    """`predictor` knows all prompts of `questions`; `scores` are by task, without tasks of which no record has a class.
+    """The shared input. `predictor` knows all prompts of `questions`.
 
-    `bundle_uri`: what the actors load, the same bundle as the predictor's. `records`: of the folds `test`.
+    `scores`: by task; a task is omitted if no record has any of its classes.
+    `bundle_uri`: the bundle that the actors load, the same as the predictor's. `records`: those in the folds `test`.
     """
 
     config: Config
@@ -34,7 +35,7 @@ class EvaluationInputs:
     scores: Mapping[str, TaskSimilarities]
 
     def macro(self, similarity: np.ndarray, of: TaskSimilarities) -> Interval:
-        """Macro AUROC of other similarities, [record, class], of the same records as `of`."""
+        """Macro AUROC of other similarities, [record, class], for the same records as `of`."""
         settings = self.config.evaluate
         return bootstrap_macro_auroc(
             similarity, of.truth, of.patients, samples=settings.bootstrap_samples, seed=self.config.seed
@@ -44,7 +45,7 @@ class EvaluationInputs:
 def similarities_by_task(
     predictor: Predictor, questions: Questions, records: EmbeddedRecords
 ) -> dict[str, TaskSimilarities]:
-    """Similarity and truth of the records that have a class, by task; tasks of which no record has one are absent.
+    """Similarity and truth by task, for records with at least one class; tasks without such a record are omitted.
 
     The predictor must know all prompts of `questions` (`pipelines.texts.learn_prompts`).
     """

@@ -1,4 +1,4 @@
-"""The same ECG encoder trained on labels alone: the row that tells how much of a task zero-shot leaves on the table."""
+"""The same ECG encoder trained on labels alone: the baseline for what zero-shot loses by not using labels."""
 
 import copy
 import math
@@ -34,14 +34,14 @@ METS_RECIPE = TrainConfig(
     epochs=50, batch_size=32, optimizer="adam", learning_rate=1e-3, weight_decay=1e-3, schedule="constant",
     warmup_fraction=0.0,
 )  # fmt: skip
-"""How METS trains, see `train_supervised`."""
+"""The training recipe of METS; see `train_supervised`."""
 
 
 @dataclass(frozen=True)
 class LabelledEcgs:
-    """int16 µV, in memory or a memory map (one batch at a time becomes mV, on the device), and each record's classes.
+    """int16 µV, in memory or memory-mapped, and each record's classes. Each batch is converted to mV on the device.
 
-    Records without any class are for the caller to drop (`label_matrix`).
+    The caller drops records without any class (`label_matrix`).
     """
 
     signal_uv: Int16[np.ndarray, "record lead sample"]
@@ -51,7 +51,7 @@ class LabelledEcgs:
 class SupervisedEcg(nn.Module):
     """`EcgEncoder` and a linear head: ECGs in millivolts to one logit per class.
 
-    classes: how many; a record may have several. leads, width, norm: see `EcgEncoder`.
+    classes: number of classes; a record may have several. leads, width, norm: see `EcgEncoder`.
     """
 
     def __init__(self, *, classes: int, leads: int = 12, width: int = 64, norm: Norm = "batch") -> None:
@@ -67,7 +67,7 @@ class SupervisedEcg(nn.Module):
 
 @dataclass(frozen=True)
 class EpochFigures:
-    """One epoch, counted from 1: mean training loss of its records (nats per class), macro AUROC of validation."""
+    """One epoch, counted from 1: mean training loss over its records (nats per class), validation macro AUROC."""
 
     epoch: int
     train_loss: float
@@ -76,10 +76,10 @@ class EpochFigures:
 
 @dataclass(frozen=True)
 class SupervisedResult:
-    """The model of the best epoch, in eval mode on the training device, and how it came about.
+    """The model of the best epoch, in eval mode on the training device, and its training history.
 
-    untrained_classes: columns without a positive or without a negative train record. The figures of `best` were chosen
-    upon, so they are no result.
+    untrained_classes: columns without a positive or without a negative train record. Do not report the figures of
+    `best` as a result: the epoch was selected on them.
     """
 
     model: SupervisedEcg
@@ -90,10 +90,10 @@ class SupervisedResult:
     def scores(
         self, signal_uv: Int16[np.ndarray, "record lead sample"], *, batch_size: int = _SCORED_AT_ONCE
     ) -> Float32[np.ndarray, "record class"]:
-        """Logits of each class, `batch_size` ECGs at a time; they rank records within a class, not classes.
+        """Logits of each class, computed `batch_size` ECGs at a time; they rank records within a class, not classes.
 
-        An untrained class scores 0 for every record, AUROC 0.5, as in `LinearProbe.scores`: what its logits say comes
-        from the other classes. Raises MetsError for signals that are not int16 or of other leads.
+        An untrained class scores 0 for every record (AUROC 0.5), as in `LinearProbe.scores`: its logits would only
+        reflect the other classes. Raises MetsError for signals that are not int16 or have another number of leads.
         """
         return _scores(self.model, signal_uv, self.untrained_classes, batch_size)
 
@@ -108,21 +108,22 @@ def train_supervised(
     seed: int,
     device: str = "cpu",
 ) -> SupervisedResult:
-    """Train from random weights by binary cross-entropy over classes; keep the epoch of the highest validation AUROC.
+    """Train from random weights with binary cross-entropy over classes; keep the epoch with the best validation AUROC.
 
-    encoder: width and norm are used; norm `sync` means `batch`, because one process trains. settings: epochs,
+    encoder: width and norm are used; norm `sync` means `batch`, because a single process trains. settings: epochs,
     batch_size, optimizer, learning_rate, weight_decay, schedule and warmup_fraction are used. augment: views as in
-    pretraining (`augment.draw_views`), drawn anew in each step.
+    pretraining (`augment.draw_views`), sampled anew in each step.
 
-    METS_RECIPE is METS's (PMLR v227, li24a: Adam, rate and decay 1e-3 held constant, batch 32, 50 epochs "for
-    pre-training and downstream tasks"). The paper names neither loss nor choice of epoch: the loss is that of the
-    PTB-XL benchmark (Strodthoff et al. 2021), whose resnet1d_wang has a macro AUROC of .930 on the superclasses.
+    METS_RECIPE is that of METS (PMLR v227, li24a: Adam, constant learning rate and weight decay of 1e-3, batch size
+    32, 50 epochs "for pre-training and downstream tasks"). The paper specifies neither the loss nor how the epoch is
+    selected. The loss is that of the PTB-XL benchmark (Strodthoff et al. 2021), where resnet1d_wang reaches a macro
+    AUROC of .930 on the superclasses.
 
-    The order of records and the first weights follow from `seed`; a CPU gives the same bits again with the same number
-    of threads, a GPU need not. torch's own generator is left as it was.
+    `seed` determines the order of records and the initial weights. A CPU reproduces the result bit for bit with the
+    same number of threads; a GPU may not. torch's global generator is left unchanged.
 
     Raises MetsError for signals that are not int16, lengths that differ, no records, no class with both positives and
-    negatives in validation, and a loss that is not finite, with its epoch and step.
+    negatives in validation, and a non-finite loss (naming the epoch and step).
     """
     leads, classes = train.signal_uv.shape[1], train.truth.shape[1]
     _require_like("train", train, leads)
@@ -130,7 +131,7 @@ def train_supervised(
     if not with_both_kinds(validation.truth).any():
         raise MetsError(
             f"no class has both positives and negatives among {len(validation.truth)} validation records",
-            hint="choose the epoch on more validation records",
+            hint="use more validation records to select the epoch",
         )
     untrained = tuple(np.flatnonzero(~with_both_kinds(train.truth)).tolist())
     with torch.random.fork_rng(devices=[]):
@@ -153,7 +154,7 @@ def train_supervised(
 
 
 class SupervisedScores(NamedTuple):
-    """Scores [record, class] of the test records, and how many ECGs of how many patients they were learnt from."""
+    """Scores [record, class] of the test records, and the numbers of ECGs and patients used for training."""
 
     record_ids: list[str]
     scores: Float32[np.ndarray, "record class"]
@@ -170,9 +171,10 @@ def learn_and_score(
     share: float,
     config: Config,
 ) -> SupervisedScores:
-    """Train on a share of the labels and score the test records: a Ray task, so signals stay out of the driver.
+    """Train on a share of the labels and score the test records. Runs as a Ray task to keep signals out of the driver.
 
-    groups: what to read under `folds.train`, `folds.validation` and `test`. Raises MetsError as `train_supervised`.
+    groups: row groups and selection for `folds.train`, `folds.validation` and `test`. Raises MetsError as
+    `train_supervised`.
     """
     torch.set_num_threads(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)) or 1)
 
@@ -207,7 +209,7 @@ def learn_and_score(
 
 
 class _Training:
-    """Epochs of one model; the order of records in each follows from `seed` and those before it."""
+    """Training epochs of one model; the order of records in each depends on `seed` and on the epochs before it."""
 
     def __init__(
         self, model: SupervisedEcg, ecgs: LabelledEcgs, settings: TrainConfig, augment: AugmentConfig | None, seed: int
@@ -218,10 +220,10 @@ class _Training:
         self._order = np.random.default_rng(seed)
 
     def epoch(self, epoch: int) -> float:
-        """Mean loss over the records of an epoch, counted from 1."""
+        """Train for one epoch, counted from 1; returns the mean loss over its records."""
         self._model.train()
         total, records = 0.0, len(self._ecgs.truth)
-        # Parts of nearly equal size: a last batch of one or two records would give BatchNorm statistics of nothing.
+        # Batches of nearly equal size: a last batch of one or two records would give useless BatchNorm statistics.
         steps = math.ceil(records / self._settings.batch_size)
         for step, rows in enumerate(np.array_split(self._order.permutation(records), steps), start=1):
             done = (epoch - 1) * steps + step - 1
@@ -270,13 +272,16 @@ def _scores(
 def _require_like(name: str, ecgs: LabelledEcgs, leads: int) -> None:
     if len(ecgs.signal_uv) != len(ecgs.truth) or len(ecgs.truth) == 0:
         raise MetsError(
-            f"{len(ecgs.signal_uv)} {name} ECGs for {len(ecgs.truth)} rows of {name} truth; both need the same, not 0"
+            f"{len(ecgs.signal_uv)} {name} ECGs for {len(ecgs.truth)} rows of {name} truth; "
+            "the counts must be equal and not 0"
         )
     _require_signals(f"{name} ECGs", ecgs.signal_uv, leads)
 
 
 def _require_signals(name: str, signal_uv: np.ndarray, leads: int) -> None:
     if signal_uv.dtype != np.int16:
-        raise MetsError(f"{name} are {signal_uv.dtype}, not int16 microvolts", hint="pass `signal_uv` of the shards")
+        raise MetsError(
+            f"{name} are {signal_uv.dtype}, not int16 microvolts", hint="pass `signal_uv` as stored in the shards"
+        )
     if signal_uv.shape[1] != leads:
-        raise MetsError(f"{name} have {signal_uv.shape[1]} leads, and the model takes {leads}")
+        raise MetsError(f"{name} have {signal_uv.shape[1]} leads, but the model takes {leads}")

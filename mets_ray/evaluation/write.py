@@ -1,4 +1,4 @@
-"""What an evaluation leaves in its folder: the page, tables, scores by record, and everything as JSON."""
+"""Output files of an evaluation: the page, tables, scores by record, and all figures as JSON."""
 
 import hashlib
 import importlib.metadata
@@ -24,7 +24,7 @@ REPORT_NAME = "report.html"
 
 
 def write_result(result: Evaluated, inputs: EvaluationInputs, drawn: Drawn, command: str) -> None:
-    """All files of `result.result_uri`, `metrics.json` last: a folder without it is no finished result."""
+    """Write all files to `result.result_uri`, `metrics.json` last: a folder without it is an unfinished result."""
     card, facts, config = inputs.dataset.card, inputs.predictor.facts, inputs.config
     prompt_set = inputs.questions.prompts
     title = f"Zero-shot ECG diagnosis: {facts.run} on {card.source}"
@@ -75,7 +75,7 @@ def write_result(result: Evaluated, inputs: EvaluationInputs, drawn: Drawn, comm
 
 
 def write_six_sets(results: Sequence[Evaluated]) -> None:
-    """Print the table of the six sets, and keep it as `six_sets.md` and `six_sets.json` beside the first result."""
+    """Print the table of the six sets and save it as `six_sets.md` and `six_sets.json` in the first result's folder."""
     first = results[0]
     alarms = tuple(dict.fromkeys(alarm for result in results for alarm in result.alarms))
     notices = tuple(dict.fromkeys(notice for result in results for notice in result.notices))
@@ -98,7 +98,7 @@ def _page_facts(inputs: EvaluationInputs, command: str) -> dict[str, str]:
         "trained on": f"{facts.dataset_source}, folds {listed(facts.train_folds)}, sha256 {facts.dataset_sha256[:16]}",
         "tested on": f"folds {listed(inputs.test.folds)}: {len(inputs.records.record_ids):,} records of {patients:,} "
         f"patients, sha256 of their ids {_split_sha256(inputs)[:16]}",
-        "intervals": f"95%, {config.evaluate.bootstrap_samples:,} draws of patients, seed {config.seed}",
+        "intervals": f"95%, {config.evaluate.bootstrap_samples:,} bootstrap resamples of patients, seed {config.seed}",
         "made": f"{datetime.now().astimezone().isoformat(timespec='seconds')}, "
         + ", ".join(f"{name} {version}" for name, version in _versions().items()),
         "command": command or "(called from Python)",
@@ -106,7 +106,7 @@ def _page_facts(inputs: EvaluationInputs, command: str) -> dict[str, str]:
 
 
 def _split_sha256(inputs: EvaluationInputs) -> str:
-    """Of the ids of the test records, in order: two results with the same one were scored on the same records."""
+    """Hash of the ordered test record ids: two results with the same hash were scored on the same records."""
     return hashlib.sha256("\n".join(inputs.records.record_ids).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Arrays in, values out: AUROC, intervals, balanced tables, retrieval, calibration."""
+"""Metrics on arrays: AUROC, intervals, balanced tables, retrieval, calibration."""
 
 __all__ = [
     "auroc",

@@ -1,7 +1,6 @@
-"""Scores of zero-shot recognition and retrieval: arrays in, floats out.
+"""AUROC and average precision over classes, with bootstrap intervals that resample patients.
 
-AUROC, average precision, precision, recall and F1 are scikit-learn's. What it lacks is here: intervals that resample
-patients, balanced draws, and retrieval recall that knows equal reports.
+The scores themselves are scikit-learn's; the intervals, the paired difference and the chance level are computed here.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,10 +18,10 @@ from mets_ray.metrics.intervals import Interval, mean_of_defined, percentile_int
 
 @dataclass(frozen=True)
 class AurocIntervals:
-    """What `bootstrap_macro_auroc` found.
+    """The result of `bootstrap_macro_auroc`.
 
-    `macro_samples` holds the macro AUROC of each resample. With the same seed and the same groups, resample i draws the
-    same patients for every model, so the difference of two models' `macro_samples` is a paired bootstrap.
+    `macro_samples` holds the macro AUROC of each resample. With the same seed and the same groups, resample i contains
+    the same patients for every model, so the difference of two models' `macro_samples` is a paired bootstrap.
     """
 
     macro: Interval
@@ -33,10 +32,10 @@ class AurocIntervals:
 def macro_auroc(
     scores: Float[np.ndarray, "record class"], labels: Bool[np.ndarray, "record class"]
 ) -> tuple[float, Float[np.ndarray, "class"]]:
-    """Mean over classes of the one-against-rest AUROC, and the AUROC of each class.
+    """Mean over classes of the one-vs-rest AUROC, and the AUROC of each class.
 
-    A class without positives or without negatives is nan and does not enter the mean; the mean is nan when no class
-    does. Raises MetsError for scores that are not finite or shapes that differ.
+    A class without positives or without negatives is nan and excluded from the mean; the mean is nan if all classes
+    are. Raises MetsError for scores that are not finite or shapes that differ.
     """
     return _over_classes(roc_auc_score, scores, labels)
 
@@ -44,7 +43,7 @@ def macro_auroc(
 def average_precision(
     scores: Float[np.ndarray, "record class"], labels: Bool[np.ndarray, "record class"]
 ) -> tuple[float, Float[np.ndarray, "class"]]:
-    """Mean over classes of the average precision, and that of each class; nan and errors as in `macro_auroc`."""
+    """Mean average precision over classes, and that of each class; nan and errors as in `macro_auroc`."""
     return _over_classes(average_precision_score, scores, labels)
 
 
@@ -60,19 +59,19 @@ def bootstrap_macro_auroc(
 ) -> AurocIntervals:
     """Percentile bootstrap intervals of the macro AUROC and of each class's AUROC.
 
-    `groups` holds patient ids. Patients are drawn with replacement, each with all of its records, because a patient's
-    ECGs are alike: drawing records makes intervals too narrow (Field & Welsh 2007, "Bootstrapping clustered data").
-    A class that has lost all positives or all negatives in a resample is left out of that resample's mean, and that
-    resample out of the class's own interval.
+    `groups` holds patient ids. Patients are sampled with replacement, each with all their records. ECGs of one patient
+    are correlated, so sampling records would make the intervals too narrow (Field & Welsh 2007, "Bootstrapping
+    clustered data"). A class without positives or negatives in a resample is excluded from that resample's mean, and
+    that resample from the class's own interval.
 
-    drawn_from: all patients of which `groups` are some, where tasks with other records shall share their draws; then
-    the mean of their `macro_samples` is a joint bootstrap. By default the patients in `groups`.
+    drawn_from: a superset of the patients in `groups`, so that tasks with different records share their resamples; the
+    mean of their `macro_samples` is then a joint bootstrap. Default: the patients in `groups`.
 
-    Each resample is a vector of whole-number weights, and the AUROC a weighted Mann-Whitney statistic: the negatives
-    are sorted once, running sums of their weights give the weight below and at each positive, ties count one half.
+    Each resample is a vector of integer weights, and the AUROC a weighted Mann-Whitney statistic: the negatives are
+    sorted once, and cumulative sums of their weights give the weight below and at each positive. Ties count one half.
 
-    Raises MetsError as `macro_auroc`, and where `samples` is below 1, `level` not inside (0, 1), `groups` of another
-    length, or one of them not in `drawn_from`.
+    Raises MetsError as `macro_auroc`, and if `samples` is below 1, `level` is not in (0, 1), `groups` has another
+    length, or one of them is not in `drawn_from`.
     """
     macro, values = macro_auroc(scores, labels)
     per_class = np.full((max(samples, 0), scores.shape[1]), np.nan)
@@ -104,10 +103,10 @@ def paired_difference(
     seed: int,
     level: float = 0.95,
 ) -> Interval:
-    """Macro AUROC of `first` less that of `second` on the same records, with a paired bootstrap interval.
+    """Macro AUROC of `first` minus that of `second` on the same records, with a paired bootstrap interval.
 
-    Both are scored on the same resampled patients, so what is hard for both cancels: the interval is narrower than the
-    two intervals beside each other suggest. Errors as in `bootstrap_macro_auroc`.
+    Both are scored on the same resampled patients, so variation that affects both cancels out: the interval is narrower
+    than the two separate intervals suggest. Errors as in `bootstrap_macro_auroc`.
     """
     one, other = (
         bootstrap_macro_auroc(scores, labels, groups, samples=samples, seed=seed, level=level)
@@ -124,10 +123,9 @@ def chance_auroc(
     seed: int,
     level: float = 0.95,
 ) -> Interval:
-    """Mean and percentile interval of the macro AUROC when records swap their labels at random: what no skill gives.
+    """Chance level: mean and percentile interval of the macro AUROC with labels permuted between records.
 
-    Whole rows of `labels` are permuted, so classes keep their counts and go together as they did. Errors as in
-    `macro_auroc`.
+    Whole rows of `labels` are permuted, so class counts and co-occurrences are preserved. Errors as in `macro_auroc`.
     """
     _, values = macro_auroc(scores, labels)
     scored = ~np.isnan(values)
@@ -138,7 +136,7 @@ def chance_auroc(
     generator = np.random.default_rng(seed)
     drawn = np.full(samples, np.nan)
     for position in range(samples if scored.any() else 0):
-        # Mann-Whitney: the AUROC is the positives' rank sum above the lowest possible one, per pair.
+        # Mann-Whitney: the AUROC is the rank sum of the positives minus its minimum, divided by the number of pairs.
         won = np.einsum("rc,rc->c", ranks, of_class[generator.permutation(len(labels))]) - lowest
         drawn[position] = float((won / pairs).mean())
     return percentile_interval(float(drawn.mean()) if samples else float("nan"), drawn, level)
@@ -162,7 +160,7 @@ def _over_classes(
 def _mann_whitney_plan(
     scores: Float[np.ndarray, "record"], labels: Bool[np.ndarray, "record"]
 ) -> tuple[np.ndarray, ...]:
-    """(rows of negatives by score, rows of positives, negatives below each positive, negatives below or at it)."""
+    """(negative rows sorted by score, positive rows, negatives below each positive, negatives below or at it)."""
     positives, negatives = np.flatnonzero(labels), np.flatnonzero(~labels)
     negatives = negatives[np.argsort(scores[negatives])]
     below = np.searchsorted(scores[negatives], scores[positives], side="left")
@@ -180,7 +178,7 @@ def _weighted_auroc(
     running = np.zeros((len(negatives) + 1, weights.shape[1]), dtype=np.int64)
     np.cumsum(weights[negatives], axis=0, out=running[1:])
     positive_weights = weights[positives].astype(np.int64)
-    # Whole numbers until the division: the result does not depend on the order of summation.
+    # Integers until the division, so the result does not depend on the order of summation.
     twice_won = np.einsum("pr,pr->r", positive_weights, running[below] + running[below_or_at])
     pairs = positive_weights.sum(axis=0) * running[-1]
     auroc = np.full(len(pairs), np.nan)

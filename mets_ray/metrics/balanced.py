@@ -1,4 +1,4 @@
-"""METS's tables: balanced sets with one label each, decided by the highest similarity."""
+"""METS's balanced tables: one label per record, and the class with the highest similarity is predicted."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from mets_ray.metrics.single_label import balanced_draw, bootstrap_single_label
 
 @dataclass(frozen=True)
 class BalancedSet:
-    """Classes of one task between which METS decides."""
+    """The classes of one task that METS's balanced table covers."""
 
     name: str
     task: str
     classes: tuple[str, ...]
 
 
-# The paper's figure 4; its MIT-BIH set is of beats. AAMI's classes are EC57's, not the paper's.
+# From figure 4 of the paper, where the MIT-BIH set consists of beats. The AAMI classes are from EC57, not the paper.
 BALANCED_SETS = (
     BalancedSet("super", "ptbxl_super", ("NORM", "CD", "MI", "HYP", "STTC")),
     BalancedSet("form", "ptbxl_form", ("NDT", "NST_", "ABQRS", "PVC", "STD_")),
@@ -33,7 +33,7 @@ BALANCED_SETS = (
 
 @dataclass(frozen=True)
 class BalancedScore:
-    """One measured table; scores are nan where `per_class` is 0, because some class has no record of its own."""
+    """One measured table; scores are nan if `per_class` is 0, because a class has no record with that class alone."""
 
     set: BalancedSet
     per_class: int
@@ -44,17 +44,18 @@ class BalancedScore:
 
 
 def sets_of_task(task: str) -> Iterable[BalancedSet]:
-    """The balanced sets that are drawn from a task."""
+    """The balanced sets of a task."""
     return (balanced for balanced in BALANCED_SETS if balanced.task == task)
 
 
 def score_balanced(
     balanced: BalancedSet, scores: TaskSimilarities, *, per_class: int, samples: int, seed: int
 ) -> BalancedScore:
-    """Draw records with exactly one of the set's classes, as many of each, and let the highest similarity decide.
+    """Sample equally many records per class, each with exactly one of the set's classes, and predict by similarity.
 
-    scores: of the set's task; classes outside the set neither compete nor exclude a record. per_class: records of
-    each class at most. samples, seed: of the resampled patients.
+    The class with the highest similarity is predicted. scores: of the set's task; classes outside the set are ignored
+    and do not exclude a record. per_class: maximum number of records per class. samples: number of bootstrap resamples
+    of patients. seed: for sampling records and for the bootstrap.
     """
     patients = scores.patients
     chosen = [scores.classes.index(name) for name in balanced.classes]

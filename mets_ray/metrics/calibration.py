@@ -1,8 +1,8 @@
-"""Probabilities and decisions from cosine similarities, learnt from validation records alone.
+"""Probabilities and decisions from cosine similarities, fitted on validation records only.
 
-A cosine ranks records within a class and says nothing else: it is no probability, and no value of it means "yes". Both
-need labels, so what stands here is not zero-shot, and a report must say so beside it. Both hold where classes are as
-frequent as in validation.
+A cosine only ranks records within a class: it is not a probability, and no value of it means "yes". Probabilities and
+decisions need labels, so they are not zero-shot, and a report must say so. Both hold only where classes are as frequent
+as in validation.
 
 Source: Platt 1999, "Probabilistic outputs for support vector machines"; Guo et al. 2017, "On calibration of modern
 neural networks" (ICML), for the expected calibration error.
@@ -24,11 +24,12 @@ _MOST_ITERATIONS = 1000
 
 @dataclass(frozen=True)
 class ClassCalibration:
-    """One class: its log odds are `slope` × cosine + `intercept`, and it is said to be present from `threshold` up.
+    """One class: its log odds are `slope` × cosine + `intercept`; it is reported as present at or above `threshold`.
 
-    `threshold` is a cosine; `validation_f1` is F1 there, and too high for a result, since the threshold was chosen by
-    it. The four are nan where validation had no positives or no negatives. A negative slope says that validation
-    records with the class were less similar to its prompts than those without; the threshold does not turn around.
+    `threshold` is a cosine. `validation_f1` is the F1 at the threshold; it is optimistic, because the threshold was
+    chosen to maximise it. All four are nan if validation had no positives or no negatives. A negative slope means that
+    validation records with the class were less similar to its prompts than those without; the threshold rule is not
+    reversed in that case.
     """
 
     name: str
@@ -45,7 +46,7 @@ class ClassCalibration:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What `fit_calibration` found on `records` validation records; good for this one prompt set only."""
+    """The result of `fit_calibration` on `records` validation records; valid for this prompt set only."""
 
     prompt_set: str
     prompt_set_version: int
@@ -54,13 +55,13 @@ class Calibration:
     classes: tuple[ClassCalibration, ...]
 
     def probabilities(self, similarity: Float[np.ndarray, "record class"]) -> Float[np.ndarray, "record class"]:
-        """Probability of each class, float64; a class that was not fitted is nan for every record.
+        """Probability of each class, float64; nan for all records where the class was not fitted.
 
         Raises MetsError for another number of classes and for similarities that are not finite.
         """
         cosines = self._cosines(similarity)
         slopes, intercepts = (np.array([getattr(row, key) for row in self.classes]) for key in ("slope", "intercept"))
-        # As a hyperbolic tangent the logistic function overflows for no log odds.
+        # The logistic function written as a hyperbolic tangent, which cannot overflow.
         probabilities: np.ndarray = 0.5 * (1.0 + np.tanh(0.5 * (cosines * slopes + intercepts)))
         return probabilities
 
@@ -70,7 +71,7 @@ class Calibration:
         return reached
 
     def to_json(self) -> dict[str, Any]:
-        """JSON's own types alone; nan is null."""
+        """The calibration in JSON types; nan becomes None."""
         return {
             "prompt_set": {
                 "name": self.prompt_set,
@@ -90,7 +91,7 @@ class Calibration:
 
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> "Calibration":
-        """The calibration that `to_json` wrote. Raises MetsError where a part is absent or of another kind."""
+        """The calibration that `to_json` wrote. Raises MetsError if a part is missing or has the wrong type."""
         try:
             prompts = state["prompt_set"]
             return cls(
@@ -112,7 +113,9 @@ class Calibration:
 
     def _cosines(self, similarity: Float[np.ndarray, "record class"]) -> Float[np.ndarray, "record class"]:
         if similarity.shape[1] != len(self.classes):
-            raise MetsError(f"the calibration has {len(self.classes)} classes and was given {similarity.shape[1]}")
+            raise MetsError(
+                f"the calibration has {len(self.classes)} classes and was given {similarity.shape[1]} columns"
+            )
         return _finite(similarity)
 
 
@@ -121,10 +124,10 @@ _NUMBERS = ("slope", "intercept", "threshold", "validation_f1")
 
 @dataclass(frozen=True)
 class Reliability:
-    """How often classes were present where their probability was so high, by bins of equal width from 0 to 1.
+    """Observed share of positives by predicted probability, in bins of equal width from 0 to 1.
 
-    A bin holds its lower edge, the last one 1 as well. Mean and share are nan in an empty bin. The expected calibration
-    error is the mean of |mean − share| over bins, weighted by count; nan without any entry.
+    A bin includes its lower edge, the last bin also 1. Mean and share are nan in an empty bin. The expected calibration
+    error is the mean of |mean − share| over bins, weighted by count; nan if all bins are empty.
     """
 
     edges: Float[np.ndarray, "edge"]
@@ -136,10 +139,10 @@ class Reliability:
 
 @dataclass(frozen=True)
 class DecisionScore:
-    """One class's decisions against its labels.
+    """The decisions for one class, scored against its labels.
 
-    All three scores are nan where the class was not fitted, recall and F1 also where no record has the class.
-    Precision is 0 where nothing was decided to be present, as in `metrics`.
+    All three scores are nan if the class was not fitted; recall and F1 also if no record has the class. Precision is 0
+    if the class was never reported, as in `single_label_scores`.
     """
 
     name: str
@@ -153,7 +156,7 @@ class DecisionScore:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A calibration with what it is worth on test records."""
+    """A calibration and its performance on test records."""
 
     calibration: Calibration
     decisions: tuple[DecisionScore, ...]
@@ -163,7 +166,7 @@ class Calibrated:
 def score_calibration(
     calibration: Calibration, similarity: Float[np.ndarray, "record class"], truth: Bool[np.ndarray, "record class"]
 ) -> Calibrated:
-    """Its decisions and reliability on TEST records. Errors as in `fit_calibration`."""
+    """Score a calibration's decisions and reliability on TEST records. Errors as in `fit_calibration`."""
     decisions = score_decisions(calibration, similarity, truth)
     return Calibrated(calibration, decisions, reliability(calibration.probabilities(similarity), truth))
 
@@ -177,15 +180,15 @@ def fit_calibration(
     prompt_set_version: int,
     prompt_set_sha256: str,
 ) -> Calibration:
-    """Fit each class alone, on VALIDATION records: Platt's logistic regression of its cosine, and a threshold.
+    """Fit each class separately on VALIDATION records: Platt's logistic regression on its cosine, and a threshold.
 
     Regression: unpenalised, on Platt's softened labels, (n₊+1)/(n₊+2) for a positive and 1/(n₋+2) for a negative. With
-    labels of 1 and 0 the slope of a class that the cosine separates would grow without end.
-    Threshold: the validation cosine at and above which F1 is highest. Of equal ones the lowest, so the highest recall:
-    a reader can strike out what was reported too much, and does not see what was not.
+    labels of 1 and 0, the slope would grow without bound for a class that the cosine separates.
+    Threshold: the validation cosine that maximises F1 for decisions at or above it. Ties go to the lowest cosine, hence
+    the highest recall: a reader can dismiss a false positive but cannot see a false negative.
 
-    similarity, truth: of the same records, with their classes in the order of `classes`.
-    Raises MetsError where shapes do not fit, there are no records, or a similarity is not finite.
+    similarity, truth: of the same records, with columns in the order of `classes`.
+    Raises MetsError if shapes do not fit, there are no records, or a similarity is not finite.
     """
     if similarity.shape != truth.shape or truth.shape[1] != len(classes) or len(truth) == 0:
         raise MetsError(f"similarity {similarity.shape} and truth {truth.shape} of {len(classes)} classes do not fit")
@@ -202,19 +205,19 @@ def fit_calibration(
 def reliability(
     probabilities: Float[np.ndarray, "record class"], truth: Bool[np.ndarray, "record class"], bins: int = 10
 ) -> Reliability:
-    """Predicted against observed, all classes pooled; give one column for one class. Columns of nan are skipped.
+    """Predicted against observed, pooled over all classes; pass one column for one class. Columns of nan are skipped.
 
-    Bins are of equal width, as in Guo et al. 2017, so that the error may be compared. Where most classes are rare most
-    entries lie in the first bin and rule the error: read the counts beside it.
+    Bins have equal width, as in Guo et al. 2017, so that the error is comparable. If most classes are rare, most
+    entries fall into the first bin and dominate the error, so check the counts as well.
 
-    Raises MetsError where shapes differ, `bins` is below 1, or a probability lies outside [0, 1].
+    Raises MetsError if shapes differ, `bins` is below 1, or a probability is outside [0, 1].
     """
     if probabilities.shape != truth.shape or bins < 1:
         raise MetsError(f"probabilities {probabilities.shape} and truth {truth.shape} do not fit {bins} bins")
     known = ~np.isnan(probabilities)
     predicted, present = probabilities[known].astype(np.float64), truth[known]
     if ((predicted < 0.0) | (predicted > 1.0)).any():
-        raise MetsError(f"probabilities lie between {predicted.min():.3g} and {predicted.max():.3g}, not in [0, 1]")
+        raise MetsError(f"probabilities range from {predicted.min():.3g} to {predicted.max():.3g}, not in [0, 1]")
     edges = np.linspace(0.0, 1.0, bins + 1)
     of_bin = np.searchsorted(edges[1:-1], predicted, side="right")
     count = np.bincount(of_bin, minlength=bins)
@@ -254,11 +257,11 @@ def _fit_class(name: str, cosine: Float[np.ndarray, "record"], present: Bool[np.
     negatives = len(present) - positives
     if not positives or not negatives:
         return ClassCalibration(name, math.nan, math.nan, math.nan, math.nan, positives)
-    # Cosines of one class lie within a few hundredths of each other; unstandardised, L-BFGS stops far from the end.
-    # Where all are equal the mean may differ from them in the last bit, and the deviation from 0.
+    # Cosines of one class differ by a few hundredths only; without standardisation, L-BFGS stops far from the optimum.
+    # If all are equal, rounding can move the mean away from them and the standard deviation away from 0.
     centre, scale = (float(cosine.mean()), float(cosine.std())) if np.ptp(cosine) > 0.0 else (float(cosine[0]), 1.0)
     features = np.tile((cosine - centre) / scale, 2)[:, None]
-    # Each record stands twice, as a positive and as a negative, weighted by its softened label.
+    # Each record is used twice, as a positive and as a negative, weighted by its softened label.
     softened = np.where(present, (positives + 1.0) / (positives + 2.0), 1.0 / (negatives + 2.0))
     labels = np.repeat([True, False], len(cosine))
     model = LogisticRegression(C=math.inf, solver="lbfgs", max_iter=_MOST_ITERATIONS, tol=1e-8)
@@ -269,7 +272,7 @@ def _fit_class(name: str, cosine: Float[np.ndarray, "record"], present: Bool[np.
 
 
 def _best_threshold(cosine: Float[np.ndarray, "record"], present: Bool[np.ndarray, "record"]) -> tuple[float, float]:
-    """The lowest of the cosines at and above which F1 is highest, and that F1."""
+    """The lowest cosine threshold that maximises F1, and that F1."""
     candidates = np.unique(cosine)
     reported = len(cosine) - np.searchsorted(np.sort(cosine), candidates, side="left")
     right = present.sum() - np.searchsorted(np.sort(cosine[present]), candidates, side="left")
@@ -279,7 +282,7 @@ def _best_threshold(cosine: Float[np.ndarray, "record"], present: Bool[np.ndarra
 
 
 def _finite(similarity: Float[np.ndarray, "record class"]) -> Float[np.ndarray, "record class"]:
-    """`similarity` in float64. Raises MetsError where one is not finite."""
+    """`similarity` in float64. Raises MetsError if a value is not finite."""
     wrong = similarity.size - int(np.isfinite(similarity).sum())
     if wrong:
         raise MetsError(f"{wrong} of {similarity.size} values of `similarity` are not finite")

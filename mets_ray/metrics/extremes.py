@@ -1,4 +1,4 @@
-"""The records that a bundle ranks best and worst, for a person to look at."""
+"""The records that a bundle ranks best and worst, for manual review."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +11,7 @@ from mets_ray.metrics.similarities import TaskSimilarities
 
 @dataclass(frozen=True)
 class Example:
-    """A record that has a class, and the share of the records without it that are less similar to its prompt."""
+    """A record that has a class; `outranked` is the share of records without it that are less similar to its prompt."""
 
     task: str
     kind: Literal["best", "worst"]
@@ -24,17 +24,18 @@ class Example:
 
 
 def choose_examples(scores: TaskSimilarities, each: int = 2) -> tuple[Example, ...]:
-    """`each` best and `each` worst pairs of a record and a class that it has; each class and each record once.
+    """The `each` best and `each` worst pairs of a record and one of its classes; each record appears once.
 
-    Best and worst by `Example.outranked`, where ties count half; of equal ones the more extreme within its class
-    comes first. Classes without positives or negatives have no pairs.
+    A class appears at most once among the best and once among the worst. Pairs are ordered by `Example.outranked`,
+    where ties count half; of equal pairs, the more extreme one within its class comes first. Classes without positives
+    or without negatives are skipped.
     """
     pairs = []
     for column in range(len(scores.classes)):
         present, similarity = scores.truth[:, column], scores.similarity[:, column]
         if not present.any() or present.all():
             continue
-        # Rank among all less rank among positives: how many negatives lie below (a Mann-Whitney count by record).
+        # Rank among all minus rank among positives is the number of negatives below (a Mann-Whitney count per record).
         below = rankdata(similarity)[present] - rankdata(similarity[present])
         standard = (similarity[present] - similarity.mean()) / max(float(similarity.std()), 1e-12)
         rows_of_class = np.flatnonzero(present).tolist()

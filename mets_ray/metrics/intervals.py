@@ -1,4 +1,4 @@
-"""A score with its bootstrap interval, and how patients are resampled."""
+"""A score with its bootstrap interval, and the resampling of patients."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -9,12 +9,12 @@ from jaxtyping import Float, Int, Shaped
 
 from mets_ray.errors import MetsError
 
-# Resamples whose weights are held at once: with 2,000 records one block of weights is 1 MB and stays in cache.
+# Resamples per block of weights: with 2,000 records one block is 1 MB and stays in cache.
 _RESAMPLES_AT_ONCE = 128
 
 
 class Interval(NamedTuple):
-    """A score and its bootstrap interval; all three are nan where the score is not defined."""
+    """A score and its bootstrap interval; all three are nan if the score is undefined."""
 
     value: float
     low: float
@@ -30,9 +30,12 @@ def resamples(
     level: float,
     drawn_from: Shaped[np.ndarray, "drawn"] | Sequence[str] | None = None,
 ) -> Iterator[tuple[slice, Int[np.ndarray, "record resample"]]]:
-    """(which resamples, how often each record is in each of them); the same draws for the same seed and groups."""
+    """(slice of resamples, count of each record in each of them); reproducible for the same seed and groups.
+
+    Raises MetsError as `bootstrap_macro_auroc`.
+    """
     if samples < 1:
-        raise MetsError(f"`samples` is {samples}", hint="draw at least 1 resample; 1000 is usual")
+        raise MetsError(f"`samples` is {samples}", hint="use at least 1 resample; 1000 is usual")
     if not 0.0 < level < 1.0:
         raise MetsError(f"`level` is {level}, not between 0 and 1", hint="0.95 is usual")
     if len(groups) != records:
@@ -44,7 +47,7 @@ def resamples(
     generator = np.random.default_rng(seed)
     for start in range(0, samples if records else 0, _RESAMPLES_AT_ONCE):
         stop = min(start + _RESAMPLES_AT_ONCE, samples)
-        # One resample a column: rows are then gathered whole, and sums run down contiguous memory.
+        # One resample per column: rows are gathered whole, and sums run over contiguous memory.
         weights = np.empty((len(names), stop - start), dtype=np.int32)
         for resample in range(stop - start):
             drawn = generator.integers(len(names), size=len(names))
@@ -53,14 +56,14 @@ def resamples(
 
 
 def require_finite(name: str, array: np.ndarray) -> None:
-    # NaN compares as false everywhere: sorted it would rank, and retrieved it would hit, without a word.
+    # Comparisons with NaN are always false, so a NaN would silently get a rank or count as a retrieval hit.
     wrong = array.size - int(np.isfinite(array).sum())
     if wrong:
         raise MetsError(f"{wrong} of {array.size} values of `{name}` are not finite")
 
 
 def mean_of_defined(values: Float[np.ndarray, "row class"]) -> Float[np.ndarray, "row"]:
-    """Mean of each row without its nans; nan for a row of nothing else (numpy's nanmean warns there)."""
+    """Mean of each row ignoring nans; nan for a row of only nans (where numpy's nanmean would warn)."""
     defined = ~np.isnan(values)
     count = defined.sum(axis=1)
     total = np.where(defined, values, 0.0).sum(axis=1)
@@ -78,12 +81,12 @@ def percentile_interval(value: float, samples: Float[np.ndarray, "resample"], le
 
 
 def interval_json(interval: Interval) -> dict[str, float | None]:
-    """{value, lo, hi}, None where not defined."""
+    """{value, lo, hi}; None where undefined."""
     return {"value": number_json(interval.value), "lo": number_json(interval.low), "hi": number_json(interval.high)}
 
 
 def number_json(value: float) -> float | None:
-    """JSON knows no nan."""
+    """The value as a float; None for nan, which JSON lacks."""
     return None if math.isnan(value) else float(value)
 
 

@@ -1,9 +1,10 @@
-"""A linear probe of frozen ECG features: what some labels would have given, beside what zero-shot gives without any.
+"""A linear probe on frozen ECG features: what some labels would achieve, for comparison with zero-shot.
 
 Source: the linear evaluation of CLIP (Radford et al. 2021, section 3.2: L-BFGS logistic regression, penalty chosen on
-validation) at MERL's 1, 10 and 100% of the training labels (Liu et al. 2024, ICML). MERL trains its head by Adam
-(batch 16, rate 1e-3, 100 epochs), draws its shares by record and prints the highest AUROC that the test set had in any
-epoch; here shares are of patients and the test set is never seen, so values are lower and not MERL's.
+validation) at MERL's 1, 10 and 100% of the training labels (Liu et al. 2024, ICML). MERL trains its head with Adam
+(batch size 16, learning rate 1e-3, 100 epochs), samples its shares by record and reports the highest test AUROC of any
+epoch. Here shares are of patients and the test set is not used for selection, so values are lower and not comparable
+with MERL's.
 """
 
 import hashlib
@@ -22,23 +23,23 @@ from mets_ray.errors import MetsError
 from mets_ray.metrics.auroc import macro_auroc
 
 LABEL_SHARES = (0.01, 0.1, 1.0)
-"""Shares of the training patients that the field reports."""
+"""Shares of the training patients that are commonly reported."""
 
 INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""scikit-learn's C, no unit: the weight of the records' summed loss against half the squared coefficients."""
+"""scikit-learn's C, dimensionless: weight of the summed loss relative to half the squared norm of the coefficients."""
 
-_MOST_ITERATIONS = 1000  # 512 features of 4,000 records took 88 at most with these penalties
+_MOST_ITERATIONS = 1000  # 512 features of 4,000 records took at most 88 with these penalties
 
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """One logistic regression per class on standardised features, and how it came about.
+    """One logistic regression per class on standardised features, and details of the fit.
 
     mean, scale: of each feature over the train rows. coefficients, intercepts: log odds; 0 for an untrained class.
-    inverse_penalty: C of all classes; nan where no class could be trained. A choice at an end of those tried says that
-    more should be tried. validation_macro_auroc: by each C that was tried; the highest one was chosen upon, so it is
-    no result. untrained_classes: columns without a positive or without a negative train row. unconverged_classes:
-    columns whose fit at the chosen C stopped early.
+    inverse_penalty: C of all classes; nan if no class could be trained. If it is the smallest or largest value tried,
+    try a wider range. validation_macro_auroc: for each C tried; C was selected on it, so the highest value is not a
+    valid result. untrained_classes: columns without a positive or without a negative train row. unconverged_classes:
+    columns where the fit at the chosen C stopped early.
     """
 
     mean: Float[np.ndarray, "feature"]
@@ -51,10 +52,10 @@ class LinearProbe:
     unconverged_classes: tuple[int, ...]
 
     def scores(self, features: Float[np.ndarray, "record feature"]) -> Float[np.ndarray, "record class"]:
-        """Log odds float64 of each class; they rank records within a class, not classes.
+        """Log odds of each class, float64; they rank records within a class, not classes.
 
-        An untrained class scores 0 for every record: AUROC 0.5 and no nan, because the probe truly cannot tell, and
-        leaving the class out of a mean would reward having no labels. Raises MetsError where features do not fit.
+        An untrained class scores 0 for every record. That gives AUROC 0.5 and not nan, because excluding the class from
+        a mean would reward having no labels. Raises MetsError for another number of features or non-finite ones.
         """
         if features.shape[1] != len(self.mean):
             raise MetsError(f"the probe takes {len(self.mean)} features and was given {features.shape[1]}")
@@ -62,7 +63,7 @@ class LinearProbe:
 
 
 def with_both_kinds(truth: Bool[np.ndarray, "record class"]) -> Bool[np.ndarray, "class"]:
-    """Which classes have a positive and a negative: only these can be learned, and only these scored."""
+    """Which classes have a positive and a negative: only these can be trained or scored."""
     both: np.ndarray = np.logical_and(truth.any(axis=0), ~truth.all(axis=0))
     return both
 
@@ -73,20 +74,22 @@ def label_subset(
     share: float,
     seed: int,
 ) -> Int[np.ndarray, "drawn"]:
-    """Rows, ascending, of a share of the patients in `groups`, each with all of their records.
+    """Row numbers, ascending, of a share of the patients in `groups`, each with all their labelled records.
 
-    Patients without a record of any class are not drawn from, nor are records without any. Patients come in the order
-    of a hash of (seed, patient): the draw does not depend on the order of records, and for one seed a smaller share is
-    part of a larger one. At least one patient is drawn, hence one record.
+    Records without any class are excluded, as are patients without other records. Patients are taken in the order of
+    a hash of (seed, patient): the selection does not depend on the order of records, and for the same seed a smaller
+    share is a subset of a larger one. At least one patient is selected.
 
-    The draw ignores classes: a rare one may be left without positives. The probe then lists it in `untrained_classes`
-    and scores it 0.5, which pulls the mean down. Drawing until each class has a positive would use labels that
-    were to be saved.
+    The selection ignores classes, so a rare class may have no positives. The probe then lists it in
+    `untrained_classes` and its AUROC counts as 0.5, which lowers the mean. Sampling until each class has a positive
+    would use labels that are not part of the share.
 
-    Raises MetsError where `share` is not in (0, 1], `groups` is of another length, or no record has a class.
+    Raises MetsError if `share` is not in (0, 1], `groups` has another length, or no record has a class.
     """
     if not 0.0 < share <= 1.0:
-        raise MetsError(f"`share` is {share}, not in (0, 1]", hint=f"usual are {', '.join(map(str, LABEL_SHARES))}")
+        raise MetsError(
+            f"`share` is {share}, not in (0, 1]", hint=f"usual values are {', '.join(map(str, LABEL_SHARES))}"
+        )
     patients = np.asarray(groups).astype(str)
     if len(patients) != len(truth):
         raise MetsError(f"{len(patients)} `groups` for {len(truth)} records")
@@ -108,11 +111,11 @@ def fit_linear_probe(
 ) -> LinearProbe:
     """Fit one logistic regression per class at each C; keep the C with the highest validation macro AUROC.
 
-    All classes share one C, because the rare ones have too few validation positives to choose by; of equal ones the
-    smallest. Validation rows choose C and nothing else.
+    All classes share one C, because rare classes have too few validation positives for a separate choice. Ties go to
+    the smallest C. Validation rows are used to choose C only.
 
-    Raises MetsError for features that are not finite, truth of other lengths, no rows, no or non-positive penalties,
-    and where no class has both positives and negatives in validation, so that there is nothing to choose by.
+    Raises MetsError for features that are not finite, truth of another length, no rows, missing or non-positive
+    penalties, and if no class has both positives and negatives in validation, which C is chosen on.
     """
     penalties = sorted(set(map(float, inverse_penalties)))
     if not penalties or not all(0.0 < penalty < math.inf for penalty in penalties):
@@ -122,7 +125,7 @@ def fit_linear_probe(
     if not with_both_kinds(truth_validation).any():
         raise MetsError(
             f"no class has both positives and negatives among {len(truth_validation)} validation records",
-            hint="choose C on more validation records",
+            hint="use more validation records to choose C",
         )
     train = _finite("features_train", features_train)
     scaler = StandardScaler().fit(train)
@@ -134,7 +137,7 @@ def fit_linear_probe(
     intercepts = np.zeros(coefficients.shape[:2])
     converged = np.ones(coefficients.shape[:2], dtype=np.bool_)
     for column in np.flatnonzero(trained):
-        # Ascending C from the last solution: each is near the next, which saves most iterations.
+        # In ascending order of C each fit starts from the previous solution, which saves most iterations.
         model = LogisticRegression(solver="lbfgs", max_iter=_MOST_ITERATIONS, warm_start=True)
         for row, penalty in enumerate(penalties):
             converged[row, column] = _fit(model.set_params(C=penalty), train, truth_train[:, column])
@@ -158,7 +161,7 @@ def fit_linear_probe(
 
 
 def _fit(model: LogisticRegression, features: np.ndarray, truth: np.ndarray) -> bool:
-    """Whether the fit converged; warnings that are not about that go on to the caller."""
+    """Fit the model; returns whether it converged. Unrelated warnings are passed on to the caller."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model.fit(features, truth)
@@ -183,7 +186,7 @@ def _log_odds(
 
 
 def _finite(name: str, features: Float[np.ndarray, "record feature"]) -> Float[np.ndarray, "record feature"]:
-    """`features` in float64, whatever precision they were kept in. Raises MetsError where one is not finite."""
+    """`features` in float64. Raises MetsError if a value is not finite."""
     wrong = features.size - int(np.isfinite(features).sum())
     if wrong:
         raise MetsError(f"{wrong} of {features.size} values of `{name}` are not finite")
@@ -193,5 +196,6 @@ def _finite(name: str, features: Float[np.ndarray, "record feature"]) -> Float[n
 def _require_like(name: str, features: np.ndarray, truth: np.ndarray) -> None:
     if len(features) != len(truth) or len(features) == 0:
         raise MetsError(
-            f"{len(features)} rows of {name} features for {len(truth)} of {name} truth; both need the same, not 0"
+            f"{len(features)} rows of {name} features for {len(truth)} of {name} truth; "
+            "the counts must be equal and not 0"
         )

@@ -1,4 +1,4 @@
-"""Recall at k of a record's own report among all, and the other way round."""
+"""Recall at k of a record's own report among all reports, and the reverse."""
 
 from collections.abc import Sequence
 
@@ -20,15 +20,15 @@ def recall_at_k(
 ) -> dict[int, float]:
     """Share of queries with a candidate of their own id among the k most similar; similarity is the dot product.
 
-    Several candidates may carry a query's id: the best one counts, and the others do not stand in its way. Ties are
-    pessimistic: a wrong candidate as similar as the right one stands before it, so a collapsed encoder that gives
-    every ECG the same vector scores 0 and not 1. A query without a right candidate is a miss. Similarities are made
-    for a few rows at a time, 20,000 x 20,000 never at once.
+    Several candidates may have a query's id: the best one counts, and the others do not push it down. Ties are
+    pessimistic: a wrong candidate that is as similar as the right one ranks above it, so a collapsed encoder that gives
+    every ECG the same vector scores 0, not 1. A query without a right candidate is a miss. Similarities are computed
+    a few rows at a time, never 20,000 x 20,000 at once.
 
     Raises MetsError for embeddings that are not finite, no queries, or a k below 1.
     """
     if len(queries) == 0:
-        raise MetsError("recall of 0 queries is not defined")
+        raise MetsError("recall is undefined for 0 queries")
     if any(k < 1 for k in ks):
         raise MetsError(f"`ks` is {tuple(ks)}; each k must be at least 1")
     require_finite("queries", queries)
@@ -50,11 +50,11 @@ def retrieval_recall(
     text_ids: Int[np.ndarray, "record"],
     ks: Sequence[int] = (1, 5, 10),
 ) -> dict[str, dict[int, float]]:
-    """Recall at k both ways between ECGs and the distinct reports: {"ecg_to_text": {k: .}, "text_to_ecg": {k: .}}.
+    """Recall at k in both directions between ECGs and distinct reports: {"ecg_to_text": {k: .}, "text_to_ecg": {k: .}}.
 
-    Row i of both arrays is one pair, and `text_ids[i]` its report's `report.text_id`. Equal reports are one answer and
-    one question: of PTB-XL's 1,992 records here 178 share one report, which would otherwise fill whole top tens.
-    The values depend on the number of records: report it with them. Errors as in `recall_at_k`.
+    Row i of both arrays is one pair, and `text_ids[i]` its report's `text.reports.text_id`. Identical reports count as
+    one candidate and one query: of 1,992 PTB-XL records, 178 share one report, which would otherwise fill whole top
+    tens. The values depend on the number of records, so report it with them. Errors as in `recall_at_k`.
     """
     distinct, first = np.unique(text_ids, return_index=True)
     texts = text_embeddings[first]

@@ -10,7 +10,7 @@ from mets_ray.errors import DatasetError
 
 @dataclass(frozen=True)
 class TaskSimilarities:
-    """Cosine similarity and truth of each scored record and class of one task."""
+    """Cosine similarities of the scored records with the classes of one task, their labels and patients."""
 
     task: str
     classes: tuple[str, ...]
@@ -20,7 +20,7 @@ class TaskSimilarities:
     truth: Bool[np.ndarray, "record class"]
 
     def rows(self, record_ids: tuple[str, ...]) -> "TaskSimilarities":
-        """Those of `record_ids`, in that order; each must be here."""
+        """The rows of `record_ids`, in that order. Raises KeyError for a record that was not scored."""
         position = {name: row for row, name in enumerate(self.record_ids)}
         chosen = np.asarray([position[name] for name in record_ids], dtype=np.int64)
         return TaskSimilarities(
@@ -29,7 +29,10 @@ class TaskSimilarities:
 
 
 def paired(first: TaskSimilarities, second: TaskSimilarities) -> tuple[TaskSimilarities, TaskSimilarities]:
-    """Both on the records that both scored, in one order. Raises DatasetError where they are not of the same labels."""
+    """Both results on the records that both scored, in the same order.
+
+    Raises DatasetError if classes or labels differ, or no record was scored in both.
+    """
     if first.classes != second.classes:
         raise DatasetError(
             f"task `{first.task}` has the classes {list(first.classes)} here and {list(second.classes)} in the other",
@@ -44,7 +47,7 @@ def paired(first: TaskSimilarities, second: TaskSimilarities) -> tuple[TaskSimil
     differing = np.flatnonzero((one.truth != other.truth).any(axis=1))
     if len(differing):
         raise DatasetError(
-            f"{len(differing)} of {len(common)} records have other labels in the other result, for example "
+            f"{len(differing)} of {len(common)} records have different labels in the other result, for example "
             f"`{common[differing[0]]}`",
             hint="score both on the same data set",
         )

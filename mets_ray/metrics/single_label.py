@@ -1,4 +1,4 @@
-"""METS's balanced protocol: one class per record, argmax, accuracy, precision, recall and F1 with intervals."""
+"""METS's balanced protocol: one class per record, argmax prediction; accuracy, precision, recall, F1 with intervals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from mets_ray.errors import MetsError
 from mets_ray.metrics.intervals import Interval, mean_of_defined, percentile_interval, resamples
 
 SINGLE_LABEL_SCORES = ("accuracy", "mean_ovr_accuracy", "macro_precision", "macro_recall", "macro_f1")
-"""What `single_label_scores` gives, in this order."""
+"""The scores that `single_label_scores` returns, in this order."""
 
 
 @dataclass(frozen=True)
 class BalancedDraw:
-    """Records in which each class is as frequent as any other, ordered by class.
+    """A sample in which all classes are equally frequent, ordered by class.
 
-    `available` counts by class the records that have this class and no other of those drawn from; `per_class` is the
-    number drawn of each, 0 where a class has none.
+    `available` counts for each class the records that have it and no other of the sampled classes. `per_class` is the
+    number of records sampled per class, 0 if a class has none.
     """
 
     rows: Int[np.ndarray, "drawn"]
@@ -31,9 +31,9 @@ class BalancedDraw:
 
 @dataclass(frozen=True)
 class SingleLabelIntervals:
-    """What `bootstrap_single_label` found: an interval by name of `SINGLE_LABEL_SCORES`, and the counts behind them.
+    """The result of `bootstrap_single_label`: an interval for each of `SINGLE_LABEL_SCORES`, and the confusion matrix.
 
-    `samples` holds each score of each resample, drawn as in `AurocIntervals.macro_samples`.
+    `samples` holds each score of each resample; resamples are as in `AurocIntervals.macro_samples`.
     """
 
     scores: dict[str, Interval]
@@ -44,20 +44,21 @@ class SingleLabelIntervals:
 def balanced_draw(
     labels: Bool[np.ndarray, "record class"], classes: Sequence[str], per_class: int, seed: int
 ) -> BalancedDraw:
-    """Draw as many records of each class as of any other, at most `per_class`, from those with exactly one of them.
+    """Sample equally many records per class, at most `per_class`, from the records with exactly one of the classes.
 
-    labels: which of `classes`, in this order, each record has; classes that are not drawn from do not count. Each
-    class is drawn without replacement by a generator of its own, seeded by (seed, class name): a draw of fewer is part
-    of a draw of more, and the order of the classes changes nothing.
+    labels: which of `classes`, in this order, each record has; other classes are ignored. Each class is sampled
+    without replacement by a separate generator seeded with (seed, class name): a smaller sample is a subset of a larger
+    one, and the order of the classes does not matter.
 
-    Raises MetsError where `per_class` is below 1, a class stands twice or fewer than 2 are given.
+    Raises MetsError if `labels` has another number of columns, `per_class` is below 1, a class is given twice, or fewer
+    than 2 classes are given.
     """
     if labels.shape[1] != len(classes):
         raise MetsError(f"`labels` has {labels.shape[1]} columns for {len(classes)} `classes`")
     if len(set(classes)) != len(classes) or len(classes) < 2:
         raise MetsError(f"`classes` is {list(classes)}", hint="give at least 2 classes, each once")
     if per_class < 1:
-        raise MetsError(f"`per_class` is {per_class}", hint="METS draws 200")
+        raise MetsError(f"`per_class` is {per_class}", hint="use at least 1; METS uses 200")
     single = labels.sum(axis=1) == 1
     candidates = [np.flatnonzero(single & labels[:, column]) for column in range(len(classes))]
     available = tuple(len(rows) for rows in candidates)
@@ -72,11 +73,11 @@ def balanced_draw(
 def single_label_scores(
     truth: Int[np.ndarray, "record"], predicted: Int[np.ndarray, "record"], classes: int
 ) -> dict[str, float]:
-    """The scores of `SINGLE_LABEL_SCORES` for records with one class each; nan for all where there are no records.
+    """The scores of `SINGLE_LABEL_SCORES` for records with one class each; all are nan if there are no records.
 
-    Precision, recall and F1 are scikit-learn's, averaged over the classes that `truth` holds; the precision of a class
-    that is never predicted is 0. `mean_ovr_accuracy` is the mean of the accuracies of "this class or not": with 5
-    classes a guesser has 0.68, so it is no accuracy, but it may be what METS printed.
+    Precision, recall and F1 are scikit-learn's, averaged over the classes in `truth`; the precision of a class that is
+    never predicted is 0. `mean_ovr_accuracy` is the mean of the one-vs-rest accuracies. With 5 classes, random guessing
+    gives 0.68, so it is not comparable with an accuracy, but it may be what METS reported.
     """
     _require_classes(truth, predicted, classes)
     if not len(truth):
@@ -100,14 +101,14 @@ def bootstrap_single_label(
     seed: int,
     level: float = 0.95,
 ) -> SingleLabelIntervals:
-    """`single_label_scores` with percentile bootstrap intervals that draw patients (`groups`), each with all records.
+    """`single_label_scores` with percentile bootstrap intervals; patients (`groups`) are resampled with all records.
 
-    A class that a resample has lost is left out of that resample's means, as in `bootstrap_macro_auroc`.
-    Raises MetsError as that does, and where a class number is not in [0, classes).
+    A class that is missing from a resample is excluded from that resample's means, as in `bootstrap_macro_auroc`.
+    Raises MetsError as that function, and if a class number is not in [0, classes).
     """
     values = single_label_scores(truth, predicted, classes)
     drawn = {name: np.full(max(samples, 0), np.nan) for name in SINGLE_LABEL_SCORES}
-    # Each record is one of classes² cells, so a resample's weights summed by cell are its confusion matrix.
+    # Each record is in one of classes² cells, so the weights of a resample summed by cell are its confusion matrix.
     of_cell = (truth * classes + predicted)[None, :] == np.arange(classes**2)[:, None]
     for rows, weights in resamples(groups, len(truth), samples=samples, seed=seed, level=level):
         confusion = (of_cell.astype(np.int64) @ weights).reshape(classes, classes, -1)
@@ -126,11 +127,11 @@ def _require_classes(truth: np.ndarray, predicted: np.ndarray, classes: int) -> 
     for name, numbers in (("truth", truth), ("predicted", predicted)):
         wrong = numbers[(numbers < 0) | (numbers >= classes)]
         if len(wrong):
-            raise MetsError(f"`{name}` holds the class number {wrong[0]}, of {classes} classes")
+            raise MetsError(f"`{name}` holds the class number {wrong[0]}, which is not in [0, {classes})")
 
 
 def _mean_ovr_accuracy(accuracy: Any, classes: int) -> Any:
-    # A wrong record is wrong for two classes, its own and the predicted one, and right for all others.
+    # A misclassified record is wrong for two classes, the true and the predicted one, and right for all others.
     return 1.0 - 2.0 * (1.0 - accuracy) / classes
 
 

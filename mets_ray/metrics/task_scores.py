@@ -1,4 +1,4 @@
-"""A task's scores by class, with intervals, and the paired difference of two results."""
+"""Scores of a task by class with intervals, and the paired difference of two results."""
 
 import math
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from mets_ray.metrics.similarities import TaskSimilarities, paired
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One row of a task's table; the AUROC is nan where the class has no positives or no negatives.
+    """One row of a task's table; the AUROC is nan if the class has no positives or no negatives.
 
-    `patients` have at least one of the `positives`.
+    `patients` is the number of patients with at least one positive record.
     """
 
     name: str
@@ -33,9 +33,9 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class TaskScore:
-    """One task: its macro AUROC with a 95% interval over patients, and its classes.
+    """One task: its macro AUROC with a 95% bootstrap interval over patients, and its classes.
 
-    `macro_samples` holds the macro AUROC of each resample; tasks of one data set share their draws.
+    `macro_samples` holds the macro AUROC of each resample; tasks of one data set share their resamples.
     """
 
     task: str
@@ -47,7 +47,7 @@ class TaskScore:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A task's macro AUROC less that of another result on the same `records`, with its paired 95% interval."""
+    """A task's macro AUROC minus that of another result on the same `records`, with its paired 95% interval."""
 
     task: str
     difference: Interval
@@ -57,7 +57,7 @@ class Comparison:
 def score_task(
     scores: TaskSimilarities, *, samples: int, seed: int, drawn_from: Shaped[np.ndarray, "drawn"] | None = None
 ) -> TaskScore:
-    """Macro AUROC and that of each class, with intervals that draw patients: see `bootstrap_macro_auroc`."""
+    """Macro AUROC and the AUROC of each class, with intervals over patients; see `bootstrap_macro_auroc`."""
     similarity, truth, patients = scores.similarity, scores.truth, scores.patients
     intervals = bootstrap_macro_auroc(similarity, truth, patients, samples=samples, seed=seed, drawn_from=drawn_from)
     _, precisions = average_precision(similarity, truth)
@@ -78,7 +78,7 @@ def score_task(
 def compare(first: TaskSimilarities, second: TaskSimilarities, *, samples: int, seed: int) -> Comparison:
     """The paired difference of two results of one task, on the records that both scored.
 
-    Raises DatasetError as `score_files.paired`.
+    Raises DatasetError as `similarities.paired`.
     """
     one, other = paired(first, second)
     difference = paired_difference(

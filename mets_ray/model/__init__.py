@@ -1,3 +1,3 @@
-"""METS: encoder, loss, views, zero-shot, the bundle and the predictor."""
+"""METS: encoder, loss, augmentation, zero-shot, the bundle and the predictor."""
 
 __all__ = ["augment", "bundle", "ecg_encoder", "loss", "mets", "optimization", "predictor", "windows", "zero_shot"]

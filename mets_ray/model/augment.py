@@ -1,7 +1,7 @@
-"""Views of an ECG that its report still fits: fewer leads, a stretch of it, another gain.
+"""Augmented views of an ECG that its report still describes: lead dropout, cropping, and a change of gain.
 
-What an ECG loses follows from (seed, epoch, step, its row in the global batch): no number of workers, no part of a
-batch and no resumed run changes it.
+The view of an ECG depends only on (seed, epoch, step, row in the global batch). It does not depend on the number of
+workers or the split of the batch, and a resumed run reproduces it.
 """
 
 from dataclasses import dataclass
@@ -13,15 +13,14 @@ from torch import Tensor
 
 from mets_ray.config.settings import AugmentConfig
 
-# Of ECGs that lose a stretch or are scaled: what is left holds some beats at any rate of rhythm, and a gain must not
-# make a low voltage of a high one.
+# The shortest crop still has some beats at any heart rate, and the gain must not turn a high voltage into a low one.
 SHORTEST_STRETCH = 0.25
 GAIN_LIMITS = (0.7, 1.3)
 
 
 @dataclass(frozen=True)
 class BatchPlace:
-    """A global batch of a run: the step that it is of, and its rows over all workers."""
+    """A global batch of a run: its epoch and step, and its number of rows over all workers."""
 
     seed: int
     epoch: int
@@ -31,7 +30,7 @@ class BatchPlace:
 
 @dataclass(frozen=True)
 class Views:
-    """What each row of a batch is multiplied with: `gain`, 0 for a lead that is taken away, between start and stop."""
+    """Multipliers for each row of a batch: `gain` (0 for a dropped lead) from sample `start` to `stop`, 0 outside."""
 
     gain: Float32[np.ndarray, "row lead"]
     start: Int64[np.ndarray, "row"]
@@ -39,18 +38,18 @@ class Views:
 
 
 def draw_views(settings: AugmentConfig, batch: BatchPlace, rows: range, *, leads: int, samples: int) -> Views | None:
-    """One view of each of some consecutive `rows` of a global batch; None where nothing is to change."""
+    """One random view for each of the consecutive `rows` of a global batch; None if augmentation is off."""
     if not (settings.lead_dropout or settings.cropping or settings.gain):
         return None
     random = np.random.default_rng([batch.seed, batch.epoch, batch.step])
-    # All numbers are drawn, whatever the settings and the rows, so that each part can be left out without changing the
-    # others, and each worker sees its rows of one and the same draw.
+    # All random numbers are generated regardless of settings and rows, so that turning off one augmentation does not
+    # change the others, and all workers take their rows from the same random numbers.
     own = slice(rows.start, rows.stop)
     loses_leads, is_cropped, of_count, of_length, of_start = random.random((5, batch.rows))[:, own]
     order = random.random((batch.rows, leads))[own].argsort(axis=1)
     normal = random.standard_normal(batch.rows)[own]
 
-    kept = order <= (of_count * leads).astype(np.int64)[:, None]  # of each row's permutation of 0 .. leads - 1
+    kept = order <= (of_count * leads).astype(np.int64)[:, None]  # `order`: a permutation of 0 .. leads - 1 per row
     kept |= (loses_leads >= settings.lead_dropout)[:, None]
     scale = np.clip(1.0 + settings.gain * normal, *GAIN_LIMITS)
     length = (samples * (SHORTEST_STRETCH + (1.0 - SHORTEST_STRETCH) * of_length)).astype(np.int64)
@@ -60,7 +59,7 @@ def draw_views(settings: AugmentConfig, batch: BatchPlace, rows: range, *, leads
 
 
 def augmented(signal_mv: Float[Tensor, "row lead sample"], views: Views | None) -> Float[Tensor, "row lead sample"]:
-    """The views: what was taken away is zero, as it is for leads that a device never had."""
+    """Apply the views. Removed parts are zero, as are leads that a device did not record."""
     if views is None:
         return signal_mv
     device = signal_mv.device

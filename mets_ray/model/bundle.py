@@ -1,9 +1,9 @@
-"""The checkpoint bundle: everything that scoring an ECG needs, in one folder that verifies itself.
+"""The checkpoint bundle: everything needed to score an ECG, in one folder with checksums.
 
 model.safetensors            weights of the ECG encoder, both projections and the logit scale
 prompt_features.safetensors  frozen LM features of the prompt sets, so that their classes need no LM
 config.yaml                  the resolved configuration of the run
-trainer_state.pt             optimizer, schedule and cursor: for resume only, absent from a published bundle
+trainer_state.pt             optimizer, schedule and cursor: for resuming only, not in a published bundle
 bundle.json                  facts, and the sha256 of the other files; written last
 """
 
@@ -40,7 +40,7 @@ _ANCHORS = "anchor_features.safetensors"
 
 
 class BundleFacts(BaseModel):
-    """`bundle.json`: what the weights are, where they come from, and what they may be used with."""
+    """`bundle.json`: what the weights are, where they come from, and what they can be used with."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -49,7 +49,7 @@ class BundleFacts(BaseModel):
     sampling_rate_hz: int
     duration_s: float
     leads: tuple[str, ...]
-    highpass_hz: float | None = None  # there was none before it could be chosen
+    highpass_hz: float | None = None  # bundles older than the setting were trained without a filter
     text_model: str
     text_pooling: str
     text_max_length: int
@@ -62,7 +62,7 @@ class BundleFacts(BaseModel):
     shuffled_reports: bool = False
     train_folds: tuple[int, ...]
     validation: tuple[int, ...] | str
-    earlier_folds: tuple[int, ...] = ()  # of the same source, seen by the bundle that `train.init_from` named
+    earlier_folds: tuple[int, ...] = ()  # of the same source, used to train the bundle given by `train.init_from`
     prompt_sets: dict[str, PromptSet]
     metrics: dict[str, float | None]
     history: tuple[dict[str, float | None], ...]
@@ -70,7 +70,7 @@ class BundleFacts(BaseModel):
 
     @property
     def seen_folds(self) -> tuple[int, ...]:
-        """Folds that trained or chose a checkpoint, here or before; `hash:` draws its patients from the train folds."""
+        """Folds used for training or checkpoint selection, here or before; `hash:` selects patients of train folds."""
         listed = () if isinstance(self.validation, str) else self.validation
         return tuple(sorted({*self.train_folds, *listed, *self.earlier_folds}))
 
@@ -103,7 +103,7 @@ def build_model(config: Config, *, leads: int, text_features: int) -> Mets:
 
 
 def untrained_model(bundle: Bundle, seed: int) -> Mets:
-    """A model as the bundle's was before its first step: the same layers, random weights."""
+    """The bundle's architecture with random weights, as before the first training step."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build_model(bundle.config, leads=len(bundle.facts.leads), text_features=bundle.facts.text_features)
@@ -112,7 +112,7 @@ def untrained_model(bundle: Bundle, seed: int) -> Mets:
 
 
 def write_bundle(folder: Path, bundle: Bundle, trainer_state: dict[str, Any] | None = None) -> None:
-    """Write all files of a bundle into a local folder; `bundle.json` last."""
+    """Write all files of a bundle to a local folder, `bundle.json` last."""
     state = {key: value.detach().cpu().contiguous() for key, value in bundle.model.state_dict().items()}
     save_file(state, folder / _MODEL)
     save_arrays({"text_id": bundle.prompts.ids, "features": bundle.prompts.vectors}, folder / _PROMPTS)
@@ -131,7 +131,7 @@ def write_bundle(folder: Path, bundle: Bundle, trainer_state: dict[str, Any] | N
 def read_bundle(folder: Path) -> Bundle:
     """Load a bundle from a local folder onto the CPU, in eval mode.
 
-    Raises CheckpointError where the manifest is absent, has another schema, or a file's hash disagrees.
+    Raises CheckpointError if the manifest has another schema, or a file is missing or has another hash.
     """
     facts = _parse_facts((folder / MANIFEST_NAME).read_bytes(), str(folder))
     for name, expected in facts.files.items():
@@ -140,9 +140,9 @@ def read_bundle(folder: Path) -> Bundle:
             continue
         if not path.exists() or _sha256(path) != expected:
             raise CheckpointError(
-                f"`{name}` is not the file that `{MANIFEST_NAME}` describes (absent, or another sha256)",
+                f"`{name}` is not the file that `{MANIFEST_NAME}` describes (missing, or another sha256)",
                 where=str(folder),
-                hint="copy the bundle again as a whole",
+                hint="copy the whole bundle again",
             )
     config = _parse_config((folder / _CONFIG).read_text(encoding="utf-8"), str(folder))
     model = build_model(config, leads=len(facts.leads), text_features=facts.text_features)
@@ -157,7 +157,7 @@ def read_bundle(folder: Path) -> Bundle:
 
 
 def read_trainer_state(folder: Path) -> dict[str, Any]:
-    """Optimizer, schedule and cursor of a checkpoint; tensors and plain values only, never pickled code."""
+    """Optimizer, schedule and cursor of a checkpoint; loads tensors and plain values only, never pickled code."""
     state: dict[str, Any] = torch.load(folder / TRAINER_STATE_NAME, map_location="cpu", weights_only=True)
     return state
 
@@ -165,11 +165,11 @@ def read_trainer_state(folder: Path) -> dict[str, Any]:
 def load_bundle(bundle_uri: str) -> Bundle:
     """Fetch a bundle from any storage and load it.
 
-    Raises CheckpointError where `bundle_uri` holds no whole bundle of this schema.
+    Raises CheckpointError if `bundle_uri` holds no complete bundle of this schema.
     """
     if not storage.exists(storage.join(bundle_uri, MANIFEST_NAME)):
         raise CheckpointError(
-            f"`{bundle_uri}` holds no {MANIFEST_NAME}, so it is no whole bundle",
+            f"`{bundle_uri}` holds no {MANIFEST_NAME}, so it is not a complete bundle",
             hint="give the bundle_uri that pretrain printed",
         )
     with tempfile.TemporaryDirectory() as folder:
@@ -178,9 +178,9 @@ def load_bundle(bundle_uri: str) -> Bundle:
 
 
 def newest_bundle(uri: str) -> str:
-    """`uri` itself where it is a bundle, else the newest `<run>/bundle` below it, by the time in the run's name.
+    """`uri` itself if it is a bundle, otherwise the newest `<run>/bundle` below it, by the time in the run's name.
 
-    Raises CheckpointError where there is none.
+    Raises CheckpointError if there is none.
     """
     if storage.exists(storage.join(uri, MANIFEST_NAME)):
         return uri
@@ -188,7 +188,7 @@ def newest_bundle(uri: str) -> str:
     bundles = [found.removesuffix(f"/{MANIFEST_NAME}") for found in storage.list_files(uri, suffix=suffix)]
     if not bundles:
         raise CheckpointError(
-            f"`{uri}` is no bundle and holds none",
+            f"`{uri}` is not a bundle and contains none",
             hint="run `make quickstart`, or give the bundle_uri of a pretrain run",
         )
     return max(bundles, key=lambda bundle: bundle.split("/")[-2])
@@ -200,7 +200,7 @@ def read_facts(bundle_uri: str) -> BundleFacts:
 
 
 def publish_bundle(checkpoint_uri: str, bundle_uri: str) -> None:
-    """Copy a checkpoint as a bundle that others may use: without the trainer's state, the manifest last."""
+    """Publish a checkpoint as a bundle: copied without the trainer state, the manifest last."""
     with tempfile.TemporaryDirectory() as folder:
         storage.download_folder(checkpoint_uri, folder)
         (Path(folder) / TRAINER_STATE_NAME).unlink(missing_ok=True)
@@ -217,7 +217,7 @@ def _parse_config(text: str, where: str) -> Config:
     except ValidationError as error:
         keys = ", ".join(f"`{'.'.join(map(str, fault['loc']))}`" for fault in error.errors()[:5])
         raise CheckpointError(
-            f"`{_CONFIG}` is not of this version's settings: {keys}",
+            f"`{_CONFIG}` does not match this version's settings: {keys}",
             where=where,
             hint="read the bundle with the version of mets_ray that wrote it",
         ) from error
@@ -229,13 +229,13 @@ def _parse_facts(data: bytes, where: str) -> BundleFacts:
         raise CheckpointError(
             f"the bundle has schema version {version}, this mets_ray reads {BUNDLE_SCHEMA_VERSION}",
             where=where,
-            hint="pretrain again, or install the mets_ray that wrote it",
+            hint="pretrain again, or install the version of mets_ray that wrote it",
         )
     try:
         return BundleFacts.model_validate_json(data)
     except ValidationError as error:
         raise CheckpointError(
-            f"`{MANIFEST_NAME}` has {error.error_count()} faults, first: {error.errors()[0]['loc']}", where=where
+            f"`{MANIFEST_NAME}` has {error.error_count()} errors, first: {error.errors()[0]['loc']}", where=where
         ) from error
 
 
@@ -245,7 +245,7 @@ def _sha256(path: Path) -> str:
 
 
 def check_signal(signal: SignalConfig, facts: BundleFacts) -> None:
-    """Raise CheckpointError where the data set's ECGs are not of the rate, length, leads and filter of the bundle."""
+    """Raise CheckpointError if sampling rate, duration, leads or filter of the data set differ from the bundle's."""
     if signal != facts.signal:
         raise CheckpointError(
             f"the bundle is for {facts.signal} and the data set holds {signal}",
@@ -254,7 +254,7 @@ def check_signal(signal: SignalConfig, facts: BundleFacts) -> None:
 
 
 def check_text_model(facts: BundleFacts, fingerprint: str) -> None:
-    """Raise CheckpointError where `fingerprint` is not that of the LM with which the bundle was trained."""
+    """Raise CheckpointError if `fingerprint` is not that of the LM that the bundle was trained with."""
     if fingerprint != facts.text_fingerprint:
         raise CheckpointError(
             f"the language model found here has the fingerprint {fingerprint[:16]}, the bundle was trained with "

@@ -1,4 +1,4 @@
-"""The two encoders: ResNet1d-18 for ECGs, a frozen language model for texts. Both give features, not embeddings."""
+"""The ECG encoder, ResNet1d-18. It returns features; `mets` projects them to embeddings."""
 
 import math
 from collections.abc import Iterator
@@ -14,21 +14,22 @@ from mets_ray.errors import ConfigError
 
 Norm = Literal["batch", "sync", "group"]
 
-_STRIDE = 32  # of the ECG encoder: samples from one position of its last stage to the next
+_STRIDE = 32  # of the ECG encoder: samples between adjacent positions of its last stage
+
 _FOCUS_REACH = 4.0  # standard deviations: 2 s on each side of a heart beat
 
 
 class EcgEncoder(nn.Module):
     """ResNet1d-18: an ECG in millivolts, `[batch, lead, sample]`, to features, `[batch, 8 * width]`.
 
-    ResNet-18 (He et al. 2016) with 1-D kernels, as METS (PMLR v227, li24a) names it. 12 leads, width 64 and norm
-    "batch" give 3,848,832 parameters, as in MERL's version, which has no max pool.
+    ResNet-18 (He et al. 2016) with 1-D kernels, as in METS (PMLR v227, li24a). 12 leads, width 64 and norm "batch"
+    give 3,848,832 parameters, as in MERL's version, which has no max pooling.
 
-    norm: "batch" has statistics of each worker's own rows, "sync" of all workers' rows (GPU only), "group" does not
-    look at the batch at all.
+    norm: "batch" uses statistics of each worker's own rows, "sync" of all workers' rows (GPU only), "group" is
+    independent of the batch.
 
-    activation_checkpointing: in training keep only the input of the stem and of each block, and compute what is inside
-    again in the backward pass (Chen et al. 2016): the same gradients, less memory, a third more time.
+    activation_checkpointing: in training, keep only the inputs of the stem and of each block, and recompute their
+    activations in the backward pass (Chen et al. 2016): the same gradients, less memory, a third more time.
     """
 
     def __init__(
@@ -56,16 +57,16 @@ class EcgEncoder(nn.Module):
     def forward(
         self, signal_mv: Float[Tensor, "batch lead sample"], focus: float | None = None
     ) -> Float[Tensor, "batch feature"]:
-        """Features of each ECG. Raises ConfigError where norm "sync" is to train on a CPU.
+        """Features of each ECG. Raises ConfigError for training with norm "sync" on a CPU.
 
-        focus: None for the mean over time. For what happens in the middle of the window, such as one beat of many, half
-        the weight lies there, on a Gaussian whose standard deviation is this share of the window; what is further away
-        than four of them is taken as not recorded, as `augment` takes stretches away.
+        focus: None for the mean over time. To focus on the middle of the window, for example on a single beat, give
+        the standard deviation of a Gaussian as a share of the window: half the weight is on this Gaussian, the other
+        half is uniform. Samples more than four standard deviations from the middle are zeroed, as in `augment`.
         """
         if self.norm == "sync" and self.training and signal_mv.device.type == "cpu":
-            # torch raises only with a process group; without one it would silently train as norm "batch".
+            # torch raises only with a process group; without one it would silently train like norm "batch".
             raise ConfigError(
-                "`encoder.norm` is sync, which torch has for GPUs only, and the encoder trains on a CPU",
+                "`encoder.norm` is sync, which torch supports on GPUs only, but the encoder trains on a CPU",
                 hint="set encoder.norm to group, or train.device to gpu",
             )
         if focus is not None:
@@ -88,14 +89,14 @@ def _within_reach(signal_mv: Float[Tensor, "batch lead sample"], focus: float) -
 def _focus_weights(
     hidden: Float[Tensor, "batch feature position"], samples: int, focus: float
 ) -> Float[Tensor, "position"]:
-    # Every convolution is padded by half its kernel, so position i looks at sample _STRIDE * i.
+    # Every convolution is padded by half its kernel, so position i is centred on sample _STRIDE * i.
     position = torch.arange(hidden.shape[-1], device=hidden.device, dtype=hidden.dtype)
     near = (-0.5 * ((position * _STRIDE / samples - 0.5) / focus).square()).softmax(dim=0)
     return (near + 1 / len(near)) / 2
 
 
 class _BasicBlock(nn.Module):
-    """Two k3 convolutions beside an identity, or beside a 1x1 convolution where the shape changes."""
+    """Two convolutions of kernel size 3 with an identity shortcut, or a 1x1 convolution where the shape changes."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int, norm: Norm) -> None:
         super().__init__()
@@ -122,7 +123,7 @@ class _BasicBlock(nn.Module):
 def _checkpointed(
     part: nn.Module, hidden: Float[Tensor, "batch channel_in sample_in"]
 ) -> Float[Tensor, "batch channel_out sample_out"]:
-    # The second time must not move the running statistics again.
+    # The recomputation must not update the running statistics a second time.
     output: Tensor = checkpoint(
         part, hidden, use_reentrant=False, context_fn=lambda: (nullcontext(), buffers_kept(part))
     )
@@ -131,7 +132,7 @@ def _checkpointed(
 
 @contextmanager
 def buffers_kept(module: nn.Module) -> Iterator[None]:
-    """Within it, the module works on copies of its buffers, so BatchNorm's running statistics stay as they are."""
+    """A context in which the module uses copies of its buffers, so BatchNorm's running statistics do not change."""
     kept = [(part, name, buffer) for part in module.modules() for name, buffer in part.named_buffers(recurse=False)]
     try:
         for part, name, buffer in kept:
@@ -147,5 +148,5 @@ def _norm(norm: Norm, channels: int) -> nn.Module:
         return nn.BatchNorm1d(channels)
     if norm == "sync":
         return nn.SyncBatchNorm(channels)
-    # 16 channels to a group did as well as 32 groups in Wu & He 2018; the gcd keeps narrow test models legal.
+    # 16 channels per group did as well as 32 groups in Wu & He 2018; the gcd keeps narrow test models valid.
     return nn.GroupNorm(channels // math.gcd(channels, 16), channels)

@@ -1,4 +1,4 @@
-"""The contrastive losses and their targets; pure functions of tensors, no communication."""
+"""The contrastive losses and their targets: pure functions of tensors, without communication."""
 
 import torch
 import torch.nn.functional as F
@@ -19,11 +19,12 @@ def targets_one_hot(
 def targets_same_report(
     row_text_ids: Int64[Tensor, "row"], column_text_ids: Int64[Tensor, "column"]
 ) -> Float[Tensor, "row column"]:
-    """1 where row and column have equal texts: equal reports are no negatives of each other.
+    """1 where row and column have equal texts, so that equal reports are not negatives of each other.
 
-    Where equal texts have equal embeddings, as a frozen LM gives them, this and `targets_one_hot` are the same loss
-    with the same gradient: a duplicate's column pushes exactly as much as the own one pulls less. They part where one
-    text has several embeddings (paraphrases, sampled sentences), or where ids stand for more than equal wording.
+    If equal texts have equal embeddings, as with a frozen LM, this gives the same loss and gradient as
+    `targets_one_hot`: the effect of a duplicate's column exactly offsets the weaker target of the row's own column.
+    They differ if one text has several embeddings (paraphrases, sampled sentences), or if equal ids mean more than
+    equal wording.
     """
     return (row_text_ids[:, None] == column_text_ids[None, :]).float()
 
@@ -36,9 +37,9 @@ def row_losses(
 ) -> Float[Tensor, "row"]:
     """Soft cross-entropy of each row over all columns; embeddings are L2-normalised.
 
-    Each row of `targets` is weights >= 0, divided by their sum here. A row without any gives nan.
+    Each row of `targets` holds weights >= 0, which are normalised to sum to 1. A row of zeros gives nan.
     """
-    # A matrix product of halves would round logits of up to 100 to steps of 0.5.
+    # In half precision, the matrix product would round logits of up to 100 to steps of 0.5.
     with torch.autocast(row_embeddings.device.type, enabled=False):
         log_probability = (logit_scale * row_embeddings @ column_embeddings.T).log_softmax(dim=-1)
         weights = targets.to(log_probability.dtype)
@@ -51,7 +52,7 @@ def contrastive_loss(
     logit_scale: Float[Tensor, ""],
     targets: Float[Tensor, "batch batch"],
 ) -> Float[Tensor, ""]:
-    """Symmetric InfoNCE over one whole batch: the mean of ECG to text and text to ECG (METS, PMLR v227, li24a).
+    """Symmetric InfoNCE over a whole batch: the mean of ECG-to-text and text-to-ECG (METS, PMLR v227, li24a).
 
     targets: `[ECG, text]`.
     """
@@ -72,8 +73,8 @@ def contrastive_loss_share(
 ) -> Float[Tensor, ""]:
     """One worker's share of `contrastive_loss`: its own rows against the columns of the global batch.
 
-    The mean of all workers' shares is the loss over the global batch, whatever the row counts, and memory grows with
-    row x column, not column x column. targets: which rows and columns belong together, the same in both directions.
+    The mean of all workers' shares is the loss over the global batch, for any row counts. Memory grows with
+    row x column, not column x column. targets: which rows and columns match, the same in both directions.
     """
     ecg_to_text = row_losses(ecg_rows, text_columns, logit_scale, targets)
     text_to_ecg = row_losses(text_rows, ecg_columns, logit_scale, targets)
@@ -87,10 +88,10 @@ def statement_losses(
     logit_bias: Float[Tensor, ""],
     positives: Bool[Tensor, "row column"],
 ) -> Float[Tensor, "row"]:
-    """Each ECG against every statement of the global batch: binary cross-entropy, summed over statements.
+    """Binary cross-entropy of each ECG against every statement of the global batch, summed over statements.
 
-    The sigmoid loss of SigLIP (Zhai et al. 2023, arXiv 2303.15343, algorithm 1) with several positives in a row. A row
-    needs no other row, so the sum over any split of the rows is the loss of all of them. Embeddings are L2-normalised.
+    The sigmoid loss of SigLIP (Zhai et al. 2023, arXiv 2303.15343, algorithm 1) with several positives per row. Rows
+    are independent, so the losses of any split of the rows sum to the total loss. Embeddings are L2-normalised.
     """
     with torch.autocast(ecg_rows.device.type, enabled=False):
         logits = logit_scale * ecg_rows @ statement_columns.T + logit_bias

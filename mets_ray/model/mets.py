@@ -1,4 +1,4 @@
-"""METS: an ECG encoder and two projections into one space; the language model stays outside."""
+"""METS: an ECG encoder and two projections into a shared space; the language model is not part of it."""
 
 import math
 
@@ -13,25 +13,25 @@ from mets_ray.model.ecg_encoder import EcgEncoder, Norm
 INITIAL_LOGIT_SCALE = 1 / 0.07  # METS: temperature 0.07
 HIGHEST_LOGIT_SCALE = 100.0  # CLIP (Radford et al. 2021), section 2.5
 
-# SigLIP (Zhai et al. 2023), section 3: 10 and -10, for thousands of texts of which one fits. Of the statements in a
-# batch an ECG has several per cent, and a start near their log odds saves the first epochs.
+# SigLIP (Zhai et al. 2023), section 3, uses 10 and -10, for thousands of texts of which one matches. Here several per
+# cent of the statements in a batch match an ECG, and starting near their log odds saves the first epochs.
 INITIAL_SIGMOID_SCALE, INITIAL_SIGMOID_BIAS = 10.0, -3.0
 
-# A prompt moves towards the anchors that lie far above the mean of its similarities: docs/findings.md.
+# Weights anchors by how far their similarity to the prompt is above the mean; see docs/findings.md.
 _ANCHOR_SHARPNESS = 3.0
 
 
 class Mets(nn.Module):
-    """What METS trains (PMLR v227, li24a): ECG encoder, a linear projection on each side, the logit scale.
+    """The trained part of METS (PMLR v227, li24a): ECG encoder, a linear projection on each side, the logit scale.
 
     text_features: length of the frozen LM's feature vectors. dimension: length of the shared embedding.
-    leads, width, norm, activation_checkpointing: see `EcgEncoder`. sigmoid: for `loss.statement_losses`, whose logits
-    have a bias as well; without it `logit_bias` is 0 and is not trained.
+    leads, width, norm, activation_checkpointing: see `EcgEncoder`. sigmoid: for `loss.statement_losses`, which also
+    has a logit bias; otherwise `logit_bias` is 0 and not trained.
 
-    `anchors`: LM features of statements that were trained on, or None; see `embed_prompt`.
+    `anchors`: LM features of training statements, or None; see `embed_prompt`.
     """
 
-    anchors: Float[Tensor, "anchor text_feature"] | None = None  # no buffer: DistributedDataParallel would send it
+    anchors: Float[Tensor, "anchor text_feature"] | None = None  # DistributedDataParallel would broadcast a buffer
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Mets(nn.Module):
         self.text_projection = nn.Linear(text_features, dimension)
         scale = INITIAL_SIGMOID_SCALE if sigmoid else INITIAL_LOGIT_SCALE
         self.log_logit_scale = nn.Parameter(torch.tensor(math.log(scale)))
-        # A parameter only where it is trained: state dicts, and so bundles, of either kind stay as they are.
+        # A parameter only where it is trained, so that the state dicts (and bundles) of the other kind stay unchanged.
         bias = torch.tensor(INITIAL_SIGMOID_BIAS if sigmoid else 0.0)
         self.logit_bias: Tensor
         if sigmoid:
@@ -62,12 +62,12 @@ class Mets(nn.Module):
 
     @property
     def logit_scale(self) -> Float[Tensor, ""]:
-        """Multiplier of cosine similarity, 1/temperature."""
+        """Multiplier of the cosine similarity, 1/temperature."""
         return self.log_logit_scale.exp()
 
     @torch.no_grad()
     def clamp_logit_scale(self) -> None:
-        """Holds the logit scale in [1, 100]; call it after each optimizer step, as open_clip does."""
+        """Clamp the logit scale to [1, 100]; call it after each optimizer step, as open_clip does."""
         self.log_logit_scale.clamp_(0.0, math.log(HIGHEST_LOGIT_SCALE))
 
     def embed_ecg(
@@ -81,15 +81,15 @@ class Mets(nn.Module):
         return _unit_rows(self.ecg_projection(features))
 
     def embed_text(self, text_features: Float[Tensor, "batch text_feature"]) -> Float[Tensor, "batch dimension"]:
-        """L2-normalised embeddings of the frozen LM's features, which may come as float16."""
+        """L2-normalised embeddings of the frozen LM's features, which may be float16."""
         return _unit_rows(self.text_projection(text_features.to(self.text_projection.weight.dtype)))
 
     def embed_prompt(self, text_features: Float[Tensor, "batch text_feature"]) -> Float[Tensor, "batch dimension"]:
-        """L2-normalised embeddings of prompts: of their own words and of the anchors nearest to them, in equal parts.
+        """L2-normalised embeddings of prompts: an equal mix of the prompt's own embedding and its nearest anchors.
 
-        The text projection learns from statements of reports. Of other words it knows what the frozen LM says about
-        their likeness, so a prompt is half what a softmax over its standardised cosines picks among the anchors.
-        Without anchors the same as `embed_text`.
+        The text projection is trained on report statements only. For other wordings, similarity in the frozen LM is
+        the only guide. So half of a prompt's embedding is a weighted mean of the anchors, with weights from a softmax
+        over its standardised cosines. Without anchors this is the same as `embed_text`.
         """
         own = self.embed_text(text_features)
         if self.anchors is None:
@@ -106,25 +106,25 @@ class Mets(nn.Module):
         text_features: Float[Tensor, "text text_feature"],
     ) -> tuple[Float[Tensor, "batch dimension"], Float[Tensor, "text dimension"], Float[Tensor, ""], Float[Tensor, ""]]:
         """Both embeddings, logit scale and bias in one call, so that DistributedDataParallel sees every parameter."""
-        # A copy: DistributedDataParallel takes no parameter itself as an output.
+        # A copy, because DistributedDataParallel does not allow a parameter itself as an output.
         return self.embed_ecg(signal_mv), self.embed_text(text_features), self.logit_scale, self.logit_bias.clone()
 
 
 def _unit_rows(projected: Float[Tensor, "batch dimension"]) -> Float[Tensor, "batch dimension"]:
-    # Under autocast the projection is a half: cosines need more than its 8 or 11 bits once multiplied by 100.
+    # Autocast computes the projection in half precision; cosines scaled by 100 need more than its 8 or 11 bits.
     if projected.dtype in (torch.bfloat16, torch.float16):
         projected = projected.float()
     return F.normalize(projected, dim=-1)
 
 
 def signal_tensor(signal_uv: np.ndarray, *, pinned: bool) -> Int16[Tensor, "row lead sample"]:
-    """int16 µV of shards as a tensor; pinned memory travels to a GPU while it computes."""
+    """int16 µV of shards as a tensor; pinned memory is copied to a GPU while it computes."""
     signal = torch.from_numpy(np.require(signal_uv, requirements=["C", "W"]))
     return signal.pin_memory() if pinned else signal
 
 
 def microvolts_to_millivolts(signal_uv: np.ndarray | Tensor, model: nn.Module) -> Float[Tensor, "row lead sample"]:
-    """int16 µV of shards → mV in the model's precision; int16 travels to the device, half the bytes of float32."""
+    """int16 µV of shards → mV in the model's precision; the transfer is in int16, half the bytes of float32."""
     weight = next(model.parameters())
     signal = signal_uv if isinstance(signal_uv, Tensor) else signal_tensor(signal_uv, pinned=False)
     return signal.to(weight.device, non_blocking=True).to(weight.dtype) / 1000.0

@@ -1,4 +1,4 @@
-"""How weights move: optimizer, learning rate as a function of the samples seen, and precision by device."""
+"""Optimizer, learning rate as a function of the samples seen, and precision by device."""
 
 import math
 import os
@@ -12,7 +12,7 @@ from mets_ray.errors import ConfigError
 
 
 def build_optimizer(train: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Adam (METS) or AdamW. Biases, norms and the logit scale are no weights: decay would only pull them to zero."""
+    """Adam (METS) or AdamW, without weight decay for biases, norms and the logit scale."""
     decayed = [value for value in model.parameters() if value.ndim > 1]
     others = [value for value in model.parameters() if value.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": train.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -21,15 +21,15 @@ def build_optimizer(train: TrainConfig, model: nn.Module) -> torch.optim.Optimiz
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, train: TrainConfig, progress: float) -> None:
-    """Set the rate of a step at `progress` in [0, 1) of the whole run."""
+    """Set the learning rate of a step at `progress` in [0, 1) of the whole run."""
     for group in optimizer.param_groups:
         group["lr"] = train.learning_rate * schedule_factor(train, progress)
 
 
 def schedule_factor(train: TrainConfig, progress: float) -> float:
-    """Share of the highest learning rate at `progress` in [0, 1): linear warm-up, then cosine to 0 or constant.
+    """Share of the peak learning rate at `progress` in [0, 1): linear warm-up, then cosine decay to 0 or constant.
 
-    A function of the samples seen: it needs no state and does not change with the number of workers.
+    It depends only on the samples seen, so it needs no state and does not change with the number of workers.
     """
     if progress < train.warmup_fraction:
         return (progress + 1e-8) / train.warmup_fraction
@@ -40,17 +40,17 @@ def schedule_factor(train: TrainConfig, progress: float) -> float:
 
 
 def require_compiler() -> None:
-    """Raise ConfigError where `train.compile` would fail at the first step: torch writes C++ and has it compiled."""
+    """Raise ConfigError if `train.compile` would fail at the first step: torch needs a C++ compiler for its code."""
     names = [os.environ[name] for name in ("CXX", "CC") if os.environ.get(name)] or ["g++", "clang++", "gcc"]
     if not any(shutil.which(name.split()[0]) for name in names):
         raise ConfigError(
-            f"`train.compile` is true and this node has no C++ compiler ({', '.join(names)})",
+            f"`train.compile` is true, but this node has no C++ compiler ({', '.join(names)})",
             hint="install g++ on every training node, or set train.compile=false",
         )
 
 
 def choose_precision(train: TrainConfig, device: torch.device) -> str:
-    """`train.precision`, or for `auto` bf16 (else fp16) on a GPU and float32 on a CPU."""
+    """`train.precision`; for `auto`, bf16 (or fp16 if unsupported) on a GPU and float32 on a CPU."""
     if train.precision != "auto":
         return train.precision
     if device.type == "cpu":
@@ -59,7 +59,7 @@ def choose_precision(train: TrainConfig, device: torch.device) -> str:
 
 
 def autocast_for(train: TrainConfig, device: torch.device) -> torch.autocast:
-    """The autocast context of the chosen precision; off for float32 and float64."""
+    """The autocast context for the chosen precision; disabled for float32 and float64."""
     halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
     precision = choose_precision(train, device)
     return torch.autocast(device.type, dtype=halves.get(precision, torch.bfloat16), enabled=precision in halves)

@@ -1,4 +1,4 @@
-"""One bundle, ready to use: ECGs and classes in words go in, scores come out. Without Ray and HTTP."""
+"""A loaded bundle that scores ECGs against classes described in words. Independent of Ray and HTTP."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -35,16 +35,16 @@ class ScoredClass(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """Windows behind the ECG encoder: `features` before the projection, `embeddings` unit vectors after it."""
+    """Encoded windows: `features` before the projection, `embeddings` (unit vectors) after it."""
 
     embeddings: Float32[np.ndarray, "window dimension"]
     features: Float32[np.ndarray, "window feature"]
 
 
 def load_predictor(bundle_uri: str, *, device: str = "cpu") -> "Predictor":
-    """Fetch a bundle from any storage and make it ready on a torch device (`cpu`, `cuda`).
+    """Fetch a bundle from any storage and load it onto a torch device (`cpu`, `cuda`).
 
-    Raises CheckpointError where `bundle_uri` holds no whole bundle of this schema.
+    Raises CheckpointError if `bundle_uri` holds no complete bundle of this schema.
     """
     return Predictor(load_bundle(bundle_uri), device=device)
 
@@ -52,7 +52,7 @@ def load_predictor(bundle_uri: str, *, device: str = "cpu") -> "Predictor":
 def load_text_encoder(facts: BundleFacts, *, model: str | None = None, device: str = "cpu") -> FrozenTextEncoder:
     """The frozen LM that a bundle was trained with. model: a folder or hub id of its weights; default: as in training.
 
-    Raises ConfigError where there is none, CheckpointError where its fingerprint is not the bundle's.
+    Raises ConfigError if it is not found, CheckpointError if its fingerprint differs from the bundle's.
     """
     encoder = FrozenTextEncoder(
         model or facts.text_model,
@@ -67,10 +67,10 @@ def load_text_encoder(facts: BundleFacts, *, model: str | None = None, device: s
 class Predictor:
     """A loaded bundle on its device.
 
-    `zero_shot` and `embed` are for people; the rest is what serving, evaluation and scoring put together in batches.
-    `embed_windows` and `encode` may be called from several threads, all other methods from one.
+    `zero_shot` and `embed` are for interactive use; serving, evaluation and scoring use the other methods on batches.
+    `embed_windows` and `encode` may be called from several threads, all other methods from one only.
 
-    device: a torch device. text_cache_texts: how many features of texts are kept beside the bundle's own.
+    device: a torch device. text_cache_texts: how many text features are cached in addition to the bundle's own.
     """
 
     def __init__(self, bundle: Bundle, *, device: str = "cpu", text_cache_texts: int = 100_000) -> None:
@@ -85,22 +85,22 @@ class Predictor:
 
     @property
     def facts(self) -> BundleFacts:
-        """What the weights are, where they come from, and what they may be used with."""
+        """What the weights are, where they come from, and what they can be used with."""
         return self.bundle.facts
 
     @property
     def signal(self) -> SignalConfig:
-        """Sampling rate, duration, leads and filter of what the encoder sees; `windows` makes it of any ECG."""
+        """Sampling rate, duration, leads and filter of the encoder's input; `windows` converts any ECG to it."""
         return self.bundle.facts.signal
 
     @property
     def template(self) -> str:
-        """The sentence with one `{}` that the texts of training stood in."""
+        """The sentence template with one `{}` that was used for the training texts."""
         return self.bundle.config.text.template
 
     @property
     def model_version(self) -> str:
-        """The run, and the beginning of the sha256 of its weights."""
+        """The run and the first 8 digits of the sha256 of its weights."""
         return f"{self.facts.run}#{self.facts.files['model.safetensors'][:8]}"
 
     def zero_shot(
@@ -115,16 +115,16 @@ class Predictor:
     ) -> list[ScoredClass]:
         """How well each class fits an ECG, best first.
 
-        ecg: any rate and length, millivolts; a long recording is cut into windows, whose embeddings are averaged
+        ecg: any rate and length, in millivolts; a long recording is cut into windows and their embeddings are averaged
         (`windows(ecg).warnings` says what was resampled, ignored or averaged).
-        labels: class names, each its own wording, or for each class its wordings.
-        prompt_set: in place of labels, a set of the bundle, a packaged one (`mets`, `descriptive`), or the URI of a
-        YAML, JSON or CSV file. task: which of its tasks; it may be omitted where the set has one only.
-        template: a sentence with one `{}` for the wordings of `labels`; default: the one of the training texts.
+        labels: class names, which are also the wordings, or a mapping from class name to wordings.
+        prompt_set: instead of labels, a set of the bundle, a packaged one (`mets`, `descriptive`), or the URI of a
+        YAML, JSON or CSV file. task: one of its tasks; it may be omitted if the set has only one.
+        template: a sentence with one `{}` for the wordings of `labels`; default: the template of the training texts.
         multi_label: score each class alone (sigmoid); otherwise the scores of all classes sum to 1 (softmax).
 
-        Words that the bundle does not know load its frozen LM, once. Raises RecordError for an ECG that cannot be
-        used, ConfigError for classes that cannot, CheckpointError where the LM found here is not the bundle's.
+        Texts without stored features load the frozen LM, once. Raises RecordError for an unusable ECG, ConfigError for
+        invalid classes, CheckpointError if the LM found here is not the bundle's.
         """
         classes = self._classes(labels, prompt_set, task, template)
         embedding = self.embed(ecg)[None]
@@ -142,7 +142,7 @@ class Predictor:
         return mean_embedding(self.embed_windows(self.windows(ecg).signal_uv))
 
     def learn(self, texts: Sequence[str]) -> None:
-        """Ask the frozen LM for the features of those texts that are not known; it is loaded when first needed.
+        """Compute the missing features of `texts` with the frozen LM, which is loaded when first needed.
 
         Raises ConfigError and CheckpointError as `load_text_encoder`.
         """
@@ -152,14 +152,14 @@ class Predictor:
             self.keep_features(missing, self._text_encoder.embed(missing))
 
     def untrained(self, seed: int) -> "Predictor":
-        """The same with random weights: what a score is worth without any training. It shares the texts' features."""
+        """The same predictor with random weights, as a baseline without training. It shares the text features."""
         bundle = replace(self.bundle, model=untrained_model(self.bundle, seed))
         other = Predictor(bundle, device=str(self.device))
         other._features = self._features
         return other
 
     def warm_up(self, batch_size: int) -> float:
-        """One forward pass of the largest batch, so that the first request does not pay for it. Returns its seconds."""
+        """Run the largest batch once, so that the first request is not slower. Returns the time in seconds."""
         import scipy.signal  # noqa: F401  `preprocess` would load it in the first request: a second
 
         shape = (batch_size, len(self.signal.leads), self.signal.num_samples)
@@ -168,7 +168,7 @@ class Predictor:
         return time.perf_counter() - began
 
     def windows(self, ecg: Ecg) -> Windows:
-        """`windows.cut_windows` for this bundle's signal: what the encoder sees of `ecg`, and warnings about it."""
+        """`windows.cut_windows` for this bundle's signal: the encoder's input for `ecg`, with warnings."""
         return cut_windows(ecg, self.signal)
 
     @torch.inference_mode()
@@ -185,7 +185,7 @@ class Predictor:
         return Encoded(_array(self._model.project_ecg(features)), _array(features))
 
     def missing_texts(self, texts: Sequence[str]) -> list[str]:
-        """Distinct texts whose LM features are neither in the bundle nor kept here."""
+        """Distinct texts with LM features neither in the bundle nor in the cache."""
         return [
             text
             for text in dict.fromkeys(texts)
@@ -193,12 +193,12 @@ class Predictor:
         ]
 
     def keep_features(self, texts: Sequence[str], features: Float16[np.ndarray, "text feature"]) -> None:
-        """Keep what the LM said of `texts`; the longest unused go first."""
+        """Cache the LM features of `texts`; the least recently used are evicted first."""
         for text, vector in zip(texts, features, strict=True):
             self._features[text_id(text)] = vector
 
     def features(self, texts: Sequence[str]) -> Float16[np.ndarray, "text feature"]:
-        """Kept or stored LM features. Raises KeyError for a text of `missing_texts`."""
+        """Stored or cached LM features. Raises KeyError for a text of `missing_texts`."""
         return np.stack([self._feature(text) for text in texts])
 
     @torch.inference_mode()
@@ -208,7 +208,7 @@ class Predictor:
         return _array(vectors)
 
     def class_vectors(self, classes: Mapping[str, tuple[str, ...]]) -> Float[Tensor, "class dimension"] | None:
-        """One unit vector per class from its wordings, or None where the LM must be asked first (`learn`)."""
+        """One unit vector per class from its wordings, or None if features are missing (call `learn` first)."""
         key = tuple(classes.values())
         kept = self._class_vectors.get(key)
         if kept is None:
@@ -220,7 +220,7 @@ class Predictor:
 
     @torch.inference_mode()
     def wording_vectors(self, classes: Mapping[str, tuple[str, ...]]) -> list[Float[Tensor, "_ dimension"]]:
-        """Of each class the unit vectors of its wordings, not averaged. Raises KeyError as `embed_texts`."""
+        """For each class the unit vectors of its wordings, not averaged. Raises KeyError as `embed_texts`."""
         texts = [text for wordings in classes.values() for text in wordings]
         return wording_vectors(self._model, self.features(texts), [len(wordings) for wordings in classes.values()])
 
@@ -234,7 +234,7 @@ class Predictor:
     ) -> tuple[Float32[np.ndarray, "ecg class"], Float32[np.ndarray, "ecg class"]]:
         """(scores, cosine similarities) of ECGs against classes.
 
-        Scores are the softmax of an ECG's logits over the classes, or with `multi_label` the sigmoid of each logit.
+        Scores are the softmax of an ECG's logits over the classes, or the sigmoid of each logit with `multi_label`.
         They are not calibrated.
         """
         similarity = similarities(torch.from_numpy(embeddings), class_vectors)

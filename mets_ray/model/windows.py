@@ -1,4 +1,4 @@
-"""A recording of any length as windows of the model's length, and the windows' embeddings as one."""
+"""Cuts a recording of any length into windows of the model's length, and averages the windows' embeddings."""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _LOW_AMPLITUDE_MV = 0.1
 class Windows:
     """An ECG cut to the model's length: `signal_uv` int16 µV [window, lead, sample].
 
-    `warnings` are (reason, message): what a reader of the scores should know about the recording.
+    `warnings` are (reason, message) pairs that a reader of the scores should know about.
     """
 
     signal_uv: Int16[np.ndarray, "window lead sample"]
@@ -27,10 +27,10 @@ class Windows:
 
 
 def cut_windows(ecg: Ecg, signal: SignalConfig) -> Windows:
-    """The windows whose embeddings stand for `ecg`, evenly spread from its beginning to its end.
+    """The windows that represent `ecg`, evenly spaced from start to end.
 
-    Each window is preprocessed as an ECG of its own, as in training. A window that cannot be used is skipped with a
-    warning as long as another one can. Raises RecordError with a reason of `ecg.REASONS`.
+    Each window is preprocessed as a separate ECG, as in training. An unusable window is skipped with a warning if
+    another one is usable. Raises RecordError with a reason of `ecg.REASONS`.
     """
     rate = ecg.sampling_rate_hz
     check_sampling_rate(rate)
@@ -50,16 +50,16 @@ def cut_windows(ecg: Ecg, signal: SignalConfig) -> Windows:
             refused.append(error)
     if not usable:
         if len({error.reason for error in refused}) == 1:
-            refused[0].where = ""  # it is the recording's fault, not that window's
+            refused[0].where = ""  # the reason applies to the whole recording, not to one window
         raise refused[0]
     signal_uv = np.stack(usable)
     largest_mv = float((signal_uv.max(axis=2).astype(np.float64) - signal_uv.min(axis=2)).max()) / 1000
     if largest_mv < _LOW_AMPLITUDE_MV:
-        words = f"no lead spans more than {largest_mv:.3g} mV from peak to peak: check the unit"
+        words = f"no lead exceeds {largest_mv:.3g} mV peak to peak: check the unit"
         warnings.append(("low_amplitude", words))
     warnings += [("window_left_out", f"{error.where}: {error.fact}") for error in refused]
     if len(usable) > 1:
-        warnings.append(("windows_averaged", f"{length_s:.1f} s were seen as {len(usable)} windows"))
+        warnings.append(("windows_averaged", f"{length_s:.1f} s were scored as the average of {len(usable)} windows"))
     return Windows(signal_uv, tuple(warnings))
 
 
@@ -76,7 +76,7 @@ def _remarks(ecg: Ecg, signal: SignalConfig) -> list[tuple[str, str]]:
 
 
 def mean_embedding(embeddings: Float32[np.ndarray, "window dimension"]) -> Float32[np.ndarray, " dimension"]:
-    """The unit vector in the direction of the mean of a recording's window embeddings; of one window, its own."""
+    """The mean of a recording's window embeddings, scaled to unit length; a single window's embedding is unchanged."""
     mean: np.ndarray = embeddings.mean(axis=0, dtype=np.float64)
     if len(embeddings) > 1:
         mean /= np.linalg.norm(mean)

@@ -1,4 +1,4 @@
-"""Vectors of classes and of reports, and the similarities and scores of ECGs against them."""
+"""Class and report embeddings, and similarities and scores of ECGs against them."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ from mets_ray.text.statements import ReportStatements
 def class_vectors(
     model: Mets, prompt_set: PromptSet, label_set: LabelSet, table: EmbeddingTable
 ) -> Float[Tensor, "class dimension"]:
-    """One unit vector per class of `label_set`, in its order: wordings averaged after projection and L2.
+    """One unit vector per class of `label_set`, in its order: wordings averaged after projection and normalisation.
 
     Raises ConfigError as `check_prompts`.
     """
@@ -36,7 +36,7 @@ def class_vectors(
 def report_embeddings(
     model: Mets, table: EmbeddingTable, statements: ReportStatements | None, text_ids: Int64[np.ndarray, "record"]
 ) -> Float[np.ndarray, "record dimension"]:
-    """Unit vectors of whole reports: of the report's text, or the mean of its statements' where these were trained on.
+    """Unit vectors of whole reports: from the report text, or the mean over statements if trained on statements.
 
     text_ids: of each report in its template. Raises DatasetError for a text that is not in the table.
     """
@@ -62,10 +62,10 @@ def wording_vectors(
 ) -> list[Float[Tensor, "_ dimension"]]:
     """Unit vectors of the wordings of each class, [wording, dimension] on the model's device.
 
-    features: the frozen LM's, of all wordings, class after class. counts: how many wordings each class has.
+    features: frozen LM features of all wordings, class by class. counts: number of wordings of each class.
     """
     weight = model.text_projection.weight
-    # All in one call: each would project the anchors again.
+    # All in one call, because each call projects the anchors.
     vectors = model.embed_prompt(torch.from_numpy(features).to(weight.device, weight.dtype))
     return list(vectors.split(list(counts)))
 
@@ -73,7 +73,7 @@ def wording_vectors(
 def wording_similarities(
     vectors: list[Float[Tensor, "_ dimension"]], ecg_embeddings: Float[np.ndarray, "record dimension"]
 ) -> list[np.ndarray]:
-    """For each class cosines float64 [record, wording] with each of its wordings alone; see `wording_vectors`."""
+    """For each class the cosines with each wording alone, float64 [record, wording]; see `wording_vectors`."""
     embeddings = torch.from_numpy(ecg_embeddings).to(vectors[0])
     return [similarities(embeddings, of_class).double().cpu().numpy() for of_class in vectors]
 
@@ -86,7 +86,7 @@ def task_scores(
     ecg_embeddings: np.ndarray,
     labels: list[list[str]],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`labelled_similarities` of a model that is not in a bundle (yet), its class vectors made from `table`.
+    """`labelled_similarities` for a model that is not in a bundle yet, with class vectors computed from `table`.
 
     Raises ConfigError as `check_prompts`.
     """
@@ -99,7 +99,7 @@ def labelled_similarities(
     """(cosine similarities float64 [kept, class], truth bool [kept, class], which records are kept bool [record]).
 
     vectors: of the classes of `label_set`, in its order. ecg_embeddings: float32 [record, dimension]. labels: of each
-    record; those without a class of this task are not kept.
+    record; records without a class of this task are dropped.
     """
     truth, kept = label_matrix(label_set, labels)
     embeddings = torch.from_numpy(ecg_embeddings[kept]).to(vectors)
@@ -109,8 +109,8 @@ def labelled_similarities(
 def class_embeddings(prompt_embeddings: list[Float[Tensor, "_ dimension"]]) -> Float[Tensor, "class dimension"]:
     """One L2-normalised embedding per class.
 
-    prompt_embeddings: for each class its prompts' embeddings, `[prompt, dimension]`, after projection and L2
-    normalisation. Several wordings are averaged there and normalised again (CLIP, Radford et al. 2021, section 3.1.4).
+    prompt_embeddings: for each class the embeddings of its prompts, `[prompt, dimension]`, after projection and L2
+    normalisation. They are averaged and normalised again (CLIP, Radford et al. 2021, section 3.1.4).
     """
     return F.normalize(torch.stack([prompts.mean(dim=0) for prompts in prompt_embeddings]), dim=-1)
 
@@ -125,5 +125,5 @@ def similarities(
 def scores(
     similarity: Float[Tensor, "ecg class"], logit_scale: float | Float[Tensor, ""]
 ) -> Float[Tensor, "ecg class"]:
-    """Softmax of the logits over the classes asked for: each row sums to 1. Not calibrated, so not probabilities."""
+    """Softmax of the logits over the given classes: each row sums to 1. Not calibrated, so not probabilities."""
     return (logit_scale * similarity).softmax(dim=-1)

@@ -1,4 +1,4 @@
-"""The page of an evaluation: its sections with their pictures, in the order in which a reader asks."""
+"""The evaluation page: its sections and pictures, in the order in which a reader needs them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,9 +35,10 @@ _SEVERAL, _NONE = "several of these", "none of these"
 
 @dataclass(frozen=True)
 class Drawn:
-    """What the pictures need beside the tables: similarities and ROC curves by task, a map, and ECGs to look at.
+    """Data for the pictures: similarities and ROC curves by task, an embedding map, and example ECGs.
 
-    `map_rows` name records of `record_ids`, `map_points` where they lie; `signals_uv` holds [lead, sample] by record.
+    `map_rows` are row numbers in `record_ids`, `map_points` their positions on the map. `signals_uv` holds
+    [lead, sample] in µV by record id.
     """
 
     scores: Mapping[str, TaskSimilarities]
@@ -53,7 +54,7 @@ class Drawn:
 
 
 def tables_page(result: Evaluated, title: str, seed: int, data_notes: Sequence[str] = ()) -> Page:
-    """The tables alone: what a terminal shows. data_notes: how the data were read (`DatasetCard.notes`)."""
+    """The tables only, for the terminal. data_notes: how the data were read (`DatasetCard.notes`)."""
     sections = [*overview(result), *map(task_section, result.tasks), *balanced_sections(result.balanced, seed)]
     sections += [calibration_section(task, found) for task, found in result.calibrated.items()]
     if result.retrieval is not None:
@@ -64,7 +65,7 @@ def tables_page(result: Evaluated, title: str, seed: int, data_notes: Sequence[s
 def evaluation_page(
     result: Evaluated, drawn: Drawn, title: str, facts: Mapping[str, str], seed: int, data_notes: Sequence[str] = ()
 ) -> Page:
-    """All of it, with pictures."""
+    """The full page: tables, wordings, examples and pictures."""
     suffix = " (SYNTHETIC data)" if drawn.synthetic else ""
     sections = list(overview(result))
     for task in result.tasks:
@@ -100,7 +101,7 @@ def _data(notes: Sequence[str]) -> Iterator[Section]:
 
 
 def map_groups(scores: TaskSimilarities, record_ids: Sequence[str]) -> list[str]:
-    """For each record the one class that it has, or that it has several or none."""
+    """For each record its class, or a label for records with several classes or none."""
     row_of = {name: row for row, name in enumerate(scores.record_ids)}
     groups = []
     for name in record_ids:
@@ -126,8 +127,8 @@ def _task_pictures(task: TaskScore, drawn: Drawn, suffix: str) -> Iterator[Pictu
             drawn.map_points, groups, muted=(_SEVERAL, _NONE), title=f"ECG embeddings by class of {name}{suffix}"
         ),
         f"Map of ECG embeddings coloured by the classes of {name}",
-        f"t-SNE of {len(groups):,} test ECGs. Neighbours mean something; distances between groups and their sizes do "
-        "not.",
+        f"t-SNE of {len(groups):,} test ECGs. Only neighbourhoods are meaningful; distances between groups and the "
+        "sizes of groups are not.",
     )
 
 
@@ -147,7 +148,8 @@ def _examples(drawn: Drawn, suffix: str) -> Section:
             _picture(picture, f"12-lead ECG of record {example.record_id}, {example.kind} of {example.task}")
         )
     text = (
-        "Of each task the ECGs that stand highest and lowest among all ECGs without their class: 100% is right, 0% is "
-        "as wrong as can be, and often a wrong label. These are patients' ECGs; handle this page as such."
+        "For each task, the ECGs that rank highest and lowest against all ECGs without their class. 100% is a perfect "
+        "rank; 0% is the worst possible one, and often points to a wrong label. These are patients' ECGs; handle this "
+        "page as such."
     )
     return Section("The best and the worst ECGs", text, (Table("", header, rows),), pictures)

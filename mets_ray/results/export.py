@@ -1,4 +1,4 @@
-"""What an evaluation found, as JSON and CSV for programs; published numbers stand apart (people: `sections`)."""
+"""Evaluation results as JSON and CSV; published numbers are kept separate. For the readable form see `sections`."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from mets_ray.metrics.task_scores import TaskScore
 from mets_ray.results.published import PublishedAuroc, published
 from mets_ray.results.values import BaselineScore, Evaluated, Retrieval
 
-# The paper's columns; it has no mean one-vs-rest accuracy.
+# The columns of the METS paper, which has no mean one-vs-rest accuracy.
 PAPERS_COLUMNS = {"accuracy": "accuracy", "macro_precision": "precision", "macro_recall": "recall", "macro_f1": "f1"}
 
 
@@ -48,7 +48,7 @@ def balanced_json(score: BalancedScore) -> dict[str, Any]:
 
 
 def published_json(result: Evaluated) -> dict[str, Any]:
-    """The published rows to compare `result` with, and their sources: nothing here was measured."""
+    """Published rows to compare `result` with, and their sources; nothing here was measured."""
     facts = published()
     return {
         "balanced": {
@@ -64,7 +64,7 @@ def published_json(result: Evaluated) -> dict[str, Any]:
 
 
 def auroc_csv(result: Evaluated) -> str:
-    """One row per task and class, `macro` for the task; `origin` says measured, baseline or published."""
+    """One row per task and class, class `macro` for the whole task; `origin` is measured, baseline or published."""
     header = ["origin", "system", "task", "class", "auroc", "low", "high", "average_precision", "positives", "patients",
               "records", "source"]  # fmt: skip
     rows: list[list[Any]] = []
@@ -88,7 +88,7 @@ def auroc_csv(result: Evaluated) -> str:
 
 
 def balanced_csv(result: Evaluated) -> str:
-    """One row per balanced table and score; `origin` says measured or published."""
+    """One row per balanced table and score; `origin` is measured or published."""
     facts = published()
     header = ["origin", "method", "table", "per_class", "score", "value", "low", "high", "source"]
     rows: list[list[Any]] = []
@@ -114,7 +114,7 @@ def baseline_json(row: BaselineScore) -> dict[str, Any]:
 
 
 def calibrated_json(found: Calibrated) -> dict[str, Any]:
-    """A calibration (`calibration.Calibration.from_json` reads it) and what it is worth on the test records."""
+    """A calibration (readable by `calibration.Calibration.from_json`) and its performance on the test records."""
     return {
         "calibration": found.calibration.to_json(),
         "test_expected_calibration_error": number_json(found.reliability.expected_calibration_error),

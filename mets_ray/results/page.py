@@ -1,6 +1,6 @@
-"""A report as Markdown, or as one HTML file with pictures and style inside, no script and no network.
+"""A report as Markdown, or as one self-contained HTML file with embedded pictures and styles, without scripts.
 
-The caller decides the content, this module the looks. Every text is escaped, whatever a class or a run is called.
+The caller decides the content, this module the appearance. All text is escaped, including names of classes and runs.
 """
 
 import base64
@@ -15,7 +15,7 @@ import jinja2
 from mets_ray.errors import MetsError
 
 Cell = str | int | float | None
-"""A float is shown to 3 decimals, an int with thousands apart, nan and None as a dash; write other numbers as text."""
+"""A float is shown to 3 decimals, an int with thousands separators, nan and None as a dash; pass others as text."""
 
 _NO_VALUE = "–"
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -26,7 +26,7 @@ _NUMBER = re.compile(r"[<>≤≥=~±+\-−]*\s*\d[\d\s.,%eE+\-−–±()\[\]/×]
 
 @dataclass(frozen=True)
 class Table:
-    """`rows` are as long as `header`; the first cell of each names its row. A column of numbers is set to the right."""
+    """Each row is as long as `header`; its first cell is the row's name. Numeric columns are right-aligned."""
 
     caption: str
     header: Sequence[str]
@@ -35,7 +35,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG; `alt` says what it shows to readers who do not see it, and may not be empty."""
+    """A PNG; `alt` describes it to readers who cannot see it, and must not be empty."""
 
     png: bytes
     alt: str
@@ -44,7 +44,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """`text` is plain, paragraphs apart by an empty line. A `collapsed` one shows its heading and text at first."""
+    """`text` is plain text; empty lines separate paragraphs. A `collapsed` section opens with heading and text only."""
 
     title: str
     text: str = ""
@@ -55,7 +55,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A whole report: `alarms` come first, in red, then `notices`; `facts` are short, by name."""
+    """A whole report: `alarms` come first, in red, then `notices`; `facts` are short values by name."""
 
     title: str
     notices: Sequence[str] = ()
@@ -67,7 +67,7 @@ class Page:
 def render(page: Page) -> str:
     """The page as HTML, to be written as UTF-8.
 
-    Raises MetsError for a row that is not as long as its header, a picture that is no PNG, and one without alt text.
+    Raises MetsError for a row that is not as long as its header, a picture that is not a PNG or has no alt text.
     """
     loader = jinja2.PackageLoader("mets_ray.results", "")
     environment = jinja2.Environment(
@@ -133,7 +133,7 @@ def _picture(picture: Picture, section: str) -> dict[str, str]:
         "base64": base64.b64encode(picture.png).decode(),
         "alt": picture.alt,
         "caption": picture.caption,
-        # The page states each PNG's size, from its first chunk, so that nothing jumps while pictures are decoded.
+        # Width and height, from the PNG's first chunk, keep the layout stable while pictures are decoded.
         "width": str(int.from_bytes(picture.png[16:20], "big")),
         "height": str(int.from_bytes(picture.png[20:24], "big")),
     }
@@ -148,19 +148,19 @@ def _shown(cell: Cell) -> str:
 
 
 def _is_numeric(column: Sequence[str]) -> bool:
-    """Whether it holds numbers, and beside them nothing but dashes and empty cells."""
+    """Whether the column has numbers and, apart from them, only dashes and empty cells."""
     told = [text.strip() for text in column if text.strip() not in ("", "-", _NO_VALUE, "—")]
     return bool(told) and all(_NUMBER.fullmatch(text) for text in told)
 
 
 def _inside(section: Section) -> str:
-    """What a reader who opens a collapsed section will find: "2 tables, 1 picture"."""
+    """The contents of a collapsed section, for example "2 tables, 1 picture"."""
     counts = ((len(section.tables), "table"), (len(section.pictures), "picture"))
     return ", ".join(f"{count} {word}{'s' * (count != 1)}" for count, word in counts if count)
 
 
 def _anchors(titles: Sequence[str]) -> Iterator[str]:
-    """An anchor for each title, of plain letters so that a link to it can be typed, and no two alike."""
+    """A unique anchor for each title, in plain letters so that a link to it can be typed."""
     given: set[str] = set()
     for title in titles:
         stem = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "section"

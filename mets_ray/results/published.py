@@ -1,4 +1,4 @@
-"""What others published (`published.yaml`), with the source of each number, to compare with what is measured here."""
+"""Published results (`published.yaml`) with the source of each number, for comparison with results measured here."""
 
 import functools
 import importlib.resources
@@ -13,7 +13,7 @@ class _Row(BaseModel):
 
 
 class PublishedBalanced(_Row):
-    """One row of METS's tables; `label_share` of the labels trained it, 0 is zero-shot."""
+    """One row of the METS paper's tables; `label_share` is the share of labels used in training, 0 for zero-shot."""
 
     method: str
     label_share: float
@@ -39,7 +39,7 @@ class PublishedAuroc(_Row):
 
 
 class Published(_Row):
-    """All of `published.yaml`."""
+    """The contents of `published.yaml`."""
 
     balanced_source: str
     balanced_per_class: dict[str, int]

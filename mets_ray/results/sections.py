@@ -1,4 +1,4 @@
-"""What an evaluation found, for people: sections of a page, which `report_page` shows as HTML and as Markdown."""
+"""Evaluation results as sections of a page, which `results.page` renders as HTML and Markdown."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -14,24 +14,24 @@ from mets_ray.results.published import published
 from mets_ray.results.values import ClassWordings, Evaluated, Retrieval
 
 FEW_PATIENTS = 10
-"""Below this many patients with a class, its AUROC rests on single people, and its interval is too narrow as well."""
+"""With fewer patients of a class, its AUROC depends on individual patients, and its interval is too narrow as well."""
 
 FEW_PER_CLASS = 50
-"""At this k, 5 classes and an accuracy of 0.7, the 95% interval is 6 points wide to each side; below, wider."""
+"""At this k, with 5 classes and an accuracy of 0.7, the 95% interval is ±6 points; with a smaller k it is wider."""
 
 WHY_NOT_ACCURACY = (
-    "Do not compare accuracy with the paper: on a balanced set with one label each it equals macro recall, and the "
-    "paper's does not (super 0.842 against 0.626), nor is it the mean one-vs-rest accuracy in all of its tables. "
-    "Compare precision, recall and F1, as far as other records, another draw and another k allow."
+    "Do not compare accuracy with the paper: on a balanced set with one label per record it equals macro recall, but "
+    "the paper's does not (super: 0.842 against 0.626), nor does it match the mean one-vs-rest accuracy in all of its "
+    "tables. Compare precision, recall and F1 instead, bearing in mind that the records, the sample and k differ."
 )
 NOT_ZERO_SHOT = (
-    "Not zero-shot: these numbers were fitted on the labels of validation records. They belong to this prompt set in "
-    "this version, and hold where classes are as frequent as in validation."
+    "Not zero-shot: these numbers were fitted on the labels of validation records. They apply to this version of this "
+    "prompt set only, and hold where classes are as frequent as in validation."
 )
 
 
 def overview(result: Evaluated) -> Iterator[Section]:
-    """The scores beside baselines, another result, and what others published."""
+    """The scores alongside baselines, another result, and published results."""
     yield _summary(result)
     if result.comparisons:
         yield _comparison(result)
@@ -40,7 +40,7 @@ def overview(result: Evaluated) -> Iterator[Section]:
 
 
 def task_section(task: TaskScore) -> Section:
-    """One task's classes."""
+    """The scores of one task, by class."""
     scored = [row for row in task.classes if row.scored]
     rows = [
         (
@@ -55,7 +55,7 @@ def task_section(task: TaskScore) -> Section:
     notes = [f"Macro AUROC {interval_text(task.macro)}, {task.records:,} records."]
     if any(row.patients < FEW_PATIENTS for row in scored):
         notes.append(
-            f"† fewer than {FEW_PATIENTS} patients have this class: neither value nor interval proves anything."
+            f"† fewer than {FEW_PATIENTS} patients have this class: neither the value nor the interval is reliable."
         )
     unscored = [f"{row.name} ({row.positives} positives)" for row in task.classes if not row.scored]
     if unscored:
@@ -65,14 +65,14 @@ def task_section(task: TaskScore) -> Section:
 
 
 def balanced_sections(balanced: Iterable[BalancedScore], seed: int) -> Iterator[Section]:
-    """METS's tables; the first says why accuracy is not to be compared."""
+    """METS's balanced tables; the first section explains why accuracy must not be compared."""
     for number, score in enumerate(balanced):
         section = _balanced(score, seed)
         yield section if number else replace(section, text=f"{WHY_NOT_ACCURACY}\n\n{section.text}")
 
 
 def calibration_section(task: str, found: Calibrated) -> Section:
-    """Thresholds of each class, fitted on validation, and what they decide on the test records."""
+    """The threshold of each class, fitted on validation, and the resulting decisions on the test records."""
     fitted, decisions = found.calibration, found.decisions
     rows = [
         (
@@ -93,19 +93,19 @@ def calibration_section(task: str, found: Calibrated) -> Section:
         NOT_ZERO_SHOT,
         f"Prompt set {fitted.prompt_set} version {fitted.prompt_set_version}, {fitted.records:,} validation records. "
         f"Expected calibration error on the test records: {found.reliability.expected_calibration_error:.3f}. "
-        "Validation F1 is too high for a result: the threshold was chosen by it.",
+        "Validation F1 is optimistic, because the threshold was chosen to maximise it.",
     ]
     turned = [row.name for row in fitted.classes if row.slope < 0.0]
     if turned:
         notes.append(
-            f"Of {', '.join(turned)}, validation records with the class were LESS similar to its prompts than those "
+            f"For {', '.join(turned)}, validation records with the class were LESS similar to its prompts than those "
             "without: do not use these thresholds."
         )
     return Section(f"{task}: calibrated decisions", "\n\n".join(notes), (Table("", header, rows),))
 
 
 def wording_section(task: str, classes: dict[str, ClassWordings]) -> Section:
-    """How the AUROC of each class hangs on its words."""
+    """How the AUROC of each class depends on its wording."""
     rows = []
     for name, found in classes.items():
         scored = found.sensitivity.spread == found.sensitivity.spread  # not nan
@@ -121,22 +121,22 @@ def wording_section(task: str, classes: dict[str, ClassWordings]) -> Section:
             )
         )
     text = (
-        "AUROC of each prompt alone, of the chosen prompt set and of those that the bundle holds. The best wording is "
-        "named to show what the words do: one that is chosen by these test records is no result."
+        "AUROC of each prompt alone, from the chosen prompt set and from those stored in the bundle. The best wording "
+        "shows how much the wording matters. It was selected on these test records, so its AUROC is not a valid result."
     )
     header = ("class", "wordings", "lowest", "highest", "spread", "best wording")
-    return Section(f"{task}: how much hangs on the words", text, (Table("", header, rows),), collapsed=True)
+    return Section(f"{task}: sensitivity to wording", text, (Table("", header, rows),), collapsed=True)
 
 
 def retrieval_section(found: Retrieval) -> Section:
-    """Retrieval both ways, with what chance would give."""
+    """Retrieval in both directions, with chance levels."""
     rows = [
         (f"recall at {k}", found.ecg_to_text[k], k / found.texts, found.text_to_ecg[k], found.chance_text_to_ecg[k])
         for k in found.ecg_to_text
     ]
     text = (
-        f"{found.records:,} ECGs and their {found.texts:,} distinct reports; equal reports are one. The values fall as "
-        "there are more to choose from, so they compare only with others of the same test records."
+        f"{found.records:,} ECGs and their {found.texts:,} distinct reports; identical reports count as one. Recall "
+        "falls as the number of candidates grows, so compare only results on the same test records."
     )
     header = ("", "ECG → report", "chance", "report → ECG", "chance")
     shown = [(name, *(f"{value:.3f}" for value in values)) for name, *values in rows]
@@ -156,15 +156,18 @@ def _summary(result: Evaluated) -> Section:
     header = ("scored by", *tasks, *(["mean"] if mean else ()))
     text = f"Mean over tasks: {result.macro_auroc:.3f} ({result.over})"
     if result.baselines:
-        text += "\n\nBelow this bundle: baselines on the same records, with what each learnt from in auroc.csv."
+        text += "\n\nThe other rows are baselines on the same records; auroc.csv says what each was trained on."
     return Section("Macro AUROC", text, (Table("", header, rows),))
 
 
 def _comparison(result: Evaluated) -> Section:
-    text = "Macro AUROC here less the other's, both on the same resampled patients: a difference where 0 is outside."
+    text = (
+        "Macro AUROC of this result minus that of the other, both on the same resampled patients. A difference is "
+        "significant where the interval excludes 0."
+    )
     rows = [(row.task, _signed(row.difference), row.records) for row in result.comparisons]
     header = ("task", "difference [95% interval]", "records")
-    return Section(f"Difference to {result.compared_to}", text, (Table("", header, rows),))
+    return Section(f"Difference from {result.compared_to}", text, (Table("", header, rows),))
 
 
 def _published(result: Evaluated) -> Section:
@@ -174,14 +177,14 @@ def _published(result: Evaluated) -> Section:
     cells: list[Sequence[Cell]] = [("measured: this bundle", *(measured.get(column) for column in columns), None)]
     cells += [(f"published: {row.system}", *(row.macro.get(column) for column in columns), row.mean) for row in rows]
     text = (
-        "Only the first row was measured here. The others are printed as published: trained on other data, scored on "
-        "fold 10 of PTB-XL. `mean` is over the six sets of the literature, which were not all scored here.\n\n"
-        "Read in: `paper` the source itself, `cited` another text that quotes it, `recalled` neither: check it before "
-        "you quote it."
+        "Only the first row was measured here. The others are as published: trained on other data and scored on "
+        "fold 10 of PTB-XL. `mean` is over the six data sets of the literature, not all of which were scored here.\n\n"
+        "Read in: `paper` is the source itself, `cited` is another text that quotes it, and `recalled` is neither: "
+        "check such a value before you quote it."
     )
     sources = [(row.system, row.reading, f"{row.source}{f' ({row.note})' if row.note else ''}") for row in rows]
     return Section(
-        "Beside published zero-shot results",
+        "Comparison with published zero-shot results",
         text,
         (Table("", ("system", *columns, "mean"), cells), Table("", ("system", "read in", "source"), sources)),
     )
@@ -191,17 +194,17 @@ def _balanced(score: BalancedScore, seed: int) -> Section:
     facts, name, classes = published(), score.set.name, score.set.classes
     rows = facts.balanced.get(name, ())
     of_paper = f" (the paper: {facts.balanced_per_class[name]})" if rows else ""
-    drawn = f"{score.per_class * len(classes)} records of {score.patients} patients, drawn with seed {seed}"
+    drawn = f"{score.per_class * len(classes)} records of {score.patients} patients, sampled with seed {seed}"
     available = ", ".join(f"{class_name} {count}" for class_name, count in zip(classes, score.available, strict=True))
     notes = [
-        f"k = {score.per_class} of each of {', '.join(classes)}{of_paper}; {drawn}. One label each, the highest "
-        "similarity decides.",
+        f"k = {score.per_class} of each of {', '.join(classes)}{of_paper}; {drawn}. Each record has one label; the "
+        "class with the highest similarity is predicted.",
         f"Records with exactly one of these classes: {available}.",
     ]
     if score.per_class == 0:
-        notes.append("Not scored: a class has no such record, and a balanced set needs all.")
+        notes.append("Not scored: a class has no such record, and a balanced set needs records of every class.")
     elif score.per_class < FEW_PER_CLASS:
-        notes.append(f"k is only {score.per_class}: the intervals say how little this proves.")
+        notes.append(f"k is only {score.per_class}: the evidence is weak, as the wide intervals show.")
     if rows:
         notes.append(f"Published rows: {facts.balanced_source}.")
     cells: list[Sequence[Cell]] = [

@@ -1,4 +1,4 @@
-"""Similarities of an evaluation as Parquet, one file per task, so that another one can be compared record by record."""
+"""Similarities of an evaluation as Parquet, one file per task, so that results can be compared record by record."""
 
 import json
 
@@ -14,7 +14,10 @@ SCORES_FOLDER = "scores"
 
 
 def write_similarities(result_uri: str, scores: TaskSimilarities, facts: dict[str, str]) -> str:
-    """Write `scores/<task>.parquet`: `record_id`, `patient_id`, `similarity` and `label` (lists by class)."""
+    """Write `scores/<task>.parquet`: `record_id`, `patient_id`, `similarity` and `label` (one list item per class).
+
+    facts: stored as the file's metadata. Returns the URI of the file.
+    """
     size = len(scores.classes)
     table = pa.table(
         {
@@ -33,7 +36,7 @@ def write_similarities(result_uri: str, scores: TaskSimilarities, facts: dict[st
 
 
 def read_similarities(result_uri: str, task: str) -> TaskSimilarities | None:
-    """What an evaluation left for a task, None where it did not score it. Raises DatasetError for another file."""
+    """Read the similarities of a task; None if the task was not scored. Raises DatasetError for any other file."""
     uri = _uri(result_uri, task)
     if not storage.exists(uri):
         return None

@@ -1,4 +1,4 @@
-"""The six data sets that MERL and all after it print: one row, its mean, and what was published beside it."""
+"""The six data sets that MERL and later papers report: a row of results, their mean, and the published rows."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ SIX_SETS = ("ptbxl_super", "ptbxl_sub", "ptbxl_form", "ptbxl_rhythm", "cpsc2018"
 
 
 def six_sets_section(results: Sequence[Evaluated]) -> Section:
-    """Macro AUROC of each of the six, and their mean where all are there."""
+    """Macro AUROC on each of the six data sets, and their mean if all six were scored."""
     found = _of_the_six(results)
     absent = [name for name in SIX_SETS if name not in found]
     mean = None if absent else interval_text(mean_of_tasks(list(found.values())))
@@ -24,16 +24,16 @@ def six_sets_section(results: Sequence[Evaluated]) -> Section:
     rows += [(f"published: {row.system}", *(row.macro.get(name) for name in SIX_SETS), row.mean)
              for row in published().auroc]  # fmt: skip
     text = (
-        "Only the first row was measured here; records, splits and training data of the published ones differ. `csn` "
-        "is on labels as published; `csn_exact`, in its own table, is on corrected ones."
+        "Only the first row was measured here; the published ones differ in records, splits and training data. `csn` "
+        "uses the labels as published; `csn_exact`, in its own table, uses corrected ones."
     )
     if absent:
-        text += f"\n\nNo mean: {', '.join(absent)} was not scored; name its data set in evaluate.also."
+        text += f"\n\nNo mean, because some were not scored: {', '.join(absent)}. Add the data sets to evaluate.also."
     return Section("The six sets", text, (Table("", ("system", *SIX_SETS, "mean of six"), rows),))
 
 
 def six_sets_json(results: Sequence[Evaluated]) -> dict[str, Any]:
-    """{task: {value, lo, hi}} of those that were scored, and `mean`, None unless all six were."""
+    """{task: {value, lo, hi}} for the sets that were scored, and `mean`, which is None unless all six were scored."""
     found = _of_the_six(results)
     mean = interval_json(mean_of_tasks(list(found.values()))) if len(found) == len(SIX_SETS) else None
     return {name: interval_json(score.macro) for name, score in found.items()} | {"mean": mean}

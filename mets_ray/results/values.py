@@ -1,4 +1,4 @@
-"""What an evaluation found, as values: baselines, wordings, retrieval, all of it together."""
+"""Evaluation results as values: baselines, wordings, retrieval, and the complete result."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from mets_ray.metrics.task_scores import Comparison, TaskScore
 
 @dataclass(frozen=True)
 class BaselineScore:
-    """One baseline's macro AUROC of a task; `note` says what it learnt from, `label_share` of how many labels."""
+    """One baseline's macro AUROC on a task; `note` says what it was trained on, `label_share` is the label share."""
 
     baseline: str
     task: str
@@ -27,7 +27,7 @@ class BaselineScore:
 
 @dataclass(frozen=True)
 class ClassWordings:
-    """One class's prompts, of the chosen prompt set and of those in the bundle, and how each scores alone."""
+    """The prompts of one class, from the chosen prompt set and from the bundle, and the score of each alone."""
 
     prompts: tuple[str, ...]
     sensitivity: WordingSensitivity
@@ -37,7 +37,7 @@ class ClassWordings:
 class Retrieval:
     """Recall at k of a record's own report among `texts` distinct ones, and of a report's records among `records`.
 
-    A guess finds the report in k of `texts` cases, and one of its records in `chance_text_to_ecg`.
+    Chance level: k / `texts` for ECG to report, `chance_text_to_ecg` for report to ECG.
     """
 
     ecg_to_text: dict[int, float]
@@ -49,10 +49,10 @@ class Retrieval:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What an evaluation leaves behind. `macro_auroc` is the mean of the tasks' macro AUROCs.
+    """The complete result of an evaluation. `macro_auroc` is the mean of the tasks' macro AUROCs.
 
-    `alarms` are notices without which the scores would deceive. `calibrated` and `wordings` are by task, the wordings
-    of a class below its name.
+    `alarms` are notices without which the scores would be misleading. `calibrated` is by task, `wordings` by task and
+    class.
     """
 
     result_uri: str

@@ -105,7 +105,8 @@ def test_settings_of_another_version_are_refused_by_name(folder):
     manifest = json.loads((folder / "bundle.json").read_text())
     manifest["files"]["config.yaml"] = hashlib.sha256(text.encode()).hexdigest()
     (folder / "bundle.json").write_text(json.dumps(manifest))
-    with pytest.raises(CheckpointError, match=r"not of this version's settings: `encoder\.embedding_size`") as error:
+    words = r"does not match this version's settings: `encoder\.embedding_size`"
+    with pytest.raises(CheckpointError, match=words) as error:
         load_bundle(str(folder))
     assert "version of mets_ray that wrote it" in str(error.value)
 

@@ -291,7 +291,7 @@ def test_settings_that_cannot_work_are_refused():
 
 
 def test_build_takes_the_newest_bundle_and_refuses_a_folder_without_one(tmp_path):
-    with pytest.raises(CheckpointError, match="holds none"):
+    with pytest.raises(CheckpointError, match="contains none"):
         build(ServeConfig(bundle_uri=str(tmp_path), auth="none"))
     for day in (1, 3, 2):
         make_bundle(tmp_path, run=f"pretrain-2026010{day}-000000-test")

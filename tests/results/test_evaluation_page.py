@@ -101,7 +101,7 @@ def test_the_page_is_whole_and_shows_patients_only_as_pictures(result, drawn):
     # Bars, ROC, PR and map of the task; confusion; reliability; two best and two worst ECGs.
     assert html.count("data:image/png;base64,") == 4 + 1 + 1 + 4
     assert "Leak!" in html
-    assert "how much hangs on the words" in html
+    assert "sensitivity to wording" in html
     assert "handle this page as such" in html
     for example in drawn.examples:
         assert f"{example.kind}: {example.record_id}" in html
@@ -110,7 +110,7 @@ def test_the_page_is_whole_and_shows_patients_only_as_pictures(result, drawn):
 def test_parts_that_could_not_be_made_leave_no_empty_section(result, drawn):
     bare = replace(result, calibrated={}, wordings={}, retrieval=None, comparisons=(), baselines=(), balanced=())
     html = render(evaluation_page(bare, replace(drawn, examples=()), "Title", {}, 0))
-    for word in ("calibrated", "hangs on the words", "Retrieval", "best and the worst", "Difference", "balanced"):
+    for word in ("calibrated", "sensitivity to wording", "Retrieval", "best and the worst", "Difference", "balanced"):
         assert word not in html
 
 
@@ -132,7 +132,7 @@ def test_a_class_whose_words_point_the_wrong_way_is_named(scores, result):
     )
     found = score_calibration(calibration, turned, scores.truth)
     shown = markdown(tables_page(replace(result, calibrated={"synthetic": found}), "T", 0))
-    assert "Of AFIB, validation records with the class were LESS similar" in shown
+    assert "For AFIB, validation records with the class were LESS similar" in shown
     told = calibrated_json(found)
     assert told["calibration"]["prompt_set"] == {"name": "mets", "version": 1, "sha256": "ab"}
     assert told["test"]["SR"]["decided"] == int(found.calibration.decisions(turned)[:, 0].sum())

@@ -56,7 +56,8 @@ def test_what_cannot_be_compared_is_refused():
         paired(one, result(names=("r900",)))
     relabelled = result()
     relabelled.truth[3, 0] = not relabelled.truth[3, 0]
-    with pytest.raises(DatasetError, match="1 of 80 records have other labels in the other result, for example `r003`"):
+    words = "1 of 80 records have different labels in the other result, for example `r003`"
+    with pytest.raises(DatasetError, match=words):
         paired(one, relabelled)
 
 

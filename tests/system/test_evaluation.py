@@ -44,7 +44,7 @@ def test_baselines_and_another_result_stand_beside_the_score(trained, prepared, 
         assert comparison.difference == (0.0, 0.0, 0.0)
         assert comparison.records == first.tasks[0].records
     nowhere = config_of(tmp_path, "folds.test=[10]", f"evaluate.compare_to={tmp_path}", dataset_uri=prepared)
-    with pytest.raises(ConfigError, match="is no bundle and holds no scores of synthetic"):
+    with pytest.raises(ConfigError, match="is not a bundle and has no scores for synthetic"):
         evaluate(nowhere, prepared, trained.bundle_uri)
 
 
@@ -64,4 +64,4 @@ def test_other_data_sets_are_scored_too_with_prompts_that_the_bundle_does_not_ho
     assert set(told["six_sets"]) >= {"ptbxl_rhythm", "mean"}
     assert told["six_sets"]["mean"] is None
     table = storage.read_bytes(storage.join(results[0].result_uri, "six_sets.md")).decode()
-    assert "No mean: cpsc2018, csn was not scored" in table
+    assert "some were not scored: cpsc2018, csn" in table

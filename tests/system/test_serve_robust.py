@@ -351,7 +351,7 @@ def test_serve_run_without_a_bundle_says_what_to_do(tmp_path):
         eventually(lambda: "hint:" in shown() or running.poll() is not None, within_s=90)
         print(f"no bundle: said after {time.monotonic() - began:.1f} s")
         assert "hint: run `make quickstart`" in shown(), shown()[-3000:]
-        assert f"{tmp_path}/.runs` is no bundle" in shown()
+        assert f"{tmp_path}/.runs` is not a bundle" in shown()
         assert running.poll() is None  # Ray's `serve run` waits for Ctrl-C even so
         started = descendants(running.pid)
         os.killpg(running.pid, signal.SIGINT)
