@@ -147,8 +147,8 @@ def test_derived_folds_keep_patients_together(tmp_path):
         ("", "is not a CSV"),
         ("record,report\na,b,c,d\na\nb,c,d,e,f\n", "is not a CSV"),
         ("record,report\n,text\n", "`record` is empty"),
-        ("record,report,fold\na,b,one\n", "is no number"),
-        ("record,report,age\na,b,old\n", "is no number"),
+        ("record,report,fold\na,b,one\n", "is not a number"),
+        ("record,report,age\na,b,old\n", "is not a number"),
         ("record,report,sex\na,b,x\n", "`sex` is `x`"),
     ],
 )
