@@ -1,14 +1,14 @@
-# The image that cluster.yaml, docs/deploy/rayjob.yaml and serve_configs/rayservice.yaml name:
+# The image used by cluster.yaml, docs/deploy/rayjob.yaml and serve_configs/rayservice.yaml:
 #
 #   docker build --tag mets-ray:0.1.0 .
 #
-# Why not rayproject/ray:2.60.0-py311-gpu: torch's wheels bring the CUDA libraries that they were built with, so that image
-# would hold CUDA twice, and its conda environment has versions of its own beside constraints.txt. What Ray's launcher and
-# KubeRay need of an image is short: bash, wget (probes), ssh and rsync (the head sets up workers), `ray` on the PATH of
-# a login shell (hence no virtual environment: /etc/profile resets PATH, and keeps /usr/local/bin), and uid 1000.
+# Why not rayproject/ray:2.60.0-py311-gpu? torch's wheels include the CUDA libraries that they were built with, so that
+# image would contain CUDA twice, and the versions in its conda environment differ from constraints.txt. Ray's launcher
+# and KubeRay need little from an image: bash, wget (probes), ssh and rsync (the head sets up workers), `ray` on PATH
+# in a login shell (hence no virtual environment: /etc/profile resets PATH but keeps /usr/local/bin), and uid 1000.
 FROM python:3.11-slim-bookworm
 
-# gcc is for torch.compile, which builds its kernels when they are first used.
+# gcc is for torch.compile, which builds its kernels on first use.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends bash ca-certificates gcc libc6-dev openssh-client procps rsync wget \
@@ -22,15 +22,15 @@ RUN apt-get update \
 ARG EXTRAS=quickstart,s3
 ARG LAUNCHER=boto3
 
-# NVIDIA's runtime gives the container the driver's libraries for these; which GPUs is the cluster's to say.
+# NVIDIA's runtime mounts the driver libraries for these capabilities. The cluster decides which GPUs are visible.
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     PYTHONUNBUFFERED=1 \
     RAY_USAGE_STATS_ENABLED=0
 
 WORKDIR /app
 
-# Dependencies before the code, so that a changed line of code does not download torch again. constraints.txt says
-# torch==2.13.0, which PyPI answers with its CUDA build on x86-64; a CPU build must not go unnoticed.
+# Dependencies before the code, so that a changed line of code does not download torch again. constraints.txt pins
+# torch==2.13.0, for which PyPI serves the CUDA build on x86-64. The build fails if it gets a CPU build instead.
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 RUN pip install --no-cache-dir --constraint constraints.txt ".[${EXTRAS}]" ${LAUNCHER} \
     && python -c "import torch; assert torch.version.cuda, torch.__version__"
@@ -41,7 +41,7 @@ RUN pip install --no-cache-dir --no-deps --force-reinstall .
 
 USER 1000:1000
 
-# The LM's weights where nodes cannot reach the hub: --build-arg TEXT_MODEL=emilyalsentzer/Bio_ClinicalBERT
+# To include the LM's weights, if nodes cannot reach the hub: --build-arg TEXT_MODEL=emilyalsentzer/Bio_ClinicalBERT
 ARG TEXT_MODEL=
 RUN if [ -n "${TEXT_MODEL}" ]; then \
     python -c "import sys, huggingface_hub; huggingface_hub.snapshot_download(sys.argv[1])" "${TEXT_MODEL}"; fi

@@ -1,7 +1,7 @@
 """Every setting of every job, in one tree of frozen models.
 
-What a prepared data set fixes (sampling rate, leads, length) is set under `prepare` only: pretraining and evaluation
-read it from the data set's card and the bundle, so two jobs cannot disagree.
+Properties of a prepared data set (sampling rate, leads, length) are set only under `prepare`. Pretraining and
+evaluation read them from the data set's card and the bundle, so two jobs cannot disagree.
 """
 
 from collections.abc import Mapping
@@ -27,33 +27,36 @@ class PrepareConfig(Section):
 
     source: AnySource = Field(
         default_factory=lambda: as_source("synthetic"),
-        description="where ECGs and reports come from: a kind, and its settings below prepare.source",
+        description="where ECGs and reports come from: a kind, with its settings under prepare.source",
     )
-    sampling_rate_hz: Annotated[int, Field(ge=50, le=1000)] = Field(100, description="rate that shards are written at")
+    sampling_rate_hz: Annotated[int, Field(ge=50, le=1000)] = Field(
+        100, description="sampling rate of the written shards"
+    )
     duration_s: Annotated[float, Field(gt=0.0, le=60.0)] = Field(
-        10.0, description="length that shards are written with"
+        10.0, description="length of each ECG in the written shards"
     )
     highpass_hz: Annotated[float, Field(gt=0.0, le=5.0)] | None = Field(
-        0.5, description="cut-off of the zero-phase filter that takes baseline wander out; null: none, as METS"
+        0.5, description="cut-off of the zero-phase filter that removes baseline wander; null: no filter, as in METS"
     )
     shuffle_reports: bool = Field(
-        False, description="give each record another one's report: a bundle trained on these must know nothing"
+        False,
+        description="give each record another record's report, as a control: a bundle trained on it scores at chance",
     )
-    reads_in_flight: PositiveInt = Field(32, description="records that each read task fetches at the same time")
-    max_rejected_fraction: Fraction = Field(0.1, description="the job fails above this share of rejected records")
+    reads_in_flight: PositiveInt = Field(32, description="records that each read task fetches concurrently")
+    max_rejected_fraction: Fraction = Field(0.1, description="the job fails if a larger share of records is rejected")
 
 
 class FoldsConfig(Section):
-    """Which folds train, are watched in training, and are scored at the end."""
+    """Which folds are for training, for validation during training, and for the final test."""
 
-    train: tuple[int, ...] = Field((1, 2, 3, 4, 5, 6, 7, 8), description="folds that train")
+    train: tuple[int, ...] = Field((1, 2, 3, 4, 5, 6, 7, 8), description="folds to train on")
     validation: tuple[int, ...] | str = Field(
         (9,),
-        description="folds that are watched in training, and choose the epoch with train.choose=best; `hash:0.1` draws "
-        "10% of the train folds' patients; [] is none",
+        description="folds for validation during training, which select the epoch with train.choose=best; `hash:0.1` "
+        "holds out 10% of the train folds' patients; [] for none",
     )
     test: tuple[int, ...] | None = Field(
-        (10,), description="folds that evaluate scores, null for every fold; they never choose a checkpoint"
+        (10,), description="folds that evaluate scores, null for all folds; never used to select a checkpoint"
     )
 
     @field_validator("validation")
@@ -64,7 +67,7 @@ class FoldsConfig(Section):
 
 
 class TextConfig(Section):
-    """The frozen language model and the actors that it lives on."""
+    """The frozen language model and the actors that run it."""
 
     model: NameOrFolder = Field(
         "packaged-minilm",
@@ -72,14 +75,14 @@ class TextConfig(Section):
         "packaged-minilm is the MiniLM of the extra `quickstart`",
     )
     pooling: Literal["mean", "cls"] = Field("mean", description="how token vectors become one text vector")
-    max_length: PositiveInt = Field(128, description="tokens; longer texts are cut")
+    max_length: PositiveInt = Field(128, description="maximum tokens; longer texts are truncated")
     template: str = Field(
-        "The report of the ECG is that {}", description="training text of unit=report; {} is the report"
+        "The report of the ECG is that {}", description="training text for unit=report; {} is the report"
     )
     unit: Literal["report", "statement"] = Field(
         "statement",
-        description="statement: each statement of a report is a text of its own, an ECG has several, and each is a yes "
-        "or no (sigmoid loss); report: as published, one text for an ECG",
+        description="statement: each statement of a report is a separate text, so an ECG has several, and each is a "
+        "yes or no (sigmoid loss); report: as published, one text per ECG",
     )
     mode: Literal["cached", "streaming"] = Field(
         "cached",
@@ -88,13 +91,13 @@ class TextConfig(Section):
     store_uri: OutputUri | None = Field(None, description="text embeddings; default <dataset_uri>/text_embeddings")
     batch_size: PositiveInt = Field(64, description="texts per LM forward pass")
     num_cpus_per_actor: Annotated[float, Field(gt=0.0), FREE_AT_RESUME] = Field(
-        1.0, description="CPUs that one LM actor holds"
+        1.0, description="CPUs reserved per LM actor"
     )
     num_gpus_per_actor: Annotated[float, Field(ge=0.0), FREE_AT_RESUME] = Field(
-        0.0, description="GPUs that one LM actor holds"
+        0.0, description="GPUs reserved per LM actor"
     )
-    min_actors: Annotated[PositiveInt, FREE_AT_RESUME] = Field(1, description="LM actors at the start")
-    max_actors: Annotated[PositiveInt, FREE_AT_RESUME] = Field(2, description="LM actors at most")
+    min_actors: Annotated[PositiveInt, FREE_AT_RESUME] = Field(1, description="LM actors to start with")
+    max_actors: Annotated[PositiveInt, FREE_AT_RESUME] = Field(2, description="maximum LM actors")
     resources: Annotated[dict[str, float], FREE_AT_RESUME] = Field(
         default_factory=dict, description="custom resources of one LM actor, to pin it to a node type: {lm_gpu: 1}"
     )
@@ -103,93 +106,96 @@ class TextConfig(Section):
 class EncoderConfig(Section):
     """ResNet1d-18, the ECG side."""
 
-    width: PositiveInt = Field(64, description="channels of the first stage; 64 is the paper's (3.85 M parameters)")
+    width: PositiveInt = Field(64, description="channels of the first stage; 64 as in the paper (3.85 M parameters)")
     norm: Literal["batch", "sync", "group"] = Field(
         "batch", description="batch: per worker; sync: over all workers, GPU only; group: independent of the batch"
     )
     embedding_dimension: PositiveInt = Field(128, description="length of the shared ECG and text embedding")
     activation_checkpointing: Annotated[bool, FREE_AT_RESUME] = Field(
-        False, description="recompute each stage in the backward pass: less memory, a third more time"
+        False, description="recompute each stage in the backward pass: less memory, a third more compute time"
     )
 
 
 class AugmentConfig(Section):
-    """What an ECG loses at random each time that it trains; what is gone is zero, as leads not recorded are."""
+    """Random augmentation of training ECGs. Removed parts are set to zero, as leads that were not recorded are."""
 
     lead_dropout: Fraction = Field(
-        0.5, description="share of ECGs that keep only some of their leads, any number from one on; 0 is off"
+        0.5, description="share of ECGs that keep only a random number of leads, at least one; 0 is off"
     )
     cropping: Fraction = Field(
-        0.5, description="share of ECGs that keep only a stretch, a quarter or more of their length; 0 is off"
+        0.5, description="share of ECGs that keep only one segment, at least a quarter of their length; 0 is off"
     )
     gain: Annotated[float, Field(ge=0.0, le=0.3)] = Field(
-        0.1, description="standard deviation of the gain, which stays within 0.7 and 1.3; 0 is off"
+        0.1, description="standard deviation of the gain, which is limited to 0.7 to 1.3; 0 is off"
     )
 
 
 class TrainConfig(Section):
-    """The contrastive pretraining itself."""
+    """Contrastive pretraining."""
 
     num_workers: Annotated[PositiveInt | tuple[PositiveInt, PositiveInt], FREE_AT_RESUME] = Field(
         1, description="training processes; [least, most]: the group grows and shrinks with the cluster"
     )
     resize_every_s: Annotated[float, Field(gt=0.0), FREE_AT_RESUME] = Field(
-        60.0, description="[least, most]: how often the group looks whether it could have another size"
+        60.0, description="[least, most]: how often the group checks whether it can change its size"
     )
     resources: Annotated[dict[str, float], FREE_AT_RESUME] = Field(
         default_factory=dict,
         description="custom resources of one training worker, to pin it to a node type: {train_gpu: 1}",
     )
     device: Annotated[Literal["auto", "cpu", "gpu"], FREE_AT_RESUME] = Field(
-        "auto", description="auto: GPUs when the cluster has enough of them"
+        "auto", description="auto: GPUs if the cluster has enough of them"
     )
     precision: Literal["auto", "float32", "bf16", "fp16", "float64"] = Field(
-        "auto", description="auto: bf16 (else fp16) on a GPU, float32 on a CPU; float64 is for tests"
+        "auto", description="auto: bf16 (otherwise fp16) on a GPU, float32 on a CPU; float64 is for tests"
     )
     batch_size: PositiveInt = Field(32, description="ECGs in a global batch, whatever the number of workers")
     micro_batch_size: PositiveInt | None = Field(
         None,
-        description="rows of one worker per forward pass; smaller than its share: two passes, exact global negatives; "
-        "with encoder.norm=batch statistics are those of the part",
+        description="rows per forward pass of one worker; if smaller than its share: two passes, exact global "
+        "negatives; with encoder.norm=batch, statistics are those of the micro-batch",
     )
-    compile: bool = Field(False, description="torch.compile the ECG encoder; the first steps take a minute longer")
-    lanes: PositiveInt = Field(16, description="equal stretches of an epoch; divides batch_size, at least num_workers")
+    compile: bool = Field(
+        False, description="use torch.compile for the ECG encoder; the first steps take a minute longer"
+    )
+    lanes: PositiveInt = Field(16, description="equal parts of an epoch; divides batch_size, at least num_workers")
     block_rows: PositiveInt = Field(256, description="rows of one lane that are read and shuffled together")
     epochs: PositiveInt = Field(30, description="passes over the train folds")
-    optimizer: Literal["adam", "adamw"] = Field("adamw", description="adam is the paper's")
-    learning_rate: Annotated[float, Field(gt=0.0)] = Field(1e-3, description="highest learning rate")
+    optimizer: Literal["adam", "adamw"] = Field("adamw", description="adam as in the paper")
+    learning_rate: Annotated[float, Field(gt=0.0)] = Field(1e-3, description="peak learning rate")
     weight_decay: Annotated[float, Field(ge=0.0)] = Field(1e-3, description="adamw: decoupled; adam: in the gradient")
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="after the warm-up; constant is the paper's")
-    warmup_fraction: Fraction = Field(0.05, description="share of all steps that raises the rate from 0")
-    gradient_clip_norm: Annotated[float, Field(ge=0.0)] = Field(1.0, description="highest gradient norm; 0 is off")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="after the warm-up; constant as in the paper")
+    warmup_fraction: Fraction = Field(0.05, description="share of all steps in which the rate rises from 0")
+    gradient_clip_norm: Annotated[float, Field(ge=0.0)] = Field(1.0, description="maximum gradient norm; 0 is off")
     keep_checkpoints: Annotated[PositiveInt, FREE_AT_RESUME] = Field(
-        2, description="checkpoints that are kept, newest or best"
+        2, description="checkpoints to keep, newest or best"
     )
     checkpoint_every_steps: Annotated[PositiveInt | None, FREE_AT_RESUME] = Field(
-        None, description="also save within an epoch, by steps"
+        None, description="also save a checkpoint every so many steps within an epoch"
     )
     checkpoint_every_minutes: Annotated[Annotated[float, Field(gt=0.0)] | None, FREE_AT_RESUME] = Field(
-        10.0, description="also save within an epoch, by time"
+        10.0, description="also save a checkpoint every so many minutes within an epoch"
     )
     choose: Literal["last", "best"] = Field(
         "last",
-        description="which epoch becomes the bundle: the last one, or the best by AUROC (recall@10 where there are no "
-        "labels) on folds.validation; best lets labels in, and is noisy on few records",
+        description="which epoch becomes the bundle: the last one, or the best by AUROC (recall@10 if there are no "
+        "labels) on folds.validation; best uses labels, and is noisy on few records",
     )
     validation_prompt_set: NameOrFile = Field(
         "descriptive", description="prompts for the validation AUROC: descriptive, mets, a URI"
     )
     max_failures: Annotated[int, Field(ge=0), FREE_AT_RESUME] = Field(
-        3, description="how often training goes on after a lost worker or an error"
+        3, description="how often training continues after a lost worker or an error"
     )
     step_timeout_s: Annotated[float, Field(gt=0.0), FREE_AT_RESUME] = Field(
-        900.0, description="a worker that takes longer for one step is ended, and training goes on from the checkpoint"
+        900.0,
+        description="a worker that takes longer for one step is stopped, and training continues from the checkpoint",
     )
     log_batches: Annotated[bool, FREE_AT_RESUME] = Field(
         False, description="keep the record ids of every step under <run>/batches"
     )
     init_from: Uri | None = Field(
-        None, description="bundle whose weights a new run starts from; a resumed run goes on from its own"
+        None, description="bundle whose weights initialize a new run; a resumed run continues from its own"
     )
     resume: Annotated[Uri | None, FREE_AT_RESUME] = Field(
         None, description="run folder to continue, with its data position"
@@ -218,73 +224,73 @@ Baseline = Literal["random_encoder", "class_names", "permuted_labels", "linear_p
 class EvaluateConfig(Section):
     """Zero-shot scores of a bundle over a prepared data set."""
 
-    bundle_uri: Uri | None = Field(None, description="bundle that pretrain made")
+    bundle_uri: Uri | None = Field(None, description="bundle written by pretrain")
     prompt_set: NameOrFile = Field(
         "descriptive", description="class prompts: descriptive, mets, or the URI of a YAML, JSON or CSV file"
     )
     tasks: tuple[str, ...] | None = Field(
-        None, description="label sets to score; default: all of the data set's source"
+        None, description="label sets to score; default: all those of the data set's source"
     )
-    bootstrap_samples: PositiveInt = Field(1000, description="resamples of patients behind each 95% interval")
+    bootstrap_samples: PositiveInt = Field(1000, description="bootstrap resamples of patients for each 95% interval")
     balanced_per_class: PositiveInt = Field(
-        200, description="records of each class in METS's balanced tables; fewer where a class has fewer"
+        200, description="records per class in METS's balanced tables; fewer if a class has fewer"
     )
     baselines: tuple[Baseline, ...] = Field(
         (),
-        description="what to score beside the bundle: random_encoder, class_names (prompts without a sentence), "
-        "permuted_labels (the interval of chance), linear_probe and supervised (on folds.train and folds.validation)",
+        description="what to score besides the bundle: random_encoder, class_names (prompts without a sentence), "
+        "permuted_labels (the chance interval), linear_probe and supervised (on folds.train and folds.validation)",
     )
     label_shares: tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...] = Field(
         (0.01, 0.1, 1.0), description="shares of the train patients that linear_probe and supervised learn from"
     )
     supervised_epochs: PositiveInt = Field(
-        50, description="epochs of the baseline `supervised`, with the views of `augment`"
+        50, description="epochs of the baseline `supervised`, with the augmentation of `augment`"
     )
     also: tuple[Uri, ...] = Field(
         (),
-        description="more prepared data sets to score, all folds of each: with CPSC2018 and CSN, the six sets",
+        description="more prepared data sets to score, on all folds: CPSC2018 and CSN complete the six test sets",
     )
     compare_to: Uri | None = Field(
         None, description="another bundle, or the result folder of an earlier evaluation: paired differences"
     )
     allow_patient_overlap: bool = Field(
-        False, description="score patients that the bundle was trained on; the result says so in red"
+        False, description="also score patients that the bundle was trained on; the result says so in red"
     )
     batch_size: PositiveInt = Field(256, description="ECGs per forward pass")
-    max_actors: PositiveInt = Field(2, description="encoder actors at most")
+    max_actors: PositiveInt = Field(2, description="maximum encoder actors")
     num_gpus_per_actor: Annotated[float, Field(ge=0.0)] = Field(0.0, description="GPUs that one encoder actor holds")
 
 
 class ScoreConfig(Section):
     """Zero-shot scores and embeddings of every record of a prepared data set, with or without labels."""
 
-    bundle_uri: Uri | None = Field(None, description="bundle that pretrain made")
+    bundle_uri: Uri | None = Field(None, description="bundle written by pretrain")
     prompt_set: NameOrFile = Field(
         "descriptive", description="class prompts: descriptive, mets, or the URI of a YAML, JSON or CSV file"
     )
     tasks: tuple[str, ...] | None = Field(
-        None, description="tasks of the prompt set; default: those of the data set's source, else of the bundle's"
+        None, description="tasks of the prompt set; default: those of the data set's source, otherwise the bundle's"
     )
     embeddings: bool = Field(True, description="also write the ECG embeddings")
     output_uri: OutputUri | None = Field(
         None, description="folder of the scores; default: <run_uri>/scores-… named after bundle, prompts and data"
     )
     batch_size: Annotated[int, Field(ge=1, le=256)] = Field(256, description="ECGs per forward pass")
-    max_actors: PositiveInt = Field(2, description="encoder actors at most")
+    max_actors: PositiveInt = Field(2, description="maximum encoder actors")
     num_gpus_per_actor: Annotated[float, Field(ge=0.0)] = Field(0.0, description="GPUs that one encoder actor holds")
 
 
 class Config(Section):
-    """All of it: one file describes prepare, pretrain, evaluate and score together."""
+    """The whole configuration: one file describes prepare, pretrain, evaluate and score together."""
 
     seed: Annotated[int, Field(ge=0)] = Field(
-        0, description="seeds the synthetic data, the weights, the order of training, the bootstrap"
+        0, description="seeds the synthetic data, the weights, the training order and the bootstrap"
     )
     dataset_uri: OutputUri | None = Field(
         None, description="prepared data set; default: the synthetic one under run_uri"
     )
     run_uri: Annotated[OutputUri, FREE_AT_RESUME] = Field(
-        ".runs", description="where runs, bundles, tables and pictures go"
+        ".runs", description="where runs, bundles, tables and figures are written"
     )
     prepare: PrepareConfig = Field(default_factory=PrepareConfig)
     folds: FoldsConfig = FoldsConfig()
@@ -295,7 +301,7 @@ class Config(Section):
         "sigmoid",
         description="sigmoid: each statement is a match or not (text.unit=statement); softmax over the reports of the "
         "batch (text.unit=report) with one_hot targets, as published, or same_report: equal reports share the target; "
-        "default: what fits text.unit",
+        "default: the one that fits text.unit",
     )
     train: TrainConfig = TrainConfig()
     evaluate: Annotated[EvaluateConfig, FREE_AT_RESUME] = EvaluateConfig()

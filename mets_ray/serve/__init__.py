@@ -1,6 +1,6 @@
-"""Serving: `mets-ray serve`, or `serve run mets_ray.serve:build bundle_uri=…`; serve_configs/ has whole files.
+"""Serving: `mets-ray serve`, or `serve run mets_ray.serve:build bundle_uri=…`; see also serve_configs/.
 
-`build` is loaded when it is first asked for: it brings Ray and torch, which `mets-ray serve --help` does not need.
+`build` is imported on first access: it needs Ray and torch, which `mets-ray serve --help` does not.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""The HTTP routes: bodies in, answers out, errors in words. No Ray: the same app runs under plain uvicorn."""
+"""The HTTP routes. They do not use Ray: the same app runs under plain uvicorn."""
 
 import asyncio
 from pathlib import Path
@@ -33,7 +33,7 @@ _PAGE_HEADERS = {
 
 
 def create_app(service: Service, telemetry: Telemetry) -> FastAPI:
-    """The application of one replica. Raises ConfigError where `auth` is bearer and there is no token."""
+    """The application of one replica. Raises ConfigError if `auth` is bearer and no token is set."""
     config = service.config
     app = FastAPIOffline(
         title="mets_ray",
@@ -65,23 +65,23 @@ def _add_pages(app: FastAPI, service: Service) -> None:
     async def page() -> Response:
         return FileResponse(_PAGE / "index.html", headers=_PAGE_HEADERS)
 
-    @app.get("/healthz", summary="The process answers")
+    @app.get("/healthz", summary="The process is alive")
     async def healthz() -> messages.Health:
         return messages.Health(status="ok")
 
-    @app.get("/readyz", summary="The model is loaded and has computed once: replicas take no requests before")
+    @app.get("/readyz", summary="The model is loaded and warmed up: replicas take no requests before that")
     async def readyz() -> messages.Health:
         return messages.Health(status="ok")
 
-    @app.get("/v1/examples", summary="Made-up ECGs to try")
+    @app.get("/v1/examples", summary="Synthetic ECGs to try")
     async def examples() -> messages.ExamplesAnswer:
         return messages.ExamplesAnswer(examples=await asyncio.to_thread(list_examples))
 
-    @app.get("/v1/examples/{name}", summary="A made-up ECG, as a request carries it", response_model=JsonEcg)
+    @app.get("/v1/examples/{name}", summary="A synthetic ECG in the form that a request takes", response_model=JsonEcg)
     async def one_example(name: str) -> Response:
         found = await asyncio.to_thread(example, name, max(10.0, service.predictor.facts.duration_s))
         if found is None:
-            raise RequestError(404, "unknown_example", "there is no example of this name", hint="see /v1/examples")
+            raise RequestError(404, "unknown_example", "there is no example with this name", hint="see /v1/examples")
         return _json(found)
 
 
@@ -111,7 +111,7 @@ def _add_scoring(app: FastAPI, service: Service, reader: Reader) -> None:
 
 
 def _add_model(app: FastAPI, service: Service, reader: Reader) -> None:
-    @app.get("/v1/model", summary="What serves here: bundle, signal, language model, prompt sets, intended use")
+    @app.get("/v1/model", summary="What this server runs: bundle, signal, language model, prompt sets, intended use")
     async def model() -> messages.ModelAnswer:
         return await service.model()
 
@@ -122,7 +122,7 @@ def _add_model(app: FastAPI, service: Service, reader: Reader) -> None:
 
 
 class _PageFiles(StaticFiles):
-    """Asked for again at each visit (304 if unchanged), so that a page is never half of an older version."""
+    """Revalidated on each visit (304 if unchanged), so that a page never mixes two versions."""
 
     def file_response(self, *arguments: Any, **named: Any) -> Response:
         response = super().file_response(*arguments, **named)

@@ -1,7 +1,7 @@
 """Windows of different requests in one forward pass.
 
-Not `ray.serve.batch`: in 2.60 it closes a batch before it waits for a free slot, so with no waiting time 32 clients got
-batches of 4 where 16 were waiting, and it records six metrics a batch on the loop that serves HTTP.
+Not `ray.serve.batch`: in Ray 2.60 it closes a batch before it waits for a free slot, so with no wait time 32 clients
+got batches of 4 while 16 were waiting. It also records six metrics per batch on the event loop that serves HTTP.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ from jaxtyping import Float32, Int16
 
 
 class Batches:
-    """`await batches(window)`: int16 [lead, sample] to its unit vector; what waits shares the next forward pass.
+    """`await batches(window)`: int16 [lead, sample] to its unit vector; waiting windows share the next forward pass.
 
-    Each of `threads` computes a pass of its own: two passes on a thread each gave more than one pass on two threads
-    (490 against 320 ECGs a second in batches of 8 on 2 cores), because nothing waits at a barrier for a core that
-    serves HTTP. A window that comes while nothing is computed takes all threads.
+    Each of the `threads` runs a separate pass. Two passes on one thread each were faster than one pass on two threads
+    (490 against 320 ECGs per second in batches of 8 on 2 cores), because no thread waits at a barrier for a core that
+    is serving HTTP. A window that arrives while nothing is being computed gets all threads.
 
     embed: windows [window, lead, sample] to vectors [window, dimension]; called from several threads.
-    wait_s: how long a pass that could begin waits for more windows.
+    wait_s: how long a pass that could start waits for more windows.
     counted: called with the size of each batch.
     """
 
@@ -46,7 +46,7 @@ class Batches:
 
     async def __call__(self, window: Int16[np.ndarray, "lead sample"]) -> Float32[np.ndarray, " dimension"]:
         """The vector. Raises what `embed` raises."""
-        if not self._workers:  # not in __init__, where no loop runs
+        if not self._workers:  # not in __init__, where no event loop is running
             self._workers = [asyncio.create_task(self._work()) for _ in range(self._threads)]
         future: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
         self._waiting.put_nowait((window, future))
@@ -56,7 +56,7 @@ class Batches:
         while True:
             batch = [await self._waiting.get()]
             try:
-                async with asyncio.timeout(self._wait_s):  # at 0 it takes what is there
+                async with asyncio.timeout(self._wait_s):  # at 0 it takes what is already queued
                     while len(batch) < self._batch_size:
                         batch.append(await self._waiting.get())
             except TimeoutError:
@@ -64,7 +64,7 @@ class Batches:
             await self._compute([(window, future) for window, future in batch if not future.done()])
 
     async def _compute(self, batch: list[tuple[np.ndarray, asyncio.Future[np.ndarray]]]) -> None:
-        if not batch:  # all clients have gone away
+        if not batch:  # all clients have disconnected
             return
         self._counted(len(batch))
         executor = self._alone if len(batch) == 1 and self._computing == 0 else self._shared
@@ -85,5 +85,5 @@ class Batches:
 
 
 def torch_pool(workers: int, *, torch_threads: int) -> ThreadPoolExecutor:
-    """Threads that call torch. Its number of threads belongs to the caller, and changing it there builds a new team."""
+    """Threads that call torch. Its thread count belongs to the calling thread; changing it builds a new thread team."""
     return ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(torch_threads,))

@@ -1,7 +1,7 @@
-"""ECGs from HTTP bodies. A new format (EDF, DICOM, ...) is a function here and a line in `_READERS` and `_SUFFIXES`.
+"""ECGs from HTTP bodies. A new format (EDF, DICOM, ...) is a function and an entry in `_READERS` and `_SUFFIXES`.
 
-Bodies come from anybody: sizes are checked before memory is taken, nothing is unpickled, nothing is unpacked under a
-name that a body chose, and whatever a decoder makes of hostile bytes ends as a RequestError or a RecordError.
+Bodies are untrusted: sizes are checked before memory is allocated, nothing is unpickled, no file is written under a
+name from the body, and hostile bytes raise RequestError or RecordError whatever a decoder does with them.
 """
 
 import io
@@ -29,14 +29,17 @@ _Model = TypeVar("_Model", bound=BaseModel)
 MAX_LEADS = 64
 _OTHER_ARRAYS = 1000  # brackets in class names
 _MAX_FILES = 64
-_MAX_ENTRIES = 1024  # of a zip, with its folders and the files that are left out
-_UNPACKED_TIMES = 4  # what a zip may unpack to, in bodies of the largest size; WFDB packs to half at best
+
+_MAX_ENTRIES = 1024  # of a zip, including folders and skipped files
+
+_UNPACKED_TIMES = 4  # unpacked size of a zip in multiples of max_body_bytes; WFDB compresses to half at best
+
 _NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 @dataclass(frozen=True)
 class BodyLimits:
-    """What a body may hold at most."""
+    """Upper limits on a request body."""
 
     max_body_bytes: int
     max_ecgs: int
@@ -45,7 +48,7 @@ class BodyLimits:
 
 @dataclass(frozen=True)
 class BodyParameters:
-    """What stands beside a body that cannot say it for itself; None where the request did not say it either."""
+    """What a format such as npy does not state itself; None if the request does not state it either."""
 
     unit: str | None = None
     sampling_rate_hz: float | None = None
@@ -66,7 +69,7 @@ class JsonEcg(BaseModel):
 
     signal: list[list[float]] = Field(description="one row of samples per lead")
     unit: str = Field(description="unit of the samples: mV or uV (also V, µV); never guessed")
-    leads: list[str] = Field(description=f"name of each row, in any order, of {', '.join(LEADS)}")
+    leads: list[str] = Field(description=f"name of each row, in any order, from {', '.join(LEADS)}")
     sampling_rate_hz: float = Field(description="samples per second")
 
     def to_ecg(self, limits: BodyLimits) -> Ecg:
@@ -85,7 +88,10 @@ def media_type(content_type: str) -> str:
 
 
 def parse_json(model: type[_Model], body: bytes, limits: BodyLimits) -> _Model:
-    """Raises RequestError 422 before 8 MB of `[],[],…` hold the interpreter for seconds; pydantic's ValidationError."""
+    """`body` as a `model`. Raises pydantic's ValidationError, and RequestError 422 for too many arrays.
+
+    They are counted before parsing: 8 MB of `[],[],…` would block the interpreter for seconds.
+    """
     if _has_too_many_arrays(body, limits):
         raise RequestError(422, "too_many_arrays", "the JSON holds more arrays than ECGs have leads")
     return model.model_validate_json(body)
@@ -98,14 +104,14 @@ def _has_too_many_arrays(body: bytes, limits: BodyLimits) -> bool:
 def check_count(ecgs: int, limits: BodyLimits) -> None:
     """Raise RequestError 413 for more ECGs than one request may hold."""
     if ecgs > limits.max_ecgs:
-        raise RequestError(413, "too_many_ecgs", f"{ecgs} ECGs, and {limits.max_ecgs} are allowed")
+        raise RequestError(413, "too_many_ecgs", f"there are {ecgs} ECGs; at most {limits.max_ecgs} are allowed")
 
 
 def decode_body(content_type: str, body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
-    """The ECGs of a body: one, or of an npy of three dimensions several.
+    """The ECGs of a body: one, or several for a three-dimensional npy.
 
-    Raises RequestError 400 for a body that its format does not allow, 413 for too many ECGs, 415 for an unknown type,
-    422 for parameters that are missing; RecordError for a record that cannot be used.
+    Raises RequestError 400 for a malformed body, 413 for too many ECGs, 415 for an unknown content type, 422 for
+    missing parameters; RecordError for an unusable record.
     """
     kind = media_type(content_type)
     if kind == "multipart/form-data":
@@ -127,7 +133,7 @@ def _read_json(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> l
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, fault["loc"]))
-        raise _malformed(f"this is no ECG in JSON: {f'`{place}`: ' if place else ''}{fault['msg']}") from None
+        raise _malformed(f"this is not an ECG in JSON: {f'`{place}`: ' if place else ''}{fault['msg']}") from None
 
 
 def _read_npy(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
@@ -135,8 +141,8 @@ def _read_npy(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> li
     stream = io.BytesIO(body)
     try:
         shape, is_fortran, dtype = _NPY_HEADERS[np.lib.format.read_magic(stream)](stream)
-    except Exception as error:  # numpy evaluates the header and lets through whatever tokenize and dtype raise
-        raise _malformed("this is no .npy of version 1 or 2, or its header cannot be read") from error
+    except Exception as error:  # numpy evaluates the header and does not catch what tokenize and dtype raise
+        raise _malformed("this is not an .npy file of version 1 or 2, or its header cannot be read") from error
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise _malformed(f"the array holds {dtype.kind}{dtype.itemsize}, not integers or floats of up to 64 bits")
     count = 1
@@ -144,22 +150,24 @@ def _read_npy(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> li
         count *= length
     data = memoryview(body)[stream.tell() :]
     if len(shape) not in (2, 3) or count * dtype.itemsize != len(data):
-        raise _malformed(f"an array of shape {shape} and {len(data)} bytes of samples", "save [lead, sample]")
+        raise _malformed(f"the array has shape {shape} and {len(data)} bytes of samples", "save [lead, sample]")
     try:
         samples = np.frombuffer(data, dtype).reshape(shape, order="F" if is_fortran else "C")
     except (ValueError, TypeError) as error:  # (-1, -10), (0, 1e30), (True, 10)
-        raise _malformed("the array has a shape that cannot be") from error
+        raise _malformed("the array has an impossible shape") from error
     return _ecgs(samples, parameters, limits)
 
 
 def _read_csv(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
-    """A header of lead names, then a row per sample; a column `time_s` is checked and left out."""
+    """A header of lead names, then a row per sample; a column `time_s` is checked and dropped."""
     head = body.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0]
     if b"," not in head and (b";" in head or b"\t" in head):
-        raise _malformed("the columns are not separated by commas", "write 0.12,0.34 with points and commas")
+        raise _malformed(
+            "the columns are not separated by commas", "write 0.12,0.34: decimal points, and commas between columns"
+        )
     names = [name.strip().strip('"') for name in head.decode("utf-8", "replace").strip().split(",")]
     if len(names) > MAX_LEADS + 1 or len(set(names)) < len(names):
-        raise _malformed(f"the header has {len(names)} columns, of {len(set(names))} names")
+        raise _malformed(f"the header has {len(names)} columns with {len(set(names))} distinct names")
     try:
         table = pa.csv.read_csv(
             io.BytesIO(body),
@@ -167,14 +175,14 @@ def _read_csv(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> li
             convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.float64())),
         )
     except (pa.ArrowInvalid, pa.ArrowKeyError, pa.ArrowNotImplementedError) as error:
-        raise _malformed("a row has another number of cells than the header, or a cell is no number") from error
+        raise _malformed("a row does not have as many cells as the header, or a cell is not a number") from error
     rate = _required(parameters.sampling_rate_hz, "sampling_rate_hz")
     if "time_s" in names:
         _check_times(table["time_s"].to_numpy(), rate)
         table = table.drop_columns(["time_s"])
     leads = tuple(table.column_names)
     if parameters.leads is not None and parameters.leads != leads:
-        raise RequestError(422, "leads_twice", "`leads` names others than the header of the table", hint="leave it out")
+        raise RequestError(422, "leads_twice", "`leads` differs from the header of the table", hint="omit `leads`")
     samples = np.stack([column.to_numpy() for column in table.columns]) if leads else np.empty((0, 0))
     return _ecgs(samples, replace(parameters, leads=leads), limits)
 
@@ -193,7 +201,7 @@ _SUFFIXES = {".json": _read_json, ".npy": _read_npy, ".zip": _read_zip, ".csv": 
 
 
 def _read_files(files: dict[str, bytes], parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
-    """One WFDB record, or one file of another format; file names decide."""
+    """One WFDB record, or one file of another format, as the file names say."""
     headers = [name for name in files if name.lower().endswith(".hea")]
     if len(headers) > 1:
         raise RequestError(
@@ -205,7 +213,7 @@ def _read_files(files: dict[str, bytes], parameters: BodyParameters, limits: Bod
         ecg = decode_wfdb(
             headers[0].rpartition("/")[2],
             record,
-            max_samples=limits.max_body_bytes,  # an array of one byte a sample could hold no more either
+            max_samples=limits.max_body_bytes,  # the most that an array of one-byte samples could hold
             max_duration_s=limits.max_duration_s,
         )
         return [ecg]
@@ -214,11 +222,11 @@ def _read_files(files: dict[str, bytes], parameters: BodyParameters, limits: Bod
         raise RequestError(
             422,
             "no_record",
-            f"{len(files)} files, among them no WFDB header (.hea) and {len(known)} of another format",
+            f"of {len(files)} files none is a WFDB header (.hea) and {len(known)} are of another known format",
             hint=f"send a .hea with its .dat or .mat, or one of {', '.join(_SUFFIXES)}",
         )
     ((name, suffix),) = known
-    if len(files[name]) > limits.max_body_bytes:  # only WFDB may unpack to more: text takes many times its size
+    if len(files[name]) > limits.max_body_bytes:  # only WFDB may unpack to more: parsed text takes many times its size
         raise RequestError(413, "too_large", f"the file unpacks to {len(files[name])} bytes", hint="send int16 as npy")
     return _SUFFIXES[suffix](files[name], parameters, limits)
 
@@ -229,18 +237,18 @@ def _multipart_files(content_type: str, body: bytes) -> dict[str, bytes]:
     def keep(file: python_multipart.multipart.File) -> None:
         name = (file.file_name or b"").decode("utf-8", "replace").replace("\\", "/").rpartition("/")[2]
         if len(files) >= _MAX_FILES or name in files:
-            raise _malformed(f"more than {_MAX_FILES} files, or two of one name")
+            raise _malformed(f"more than {_MAX_FILES} files, or two with the same name")
         file.file_object.seek(0)
         files[name] = file.file_object.read()
 
     def refuse(field: object) -> None:
-        raise _malformed("a part is no file", "send files here, and everything else in the query string")
+        raise _malformed("a part is not a file", "send files here, and everything else in the query string")
 
     try:
         _, options = python_multipart.multipart.parse_options_header(content_type)
         boundary = options.get(b"boundary")
         if not boundary:
-            raise _malformed("the content type multipart/form-data names no boundary")
+            raise _malformed("the content type multipart/form-data has no boundary")
         parser = python_multipart.FormParser(
             "multipart/form-data",
             refuse,
@@ -269,22 +277,22 @@ def _zip_files(body: bytes, limits: BodyLimits) -> dict[str, bytes]:
                 and not any(part.startswith((".", "__")) for part in info.filename.split("/"))
             ]
             if len(members) > _MAX_FILES:
-                raise _malformed(f"the zip holds {len(members)} files, and {_MAX_FILES} are allowed")
+                raise _malformed(f"the zip holds {len(members)} files; at most {_MAX_FILES} are allowed")
             for info in members:
                 if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                    raise _malformed("the zip is packed with another method than deflate")
-                if info.filename.lower().endswith(".zip"):  # each would be held while the next is unpacked
+                    raise _malformed("the zip uses a compression method other than deflate")
+                if info.filename.lower().endswith(".zip"):  # each would stay in memory while the next is unpacked
                     raise _malformed("the zip holds another zip")
                 if info.filename in files:
                     raise _malformed(f"the zip holds two files called `{info.filename[:80]}`")
-                with archive.open(info) as member:  # sizes in the zip's own directory may lie: bytes are counted
+                with archive.open(info) as member:  # the zip's own directory may state wrong sizes: count bytes
                     data = member.read(allowed + 1)
                 allowed -= len(data)
                 if allowed < 0:
-                    raise RequestError(413, "too_large", "the zip unpacks to more than this server takes")
+                    raise RequestError(413, "too_large", "the zip unpacks to more than this server accepts")
                 files[info.filename] = data
     except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, ValueError, OverflowError) as error:
-        raise _malformed("the zip is damaged, cut off or encrypted") from error
+        raise _malformed("the zip is damaged, truncated or encrypted") from error
     return files
 
 
@@ -303,18 +311,18 @@ def _ecgs(samples: np.ndarray, parameters: BodyParameters, limits: BodyLimits) -
 
 
 def _millivolts(samples: np.ndarray, unit: str) -> Float[np.ndarray, "lead sample"]:
-    with np.errstate(over="ignore", invalid="ignore"):  # float16 of 1e5 is infinite: `preprocess` refuses it by name
+    with np.errstate(over="ignore", invalid="ignore"):  # a float16 of 1e5 is infinite: `preprocess` rejects it
         return to_millivolts(samples.astype(np.float64), unit)
 
 
 def _check_size(shape: tuple[int, ...], rate: float, limits: BodyLimits) -> None:
     if shape[0] > MAX_LEADS:
         raise RecordError("unknown_lead", f"the record has {shape[0]} signals, and a 12-lead ECG has 12")
-    # At an implausible rate the duration means nothing: `preprocess` refuses the rate itself.
+    # At an implausible rate the duration means nothing: `preprocess` rejects the rate itself.
     if rate >= SAMPLING_RATES_HZ[0] and shape[1] > limits.max_duration_s * rate:
         raise RecordError(
             "too_long",
-            f"{shape[1]} samples at {rate:g} Hz, {shape[1] / rate:.1f} s of the {limits.max_duration_s:g} s allowed",
+            f"{shape[1]} samples at {rate:g} Hz are {shape[1] / rate:.1f} s; the limit is {limits.max_duration_s:g} s",
             hint="send a shorter part",
         )
 
@@ -324,10 +332,12 @@ def _check_times(time_s: np.ndarray, rate: float) -> None:
         raise RecordError("sampling_rate_mismatch", f"the sampling rate is {rate:g} Hz")
     with np.errstate(over="ignore", invalid="ignore"):
         expected_s = np.arange(len(time_s)) / rate
-    # Half a sample: a time column is rounded to milliseconds, a wrong rate is off by more after a few samples.
+    # Half a sample: a time column may be rounded to milliseconds; a wrong rate is off by more after a few samples.
     if len(time_s) and not np.all(np.abs(time_s - time_s[0] - expected_s) <= 0.5 / rate + 1e-3):
         raise RecordError(
-            "sampling_rate_mismatch", f"the column `time_s` does not go on in steps of 1/{rate:g} s", hint="check both"
+            "sampling_rate_mismatch",
+            f"the column `time_s` does not increase in steps of 1/{rate:g} s",
+            hint="check both",
         )
 
 

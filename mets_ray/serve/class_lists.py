@@ -24,12 +24,13 @@ from mets_ray.text.embeddings import part_folder
 from mets_ray.text.reports import apply_template, text_hash
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-_ATTEMPTS = 20  # at other replicas' versions of the same name, written in the same moment
+
+_ATTEMPTS = 20  # when other replicas write versions of the same name at the same moment
 
 
 @dataclass(frozen=True)
 class ClassList:
-    """What a request decides between: full texts by class, template applied."""
+    """The classes that a request chooses between: full texts by class, template applied."""
 
     classes: Mapping[str, tuple[str, ...]]
     template: str | None = None
@@ -38,7 +39,7 @@ class ClassList:
 
     @property
     def label(self) -> str | None:
-        """`name@version`, or None for classes that a request brought itself."""
+        """`name@version`, or None for classes given in the request itself."""
         return None if self.name is None else f"{self.name}@{self.version}"
 
     @property
@@ -47,7 +48,7 @@ class ClassList:
 
 
 class _Stored(BaseModel):
-    """One version as it lies in storage. The time it was written is the file's own."""
+    """One version as stored. The time of writing is the file's modification time."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -66,28 +67,34 @@ def class_list(
     Raises RequestError 422 for no, too many, blank, repeated or too long classes and for a template without one `{}`.
     """
     if not classes:
-        raise RequestError(422, "no_classes", "there are no classes to decide between", hint="give at least one")
+        raise RequestError(422, "no_classes", "there are no classes to choose between", hint="give at least one")
     if len(classes) > config.max_classes:
         raise RequestError(
-            422, "too_many_classes", f"{len(classes)} classes, and {config.max_classes} are allowed in one request"
+            422, "too_many_classes", f"there are {len(classes)} classes; at most {config.max_classes} are allowed"
         )
     total = sum(len(wordings) for wordings in classes.values())
     if total > WORDINGS_PER_CLASS * config.max_classes:
         raise RequestError(
-            422, "too_many_classes", f"{total} wordings, and {WORDINGS_PER_CLASS * config.max_classes} are allowed"
+            422,
+            "too_many_classes",
+            f"there are {total} wordings; at most {WORDINGS_PER_CLASS * config.max_classes} are allowed",
         )
     template = default_template if template is None else template
     for text in [*classes, *(wording for wordings in classes.values() for wording in wordings), template]:
         if not any(character.isalnum() for character in text) and text is not template:
-            raise RequestError(422, "blank_class", f"the class or wording {text!r} holds no word")
+            raise RequestError(422, "blank_class", f"the class or wording {text!r} contains no word")
         if len(text) > config.max_label_chars:
             raise RequestError(
-                422, "class_too_long", f"a text of {len(text)} characters, and {config.max_label_chars} are allowed"
+                422,
+                "class_too_long",
+                f"a text has {len(text)} characters; at most {config.max_label_chars} are allowed",
             )
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise RequestError(422, "not_unicode", "a text holds a lone surrogate, which is no character") from error
+            raise RequestError(
+                422, "not_unicode", "a text contains a lone surrogate, which is not a character"
+            ) from error
     try:
         filled = {name: tuple(apply_template(template, text) for text in texts) for name, texts in classes.items()}
     except ConfigError as error:
@@ -98,11 +105,11 @@ def class_list(
 
 
 def labels_as_classes(labels: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Each label is its own class and its own wording. Raises RequestError 422 where one stands twice."""
+    """Each label is its own class and its own wording. Raises RequestError 422 if one is repeated."""
     repeated = [label for label, times in Counter(labels).items() if times > 1]
     if repeated:
         raise RequestError(
-            422, "repeated_class", f"{len(repeated)} of the candidate labels stand twice, first `{min(repeated)}`"
+            422, "repeated_class", f"{len(repeated)} of the candidate labels are repeated, first `{min(repeated)}`"
         )
     return {label: (label,) for label in labels}
 
@@ -117,10 +124,10 @@ def bundle_prompt_sets(facts: BundleFacts) -> dict[str, ClassList]:
 
 
 class PromptSets:
-    """All named class lists that this replica knows, and those that it finds under `state_uri`.
+    """All named class lists: those of the bundle, and those registered under `state_uri`.
 
-    A name without a version means its newest one: after `prompt_set_refresh_s` the store is listed again, so another
-    replica's new version is seen that late at most. `name@version` is exact at once, because versions never change.
+    A name without a version means its newest one. The store is listed again after `prompt_set_refresh_s`, so another
+    replica's new version is seen by then at the latest. `name@version` is always exact: versions never change.
     """
 
     def __init__(self, predictor: Predictor, config: ServeConfig) -> None:
@@ -128,11 +135,11 @@ class PromptSets:
         self._config = config
         self._bundle = bundle_prompt_sets(predictor.facts)
         self._registered: dict[str, ClassList] = {}  # by `name@version`
-        self._newest: dict[str, tuple[int, float]] = {}  # name → (version, when the store was asked)
+        self._newest: dict[str, tuple[int, float]] = {}  # name → (version, when the store was listed)
         self._locks: dict[str, asyncio.Lock] = {}
 
     async def find(self, reference: str) -> ClassList:
-        """The class list behind `name` or `name@version`. Raises RequestError 404, 422 where a task is wanted."""
+        """The class list behind `name` or `name@version`. Raises RequestError 404, or 422 if a task must be named."""
         name, at, version_text = reference.partition("@")
         if at and not (version_text.isdecimal() and len(version_text) < 9):
             raise self._unknown(reference)
@@ -152,22 +159,28 @@ class PromptSets:
         return found if found is not None else await self._read(name, version)
 
     async def register(self, name: str, given: ClassList) -> tuple[ClassList, bool]:
-        """Store `given` as a new version of `name`; (what is stored, whether it is new). Its features must be known.
+        """Store `given`, whose features must be known, as a new version of `name`. Returns (stored, whether it is new).
 
-        The same content as the newest version makes no new one. Raises RequestError 409 for a bundle's own name, 422
-        for a name of another form, 403 without `state_uri`, 503 where many write the same name.
+        The same content as the newest version makes no new one. Raises RequestError 409 for a name of the bundle, 422
+        for an invalid name, 403 without `state_uri`, 503 if too many clients write the same name.
         """
         if self._config.state_uri is None:
             raise RequestError(
-                403, "no_state", "this server keeps no prompt sets: its `state_uri` is not set", hint="set state_uri"
+                403,
+                "no_state",
+                "this server does not store prompt sets: its `state_uri` is not set",
+                hint="set state_uri",
             )
         if not _NAME.fullmatch(name):
             raise RequestError(
-                422, "bad_name", f"`{name[:80]}` is no name of a prompt set", hint="use a-z, 0-9, - and _, at most 64"
+                422,
+                "bad_name",
+                f"`{name[:80]}` is not a valid prompt set name",
+                hint="use a-z, 0-9, - and _, at most 64",
             )
         if any(name == known.partition(":")[0] for known in self._bundle):
             raise RequestError(
-                409, "reserved_name", f"`{name}` is a prompt set of the bundle", hint="take another name"
+                409, "reserved_name", f"`{name}` is a prompt set of the bundle", hint="choose another name"
             )
         async with self._lock(name):
             await asyncio.to_thread(self._write_features, given.texts, self._predictor.features(given.texts))
@@ -182,7 +195,7 @@ class PromptSets:
                 if await asyncio.to_thread(self._create, stored):
                     self._know(stored)
                     return stored, True
-        raise RequestError(503, "busy", f"`{name}` is being written by many at a time", hint="try again")
+        raise RequestError(503, "busy", f"`{name}` is being written by many clients at once", hint="try again")
 
     async def known(self) -> list[tuple[ClassList, str]]:
         """All lists with their origin: the bundle's, then the newest version of each registered name."""
@@ -196,7 +209,7 @@ class PromptSets:
         tasks = [known for known in self._bundle if known.partition(":")[0] == name]
         if len(tasks) > 1:
             raise RequestError(
-                422, "ambiguous_prompt_set", f"`{name}` has {len(tasks)} tasks", hint=f"name one: {', '.join(tasks)}"
+                422, "ambiguous_prompt_set", f"`{name}` has {len(tasks)} tasks", hint=f"choose one: {', '.join(tasks)}"
             )
         return tasks[0] if tasks else name
 
@@ -214,7 +227,7 @@ class PromptSets:
         if time.monotonic() - asked_at < self._config.prompt_set_refresh_s:
             return version
         version = await asyncio.to_thread(self._list_newest, name)
-        if version:  # unknown names are not remembered: the next request may find them, and names are unbounded
+        if version:  # unknown names are not cached: the next request may find them, and there is no limit on names
             self._newest[name] = (version, time.monotonic())
         return version
 
@@ -225,7 +238,7 @@ class PromptSets:
         except storage.MissingFileError as error:
             raise self._unknown(f"{name}@{version}") from error
         except ValidationError as error:
-            raise DatasetError(f"`{uri}` is no prompt set of this version of mets_ray") from error
+            raise DatasetError(f"`{uri}` is not a prompt set of this version of mets_ray") from error
         found = ClassList(stored.classes, stored.hypothesis_template, name, version)
         if self._predictor.missing_texts(found.texts):
             features = await asyncio.to_thread(self._read_features, found.texts)
@@ -262,7 +275,7 @@ class PromptSets:
         storage.write_bytes(self._features_uri(texts), safetensors.numpy.save({"features": features}))
 
     def _read_features(self, texts: list[str]) -> np.ndarray | None:
-        """None where the set was registered with another LM: this one is asked at first use."""
+        """None if the set was registered with another LM: the current one embeds it at first use."""
         try:
             return safetensors.numpy.load(storage.read_bytes(self._features_uri(texts)))["features"]
         except storage.MissingFileError:

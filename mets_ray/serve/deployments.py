@@ -1,6 +1,6 @@
-"""The two deployments and how they are put together. Everything that they do lies in modules without Ray.
+"""The two deployments and how they are connected. What they do is in modules that do not use Ray.
 
-No `from __future__ import annotations` here: Serve would hand the builder an unchecked dictionary.
+No `from __future__ import annotations` here: with it, Serve would pass the builder an unvalidated dictionary.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ logger = logging.getLogger("ray.serve")
 
 @serve.deployment
 class TextEncoder:
-    """The frozen LM on a replica of its own; keeps what it has said. Raises CheckpointError for another LM."""
+    """The frozen LM on its own replicas, with a cache of its features. Raises CheckpointError for a different LM."""
 
     def __init__(self, facts: BundleFacts, config: ServeConfig) -> None:
         self._encoder = load_text_encoder(facts, model=config.text_model, device=_device(config.text_gpus))
@@ -98,9 +98,9 @@ class ZeroShot:
         try:
             features: np.ndarray = await self._text_encoder.embed.remote(texts)
         except (BackPressureError, RayServeException, RayError) as error:
-            logger.warning("the language model gave no answer: %s", type(error).__name__)
+            logger.warning("the language model did not respond: %s", type(error).__name__)
             raise RequestError(
-                503, "no_language_model", "the language model gave no answer", hint="try again, or use stored classes"
+                503, "no_language_model", "the language model did not respond", hint="try again, or use stored classes"
             ) from error
         return features
 
@@ -108,7 +108,7 @@ class ZeroShot:
 def build(config: ServeConfig) -> Application:
     """The application, for `serve run mets_ray.serve:build bundle_uri=…` and for the YAML files of serve_configs/.
 
-    Raises CheckpointError where there is no bundle.
+    Raises CheckpointError if there is no bundle.
     """
     bundle_uri = newest_bundle(storage.absolute(config.bundle_uri))
     state_uri = None if config.state_uri is None else storage.absolute(config.state_uri)
@@ -128,7 +128,7 @@ def build(config: ServeConfig) -> Application:
         max_ongoing_requests=config.max_ongoing_requests,
         max_queued_requests=config.max_queued_requests,
         backpressure_config={"status_code": 429, "retry_after_s": config.retry_after_s},
-        # A new replica takes requests before an old one goes: updates lose none (2.60's default lost 9).
+        # A new replica takes requests before an old one stops, so updates lose none (Ray 2.60's default lost 9).
         max_surge_percent=100,
         graceful_shutdown_timeout_s=config.deadline_s + 5,
     ).bind(config, bundle_uri, text_encoder)

@@ -1,4 +1,4 @@
-"""Made-up ECGs to try the server with: no patient's, and each with a known answer."""
+"""Synthetic ECGs for trying the server: not from patients, and each with a known answer."""
 
 import functools
 import itertools
@@ -16,7 +16,7 @@ _SAMPLING_RATE_HZ = 500
 
 @functools.cache
 def _records() -> dict[str, int]:
-    """For each class the first made-up patient of this seed who has it and, but for a sinus rhythm, nothing else."""
+    """For each class, the first synthetic patient of this seed who has it and no other finding than sinus rhythm."""
     found: dict[str, int] = {}
     for index in itertools.count():
         labels = describe(index, seed=_SEED).labels
@@ -29,7 +29,7 @@ def _records() -> dict[str, int]:
 
 
 def list_examples() -> list[messages.Example]:
-    """One for each class of `synthetic.py`, all with the same suggested labels."""
+    """One for each class of the synthetic ECGs, all with the same suggested labels."""
     labels = list(CLASSES.values())
     return [
         messages.Example(
@@ -43,7 +43,7 @@ def list_examples() -> list[messages.Example]:
 
 @functools.cache
 def example(name: str, duration_s: float) -> JsonEcg | None:
-    """The example called `name` as a request carries it, in whole microvolts at 500 Hz; None for an unknown name."""
+    """The example `name` in the form that a request takes, in whole microvolts at 500 Hz; None for an unknown name."""
     index = _records().get(name)
     if index is None:
         return None

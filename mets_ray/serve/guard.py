@@ -1,4 +1,4 @@
-"""Around every request: the token, the deadline, the counts, and every error as JSON with a reason."""
+"""What surrounds every request: the token, the deadline, metrics, and every error as JSON with a reason."""
 
 import asyncio
 import hmac
@@ -24,7 +24,7 @@ logger = logging.getLogger("ray.serve")
 
 
 class Telemetry(Protocol):
-    """Where requests are counted."""
+    """Counters of requests."""
 
     def began(self) -> None: ...
 
@@ -34,20 +34,20 @@ class Telemetry(Protocol):
 
 
 def read_token(config: ServeConfig) -> str | None:
-    """The bearer token, or None where `auth` is none. Raises ConfigError where it is asked for and absent."""
+    """The bearer token, or None where `auth` is none. Raises ConfigError if it is required and missing."""
     if config.auth == "none":
         return None
     token = os.environ.get(config.token_env, "")
     if not token.strip():
         raise ConfigError(
-            f"`auth` is bearer, and the environment variable {config.token_env} of the replicas is empty",
-            hint=f"set {config.token_env} where the cluster starts, or auth=none on 127.0.0.1",
+            f"`auth` is bearer, but the environment variable {config.token_env} of the replicas is empty",
+            hint=f"set {config.token_env} where the cluster starts, or use auth=none on 127.0.0.1",
         )
     return token.strip()
 
 
 class Guard:
-    """ASGI middleware. `/v1` needs the token where there is one; the page, its files, health and docs do not."""
+    """ASGI middleware. `/v1` needs the token if one is set; the page, its files, health and docs do not."""
 
     def __init__(
         self, app: ASGIApp, *, token: str | None, deadline_s: float, retry_after_s: int, telemetry: Telemetry
@@ -80,7 +80,7 @@ class Guard:
         try:
             async with asyncio.timeout(self._deadline_s):
                 if self._is_refused(scope):
-                    raise RequestError(401, "no_token", "the token is absent or wrong", hint="Authorization: Bearer …")
+                    raise RequestError(401, "no_token", "the token is missing or wrong", hint="Authorization: Bearer …")
                 await self._app(scope, receive, watched)
         except TimeoutError:
             error = RequestError(503, "deadline", f"no answer within {self._deadline_s:g} s", hint="try again later")
@@ -88,7 +88,7 @@ class Guard:
         except RequestError as error:
             await self._answer_unless_begun(error, status, scope, receive, watched)
         except Exception as error:
-            # Never the message: it could quote an ECG or a report.
+            # The message is never logged: it could quote an ECG or a report.
             logger.error(
                 "%s %s failed: %s\n%s",
                 scope["method"],
@@ -96,7 +96,7 @@ class Guard:
                 type(error).__name__,
                 "".join(traceback.format_tb(error.__traceback__)),
             )
-            fault = RequestError(500, "internal_error", "the server failed; its log says where")
+            fault = RequestError(500, "internal_error", "the server failed; see its log")
             await self._answer_unless_begun(fault, status, scope, receive, watched)
         finally:
             self._telemetry.ended(_route(scope), status, 1000 * (time.perf_counter() - began))
@@ -116,7 +116,7 @@ class Guard:
 
 
 def add_error_answers(app: FastAPI, telemetry: Telemetry) -> None:
-    """Every exception that a route raises on purpose becomes an answer; what is not on purpose reaches the Guard."""
+    """Turn the exceptions that routes raise on purpose into error responses. All others reach the Guard."""
 
     def answer(status: int, facts: ErrorFacts) -> Response:
         telemetry.rejected(facts.reason)
@@ -133,7 +133,7 @@ def add_error_answers(app: FastAPI, telemetry: Telemetry) -> None:
     @app.exception_handler(DatasetError)
     async def storage_error(request: Request, error: DatasetError) -> Response:
         logger.error("%s: %s", _route(request.scope), error.fact)
-        return answer(503, ErrorFacts(reason="storage", message="the store of prompt sets does not answer"))
+        return answer(503, ErrorFacts(reason="storage", message="the prompt set store does not respond"))
 
     @app.exception_handler(RequestValidationError)
     async def query_error(request: Request, error: RequestValidationError) -> Response:
@@ -160,7 +160,7 @@ def _fields(where: str, faults: Sequence[Any]) -> ErrorFacts:
         place = ".".join(str(part) for part in fault["loc"] if part not in ("query", "body"))
         lines.append(f"`{place}`: {fault['msg']}" if place else str(fault["msg"]))
     more = len(faults) - len(lines)
-    message = f"{where} does not fit: {'; '.join(lines)}" + (f"; and {more} more" if more else "")
+    message = f"{where} is invalid: {'; '.join(lines)}" + (f"; and {more} more" if more else "")
     return ErrorFacts(reason="bad_fields", message=message, hint="see /docs")
 
 
@@ -172,5 +172,5 @@ def _error_response(status: int, facts: ErrorFacts) -> Response:
 
 
 def _route(scope: Scope) -> str:
-    """The route's pattern, `/v1/prompt-sets/{name}`, so that counts stay few whatever clients ask for."""
+    """The route's pattern, `/v1/prompt-sets/{name}`, so that there are few metric series whatever clients request."""
     return str(getattr(scope.get("route"), "path", "unknown"))

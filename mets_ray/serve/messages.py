@@ -1,4 +1,4 @@
-"""What goes over HTTP: requests and answers, as OpenAPI shows them."""
+"""HTTP requests and responses, as OpenAPI shows them."""
 
 from typing import Annotated
 
@@ -12,11 +12,12 @@ _MESSAGE_CHARS = 600
 _LABELS = "classes as plain text, for example `atrial fibrillation`"
 _PROMPT_SET = "name of a prompt set, `name` or `name@version`; see /v1/model"
 _TEMPLATE = "text in which `{}` is replaced by each candidate label; default: the bundle's training template"
-_MULTI_LABEL = "true: each class by itself, sigmoid of the logit; false: softmax over the classes"
+
+_MULTI_LABEL = "true: each class on its own, sigmoid of the logit; false: softmax over the classes"
 
 
 class Options(BaseModel):
-    """What to decide between. The words are those of Hugging Face's zero-shot pipelines."""
+    """The classes to choose between. Names are those of Hugging Face's zero-shot pipelines."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -27,7 +28,7 @@ class Options(BaseModel):
 
 
 class SignalParameters(BaseModel):
-    """What a body that cannot say it for itself (npy, CSV) needs beside it."""
+    """Parameters for bodies that do not state them (npy, CSV)."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -49,12 +50,12 @@ class BatchRequest(Options):
 
 
 class EmbedRequest(BaseModel):
-    """Exactly one of the two."""
+    """An ECG or texts: exactly one of the two."""
 
     model_config = ConfigDict(extra="forbid")
 
     ecg: JsonEcg | None = None
-    texts: list[str] | None = Field(None, description="texts, embedded as they stand, without a template")
+    texts: list[str] | None = Field(None, description="texts, embedded as given, without a template")
 
     @model_validator(mode="after")
     def _one_of_two(self) -> "EmbedRequest":
@@ -93,8 +94,8 @@ class Warned(BaseModel):
 
 
 class ErrorFacts(BaseModel):
-    reason: str = Field(description="short word, stable: missing_unit, missing_leads, too_large, ...")
-    # Errors quote what they were given, which can be as long as a body.
+    reason: str = Field(description="stable identifier: missing_unit, missing_leads, too_large, ...")
+    # Errors quote their input, which can be as long as a body.
     message: Annotated[str, AfterValidator(lambda message: message[:_MESSAGE_CHARS])]
     hint: str | None = None
 
@@ -111,7 +112,7 @@ class ClassScore(BaseModel):
 
 
 class Scored(BaseModel):
-    """One ECG's scores, in the order in which the classes were asked for."""
+    """One ECG's scores, in the order of the requested classes."""
 
     classes: list[ClassScore]
     windows: int = Field(description="windows of the model's length whose embeddings were averaged")
@@ -161,7 +162,7 @@ class EmbedAnswer(BaseModel):
 class PromptSetAnswer(BaseModel):
     name: str
     version: int
-    prompt_set: str = Field(description="`name@version`, to be used in requests")
+    prompt_set: str = Field(description="`name@version`, for use in requests")
     classes: list[str]
     hypothesis_template: str | None
 
@@ -202,7 +203,7 @@ class ModelAnswer(BaseModel):
     bundle_uri: str
     signal: SignalFacts
     text_model: TextModelFacts
-    hypothesis_template: str = Field(description="used where a request gives labels and no template")
+    hypothesis_template: str = Field(description="used when a request gives labels but no template")
     prompt_sets: list[KnownPromptSet]
     default_prompt_set: str | None
     training_data: TrainingFacts

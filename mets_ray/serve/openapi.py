@@ -1,4 +1,4 @@
-"""What FastAPI cannot see, as the routes read their bodies themselves: bodies by content type, errors, the token."""
+"""What FastAPI cannot infer, because routes read their bodies themselves: bodies by content type, errors, the token."""
 
 from typing import Any
 
@@ -37,14 +37,14 @@ _FILES: dict[str, Any] = {
 }
 _ERRORS = {
     400: "malformed body",
-    401: "no token, or another one",
-    403: "this server keeps no prompt sets",
+    401: "the token is missing or wrong",
+    403: "this server does not store prompt sets",
     404: "no such prompt set or example",
     409: "the name is a prompt set of the bundle",
-    413: "larger than this server takes",
-    415: "a content type that this server does not read",
-    422: "well-formed, and cannot be used: unknown unit, missing leads, NaN, ...",
-    429: "too many requests wait; see Retry-After",
+    413: "larger than this server accepts",
+    415: "unsupported content type",
+    422: "well-formed but unusable: unknown unit, missing leads, NaN, ...",
+    429: "too many requests are waiting; see Retry-After",
     503: "overloaded or past the deadline; see Retry-After",
 }
 
@@ -67,7 +67,7 @@ PROMPT_SET_BODY = _body(messages.PromptSetRequest) | _answer(messages.PromptSetA
 
 
 def describe(app: FastAPI, *, bearer: bool) -> None:
-    """Complete the app's OpenAPI document: schemas of the bodies, the error answers, the bearer token."""
+    """Complete the app's OpenAPI document with body schemas, error responses and the bearer token."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:

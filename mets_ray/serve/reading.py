@@ -1,4 +1,4 @@
-"""Bodies of requests, read whole within the limits and turned into ECGs, options and texts."""
+"""Request bodies, read in full within the limits and turned into ECGs, options and texts."""
 
 import asyncio
 from collections.abc import Callable
@@ -21,8 +21,8 @@ from mets_ray.serve.bodies import (
 
 _T = TypeVar("_T")
 
-# Larger bodies are decoded in a thread, where they do not hold up other requests, and few at a time, because a JSON
-# number takes ten times its characters in memory. Files always are: wfdb reads from disk.
+# Larger bodies are decoded in a thread, so that they do not block other requests, and only a few at a time: a JSON
+# number takes ten times its characters in memory. Files are always decoded in a thread: wfdb reads from disk.
 _INLINE_BYTES = 128 * 1024
 _DECODERS = 2
 
@@ -35,10 +35,10 @@ class Reader:
         self._decoders = asyncio.Semaphore(_DECODERS)
 
     async def one(self, request: Request, query: messages.ZeroShotQuery) -> tuple[messages.Options, Ecg]:
-        """What one ECG is to be scored on, and the ECG: from a JSON body, or from the query string and a file.
+        """The options and the ECG of a request: from a JSON body, or from the query string and a file.
 
-        Raises RequestError for a body or a query that cannot be read, RecordError for an ECG that cannot be used,
-        pydantic's ValidationError for JSON of another form.
+        Raises RequestError for an unreadable body or query, RecordError for an unusable ECG, pydantic's ValidationError
+        for JSON that does not match the schema.
         """
         if not _is_json(request):
             return query, await self.ecg(request, query)
@@ -52,7 +52,7 @@ class Reader:
     async def several(
         self, request: Request, query: messages.ZeroShotQuery
     ) -> tuple[messages.Options, list[Ecg | RecordError]]:
-        """As `one`, of several ECGs; an ECG of a JSON body that cannot be used has its error in its place."""
+        """As `one`, for several ECGs. In a JSON body, an unusable ECG is replaced by its error."""
         if not _is_json(request):
             return query, list(await self._files(request, query))
 
@@ -64,7 +64,7 @@ class Reader:
         return await self._json(request, parse)
 
     async def ecg_or_texts(self, request: Request, query: messages.SignalParameters) -> Ecg | list[str]:
-        """What is to be embedded. Raises as `one`."""
+        """What to embed. Raises as `one`."""
         if not _is_json(request):
             return await self.ecg(request, query)
 
@@ -75,7 +75,7 @@ class Reader:
         return await self._json(request, parse)
 
     async def ecg(self, request: Request, query: messages.SignalParameters) -> Ecg:
-        """The one ECG of a file. Raises RequestError 422 where the file holds several, and as `one`."""
+        """The one ECG of a file. Raises RequestError 422 if the file holds several, and as `one`."""
         ecgs = await self._files(request, query)
         if len(ecgs) != 1:
             raise RequestError(
@@ -95,8 +95,8 @@ class Reader:
             raise RequestError(
                 400,
                 "query_beside_json",
-                f"`{next(iter(request.query_params))}` stands in the query string of a JSON request",
-                hint="put it into the JSON body",
+                f"`{next(iter(request.query_params))}` is in the query string of a JSON request",
+                hint="put it in the JSON body",
             )
         return await self._decoded(request, parse, inline=True)
 
@@ -130,7 +130,7 @@ def _is_json(request: Request) -> bool:
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The whole body. Raises RequestError 413 as soon as more than `max_bytes` are announced or have come."""
+    """The whole body. Raises RequestError 413 as soon as more than `max_bytes` are announced or received."""
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:20]) > max_bytes:
         raise _too_large(max_bytes)
@@ -146,5 +146,8 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
 
 def _too_large(max_bytes: int) -> RequestError:
     return RequestError(
-        413, "too_large", f"the body has more than {max_bytes} bytes", hint="send int16 as application/x-npy, or less"
+        413,
+        "too_large",
+        f"the body has more than {max_bytes} bytes",
+        hint="send int16 as application/x-npy, or a shorter signal",
     )

@@ -1,4 +1,4 @@
-"""`mets-ray serve`: the application on a Ray of its own on this machine, or on the cluster of RAY_ADDRESS."""
+"""`mets-ray serve`: the application on a local Ray instance, or on the cluster at RAY_ADDRESS."""
 
 import argparse
 import os
@@ -15,7 +15,7 @@ from mets_ray.errors import ConfigError, MetsError
 from mets_ray.packaged import did_you_mean
 from mets_ray.serve.settings import ServeConfig
 
-# As serve_configs/local.yaml: one machine, for yourself.
+# As serve_configs/local.yaml: one machine, one user.
 _LOCAL: dict[str, Any] = {
     "bundle_uri": ".runs",
     "state_uri": ".runs/serve-state",
@@ -27,13 +27,13 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def run_server(words: Sequence[str]) -> None:
-    """Parse the words and serve until Ctrl-C. Exits with 2 for wrong settings, with 1 for other errors."""
+    """Parse the arguments and serve until Ctrl-C. Exits with 2 for invalid settings, with 1 for other errors."""
     arguments = _parse(words)
     try:
         config = read_settings(arguments.config, arguments.words)
         if config.auth == "none" and arguments.host not in _LOOPBACK:
             raise ConfigError(
-                f"`auth` is none, and `--host {arguments.host}` lets other machines in",
+                f"`auth` is none, but `--host {arguments.host}` lets other machines in",
                 hint=f"set auth=bearer and the environment variable {config.token_env}, or keep --host 127.0.0.1",
             )
         _serve(config, arguments.host, arguments.port)
@@ -43,7 +43,7 @@ def run_server(words: Sequence[str]) -> None:
 
 
 def read_settings(path: str | None, words: Sequence[str]) -> ServeConfig:
-    """Settings for one's own machine ← a YAML file ← `key=value` words. Raises ConfigError."""
+    """Defaults for a local server, overridden by a YAML file, then by `key=value` words. Raises ConfigError."""
     tree = dict(_LOCAL)
     if path is not None:
         try:
@@ -78,14 +78,14 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     )
     parser = argparse.ArgumentParser(
         prog="mets-ray serve",
-        description="Answer zero-shot requests over HTTP, with a page at / and the API at /docs. Ctrl-C stops it.",
+        description="Serve zero-shot requests over HTTP, with a page at / and the API at /docs. Ctrl-C stops it.",
         epilog=f"settings (key = default; without --config, {_LOCAL}):\n{settings}".replace("%", "%%"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", help="YAML file of settings, or one of serve_configs/ (its first application)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (default 8000)")
-    parser.add_argument("words", nargs="*", metavar="key=value", help="settings that win over the file")
+    parser.add_argument("words", nargs="*", metavar="key=value", help="settings that override the file")
     return parser.parse_args(list(words))
 
 
@@ -95,7 +95,7 @@ def _serve(config: ServeConfig, host: str, port: int) -> None:
 
     from mets_ray.serve.deployments import build
 
-    application = build(config)  # refuses before Ray starts
+    application = build(config)  # fails before Ray starts
     ray.init(address=os.environ.get("RAY_ADDRESS", "local"))
     try:
         serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port, "request_timeout_s": 60})

@@ -1,4 +1,4 @@
-"""One request's way through a replica, without Ray: check, encode in a shared batch, find the classes, score."""
+"""How a replica handles a request, without Ray: check, encode in a shared batch, find the classes, score."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ from mets_ray.serve.bodies import BodyLimits
 from mets_ray.serve.class_lists import ClassList, PromptSets, class_list, labels_as_classes
 from mets_ray.serve.settings import ServeConfig
 
-# Longer signals are checked and resampled in a thread, where they do not hold up the other requests.
+# Longer signals are checked and resampled in a thread, so that they do not block other requests.
 _INLINE_SAMPLES = 12 * 10_000
 
 INTENDED_USE = (
@@ -28,7 +28,7 @@ INTENDED_USE = (
 
 
 class Telemetry(Protocol):
-    """What is counted, wherever it is counted."""
+    """Counters of the text cache."""
 
     def text_cache(self, hits: int, misses: int) -> None: ...
 
@@ -52,8 +52,8 @@ class Timings:
 class Service:
     """What the routes call.
 
-    encode: one window, int16 [lead, sample], to its unit vector; calls that come together share a forward pass.
-    ask_lm: texts to the frozen LM's features, float16 [text, feature]; None where no LM is deployed.
+    encode: one window, int16 [lead, sample], to its unit vector; concurrent calls share a forward pass.
+    ask_lm: texts to the frozen LM's features, float16 [text, feature]; None if no LM is deployed.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Service:
         self._asked: dict[str, asyncio.Future[None]] = {}
 
     async def zero_shot(self, ecg: Ecg, options: messages.Options, timings: Timings) -> messages.ZeroShotAnswer:
-        """Scores of one ECG. Raises RecordError for an ECG that cannot be used, RequestError for the rest."""
+        """Scores of one ECG. Raises RecordError for an unusable ECG, RequestError for all other faults."""
         since = time.perf_counter()
         windows = await self._windows(ecg)
         since = timings.stop("preprocess", since)
@@ -91,7 +91,7 @@ class Service:
     async def batch(
         self, ecgs: Sequence[Ecg | RecordError], options: messages.Options, timings: Timings
     ) -> messages.BatchAnswer:
-        """Scores of several ECGs; one that cannot be used has its error in its place, the others are scored."""
+        """Scores of several ECGs. An unusable ECG gets its error instead; the others are scored."""
         since = time.perf_counter()
         chosen, vectors = await self._classes(options)
         since = timings.stop("classes", since)
@@ -121,7 +121,7 @@ class Service:
         )
 
     async def embed_texts(self, texts: list[str]) -> messages.EmbedAnswer:
-        """Texts as they stand. Raises RequestError 422 beyond the limits of classes."""
+        """Embeddings of texts as given. Raises RequestError 422 beyond the limits for classes."""
         given = class_list(dict.fromkeys(texts, ("x",)), None, self.config, default_template="{}")
         await self.learn(list(given.classes))
         embeddings = self.predictor.embed_texts(texts).tolist()
@@ -142,7 +142,7 @@ class Service:
         )
 
     async def register(self, name: str, request: messages.PromptSetRequest) -> tuple[messages.PromptSetAnswer, bool]:
-        """A class list under a name; (the answer, whether a new version was made)."""
+        """Register a class list under a name. Returns (answer, whether a new version was made)."""
         classes = request.classes if request.classes is not None else labels_as_classes(request.candidate_labels or [])
         given = class_list(
             classes,
@@ -203,9 +203,9 @@ class Service:
         )
 
     async def learn(self, texts: list[str]) -> None:
-        """Make sure that the features of `texts` are known; only what nobody knows goes to the LM, and only once.
+        """Make sure that the features of `texts` are known. Only unknown texts go to the LM, and only once.
 
-        Raises RequestError 422 where no LM is deployed.
+        Raises RequestError 422 for unknown texts if no LM is deployed.
         """
         missing = self.predictor.missing_texts(texts)
         distinct = len(set(texts))
@@ -217,9 +217,9 @@ class Service:
                 422,
                 "unknown_text",
                 f"{len(missing)} of the texts are not stored in the bundle, and this server runs no language model",
-                hint="use a prompt set of /v1/model, or deploy with text_max_replicas of at least 1",
+                hint="use a prompt set listed by /v1/model, or deploy with text_max_replicas of at least 1",
             )
-        # Requests that bring the same new text at the same time wait for one call.
+        # Concurrent requests with the same new text wait for one call.
         others = {id(future): future for text in missing if (future := self._asked.get(text)) is not None}
         mine = [text for text in missing if text not in self._asked]
         if mine:
@@ -232,7 +232,7 @@ class Service:
         call: asyncio.Future[None] = asyncio.ensure_future(self._ask_and_keep(texts))
         self._asked |= dict.fromkeys(texts, call)
         call.add_done_callback(lambda _: [self._asked.pop(text, None) for text in texts])
-        # Shielded: a client that goes away must not fail the others that wait for the same words.
+        # Shielded: a client that disconnects must not fail the others that wait for the same texts.
         await asyncio.shield(call)
 
     async def _ask_and_keep(self, texts: list[str]) -> None:
@@ -264,8 +264,8 @@ class Service:
                 raise RequestError(
                     422,
                     "template_without_labels",
-                    "`hypothesis_template` is given with a prompt set, whose wordings are complete",
-                    hint="leave it out, or give candidate_labels",
+                    "`hypothesis_template` is given, but the wordings of a prompt set are complete",
+                    hint="omit it, or give candidate_labels",
                 )
             chosen = await self.prompt_sets.find(reference)
         vectors = self.predictor.class_vectors(chosen.classes)
@@ -315,7 +315,7 @@ class Service:
 
 
 def error_facts(error: RecordError | RequestError) -> messages.ErrorFacts:
-    """An error as it is answered: what, where, and the smallest remedy."""
+    """An error as the client gets it: what, where, and the simplest remedy."""
     message = f"{error.fact} ({error.where})" if error.where else error.fact
     return messages.ErrorFacts(reason=error.reason, message=message, hint=error.hint or None)
 

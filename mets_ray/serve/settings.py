@@ -1,4 +1,4 @@
-"""Every setting of the serving application: flat and scalar, so YAML `args:` and `key=value` words are one thing."""
+"""Every setting of the serving application: flat and scalar, so YAML `args:` and `key=value` words are equivalent."""
 
 from typing import Annotated, Literal
 
@@ -9,54 +9,54 @@ Seconds = Annotated[float, Field(gt=0.0)]
 
 MIB = 1024 * 1024
 WORDINGS_PER_CLASS = 8
-"""On average at most, over the classes of a request."""
+"""Highest average number of wordings per class in a request."""
 
 
 class ServeConfig(BaseModel):
-    """What `mets_ray.serve:build` takes. Facts of the model (rate, leads, LM) are the bundle's."""
+    """Settings of `mets_ray.serve:build`. Facts about the model (rate, leads, LM) come from the bundle."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    bundle_uri: str = Field(description="a bundle, or a folder of runs of which the newest bundle is taken")
+    bundle_uri: str = Field(description="a bundle, or a folder of runs: its newest bundle is used")
     state_uri: str | None = Field(
-        None, description="where class lists that are registered at run time are kept; without it PUT is refused"
+        None, description="where class lists registered at run time are stored; without it, PUT is refused"
     )
     prompt_set: str | None = Field(
-        None, description="classes of a request that names none, for example descriptive:ptbxl_super"
+        None, description="classes for requests that name none, for example descriptive:ptbxl_super"
     )
     text_model: str | None = Field(
-        None, description="folder or hub id of the LM's weights; default: the bundle's; the fingerprint must agree"
+        None, description="folder or hub id of the LM's weights; default: the bundle's; the fingerprint must match"
     )
 
-    batch_size: Count = Field(16, description="windows in a forward pass at most")
+    batch_size: Count = Field(16, description="maximum windows per forward pass")
     batch_wait_s: Annotated[float, Field(ge=0.0)] = Field(
-        0.0, description="how long a batch waits to fill up; while one is computed the next fills anyway"
+        0.0, description="how long a batch waits to fill up; during a forward pass the next batch fills anyway"
     )
-    encoder_min_replicas: Count = Field(1, description="ZeroShot replicas at least")
-    encoder_max_replicas: Count = Field(1, description="ZeroShot replicas at most; above the minimum it autoscales")
-    encoder_cpus: Annotated[float, Field(ge=0.0)] = Field(1.0, description="CPUs that one ZeroShot replica holds")
-    encoder_gpus: Annotated[float, Field(ge=0.0)] = Field(0.0, description="GPUs, or a part of one, of a replica")
+    encoder_min_replicas: Count = Field(1, description="minimum ZeroShot replicas")
+    encoder_max_replicas: Count = Field(1, description="maximum ZeroShot replicas; autoscales if above the minimum")
+    encoder_cpus: Annotated[float, Field(ge=0.0)] = Field(1.0, description="CPUs reserved per ZeroShot replica")
+    encoder_gpus: Annotated[float, Field(ge=0.0)] = Field(0.0, description="GPUs, or a fraction of one, per replica")
     encoder_threads: Count | None = Field(
-        None, description="CPU threads that compute, each a forward pass of its own; default: the replica's CPUs"
+        None, description="CPU threads, each running its own forward passes; default: the replica's CPUs"
     )
     text_min_replicas: Annotated[int, Field(ge=0)] = Field(
-        1, description="TextEncoder replicas at least; 0 with a maximum of 0 serves stored texts only"
+        1, description="minimum TextEncoder replicas; 0 with a maximum of 0 serves stored texts only"
     )
-    text_max_replicas: Annotated[int, Field(ge=0)] = Field(1, description="TextEncoder replicas at most")
-    text_cpus: Annotated[float, Field(ge=0.0)] = Field(1.0, description="CPUs that one TextEncoder replica holds")
-    text_gpus: Annotated[float, Field(ge=0.0)] = Field(0.0, description="GPUs, or a part of one, of a replica")
-    text_cache_texts: Count = Field(100_000, description="text features that each replica keeps")
+    text_max_replicas: Annotated[int, Field(ge=0)] = Field(1, description="maximum TextEncoder replicas")
+    text_cpus: Annotated[float, Field(ge=0.0)] = Field(1.0, description="CPUs reserved per TextEncoder replica")
+    text_gpus: Annotated[float, Field(ge=0.0)] = Field(0.0, description="GPUs, or a fraction of one, per replica")
+    text_cache_texts: Count = Field(100_000, description="text features cached per replica")
 
-    max_body_bytes: Count = Field(8 * MIB, description="larger bodies are refused before they are parsed")
-    max_ecgs: Count = Field(64, description="ECGs in one batch request")
-    max_duration_s: Seconds = Field(120.0, description="longer recordings are refused")
-    max_classes: Count = Field(256, description="classes in one request or prompt set")
-    max_label_chars: Count = Field(512, description="characters of a class or of one of its wordings")
-    max_ongoing_requests: Count = Field(64, description="requests in one ZeroShot replica at a time")
-    max_queued_requests: Count = Field(128, description="requests that wait for a replica; more are answered with 429")
-    deadline_s: Seconds = Field(10.0, description="a request that takes longer is answered with 503")
-    retry_after_s: Count = Field(1, description="what 429 and 503 answers ask a client to wait")
-    prompt_set_refresh_s: Seconds = Field(5.0, description="age at which a replica looks for a newer version of a set")
+    max_body_bytes: Count = Field(8 * MIB, description="larger bodies are rejected before they are parsed")
+    max_ecgs: Count = Field(64, description="maximum ECGs per batch request")
+    max_duration_s: Seconds = Field(120.0, description="longer recordings are rejected")
+    max_classes: Count = Field(256, description="maximum classes per request or prompt set")
+    max_label_chars: Count = Field(512, description="maximum characters of a class or of one of its wordings")
+    max_ongoing_requests: Count = Field(64, description="maximum concurrent requests per ZeroShot replica")
+    max_queued_requests: Count = Field(128, description="maximum requests waiting for a replica; any more get 429")
+    deadline_s: Seconds = Field(10.0, description="a request that takes longer gets 503")
+    retry_after_s: Count = Field(1, description="Retry-After of 429 and 503 responses")
+    prompt_set_refresh_s: Seconds = Field(5.0, description="how often a replica checks for a newer version of a set")
 
     auth: Literal["bearer", "none"] = Field(
         "bearer", description="bearer: every /v1 call needs the token; none: for a server that listens on 127.0.0.1"

@@ -1,4 +1,4 @@
-"""What a replica counts, as Prometheus metrics through Ray: `http://<node>:<metrics port>/metrics`, prefix `ray_`."""
+"""Metrics of a replica, exported to Prometheus through Ray: `http://<node>:<metrics port>/metrics`, prefix `ray_`."""
 
 from ray.serve import metrics
 
@@ -7,7 +7,7 @@ _BATCH: list[float] = [1, 2, 4, 8, 16, 32, 64, 128]
 
 
 class RequestTelemetry:
-    """Counts of a ZeroShot replica; Ray adds the deployment and the replica as tags. No ECG, text or token is in it."""
+    """Metrics of a ZeroShot replica. Ray adds deployment and replica as tags. They contain no ECG, text or token."""
 
     def __init__(self) -> None:
         self._requests = metrics.Counter(
@@ -21,18 +21,16 @@ class RequestTelemetry:
             boundaries=_LATENCY_MS,
             tag_keys=("route",),
         )
-        self._rejections = metrics.Counter(
-            "mets_ray_rejections", description="answers with an error", tag_keys=("reason",)
-        )
+        self._rejections = metrics.Counter("mets_ray_rejections", description="error responses", tag_keys=("reason",))
         self._batch_size = metrics.Histogram(
             "mets_ray_batch_size", description="windows in a forward pass", boundaries=_BATCH
         )
-        # A histogram's sum is made of bucket middles in Ray: the exact mean batch is windows / forward passes.
+        # Ray computes a histogram's sum from bucket midpoints: the exact mean batch size is windows / forward passes.
         self._windows = metrics.Counter("mets_ray_windows", description="windows embedded")
         self._passes = metrics.Counter("mets_ray_forward_passes", description="forward passes of the ECG encoder")
         self._ongoing = metrics.Gauge("mets_ray_ongoing_requests", description="requests in this replica now")
         self._text_cache = metrics.Counter(
-            "mets_ray_text_cache", description="texts known (hit) or asked of the LM (miss)", tag_keys=("result",)
+            "mets_ray_text_cache", description="texts known (hit) or sent to the LM (miss)", tag_keys=("result",)
         )
         self._count = 0
 
@@ -50,7 +48,7 @@ class RequestTelemetry:
         self._rejections.inc(tags={"reason": reason})
 
     def batch(self, windows: int) -> None:
-        # Here and not for each request: a record takes 40 µs, and gauges are exported every few seconds only.
+        # Here and not for each request: recording takes 40 µs, and gauges are exported only every few seconds.
         self._ongoing.set(self._count)
         self._batch_size.observe(windows)
         self._windows.inc(windows)
@@ -63,5 +61,5 @@ class RequestTelemetry:
 
 
 def lm_texts_counter() -> metrics.Counter:
-    """Texts that really went through the frozen LM, counted where it runs."""
+    """Texts that actually went through the frozen LM, counted where it runs."""
     return metrics.Counter("mets_ray_lm_texts", description="texts embedded by the frozen LM")

@@ -1,4 +1,4 @@
-"""Who, which fold, which report, and how to read one record."""
+"""Sources of ECGs: their manifests (patient, fold, report, labels) and how to read one record."""
 
 __all__ = [
     "catalogue",

@@ -1,4 +1,4 @@
-"""The configured source: its manifest, and where its prepared data set lies."""
+"""The configured source: its manifest, and the URI of its prepared data set."""
 
 from mets_ray import storage
 from mets_ray.config.settings import Config
@@ -17,24 +17,26 @@ def source_of(config: Config) -> Source:
 
 
 def read_manifest(config: Config, signal: SignalConfig) -> Manifest:
-    """The rows of the configured source, with each other's reports where `prepare.shuffle_reports` says so.
+    """The manifest of the configured source, with reports shuffled if `prepare.shuffle_reports` is set.
 
-    Raises ConfigError where the source lacks a setting, DatasetError where it cannot be read.
+    Raises ConfigError if a setting of the source is missing, DatasetError if it cannot be read.
     """
     manifest = source_of(config).manifest(signal, seed=config.seed)
     return shuffle_reports(manifest, config.seed) if config.prepare.shuffle_reports else manifest
 
 
 def dataset_uri_of(config: Config) -> str:
-    """Where the prepared data set lies: `dataset_uri`, or for the synthetic source a folder under `run_uri`.
+    """The URI of the prepared data set: `dataset_uri`, or for the synthetic source a folder under `run_uri`.
 
-    Raises ConfigError where a real source has no `dataset_uri`.
+    Raises ConfigError if `dataset_uri` is not set for a real source.
     """
     if config.dataset_uri is not None:
         return storage.absolute(config.dataset_uri)
     settings, source = config.prepare, config.prepare.source
     if not isinstance(source, Synthetic):
-        raise ConfigError("`dataset_uri` is not set", hint="say where the prepared data set is, or shall be written")
+        raise ConfigError(
+            "`dataset_uri` is not set", hint="set it to where the prepared data set is, or will be written"
+        )
     name = (
         f"synthetic-{source.records}-{settings.sampling_rate_hz}hz-{settings.duration_s:g}s-seed{config.seed}"
         f"{'-shuffled' if settings.shuffle_reports else ''}"

@@ -1,8 +1,8 @@
-"""Records of the PhysioNet/CinC challenges 2020 and 2021: WFDB `.mat` and headers with diagnoses as SNOMED codes.
+"""Records of the PhysioNet/CinC challenges 2020 and 2021: WFDB `.mat` and headers with diagnoses as SNOMED CT codes.
 
 Perez Alday et al. 2020, doi:10.1088/1361-6579/abc960; Reyna et al. 2021, doi:10.22489/CinC.2021.109;
 https://physionet.org/content/challenge-2021/1.0.3/ (CC BY 4.0). CPSC2018: Liu et al. 2018, doi:10.1166/jmihi.2018.2442.
-There are no reports and no patient ids, so each record counts as a patient of its own.
+There are no reports and no patient ids, so each record counts as a separate patient.
 """
 
 import math
@@ -35,18 +35,18 @@ _URI = re.compile(r"(?P<record>.+)#cut:start=(?P<start>\d+)&samples=(?P<samples>
 
 
 def cinc_manifest(source_uri: str, *, database: Database, stretch: Stretch, duration_s: float) -> Manifest:
-    """A row for each header at any depth below `source_uri`, or for each window of it; labels are its `Dx` codes.
+    """A row for each header at any depth below `source_uri`, or for each of its windows; labels are its `Dx` codes.
 
-    `database` says whose classes evaluation scores; `csn` also gets `csn:<class>` labels as published (see
+    `database` selects the classes that evaluation scores; `csn` also gets `csn:<class>` labels as published (see
     `mets_ray.sources.csn`). `stretch`:
 
     - `start`: the first `duration_s`; shorter records are rejected as too short.
-    - `first_5s_padded`: the first 2,500 samples, zeros up to `duration_s`: what MERL and its followers score CPSC2018
-      on. They also bring each record to its own minimum and maximum, which is not done here: µV stay µV.
-    - `windows`: the whole record in windows of `duration_s`, evenly spread over it, each a row `<record>-w0`, `-w1`, …
-      with the record as patient; a shorter record is one window with zeros behind it.
+    - `first_5s_padded`: the first 2,500 samples, zero-padded to `duration_s`, as in MERL and later work on CPSC2018.
+      They also min-max scale each record, which is not done here: µV stay µV.
+    - `windows`: the whole record in evenly spaced windows of `duration_s`, each a row `<record>-w0`, `-w1`, … with the
+      record as patient; a shorter record is one zero-padded window.
 
-    A record whose header cannot be read keeps its row, and is rejected with its reason when it is read.
+    A record with an unreadable header keeps its row, and is rejected with its reason when it is read.
     Raises DatasetError for a folder without headers.
     """
     uris = [uri.removesuffix(".hea") for uri in storage.list_files(source_uri, ".hea")]
@@ -69,18 +69,19 @@ def cinc_manifest(source_uri: str, *, database: Database, stretch: Stretch, dura
 
 
 def read_cut(record_uri: str) -> Ecg:
-    """The stretch behind `<record>#cut:start=0&samples=2500&padded_to=5000`, zeros behind it up to `padded_to`.
+    """The segment that `<record>#cut:start=0&samples=2500&padded_to=5000` names, zero-padded to `padded_to`.
 
-    Raises RecordError as `read_wfdb`, DatasetError for another URI.
+    Raises RecordError as `read_wfdb`, DatasetError for any other URI.
     """
     match = _URI.fullmatch(record_uri)
     if match is None:
         raise DatasetError(
-            f"`{record_uri}` is no stretch of a record", hint="write <record>#cut:start=0&samples=2500&padded_to=5000"
+            f"`{record_uri}` is not a stretch of a record",
+            hint="write <record>#cut:start=0&samples=2500&padded_to=5000",
         )
     ecg = read_wfdb(match["record"])
     start, samples, padded_to = (int(match[name]) for name in ("start", "samples", "padded"))
-    if padded_to == samples:  # a second more, for the reach of the resampling filter
+    if padded_to == samples:  # one more second, for the length of the resampling filter
         end = start + samples + round(ecg.sampling_rate_hz)
         return Ecg(ecg.signal_mv[:, start:end], ecg.leads, ecg.sampling_rate_hz)
     signal_mv = ecg.signal_mv[:, start : start + samples]
@@ -127,7 +128,7 @@ def _rows(
             report="",
             statements=(),
             labels=codes + published,
-            age=float(age) if age.isdigit() else None,  # `NaN` where it is unknown
+            age=float(age) if age.isdigit() else None,  # `NaN` if unknown
             sex=_SEXES.get(facts.get("sex", "").lower()),
         )
         for number, suffix in enumerate(suffixes or [""])
@@ -135,7 +136,7 @@ def _rows(
 
 
 def _facts(header: HeaderFacts | None) -> dict[str, str]:
-    """`#Dx: 164889003,59118001` → {"dx": ...}; some releases write `# Dx:`."""
+    """`#Dx: 164889003,59118001` → {"dx": ...}. Some releases write `# Dx:`."""
     pairs = (line.partition(":") for line in (header.comments if header else ()))
     return {key.strip().lower(): value.strip() for key, _, value in pairs}
 
@@ -149,8 +150,8 @@ def _notes(
     duration_s: float,
 ) -> tuple[str, ...]:
     notes = [
-        "no reports: to evaluate with",
-        "no patient ids: each record counts as a patient of its own, drawn into folds 1 to 10 by a hash of its name; "
+        "no reports: for evaluation only",
+        "no patient ids: each record counts as a separate patient, assigned to folds 1 to 10 by a hash of its name; "
         "this is not the published split",
     ]
     unreadable = sum(header is None for header in headers)
@@ -160,28 +161,28 @@ def _notes(
     if unlabelled:
         notes.append(f"{unlabelled} records have no code")
     if stretch == "first_5s_padded":
-        notes.append(f"the first {_PUBLISHED_SAMPLES} samples of each record, and zeros up to {duration_s:g} s")
+        notes.append(f"the first {_PUBLISHED_SAMPLES} samples of each record, zero-padded to {duration_s:g} s")
     if stretch == "windows":
         notes.append(
             f"{len(headers)} records are {len(rows)} windows of {duration_s:g} s, {padded} of them with zeros behind a "
-            "shorter record; a record's windows share its `patient_id`, and its score is to be made of all of them"
+            "shorter record; a record's windows share its `patient_id`, and its score must combine all of them"
         )
     if database == "csn":
         known = sum(all(code in ACRONYMS for code in row.labels if not code.startswith("csn:")) for row in rows)
         notes.append(
-            f"{len(rows) - known} of {len(rows)} rows have a code outside the database's table and so no published "
-            "label; `csn_exact` keeps them"
+            f"{len(rows) - known} of {len(rows)} rows have a code outside the database's table, and so no "
+            "published label; `csn_exact` keeps them"
         )
     return tuple(notes)
 
 
 class Cinc(Source):
-    """Records of the PhysioNet/CinC challenges 2020 and 2021; without reports, to score a bundle on."""
+    """Records of the PhysioNet/CinC challenges 2020 and 2021, without reports: for evaluation."""
 
     needs: ClassVar[dict[str, str]] = {"uri": "name a folder of WFDB records such as cpsc_2018"}
     uri: Uri | None = Field(None, description="folder of the records (local, s3://, gs://, az://)")
     database: Database = Field(
-        "any", description="whose classes are scored; csn is Chapman-Shaoxing and Ningbo, any has no classes"
+        "any", description="which classes are scored; csn is Chapman-Shaoxing and Ningbo, any has no classes"
     )
     stretch: Stretch = Field(
         "start",

@@ -2,20 +2,20 @@
 
 Zheng et al. 2022, https://physionet.org/content/ecg-arrhythmia/1.0.0/ (CC BY 4.0). Two versions of the labels:
 
-`csn`, as published. MERL's `finetune/preprocess.ipynb` joins the acronyms of a record's codes with commas and asks
-`label in text` of that string, so an acronym is also found inside another one: "1AVB" makes a record positive for AVB
+`csn`, as published. MERL's `finetune/preprocess.ipynb` joins the acronyms of a record's codes with commas and tests
+`label in text` on that string, so an acronym is also found inside a longer one: "1AVB" makes a record positive for AVB
 (any block) and VB (ventricular bigeminy), "AFIB" for AF (flutter), "STE", "STDD" and "STTC" for ST (sinus tachycardia),
-"LVQRSAL" for SA (sinus arrhythmia), "CCR" for CR, "2AVB1" for 2AVB. Of its 4,620 test records 169 are called VB, none
-is; AF has 987 instead of 690. A record with a code that the table lacks has no published label, because it was dropped.
-Every CSN score in the literature up to 2026 stands on these labels, so they are needed to compare.
+"LVQRSAL" for SA (sinus arrhythmia), "CCR" for CR, "2AVB1" for 2AVB. Of its 4,620 test records, 169 are labelled VB
+and none has it; AF has 987 instead of 690. A record with a code outside the table was dropped, so it has no published
+label. All CSN scores in the literature up to 2026 use these labels, so they are needed for comparison.
 
-`csn_exact`, corrected. A class is positive for its own code only, and unknown codes drop nothing.
+`csn_exact`, corrected. A class is positive only for its own code, and unknown codes drop nothing.
 
-Both leave out records without any class, such as those with sinus bradycardia (SB) alone, which is none of the 38.
+Both exclude records without any class, such as those with only sinus bradycardia (SB), which is not one of the 38.
 """
 
 # ConditionNames_SNOMED-CT.csv. The table gives some codes to several acronyms (698252002: IDC and IVB; 164909002: LBBB,
-# LBBBB and LFBBB; 164865005: MI and four walls; 195101003: WAVN and SAAWR); MERL's labels have the first, as here.
+# LBBBB and LFBBB; 164865005: MI and four walls; 195101003: WAVN and SAAWR); MERL's labels use the first, as here.
 ACRONYMS = {
     "270492004": "1AVB",
     "195042002": "2AVB",
@@ -82,7 +82,7 @@ CLASSES = tuple(
 
 
 def published_classes(codes: tuple[str, ...]) -> tuple[str, ...]:
-    """Classes of a record as published: substrings of its acronyms; none where a code is not in the table."""
+    """Classes of a record as published: substrings of its acronyms; none if a code is not in the table."""
     if not all(code in ACRONYMS for code in codes):
         return ()
     text = ",".join(ACRONYMS[code] for code in codes)

@@ -1,4 +1,4 @@
-"""CSV tables of a source, as text: no cell is guessed to be a number or a missing value."""
+"""CSV tables of a source, read as text: no type or missing value is inferred."""
 
 import hashlib
 import io
@@ -10,15 +10,15 @@ from mets_ray.errors import DatasetError
 
 
 def read_table(uri: str, required: tuple[str, ...]) -> tuple[pd.DataFrame, bytes]:
-    """All cells as str ("" where empty), and the file's bytes.
+    """All cells as str ("" if empty), and the file's bytes.
 
-    Raises DatasetError where it is missing, is no UTF-8 CSV, has no rows or lacks one of the `required` columns.
+    Raises DatasetError if it is missing, is not a UTF-8 CSV, has no rows or lacks one of the `required` columns.
     """
     data = storage.read_bytes(uri)
     try:
         table = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (ValueError, pd.errors.ParserError) as error:  # EmptyDataError and UnicodeDecodeError are ValueErrors
-        raise DatasetError(f"`{uri}` is no CSV in UTF-8: {error}") from error
+        raise DatasetError(f"`{uri}` is not a CSV in UTF-8: {error}") from error
     missing = [name for name in required if name not in table.columns]
     if missing:
         raise DatasetError(
@@ -33,7 +33,7 @@ def read_table(uri: str, required: tuple[str, ...]) -> tuple[pd.DataFrame, bytes
 
 
 def sha256_of(*files: bytes) -> str:
-    """One hash of several files in this order. Lengths are hashed too, so that no bytes can move between files."""
+    """One hash of several files in this order. Lengths are hashed too, so moving bytes between files changes it."""
     digest = hashlib.sha256()
     for data in files:
         digest.update(len(data).to_bytes(8, "big"))

@@ -1,7 +1,7 @@
 """Where ECGs come from: a manifest (who, which fold, which report) and `read_ecg`, which fetches one record.
 
-A manifest is light (text only) and made once per job; signals are fetched record by record on the workers. Reports
-stand in it as the source has them: `report.clean_report` is applied when shards are written.
+A manifest is light (text only) and made once per job; signals are fetched record by record on the workers. Its reports
+are as in the source: `clean_report` is applied when shards are written.
 """
 
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from mets_ray.errors import DatasetError
 
 @dataclass(frozen=True)
 class ManifestRow:
-    """One record. `statements` are the report's own parts, `labels` the source's codes; `age` in years, `sex` male,
+    """One record. `statements` are the parts of the report, `labels` the source's codes; `age` in years, `sex` male,
     female or None."""
 
     record_id: str
@@ -29,10 +29,10 @@ class ManifestRow:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All rows of a source, in its order. `sha256` is that of the bytes of the files that it was made from.
+    """All rows of a source, in its order. `sha256` is the hash of the files that it was made from.
 
-    `notes` say what a reader of the data set should know about how rows were made, with counts. A source without
-    reports (`has_reports=False`) can be scored and not trained on: its rows' `report` is empty. `focus_s`: see
+    `notes` say what users of the data set should know about how rows were made, with counts. A source without
+    reports (`has_reports=False`) can be scored but not trained on: its rows' `report` is empty. `focus_s`: see
     `schema.DatasetCard`.
     """
 
@@ -47,21 +47,21 @@ class Manifest:
 def shuffle_reports(manifest: Manifest, seed: int) -> Manifest:
     """Each record with the report and statements of another record of its fold; signals and labels stay.
 
-    What trains on it learns which reports there are and nothing about ECGs: the honest zero of a zero-shot score.
+    A model trained on it learns the distribution of reports and nothing about ECGs: the baseline of a zero-shot score.
     Raises DatasetError for a source without reports.
     """
     if not manifest.has_reports:
         raise DatasetError(
-            f"the source `{manifest.source}` has no reports to shuffle", hint="leave prepare.shuffle_reports out"
+            f"the source `{manifest.source}` has no reports to shuffle", hint="do not set prepare.shuffle_reports"
         )
     generator = np.random.default_rng(seed)
     rows = list(manifest.rows)
     folds = np.asarray([row.fold for row in rows])
     for fold in np.unique(folds):
         order = generator.permutation(np.flatnonzero(folds == fold))
-        # Along one random ring of all records, so none keeps its own.
+        # A random cyclic shift over all records of the fold, so that none keeps its own.
         for taker, giver in zip(order, np.roll(order, 1), strict=True):
             given = manifest.rows[giver]
             rows[taker] = replace(rows[taker], report=given.report, statements=given.statements)
-    note = "SHUFFLED reports: each record has another one's; a bundle trained on this must know nothing"
+    note = "SHUFFLED reports: each record has another record's; a bundle trained on this must score at chance"
     return replace(manifest, rows=tuple(rows), notes=(*manifest.notes, note))

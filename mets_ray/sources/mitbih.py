@@ -1,14 +1,14 @@
 """MIT-BIH Arrhythmia Database: one row per annotated beat, a window of the recording centred on it.
 
 Moody & Mark 2001, doi:10.1109/51.932724, https://physionet.org/content/mitdb/1.0.0/. 48 recordings of half an hour, two
-leads, 360 Hz. METS scores 5 × 100 beats of it and says neither window, nor leads, nor which records; this source says:
+leads, 360 Hz. METS scores 5 × 100 of its beats but does not state the window, the leads or the records. Used here:
 
 - window: `duration_s` centred on the annotated sample; a beat too near an end is rejected (`window_outside_recording`).
-- unit: the headers give 200 steps per unit and name none. The database's page says 11 bits over 10 mV: it is mV.
-- leads: MLII, the modified limb lead II of a Holter, stands for II; V1 to V6 are themselves. All others were never
-  recorded, so they are `Ecg.absent_leads`: zeros.
+- unit: the headers give 200 steps per unit but do not name it. The database's page says 11 bits over 10 mV: mV.
+- leads: MLII, the modified limb lead II of a Holter recorder, is used as II; V1 to V6 keep their names. The others
+  were not recorded, so they are `Ecg.absent_leads`: zeros.
 - labels: `beat:<symbol>` (METS's classes are N, L, R, A, V), `aami:<class>`, `set:DS1|DS2|paced`, `leads:II+V1`.
-- folds: 1 is DS1, 2 is DS2, 3 the paced records. Records 201 and 202 are one person's, on both sides of DS1 and DS2.
+- folds: 1 is DS1, 2 is DS2, 3 the paced records. Records 201 (DS1) and 202 (DS2) are from the same person.
 """
 
 import functools
@@ -34,7 +34,7 @@ from mets_ray.sources.csv_table import sha256_of
 from mets_ray.sources.manifest import Manifest, ManifestRow
 from mets_ray.sources.source import Source
 
-# ANSI/AAMI EC57:2012, as de Chazal et al. 2004 (table I) spell it in MIT-BIH's symbols. What is not here is no beat:
+# ANSI/AAMI EC57:2012, as de Chazal et al. 2004 (table I) spell it in MIT-BIH's symbols. Other symbols are not beats:
 # rhythm changes (+), noise (~ |), flutter waves (! [ ]), blocked P waves (x), comments (").
 AAMI_CLASSES = {
     "N": ("N", "L", "R", "e", "j"),
@@ -44,18 +44,20 @@ AAMI_CLASSES = {
     "Q": ("/", "f", "Q"),
 }
 
-# de Chazal, O'Dwyer, Reilly 2004, doi:10.1109/TBME.2004.827359, table II: no record is on both sides.
+# de Chazal, O'Dwyer, Reilly 2004, doi:10.1109/TBME.2004.827359, table II: no record is in both sets.
 _WORDS_DS1 = "101 106 108 109 112 114 115 116 118 119 122 124 201 203 205 207 208 209 215 220 223 230"
 _WORDS_DS2 = "100 103 105 111 113 117 121 123 200 202 210 212 213 214 219 221 222 228 231 232 233 234"
 DS1 = tuple(_WORDS_DS1.split())
 DS2 = tuple(_WORDS_DS2.split())
-PACED = ("102", "104", "107", "217")  # EC57 leaves them out: their beats carry no `aami:` label
+
+PACED = ("102", "104", "107", "217")  # EC57 excludes them: their beats have no `aami:` label
+
 _SETS = {"DS1": DS1, "DS2": DS2, "paced": PACED}
 _FOLDS = {"DS1": 1, "DS2": 2, "paced": 3}
 _SAME_PERSON = {"202": "201"}  # https://physionet.org/physiobank/database/html/mitdbdir/intro.htm
 
-# Standard deviation of where an encoder looks for what a label says; beats of 0.5 to 1.2 s were scored alike with 0.3
-# to 0.9 s (docs/findings.md).
+# Standard deviation of the window in which an encoder looks for the labelled beat. Values from 0.3 to 0.9 s scored
+# beats of 0.5 to 1.2 s equally well (docs/findings.md).
 _BEAT_S = 0.5
 _UNIT = "mV"
 _LEADS = {"MLII": "II", **{f"V{number}": f"V{number}" for number in range(1, 7)}}
@@ -75,9 +77,9 @@ class _Recording:
 
 def mitbih_manifest(source_uri: str, *, duration_s: float, beats: int | None, seed: int) -> Manifest:
     """A row for each beat of each recording in `source_uri`, by record and time; at most `beats` of each symbol of each
-    record, drawn by `seed`, or all.
+    record, sampled with `seed`, or all.
 
-    Raises DatasetError where the folder has none of the 48 records, or a record's header or annotations cannot be read.
+    Raises DatasetError if the folder has none of the 48 records, or a record's header or annotations cannot be read.
     """
     wanted = {name for names in _SETS.values() for name in names}
     present = {uri.removesuffix(".atr") for uri in storage.list_files(source_uri, ".atr")}
@@ -95,14 +97,14 @@ def mitbih_manifest(source_uri: str, *, duration_s: float, beats: int | None, se
 
 
 def read_beat(record_uri: str) -> Ecg:
-    """The window behind a row's `<record>#mitbih:beat=<sample>&duration_s=10`, absent leads declared.
+    """The window that a row's `<record>#mitbih:beat=<sample>&duration_s=10` names, with its absent leads.
 
-    Raises RecordError as `read_wfdb`, and `window_outside_recording`; DatasetError for another URI.
+    Raises RecordError as `read_wfdb`, and `window_outside_recording`; DatasetError for any other URI.
     """
     match = _URI.fullmatch(record_uri)
     if match is None:
-        raise DatasetError(f"`{record_uri}` is no beat", hint="write <record>#mitbih:beat=1000&duration_s=10")
-    with _LOCK:  # beats of one recording are read at the same time: the first one decodes it for all
+        raise DatasetError(f"`{record_uri}` is not a beat", hint="write <record>#mitbih:beat=1000&duration_s=10")
+    with _LOCK:  # beats of one recording are read concurrently: the first one decodes it for all
         recording = _recording(match["record"])
     rate = recording.sampling_rate_hz
     samples = round(float(match["duration"]) * rate)
@@ -111,10 +113,10 @@ def read_beat(record_uri: str) -> Ecg:
     if start < 0 or start + samples > length:
         raise RecordError(
             "window_outside_recording",
-            f"samples {start} to {start + samples} round the beat at {match['beat']}, the recording has {length}",
+            f"samples {start} to {start + samples} around the beat at {match['beat']}, but the recording has {length}",
             where=record_uri,
         )
-    end = start + samples + round(rate)  # a second more, for the reach of the resampling filter
+    end = start + samples + round(rate)  # one more second, for the length of the resampling filter
     return Ecg(recording.signal_mv[:, start:end], recording.leads, rate, recording.absent_leads)
 
 
@@ -131,7 +133,7 @@ def _recording(record_uri: str) -> Ecg:
 def _lead_names(names: tuple[str, ...], where: str) -> tuple[str, ...]:
     unknown = [name for name in names if name not in _LEADS]
     if unknown:
-        raise RecordError("unknown_lead", f"`{unknown[0]}` is none of {', '.join(_LEADS)}", where=where)
+        raise RecordError("unknown_lead", f"`{unknown[0]}` is not one of {', '.join(_LEADS)}", where=where)
     return tuple(_LEADS[name] for name in names)
 
 
@@ -179,13 +181,13 @@ def _annotations(data: bytes, stem: str) -> tuple[np.ndarray, np.ndarray]:
         (Path(folder) / "r.atr").write_bytes(data)
         try:
             annotation = wfdb.rdann(str(Path(folder) / "r"), "atr")
-        except Exception as error:  # of many kinds, for bytes that are no annotations
+        except Exception as error:  # of many kinds, for bytes that are not annotations
             raise DatasetError(f"the annotations cannot be read: {error}", where=f"{stem}.atr") from error
     return np.asarray(annotation.sample), np.asarray(annotation.symbol)
 
 
 def _draw(symbols: np.ndarray, beats: int, seed: int, name: str) -> np.ndarray:
-    """Positions of at most `beats` of each symbol, in order of time. A record's draw depends on no other record."""
+    """Positions of at most `beats` of each symbol, in order of time. Each record is sampled independently."""
     drawn: list[int] = []
     for symbol in _AAMI_OF:
         positions = np.flatnonzero(symbols == symbol)
@@ -196,7 +198,7 @@ def _draw(symbols: np.ndarray, beats: int, seed: int, name: str) -> np.ndarray:
 
 
 def _person(comments: tuple[str, ...]) -> tuple[float | None, str | None]:
-    """Age in years and sex of the first comment, `75 F 1011 654 x1`; an age of -1 is unknown."""
+    """Age in years and sex from the first comment, `75 F 1011 654 x1`; an age of -1 is unknown."""
     fields = comments[0].split() if comments else []
     age = float(fields[0]) if fields and fields[0].isdigit() else None
     return age, _SEXES.get(fields[1]) if len(fields) > 1 else None
@@ -212,28 +214,26 @@ def _notes(recordings: list[_Recording], wanted: set[str], beats: int | None, se
             notes.append(f"{len(absent)} of {len(members)} records of {group} are not in the folder: {words}")
     leads = Counter(" and ".join(recording.leads) for recording in recordings)
     pairs = ", ".join(f"{pair} in {count}" for pair, count in leads.most_common())
-    notes.append(f"only two leads were recorded ({pairs} records); MLII stands for II, all other leads are zeros")
-    notes.append("a record counts as a patient: intervals draw records, not beats")
+    notes.append(f"only two leads were recorded ({pairs} records); MLII is used as II, all other leads are zeros")
+    notes.append("a record counts as a patient: intervals resample records, not beats")
     notes.append("the headers give no unit; mV is what https://physionet.org/content/mitdb/ states")
-    notes.append(
-        "no reports: for evaluation only. Folds: 1 is DS1, 2 is DS2, 3 the paced records, which AAMI leaves out"
-    )
-    notes.append(f"a label is one beat's, so a bundle looks near it, and most at the middle {2 * _BEAT_S:g} s")
-    notes.append(f"{sum(recording.not_beats for recording in recordings)} annotations are no beats and have no row")
+    notes.append("no reports: for evaluation only. Folds: 1 is DS1, 2 is DS2, 3 the paced records, which AAMI excludes")
+    notes.append(f"a label belongs to one beat, so a bundle looks near it, mostly at the middle {2 * _BEAT_S:g} s")
+    notes.append(f"{sum(recording.not_beats for recording in recordings)} annotations are not beats and have no row")
     if beats is not None:
-        notes.append(f"at most {beats} beats of each symbol of each record, drawn by seed {seed}")
+        notes.append(f"at most {beats} beats of each symbol of each record, sampled with seed {seed}")
     if {"201", "202"} <= names:
-        notes.append("records 201 (DS1) and 202 (DS2) are one person's: folds 1 and 2 share that patient")
+        notes.append("records 201 (DS1) and 202 (DS2) are from one person: folds 1 and 2 share that patient")
     return tuple(notes)
 
 
 class MitBih(Source):
-    """The MIT-BIH Arrhythmia Database, one window per beat; without reports, to score a bundle on."""
+    """The MIT-BIH Arrhythmia Database, one window per beat, without reports: for evaluation."""
 
     needs: ClassVar[dict[str, str]] = {"uri": "name the folder that holds 100.hea, 100.dat and 100.atr"}
     uri: Uri | None = Field(None, description="folder of the recordings (local, s3://, gs://, az://)")
     beats: PositiveInt | None = Field(
-        None, description="at most so many beats of each kind from each record, chosen by seed; default: all"
+        None, description="maximum beats of each type per record, sampled with the seed; default: all"
     )
 
     def manifest(self, signal: SignalConfig, *, seed: int) -> Manifest:

@@ -1,4 +1,4 @@
-"""PTB-XL in its official layout, with its own reports, ones rendered from the 12SL statements of PTB-XL+, or both.
+"""PTB-XL in its official layout, with its own reports, reports rendered from the 12SL statements of PTB-XL+, or both.
 
 PTB-XL 1.0.3: Wagner et al. 2020, doi:10.1038/s41597-020-0495-6, https://physionet.org/content/ptb-xl/1.0.3/.
 PTB-XL+: Strodthoff et al. 2023, doi:10.1038/s41597-023-02153-8, https://physionet.org/content/ptb-xl-plus/1.0.1/.
@@ -36,12 +36,12 @@ def ptbxl_manifest(
 ) -> Manifest:
     """Rows of `ptbxl_database.csv` in `source_uri`, in its order.
 
-    `records` picks the 100 Hz or the 500 Hz files. `report_source` is `report` (PTB-XL's own, raw; its
-    statements are the sentences of an English one and what `translate` knows of a German or Swedish one), `12sl`
-    (rendered from `12sl_statements.csv` in `statements_uri`, the `labels` folder of PTB-XL+; an ECG without a row there
-    has an empty report), or `both`: the rendered one and behind it PTB-XL's own, where that describes a finding, with
-    the statements of both. `labels` are all keys of `scp_codes` whatever their likelihood. Age 300, which stands for
-    "above 89", becomes 90. `fold` is `strat_fold`, `patient_id` is written without PTB-XL's `.0`.
+    `records` selects the 100 Hz or the 500 Hz files. `report_source` is `report` (PTB-XL's own, raw; its statements are
+    the sentences of an English report, or what `translate` knows of a German or Swedish one), `12sl` (rendered from
+    `12sl_statements.csv` in `statements_uri`, the `labels` folder of PTB-XL+; an ECG without a row there has an empty
+    report), or `both`: the rendered report followed by PTB-XL's own if that describes a finding, with the statements of
+    both. `labels` are all keys of `scp_codes`, whatever their likelihood. Age 300, which means "above 89", becomes 90.
+    `fold` is `strat_fold`, `patient_id` is written without PTB-XL's `.0`.
 
     Raises ConfigError for 12sl and both without `statements_uri`, DatasetError for a table that cannot be read.
     """
@@ -97,7 +97,7 @@ def _row(cells: dict[str, str], report: str, statements: tuple[str, ...], column
 
 
 def _described(report: str) -> str:
-    """What a report says of the ECG; nothing where it describes no finding."""
+    """The cleaned report; empty if it describes no finding."""
     try:
         return clean_report(report)
     except RecordError:
@@ -105,7 +105,7 @@ def _described(report: str) -> str:
 
 
 def _in_english(report: str, phrases: PhraseTable) -> Translation:
-    """The statements of a cleaned report: an English one's sentences, what the phrase tables know of another one."""
+    """The statements of a cleaned report: its sentences if English, otherwise what the phrase tables know of it."""
     if not report:
         return Translation(ENGLISH, ())
     translation = phrases.translate(report)
@@ -122,9 +122,9 @@ def _notes(
     if foreign:
         words, unknown = sum(one.words for one in foreign), sum(one.unknown_words for one in foreign)
         notes.append(
-            f"{len(foreign)} reports are not English; their statements are of the phrase tables, which know "
+            f"{len(foreign)} reports are not English; their statements come from the phrase tables, which know "
             f"{1 - unknown / words:.1%} of their {words} words; {sum(bool(one.unknown) for one in foreign)} reports "
-            "hold a word that no table knows, which is in `report` only"
+            "contain a word that no table knows, which is only in `report`"
         )
     old = sum(row.age == _OLDEST_AGE for row in rows)
     if old:
@@ -145,11 +145,11 @@ def _notes(
 
 
 class PtbXl(Source):
-    """PTB-XL in its official layout, reports from PTB-XL itself, from PTB-XL+, or both."""
+    """PTB-XL in its official layout, with reports from PTB-XL itself, from PTB-XL+, or both."""
 
     needs: ClassVar[dict[str, str]] = {"uri": "name the folder that holds ptbxl_database.csv"}
     uri: Uri | None = Field(None, description="folder of ptbxl_database.csv (local, s3://, gs://, az://)")
-    records: Literal[100, 500] = Field(100, description="which of its files to read, 100 or 500 Hz")
+    records: Literal[100, 500] = Field(100, description="which files to read: 100 or 500 Hz")
     report: Literal["report", "12sl", "both"] = Field(
         "report",
         description="the `report` column, text rendered from the 12SL statements of PTB-XL+, or both as one report",

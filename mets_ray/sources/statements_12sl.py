@@ -1,7 +1,7 @@
 """English text from the GE Marquette 12SL statements of PTB-XL+.
 
 Each ECG has a list of acronyms; `mapping/12slv23ToSNOMED.csv` gives an acronym's text. A statement is a group of
-acronyms, such as `SRTH;MSAR`, "Sinus rhythm with marked sinus arrhythmia". Criteria stand in parentheses behind theirs:
+acronyms, such as `SRTH;MSAR`, "Sinus rhythm with marked sinus arrhythmia". Criteria follow a statement in parentheses:
 "Left ventricular hypertrophy with repolarization abnormality ( R in aVL, Sokolow-Lyon )".
 """
 
@@ -14,17 +14,17 @@ from mets_ray.sources.csv_table import read_table
 
 _OPEN, _CLOSE, _COMMA = "LPAREN", "RPAREN", "COMMA"
 
-# Used by PTB-XL+ and absent from its mapping. 12SL writes it behind a hypertrophy only; its sister QRSW-2ST, which the
+# Used by PTB-XL+ but missing from its mapping. 12SL writes it only after a hypertrophy; the related QRSW-2ST, which the
 # mapping has, is "with QRS widening and repolarization abnormality", and QRSW alone "with QRS widening".
 _UNLISTED = {"2ST": "with repolarization abnormality"}
 
-# First words that keep their capital inside a statement.
+# First words that stay capitalized inside a statement.
 _PROPER_NAMES = ("Wolff", "Cornell", "Sokolow", "Romhilt", "Mobitz")
 
 
 @dataclass(frozen=True)
 class Statements12SL:
-    """`statements`: rendered, by ecg_id. `unlisted`: tokens without a row, with the ecg_id of each use."""
+    """`statements`: rendered, by ecg_id. `unlisted`: tokens missing from the mapping, with the ecg_id of each use."""
 
     statements: dict[int, tuple[str, ...]]
     unlisted: dict[str, tuple[int, ...]]
@@ -38,8 +38,8 @@ class Statements12SL:
 def read_statements(labels_uri: str) -> Statements12SL:
     """Render every row of `12sl_statements.csv` below `labels_uri`, the `labels` folder of PTB-XL+.
 
-    No token is dropped: one that the mapping lacks reads as in `_UNLISTED`, else as itself in lower case, and is listed
-    in `unlisted`. Raises DatasetError.
+    No token is dropped: one that the mapping lacks is read as in `_UNLISTED`, otherwise as itself in lower case, and is
+    listed in `unlisted`. Raises DatasetError.
     """
     mapping_uri = storage.join(labels_uri, "mapping/12slv23ToSNOMED.csv")
     mapping, mapping_data = read_table(mapping_uri, ("Acronym", "FullText"))
@@ -71,9 +71,9 @@ def read_statements(labels_uri: str) -> Statements12SL:
 def render_statements(tokens: list[str], groups: list[list[str]], texts: dict[str, str]) -> tuple[str, ...]:
     """Statements of one ECG. `tokens` are in order, with parentheses; `groups` are the same without parentheses.
 
-    A group is a statement of its own, but for criteria in parentheses and for groups whose text goes on in lower case
-    or with a comma (`SRTH`, `OCC;CSEC`, `PVC`): these belong to the statement before.
-    Raises ValueError where `tokens` and `groups` disagree.
+    A group is a separate statement, except for criteria in parentheses and for groups whose text begins in lower case
+    or with a comma (`SRTH`, `OCC;CSEC`, `PVC`): these belong to the previous statement.
+    Raises ValueError if `tokens` and `groups` disagree.
     """
     starts = _starts(groups)
     if [token for token in tokens if token not in (_OPEN, _CLOSE, _COMMA)] != [t for group in groups for t in group]:

@@ -1,4 +1,4 @@
-"""Made-up ECGs as a source: the URI of a record says all that it takes to render it, so no worker needs a file."""
+"""Synthetic ECGs as a source: the URI of a record has everything needed to render it, so workers need no files."""
 
 import hashlib
 import re
@@ -15,13 +15,13 @@ from mets_ray.errors import DatasetError
 from mets_ray.sources.manifest import Manifest, ManifestRow
 from mets_ray.sources.source import Source
 
-# Part of the manifest's hash: raise it when the same seed gives other ECGs or reports.
+# Part of the manifest's hash: increase it when the same seed gives different ECGs or reports.
 _VERSION = 1
 _URI = re.compile(r"synthetic:\?seed=(\d+)&index=(\d+)&sampling_rate_hz=([\d.]+)&duration_s=([\d.]+)")
 
 
 def synthetic_manifest(records: int, seed: int, sampling_rate_hz: float | int, duration_s: float | int) -> Manifest:
-    """`records` made-up ECGs of the data set `seed`."""
+    """`records` synthetic ECGs of the data set `seed`."""
     rows = []
     for index in range(records):
         record = describe(index, seed=seed)
@@ -44,11 +44,11 @@ def synthetic_manifest(records: int, seed: int, sampling_rate_hz: float | int, d
 
 
 def render_synthetic(record_uri: str) -> Ecg:
-    """The ECG behind a `synthetic:?seed=0&index=12&sampling_rate_hz=100&duration_s=10`. Raises DatasetError."""
+    """The ECG of a URI such as `synthetic:?seed=0&index=12&sampling_rate_hz=100&duration_s=10`. Raises DatasetError."""
     match = _URI.fullmatch(record_uri)
     if match is None:
         raise DatasetError(
-            f"`{record_uri}` is no synthetic record",
+            f"`{record_uri}` is not a synthetic record",
             hint="write synthetic:?seed=0&index=12&sampling_rate_hz=100&duration_s=10",
         )
     seed, index, sampling_rate_hz, duration_s = match.groups()
@@ -57,10 +57,10 @@ def render_synthetic(record_uri: str) -> Ecg:
 
 
 class Synthetic(Source):
-    """Made-up ECGs with reports and labels: what the quickstart and the tests run on."""
+    """Synthetic ECGs with reports and labels, used by the quickstart and the tests."""
 
     synthetic: ClassVar[bool] = True
-    records: PositiveInt = Field(2400, description="how many made-up ECGs")
+    records: PositiveInt = Field(2400, description="number of synthetic ECGs")
 
     def manifest(self, signal: SignalConfig, *, seed: int) -> Manifest:
         return synthetic_manifest(self.records, seed, signal.sampling_rate_hz, signal.duration_s)

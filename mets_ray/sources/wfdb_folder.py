@@ -1,4 +1,4 @@
-"""Any folder of WFDB records with a CSV that says which report belongs to which record."""
+"""Any folder of WFDB records, with a CSV that assigns a report to each record."""
 
 import hashlib
 from typing import ClassVar
@@ -21,9 +21,9 @@ _UNKNOWN_SEXES = ("unknown", "u", "nan")
 def wfdb_folder_manifest(source_uri: str, manifest_uri: str) -> Manifest:
     """Rows of a CSV with the columns `record` (path below `source_uri`, with or without .hea) and `report`.
 
-    Optional columns, and what an absent column or an empty cell stands for:
-    `record_id` (the path), `patient_id` (the record's own, so each record counts as another patient), `fold`
-    (1 + sha256(patient_id) mod 10, so a patient stays in one fold), `labels` (codes with `;` between; none), `age` in
+    Optional columns, with the default for a missing column or an empty cell:
+    `record_id` (the path), `patient_id` (the record id, so each record counts as a separate patient), `fold`
+    (1 + sha256(patient_id) mod 10, so a patient stays in one fold), `labels` (codes separated by `;`; none), `age` in
     years (unknown), `sex` (male, female, m, f; unknown).
 
     Raises DatasetError for an unreadable CSV, a missing column, or a cell that cannot be read, with its line.
@@ -42,7 +42,7 @@ def wfdb_folder_manifest(source_uri: str, manifest_uri: str) -> Manifest:
             age = float(row["age"]) if row.get("age") else None
         except ValueError as error:
             raise DatasetError(
-                f"`fold` or `age` is no number: {error}", where=f"{manifest_uri}, line {number}"
+                f"`fold` or `age` is not a number: {error}", where=f"{manifest_uri}, line {number}"
             ) from error
         rows.append(
             ManifestRow(
@@ -63,9 +63,9 @@ def wfdb_folder_manifest(source_uri: str, manifest_uri: str) -> Manifest:
 def _notes(columns: set[str]) -> tuple[str, ...]:
     notes = []
     if "patient_id" not in columns:
-        notes.append("the CSV has no `patient_id`: each record counts as a patient of its own")
+        notes.append("the CSV has no `patient_id`: each record counts as a separate patient")
     if "fold" not in columns:
-        notes.append("the CSV has no `fold`: patients were drawn into folds 1 to 10 by a hash of their id")
+        notes.append("the CSV has no `fold`: patients were assigned to folds 1 to 10 by a hash of their id")
     return tuple(notes)
 
 
@@ -84,10 +84,10 @@ def _sex(value: str, where: str) -> str | None:
 
 
 class WfdbFolder(Source):
-    """Any folder of WFDB records, with a CSV of their reports."""
+    """Any folder of WFDB records, with a CSV of reports."""
 
     needs: ClassVar[dict[str, str]] = {
-        "uri": "name the folder that the records lie below",
+        "uri": "name the folder that contains the records",
         "manifest_uri": "name a CSV with the columns `record` and `report`",
     }
     uri: Uri | None = Field(None, description="folder of the records (local, s3://, gs://, az://)")

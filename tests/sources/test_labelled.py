@@ -118,7 +118,7 @@ def test_mitbih_rows(tmp_path):
     assert "records: 107 109 202" in manifest.notes
     assert any(note.startswith("21 of 22 records of DS1 are not in the folder") for note in manifest.notes)
     assert any("mV is what https://physionet.org/content/mitdb/ states" in note for note in manifest.notes)
-    assert "3 annotations are no beats and have no row" in manifest.notes
+    assert "3 annotations are not beats and have no row" in manifest.notes
     assert positives(manifest.rows, "mitbih", "mitbih")[0] == {"N": 6, "L": 3, "R": 0, "A": 0, "V": 6}
     assert positives(manifest.rows, "mitbih", "mitbih_aami") == ({"N": 6, "S": 2, "V": 4, "F": 0, "Q": 2}, 14)
 
@@ -164,12 +164,12 @@ def test_mitbih_elsewhere_and_damaged(tmp_path):
     with pytest.raises(DatasetError, match="no recording of the MIT-BIH"):
         mitbih_manifest(str(tmp_path), duration_s=10.0, beats=None, seed=0)
     write_recording(tmp_path, "109", BEATS, leads=("MLII", "ABP"))
-    with pytest.raises(DatasetError, match="`ABP` is none of MLII"):
+    with pytest.raises(DatasetError, match="`ABP` is not one of MLII"):
         mitbih_manifest(str(tmp_path), duration_s=10.0, beats=None, seed=0)
     (tmp_path / "109.hea").unlink()
     with pytest.raises(DatasetError, match=r"109\.hea` does not exist"):
         mitbih_manifest(str(tmp_path), duration_s=10.0, beats=None, seed=0)
-    with pytest.raises(DatasetError, match="no beat"):
+    with pytest.raises(DatasetError, match="not a beat"):
         read_beat("109#mitbih:beat=x")
 
 
@@ -272,7 +272,7 @@ def test_cinc_windows_cover_the_record(tmp_path):
 def test_cinc_elsewhere(tmp_path):
     with pytest.raises(DatasetError, match="no WFDB header"):
         cinc_manifest(str(tmp_path), database="any", stretch="start", duration_s=10.0)
-    with pytest.raises(DatasetError, match="no stretch"):
+    with pytest.raises(DatasetError, match="not a stretch"):
         Cinc(kind="cinc").read("A0001#cut:start=x")
 
 

@@ -93,7 +93,7 @@ def test_synthetic_manifest_and_records():
 
 
 def test_synthetic_uri_is_checked():
-    with pytest.raises(DatasetError, match="no synthetic record"):
+    with pytest.raises(DatasetError, match="not a synthetic record"):
         render_synthetic("synthetic:?seed=1")
 
 
@@ -144,11 +144,11 @@ def test_derived_folds_keep_patients_together(tmp_path):
         ("record,text\na,b\n", "column `report` is missing; there are `record`, `text`"),
         ("a,b\n1,2\n", "column `record`, `report` is missing"),
         ("record,report\n", "has no rows"),
-        ("", "is no CSV"),
-        ("record,report\na,b,c,d\na\nb,c,d,e,f\n", "is no CSV"),
+        ("", "is not a CSV"),
+        ("record,report\na,b,c,d\na\nb,c,d,e,f\n", "is not a CSV"),
         ("record,report\n,text\n", "`record` is empty"),
-        ("record,report,fold\na,b,one\n", "is no number"),
-        ("record,report,age\na,b,old\n", "is no number"),
+        ("record,report,fold\na,b,one\n", "is not a number"),
+        ("record,report,age\na,b,old\n", "is not a number"),
         ("record,report,sex\na,b,x\n", "`sex` is `x`"),
     ],
 )
@@ -228,7 +228,7 @@ def test_unlisted_tokens_are_counted(tmp_path):
     assert table.unlisted == {"XYZ": (1, 5)}
     assert table.statements == {1: ("Sinus rhythm xyz",), 5: ("xyz",)}
     (tmp_path / "12sl_statements.csv").write_text("ecg_id,statements,statements_cat\n1,['SRTH,\n")
-    with pytest.raises(DatasetError, match=r"line 2|is no CSV"):
+    with pytest.raises(DatasetError, match=r"line 2|is not a CSV"):
         read_statements(str(tmp_path))
 
 
@@ -270,7 +270,9 @@ def test_ptbxl_reports(small_ptbxl):
     assert (second.age, second.sex) == (90.0, "male")
     assert (third.report, third.statements, third.age, third.sex) == ("", (), None, None)
     foreign, old = manifest.notes
-    assert foreign.startswith("1 reports are not English; their statements are of the phrase tables, which know 100.0%")
+    assert foreign.startswith(
+        "1 reports are not English; their statements come from the phrase tables, which know 100.0%"
+    )
     assert old == "1 patients above 89 years, whose age PTB-XL hides, are written as 90"
     assert read_wfdb(first.record_uri).leads == LEADS
     fine = ptbxl_manifest(str(small_ptbxl), records=500, report_source="report", statements_uri=None)

@@ -1,11 +1,11 @@
-// Calls of the HTTP API: the token, errors in words, and a few patient repeats of what an overloaded server refused.
+// Calls to the HTTP API: the token, errors in plain words, and a few retries when the server is overloaded.
 
 const TOKEN = "mets_ray_token";
 const REPEATS = 3;
 const LONGEST_WAIT_S = 20;
 const TIMEOUT_MS = 60_000;
 
-/** What went wrong, in words. `status` is 0 where no answer came. */
+/** What went wrong, in plain words. `status` is 0 if there was no response. */
 export class Problem extends Error {
   constructor(message, { hint = null, reason = "", status = 0, canRetry = false } = {}) {
     super(message);
@@ -23,7 +23,7 @@ export function keepToken(token) {
 }
 
 /**
- * The JSON answer of `path`; `json` or `form` is the body. `onWait(seconds)` is told of each wait before a repeat.
+ * The JSON answer of `path`; `json` or `form` is the body. `onWait(seconds)` is called before each retry.
  * Throws Problem, or the signal's AbortError.
  */
 export async function call(path, { method = "GET", json, form, signal, onWait = () => {} } = {}) {
@@ -45,12 +45,12 @@ export async function call(path, { method = "GET", json, form, signal, onWait = 
       signal?.throwIfAborted();
       throw timeout.aborted
         ? new Problem(`The server did not answer within ${TIMEOUT_MS / 1000} s.`, { canRetry: true })
-        : new Problem("The server cannot be reached.", { hint: "Check that it still runs and that you are connected.", canRetry: true });
+        : new Problem("The server cannot be reached.", { hint: "Check that it is still running and that you are connected.", canRetry: true });
     }
     signal?.throwIfAborted();
     const answer = parse(text);
     if (response.ok) {
-      if (answer === undefined) throw new Problem("The answer is no JSON: something between this page and the server changed it.");
+      if (answer === undefined) throw new Problem("The answer is not JSON: something between this page and the server changed it.");
       return { answer, status: response.status };
     }
     const busy = response.status === 429 || response.status === 503;
@@ -68,8 +68,8 @@ function problemOf(response, error, busy, repeats, wait_s) {
   const status = response.status;
   if (busy) {
     const said = error?.message ? ` It says: ${error.message}.` : "";
-    const tried = repeats ? ` It was asked ${repeats + 1} times.` : "";
-    const hint = wait_s > LONGEST_WAIT_S ? `Try again in ${Math.ceil(wait_s)} s.` : "Try again in a little while.";
+    const tried = repeats ? ` The request was tried ${repeats + 1} times.` : "";
+    const hint = wait_s > LONGEST_WAIT_S ? `Try again in ${Math.ceil(wait_s)} s.` : "Try again in a moment.";
     return new Problem(`The server is busy.${said}${tried}`, { hint, reason: error?.reason, status, canRetry: true });
   }
   if (!error?.message) {

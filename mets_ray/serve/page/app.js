@@ -9,7 +9,7 @@ import { aboutScores, clearBars, modelFacts, runFacts, showBars, spokenScores } 
 
 const DEBOUNCE_MS = 300;
 const USUAL_LEADS = "I, II, III, aVR, aVL, aVF, V1, V2, V3, V4, V5, V6";
-// Labels of a file's request travel in its address, and servers and proxies take addresses of 16 KB.
+// Labels sent with a file go in the URL, and servers and proxies accept URLs of up to 16 KB.
 const LONGEST_QUERY = 12_000;
 const CLASS_REASONS = new Set([
   "no_classes", "too_many_classes", "repeated_class", "blank_class", "class_too_long", "not_unicode",
@@ -18,14 +18,14 @@ const CLASS_REASONS = new Set([
 
 let model = null;
 let examples = [];
-/** What was chosen: {files, query: URLSearchParams, suggested: labels of an example, else null}. */
+/** What was chosen: {files, query: URLSearchParams, suggested: labels of an example, or null}. */
 let source = null;
-/** Answer of /v1/ecg for `source`, once it is there. */
+/** Response of /v1/ecg for `source`, once it has arrived. */
 let ecg = null;
 let suggestedText = "";
-/** One running task of each kind; a new one stops the old one, whose answer is then never shown. */
+/** One running task of each kind. A new one aborts the old one, so that its answer is never shown. */
 const running = {};
-/** What to do again once a token is given. */
+/** What to retry once a token is given. */
 const withToken = new Map();
 
 function begin(kind) {
@@ -34,12 +34,12 @@ function begin(kind) {
   return running[kind].signal;
 }
 
-/** Show `error` in `slot`, unless it only says that its task was stopped. */
+/** Show `error` in `slot`, unless its task was aborted. */
 function report(error, signal, slot, retry) {
   if (signal?.aborted) return;
   if (!(error instanceof Problem)) {
     console.error(error);
-    error = new Problem("This page failed.", { hint: "Reload it; the browser's console says more." });
+    error = new Problem("This page failed.", { hint: "Reload it. The browser's console has the details." });
   }
   if (error.status === 401) {
     askToken(error);
@@ -84,7 +84,7 @@ async function openExample(name) {
   }
 }
 
-/** Nothing of the ECG before may stay beside the next one. */
+/** Clear everything that belongs to the previous ECG. */
 function clearSource() {
   for (const kind of ["open", "load", "score"]) running[kind]?.abort();
   clearTimeout(timer);
@@ -199,7 +199,7 @@ const typedLabels = () => [...new Set($("labels").value.split("\n").map((line) =
 const chosenSet = () => model?.prompt_sets.find((set) => reference(set) === $("list").value);
 const reference = (set) => `${set.name}@${set.version}`;
 
-/** Fill in an example's classes, unless somebody has typed other ones. */
+/** Fill in an example's classes, unless the user has typed others. */
 function suggest(labels) {
   if (!labels.length || $("list").value) return;
   if (typedLabels().length && $("labels").value !== suggestedText) return;
@@ -255,7 +255,7 @@ async function save(event) {
 
 let timer = 0;
 
-/** Ask for the scores in `delay_ms`. From now on the ones that stand there are not current, and look it. */
+/** Request the scores in `delay_ms`. Until they arrive, the ones on display are marked as stale. */
 function score(delay_ms) {
   running.score?.abort();
   clearTimeout(timer);
@@ -285,7 +285,7 @@ async function askScores() {
     }
     query.set("multi_label", $("multi-label").checked);
     if (String(query).length > LONGEST_QUERY) {
-      throw new Problem("This list is too long for one request of this page.", {
+      throw new Problem("This list is too long for one request from this page.", {
         reason: "long_query", hint: "Save it as a prompt set below, then choose it above.",
       });
     }
@@ -294,7 +294,7 @@ async function askScores() {
   } catch (error) {
     if (signal.aborted) return;
     const slot = error.reason === "bad_template" ? "template-problem" : CLASS_REASONS.has(error.reason) ? "class-problem" : "score-problem";
-    clearScores(slot === "score-problem" ? "" : "No scores: see the message beside the classes.");
+    clearScores(slot === "score-problem" ? "" : "No scores: see the message next to the classes.");
     if (slot === "template-problem") $("advanced").open = true;
     report(error, signal, $(slot), () => score(0));
   }
@@ -331,7 +331,7 @@ function idle() {
 }
 
 function onWait(seconds) {
-  const words = `The server is busy; trying again in ${Math.ceil(seconds)} s…`;
+  const words = `The server is busy. Trying again in ${Math.ceil(seconds)} s…`;
   if ($("paper-frame").dataset.busy) busy(words);
   else $("state").textContent = words;
   $("announce").textContent = words;
@@ -340,7 +340,7 @@ function onWait(seconds) {
 function askToken(problem) {
   idle();
   $("token-form").hidden = false;
-  showProblem($("token-problem"), new Problem(hasToken() ? problem.message : "This server wants a token."));
+  showProblem($("token-problem"), new Problem(hasToken() ? problem.message : "This server needs a token."));
   $("token").focus();
 }
 
@@ -390,14 +390,14 @@ function showModel() {
   const sets = (origin) =>
     model.prompt_sets.filter((set) => set.origin === origin)
       .map((set) => [reference(set), `${reference(set)} (${set.classes.length})`]);
-  setOptions($("list"), { "Saved on this server": sets("registered"), "Delivered with the model": sets("bundle") });
+  setOptions($("list"), { "Saved on this server": sets("registered"), "Included with the model": sets("bundle") });
 }
 
 async function loadExamples() {
   const signal = begin("examples");
   try {
     ({ answer: { examples } } = await call("v1/examples", { signal, onWait }));
-    setOptions($("example"), { "Made-up ECGs": examples.map(({ name, title }) => [name, title]) });
+    setOptions($("example"), { "Synthetic ECGs": examples.map(({ name, title }) => [name, title]) });
     const some = examples.filter((_, i) => i % Math.ceil(examples.length / 4) === 0);
     $("empty-examples").querySelector(".choices").replaceChildren(
       ...some.map(({ name, title }) =>

@@ -15,7 +15,7 @@ export function sentence(message) {
   return full.split("`").map((part, i, parts) => (i % 2 && i < parts.length - 1 ? element("code", {}, part) : part));
 }
 
-/** Show `problem` in words in `slot`, with a button to try again; null takes it away. */
+/** Show `problem` in `slot`, with a button to try again; null clears the slot. */
 export function showProblem(slot, problem, retry = null) {
   slot.replaceChildren();
   if (!problem) return;
@@ -26,7 +26,7 @@ export function showProblem(slot, problem, retry = null) {
   }
 }
 
-/** Options of a `<select>` below its first, in groups: {label: [[value, text], ...]}. */
+/** Set the options of a `<select>` after its first, in groups: {label: [[value, text], ...]}. */
 export function setOptions(select, groups) {
   const value = select.value;
   while (select.options.length > 1) select.remove(1);

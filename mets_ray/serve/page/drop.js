@@ -2,9 +2,9 @@
 
 import { $ } from "./dom.js";
 
-/** Call `onFiles(files)` for a drop of files, `onFolder()` for one of a folder; the page shows where it would land. */
+/** Call `onFiles(files)` when files are dropped, `onFolder()` when a folder is; the page shows the drop target. */
 export function acceptDrops(onFiles, onFolder) {
-  let depth = 0; // of the elements that the pointer has entered and not left
+  let depth = 0; // of nested elements that the pointer has entered and not left
   const listen = (type, act) =>
     addEventListener(type, (event) => {
       if (!event.dataTransfer?.types.includes("Files")) return;

@@ -1,4 +1,4 @@
-// Files on their way in: which belong together, and what a CSV or npy file cannot say about itself.
+// Files to upload: which belong together, and what a CSV or npy file does not state itself.
 
 import { Problem } from "./api.js";
 
@@ -7,48 +7,48 @@ const KINDS = ["hea", "dat", "mat", "zip", "csv", "npy", "json"];
 export const ending = (name) => name.slice(name.lastIndexOf(".") + 1).toLowerCase();
 
 /**
- * Copies of `files` in memory, so that every later request sends what was chosen. Throws Problem for what is no ECG.
+ * Copies of `files` in memory, so that every later request sends what was chosen. Throws Problem for files that are not an ECG.
  */
 export async function readFiles(files, maxBytes) {
   const names = files.map((file) => file.name);
   const unknown = names.find((name) => !KINDS.includes(ending(name)));
   if (unknown !== undefined) {
-    throw new Problem(`“${unknown}” is no file that can be read here.`, {
-      hint: "A WFDB record (.hea with its .dat or .mat, or a .zip of them), .csv, .npy or .json.",
+    throw new Problem(`“${unknown}” is not a file that can be read here.`, {
+      hint: "Choose a WFDB record (.hea with its .dat or .mat, or a .zip of them), .csv, .npy or .json.",
     });
   }
   const wfdb = names.filter((name) => ["hea", "dat", "mat"].includes(ending(name)));
   if (names.length > 1 && wfdb.length < names.length) {
-    throw new Problem(`These are ${names.length} files that do not form one ECG.`, { hint: "Choose one ECG at a time." });
+    throw new Problem(`These ${names.length} files do not form one ECG.`, { hint: "Choose one ECG at a time." });
   }
   if (wfdb.length && !wfdb.some((name) => ending(name) === "hea")) {
-    throw new Problem(`“${wfdb[0]}” lacks its header.`, { hint: "Choose the .hea file together with it." });
+    throw new Problem(`“${wfdb[0]}” has no header file.`, { hint: "Choose the .hea file together with it." });
   }
   if (wfdb.length && !wfdb.some((name) => ending(name) !== "hea")) {
     throw new Problem(`“${wfdb[0]}” is a header without a signal.`, { hint: "Choose the .dat or .mat file together with it." });
   }
   const bytes = files.reduce((sum, file) => sum + file.size, 0);
   if (bytes > maxBytes) {
-    throw new Problem(`${megabytes(bytes)} MB are more than the ${megabytes(maxBytes)} MB that this server takes.`);
+    throw new Problem(`${megabytes(bytes)} MB is more than the ${megabytes(maxBytes)} MB that this server accepts.`);
   }
   try {
     return await Promise.all(files.map(async (file) => new File([await file.arrayBuffer()], file.name)));
   } catch {
-    throw new Problem(`“${names[0]}” could not be read from the disk.`, { hint: "Was it moved or changed since? Choose it again." });
+    throw new Problem(`“${names[0]}” could not be read from disk.`, { hint: "It may have been moved or changed. Choose it again." });
   }
 }
 
 /** Whether a form must be filled in before `files` can be sent. */
 export const needsFacts = (files) => ["csv", "npy"].includes(ending(files[0].name));
 
-/** What a CSV or npy file does say about itself, in words. */
+/** What a CSV or npy file does state itself, in words. */
 export async function contentOf(file) {
   return ending(file.name) === "npy" ? npyContent(file) : csvContent(file);
 }
 
 async function csvContent(file) {
   const [line] = (await file.slice(0, 2000).text()).split(/\r?\n/, 1);
-  return line ? `Its first line: ${line.length > 160 ? `${line.slice(0, 160)}…` : line}` : "It is empty.";
+  return line ? `First line: ${line.length > 160 ? `${line.slice(0, 160)}…` : line}` : "The file is empty.";
 }
 
 /** The header of an npy file: a byte, the word NUMPY, a version, a length, and a Python dictionary as text. */
@@ -56,7 +56,7 @@ async function npyContent(file) {
   const text = new TextDecoder("latin1").decode(await file.slice(0, 2000).arrayBuffer());
   const shape = /'shape':\s*\(([\d,\s]*)\)/.exec(text)?.[1];
   const kind = /'descr':\s*'[<>|=]?([a-z])(\d+)'/.exec(text);
-  if (text.slice(1, 6) !== "NUMPY" || shape === undefined || !kind) return "It has no npy header.";
+  if (text.slice(1, 6) !== "NUMPY" || shape === undefined || !kind) return "The file has no npy header.";
   const words = { i: "int", u: "uint", f: "float" };
   const size = shape.split(",").map((part) => part.trim()).filter(Boolean).join(" × ");
   return `${size}, ${words[kind[1]] ?? kind[1]}${8 * kind[2]}`;

@@ -1,4 +1,4 @@
-// An ECG on its paper: 25 mm/s, 10 mm/mV, lines each 1 mm and 5 mm. Nothing is filtered or scaled.
+// An ECG on ECG paper: 25 mm/s, 10 mm/mV, grid lines every 1 mm and 5 mm. Nothing is filtered or scaled.
 
 const MM_PER_S = 25;
 const MM_PER_MV = 10;
@@ -8,23 +8,23 @@ const STRIP = "II";
 const LONGEST_S = 10;
 const LEAD_IN_MM = 10;
 const TAIL_MM = 5;
-// At least; large deflections get more room, up to ROOM_MM more.
+// Minimum heights; large deflections get more room, up to ROOM_MM more.
 const ROW_MM = 30;
 const NARROW_ROW_MM = 25;
 const HEADROOM_MM = 20;
 const BELOW_MM = 15;
 const ROOM_MM = 15;
-// CSS pixels: below this width of paper, four columns would leave less than 2 pixels to a millimetre.
+// CSS pixels: on narrower paper, four columns would leave less than 2 pixels per millimetre.
 const NARROW_PX = 560;
 const FINE_GRID_PX = 1.6;
 
-/** Draw `ecg` (an answer of /v1/ecg), or empty paper for null, as wide as the canvas is laid out. */
+/** Draw `ecg` (a response of /v1/ecg), or empty paper for null, as wide as the canvas is laid out. */
 export function draw(canvas, ecg) {
   const ratio = window.devicePixelRatio || 1;
   const widthPx = canvas.clientWidth;
   if (!widthPx) return null;
   const plan = layOut(ecg, widthPx < NARROW_PX);
-  // A whole number of device pixels to each box of 5 mm keeps every line sharp; the rest of the width is blank paper.
+  // A whole number of device pixels per 5 mm box keeps every line sharp; the rest of the width is blank paper.
   const width = Math.round(widthPx * ratio);
   const box = Math.max(1, Math.floor(width / (plan.width_mm / 5)));
   const mm = box / 5;
@@ -65,7 +65,7 @@ export function draw(canvas, ecg) {
   return plan;
 }
 
-/** Places in millimetres: rows with their base lines, segments {lead, x_mm, base_mm, from_s, to_s}. */
+/** Layout in millimetres: rows with their baselines, segments {lead, x_mm, base_mm, from_s, to_s}. */
 function layOut(ecg, narrow) {
   const shown_s = Math.min(ecg?.duration_s ?? LONGEST_S, LONGEST_S);
   const part_s = shown_s / 4;
@@ -88,7 +88,7 @@ function layOut(ecg, narrow) {
   const reaches = ecg ? lines.map((line) => line.map((segment) => reach(ecg, segment))) : [];
   const ups = reaches.map((row) => row.map(([up_mm]) => up_mm));
   const downs = reaches.map((row) => row.map(([, down_mm]) => down_mm));
-  // A segment meets the one below it in its column; a strip meets every segment above it.
+  // A segment can overlap the one below it in its column; a strip can overlap every segment above it.
   const meets = ups.slice(1).flatMap((row, above) => downs[above].map((down_mm, column) => down_mm + (row[column] ?? row[0])));
   const top_mm = room(HEADROOM_MM, (ups[0] ?? []).map((up_mm) => up_mm + 5));
   const row_mm = room(narrow ? NARROW_ROW_MM : ROW_MM, meets);
@@ -110,7 +110,7 @@ function layOut(ecg, narrow) {
   };
 }
 
-/** `least_mm`, or what `needs_mm` ask for in whole boxes, within bounds. */
+/** `least_mm`, or the largest of `needs_mm` in whole boxes, at most ROOM_MM more. */
 function room(least_mm, needs_mm) {
   return Math.min(least_mm + ROOM_MM, Math.max(least_mm, ...needs_mm.map((need_mm) => 5 * Math.ceil(need_mm / 5))));
 }
@@ -121,7 +121,7 @@ function samplesOf(ecg, lead, from_s, to_s) {
   return ecg.signal_uv[ecg.leads.indexOf(lead)].slice(first, last + 1);
 }
 
-/** As from a machine, whose inputs pass no direct current, a lead's median lies on the base line. */
+/** A lead's median is drawn on the baseline, as on an AC-coupled electrocardiograph. */
 const medians = new WeakMap();
 function median(ecg, lead) {
   if (!medians.has(ecg)) medians.set(ecg, new Map());
@@ -133,7 +133,7 @@ function median(ecg, lead) {
   return known.get(lead);
 }
 
-/** How far a segment goes above and below its base line: [up_mm, down_mm]. */
+/** How far a segment extends above and below its baseline: [up_mm, down_mm]. */
 function reach(ecg, [lead, from_s, to_s]) {
   const samples = samplesOf(ecg, lead, from_s, to_s);
   const zero_uv = median(ecg, lead);
@@ -149,7 +149,7 @@ function grid(context, step, lineWidth, colour) {
   for (let i = 0; i * step < height; i++) context.fillRect(0, Math.round(i * step), width, lineWidth);
 }
 
-/** 1 mV for 200 ms. */
+/** Calibration pulse: 1 mV for 200 ms. */
 function pulse(context, base_mm, mm) {
   const x = 2 * mm;
   const base = base_mm * mm;
@@ -183,7 +183,7 @@ function trace(context, ecg, { lead, from_s, to_s, x_mm, base_mm }, mm) {
   context.stroke();
 }
 
-/** The same in words: {name, text}. */
+/** The ECG in words: {name, text}. */
 export function describe(ecg) {
   const spans = ecg.leads.map((lead, row) => {
     const samples = ecg.signal_uv[row];
@@ -192,6 +192,6 @@ export function describe(ecg) {
   });
   return {
     name: `ECG with ${ecg.leads.length} leads, ${ecg.duration_s} s at ${ecg.sampling_rate_hz} Hz, on paper at 25 mm/s and 10 mm/mV`,
-    text: `Millivolts from peak to peak: ${spans.join(", ")}.`,
+    text: `Peak-to-peak amplitude in mV: ${spans.join(", ")}.`,
   };
 }

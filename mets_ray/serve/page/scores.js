@@ -1,8 +1,8 @@
-// Scores as bars, and the line of facts below them.
+// Scores as bars, with the details below them.
 
 import { $, element } from "./dom.js";
 
-/** Bars of an answer of /v1/zero-shot, highest score first. Rows are kept by class, so bars grow and shrink. */
+/** Bars for a response of /v1/zero-shot, highest score first. Rows are reused by class, so bars grow and shrink. */
 export function showBars(answer) {
   const list = $("bars");
   const kept = new Map([...list.children].map((row) => [row.dataset.className, row]));
@@ -43,11 +43,11 @@ function update(made, { score, similarity, rank }) {
   return made;
 }
 
-/** How the scores came about, in a few words. */
+/** How the scores were computed, in a few words. */
 export function aboutScores(answer) {
   const count = answer.classes.length;
   if (answer.multi_label) return "each class by itself; the scores need not sum to 1";
-  if (count === 1) return "one class alone always scores 1: add another, or ask for independent scores";
+  if (count === 1) return "a single class always scores 1: add another, or switch on independent scores";
   return `softmax over ${count} classes; the scores sum to 1`;
 }
 
@@ -57,7 +57,7 @@ export function spokenScores(answer) {
   return `Scores: ${best.map((item) => `${item.class_name} ${item.score.toFixed(2)}`).join(", ")}.`;
 }
 
-/** Model version, classes and milliseconds of an answer. */
+/** Model version, classes and timings of a response. */
 export function runFacts(answer) {
   const stages = Object.entries(answer.timings_ms).map(([stage, ms]) => `${stage} ${ms.toFixed(1)}`);
   const facts = [["model", answer.model_version]];
@@ -76,7 +76,7 @@ export function modelFacts(model) {
     ["Signal", `${signal.leads.length} leads, ${signal.duration_s} s at ${signal.sampling_rate_hz} Hz`],
     ["Language model", `${text.name}, ${text.pooling} pooling, frozen`],
     ["Runs on", model.device],
-    ["Meant for", model.intended_use],
+    ["Intended use", model.intended_use],
   ].filter(([, words]) => words);
 }
 
@@ -87,6 +87,6 @@ function trainingData({ source, synthetic, train_folds: folds, dataset_sha256: s
   return facts.join("; ");
 }
 
-/** Scores below what three digits show are not zero. */
+/** Scores too small for three decimals are not zero. */
 const rounded = (score) => (score > 0 && score < 0.0005 ? "<0.001" : score.toFixed(3));
 const signed = (value, digits) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;
