@@ -11,7 +11,7 @@ pytest.importorskip("s3fs")
 pytest.importorskip("moto.server")
 
 from mets_ray import storage
-from mets_ray.dataset.shard_reader import read_card, read_index
+from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.storage import s3
 from tests.support.faulty_proxy import count_retries, faulty_proxy
 from tests.support.jobs import run_job
@@ -98,21 +98,21 @@ def test_a_bad_day_loses_nothing(ray_address, monkeypatch):
         assert 0.0 < scored["macro_auroc"] <= 1.0
 
         proxy.shares = {"slow_down": 0.1, "cut": 0.1}
-        card = read_card("s3://ecg/bad-day/data")
+        dataset = PreparedDataset.open("s3://ecg/bad-day/data")
 
         def record_ids():
             filesystem, path = storage.arrow_filesystem("s3://ecg/bad-day/data")
             tables = [
                 pq.read_table(f"{path}/{shard.path}", columns=["record_id"], filesystem=filesystem)
-                for shard in card.shards
+                for shard in dataset.card.shards
             ]
             return [record_id for table in tables for record_id in table["record_id"].to_pylist()]
 
         (ids, again) = count_retries(proxy, record_ids)
         assert sorted(ids) == sorted(set(ids)) == [f"syn-{number:06d}" for number in range(3000)]
-        assert sum(len(patients) for patients in read_index("s3://ecg/bad-day/data", card).patients) == 3000
-        print(dict(proxy.counts), "asked again by this process:", again)
+        assert sum(len(patients) for patients in dataset.index.patients) == 3000
+        print(dict(proxy.counts), "retried by this process:", again)
         assert proxy.faults > 20
         assert proxy.counts["stall"] > 5
-        # Each request of every process that was broken was asked again: what nobody asked for again would be lost.
+        # Each request of every process that was broken was retried: what nobody retried would be lost.
         assert not proxy.unanswered, proxy.unanswered
