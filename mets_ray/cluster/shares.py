@@ -136,23 +136,8 @@ def train_shares(
             f"{sum(slots):g} such workers",
             hint="use fewer workers, or nodes with these resources",
         )
-    cluster_cpus, cluster_gpus = (sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU"))
-    worker_gpus = sum(_slots(node, {**resources, "GPU": 1}) for node in nodes)
-    elsewhere = cluster_gpus - worker_gpus  # on nodes that workers cannot use: left for the LM
-    free_gpus = worker_gpus - max(0.0, num_workers * lm_gpus_per_worker - elsewhere)
-    if free_gpus < 0:
-        raise ConfigError(
-            f"streaming LM actors ask for {num_workers * lm_gpus_per_worker:g} GPUs, the cluster has {cluster_gpus:g}",
-            hint="lower text.max_actors or text.num_gpus_per_actor, or set text.mode=cached",
-        )
-    gpus = int(device == "gpu" or (device == "auto" and free_gpus >= num_workers))
-    if free_gpus < num_workers * gpus:
-        for_lm = f", of which streaming LM actors hold {worker_gpus - free_gpus:g}" if worker_gpus > free_gpus else ""
-        raise ConfigError(
-            f"`train.num_workers` is {num_workers} with `train.device` gpu, but the cluster has {worker_gpus:g} GPUs"
-            f"{' on nodes with `train.resources`' if resources else ''}{for_lm}",
-            hint="use fewer workers, more GPU nodes, text.mode=cached, or train.device=cpu",
-        )
+    gpus = _gpus_per_worker(nodes, resources, device, num_workers=num_workers, lm_gpus=num_workers * lm_gpus_per_worker)
+    cluster_cpus = sum(node.get("CPU", 0.0) for node in nodes)
     share = cluster_cpus / num_workers - lm_cpus_per_worker
     if share < 2 * _SMALLEST_SHARE:
         needed = num_workers * (lm_cpus_per_worker + 2 * _SMALLEST_SHARE)
@@ -177,6 +162,35 @@ def train_shares(
     data = math.floor(share - worker)
     shares = TrainShares(worker_cpus=worker, task_cpus=1, data_cpus=data, gpus_per_worker=gpus)
     return _between_lm_actors(shares, nodes, num_workers, lm_cpus_per_worker)
+
+
+def _gpus_per_worker(
+    nodes: Sequence[Mapping[str, float]],
+    resources: Mapping[str, float],
+    device: str,
+    *,
+    num_workers: int,
+    lm_gpus: float,
+) -> int:
+    """0 or 1. lm_gpus: what all streaming LM actors take. Raises ConfigError if the GPUs asked for do not exist."""
+    cluster_gpus = sum(node.get("GPU", 0.0) for node in nodes)
+    worker_gpus = sum(_slots(node, {**resources, "GPU": 1}) for node in nodes)
+    elsewhere = cluster_gpus - worker_gpus  # on nodes that workers cannot use: left for the LM
+    free_gpus = worker_gpus - max(0.0, lm_gpus - elsewhere)
+    if free_gpus < 0:
+        raise ConfigError(
+            f"streaming LM actors ask for {lm_gpus:g} GPUs, the cluster has {cluster_gpus:g}",
+            hint="lower text.max_actors or text.num_gpus_per_actor, or set text.mode=cached",
+        )
+    gpus = int(device == "gpu" or (device == "auto" and free_gpus >= num_workers))
+    if free_gpus < num_workers * gpus:
+        for_lm = f", of which streaming LM actors hold {worker_gpus - free_gpus:g}" if worker_gpus > free_gpus else ""
+        raise ConfigError(
+            f"`train.num_workers` is {num_workers} with `train.device` gpu, but the cluster has {worker_gpus:g} GPUs"
+            f"{' on nodes with `train.resources`' if resources else ''}{for_lm}",
+            hint="use fewer workers, more GPU nodes, text.mode=cached, or train.device=cpu",
+        )
+    return gpus
 
 
 def check_lm_fits(

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from mets_ray.config.settings import HASH_PREFIX, Config
+from mets_ray.config.settings import HASH_PREFIX, Config, FoldsConfig
 from mets_ray.config.source import SOURCES, SourceSettings, source_class
 from mets_ray.config.suggest import nearest
 from mets_ray.config.words import apply_words
@@ -172,6 +172,10 @@ def _combinations(config: Config) -> Iterator[tuple[str, str]]:
             f"`loss` is {config.loss}, and `text.unit` {config.text.unit} trains with {fits}",
             "leave `loss` out, or set text.unit to " + ("statement" if config.loss == "sigmoid" else "report"),
         )
+    yield from _fold_faults(folds)
+
+
+def _fold_faults(folds: FoldsConfig) -> Iterator[tuple[str, str]]:
     named = {"train": folds.train, "test": folds.test or ()}
     if not isinstance(folds.validation, str):
         named["validation"] = folds.validation
