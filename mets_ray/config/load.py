@@ -25,7 +25,7 @@ def load_config(path: str | Path | None = None, words: Sequence[str] = ()) -> Co
 
     Raises ConfigError that lists every fault at once.
     """
-    tree = {} if path is None else _read_file(path)
+    tree = {} if path is None else read_file(path)
     apply_words(tree, words)
     try:
         config = Config.model_validate(tree)
@@ -65,7 +65,8 @@ def describe_settings() -> str:
     return "\n".join(lines)
 
 
-def _read_file(path: str | Path) -> dict[str, Any]:
+def read_file(path: str | Path) -> dict[str, Any]:
+    """The tree of a YAML file of settings. Raises ConfigError for one that cannot be read or has a key twice."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:

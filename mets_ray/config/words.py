@@ -23,7 +23,7 @@ def apply_words(tree: dict[str, Any], words: Sequence[str]) -> None:
     Text is taken as the shell hands it over. `null` unsets a setting that may be absent. Lists are `[1,2]` or `1,2`,
     mappings `{lm_gpu: 1}`. Raises ConfigError for a word without `=`, an unknown key, or a list that cannot be read.
     """
-    pairs = [_split(word) for word in words]
+    pairs = [split_word(word) for word in words]
     for key, value in sorted(pairs, key=lambda pair: pair[0] != _SOURCE):
         if key == _SOURCE and not value.startswith("{"):
             _choose_source(tree, value)
@@ -31,7 +31,8 @@ def apply_words(tree: dict[str, Any], words: Sequence[str]) -> None:
             _put(tree, key, value)
 
 
-def _split(word: str) -> tuple[str, str]:
+def split_word(word: str) -> tuple[str, str]:
+    """(key, value) of a `key=value` word. Raises ConfigError for any other word."""
     key, equals, value = word.partition("=")
     if not equals or not key:
         raise ConfigError(f"`{word}` is not of the form key=value", hint="write for example train.epochs=5")

@@ -3,13 +3,12 @@
 import argparse
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from mets_ray.config.words import read_value
+from mets_ray.config.load import read_file
+from mets_ray.config.words import read_value, split_word
 from mets_ray.console import say
 from mets_ray.errors import ConfigError, MetsError
 from mets_ray.packaged import did_you_mean
@@ -46,16 +45,11 @@ def read_settings(path: str | None, words: Sequence[str]) -> ServeConfig:
     """Defaults for a local server, overridden by a YAML file, then by `key=value` words. Raises ConfigError."""
     tree = dict(_LOCAL)
     if path is not None:
-        try:
-            loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
-            raise ConfigError(f"`--config {path}` cannot be read: {error}") from error
-        applications = loaded.get("applications") if isinstance(loaded, dict) else None
-        tree = applications[0].get("args", {}) if applications else loaded or {}
+        loaded = read_file(path)
+        applications = loaded.get("applications")
+        tree = applications[0].get("args", {}) if applications else loaded
     for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise ConfigError(f"`{word}` is not of the form key=value", hint="write for example bundle_uri=.runs")
+        key, value = split_word(word)
         field = ServeConfig.model_fields.get(key)
         tree[key] = value if field is None else read_value(key, value, field.annotation)
     try:
