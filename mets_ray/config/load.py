@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from mets_ray.config.settings import HASH_PREFIX, Config, FoldsConfig
 from mets_ray.config.source import SOURCES, SourceSettings, source_class
-from mets_ray.config.suggest import nearest
+from mets_ray.config.suggest import nearest, settings_of
 from mets_ray.config.words import apply_words
 from mets_ray.errors import ConfigError
 from mets_ray.packaged import read_yaml
@@ -51,7 +51,7 @@ def dump_changes(config: Config) -> str:
 def describe_settings() -> str:
     """Two lines for every key, default and meaning: the tail of every command's `--help`."""
     lines = []
-    for key, field in _leaves(Config):
+    for key, field in settings_of(Config):
         default = field.get_default(call_default_factory=True)
         if isinstance(default, SourceSettings):
             default = default.kind
@@ -89,15 +89,6 @@ def _changes(tree: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
             value = _changes(value, before)
         found[key] = value
     return found
-
-
-def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel) and kind is not SourceSettings:
-            yield from _leaves(kind, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", field
 
 
 def _describe_sources() -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Iterator
-from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -76,7 +75,12 @@ _ELSEWHERE = {
 
 def known_settings() -> Iterator[tuple[str, FieldInfo]]:
     """Every key with its field, in the order of the tree; below `prepare.source` the keys of every kind."""
-    yield from _settings(Config, "")
+    for key, field in settings_of(Config):
+        yield key, field
+        if field.annotation is SourceSettings:
+            for kind in SOURCES:
+                of_kind = source_class(kind).model_fields
+                yield from ((f"{key}.{name}", of_kind[name]) for name in of_kind if name != "kind")
 
 
 def suggestion(key: str) -> str:
@@ -106,16 +110,11 @@ def nearest(key: str) -> str | None:
     return leaves[found[0]] if found else None
 
 
-def _settings(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, Any]]:
+def settings_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every key below `model` with its field, in the order of the tree; a source is one key."""
     for name, field in model.model_fields.items():
-        annotation = field.annotation
-        if annotation is SourceSettings:
-            yield f"{prefix}{name}", field
-            for kind in SOURCES:
-                for key, of_kind in source_class(kind).model_fields.items():
-                    if key != "kind":
-                        yield f"{prefix}{name}.{key}", of_kind
-        elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            yield from _settings(annotation, f"{prefix}{name}.")
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel) and kind is not SourceSettings:
+            yield from settings_of(kind, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", field
