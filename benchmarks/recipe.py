@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 TASKS = ("ptbxl_super", "ptbxl_sub", "ptbxl_form", "ptbxl_rhythm")
 NO_VIEWS = ("augment.lead_dropout=0", "augment.cropping=0", "augment.gain=0")
 LABELS = ("evaluate.baselines=[supervised]", "evaluate.label_shares=[1.0]", "evaluate.supervised_epochs=30")

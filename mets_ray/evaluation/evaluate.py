@@ -24,7 +24,8 @@ from mets_ray.metrics.similarities import TaskSimilarities
 from mets_ray.metrics.task_scores import Comparison, compare, mean_of_tasks, score_task
 from mets_ray.model.bundle import MANIFEST_NAME, check_signal, read_facts
 from mets_ray.model.predictor import load_predictor
-from mets_ray.pictures.evaluation import embedding_map, map_rows, roc_picture
+from mets_ray.pictures.curves import roc_picture
+from mets_ray.pictures.embedding_map import embedding_map, map_rows
 from mets_ray.pipelines.embed import embed_records
 from mets_ray.pipelines.texts import learn_prompts
 from mets_ray.results.evaluation_page import Drawn

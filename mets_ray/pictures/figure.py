@@ -4,13 +4,15 @@ Drawn with matplotlib's objects and never with pyplot, whose global state is not
 """
 
 import io
+import math
 import textwrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK = "#111111"
+INK, GREY, GRID = "#111111", "#666666", "#e5e5e5"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe & Ito's colours without yellow and black: colour-blind readers tell them apart. Line styles multiply them."""
 
@@ -28,6 +30,18 @@ def figure_titled(width_inch: float, height_inch: float, title: str) -> "Figure"
     lines = textwrap.wrap(title, int(width_inch * 11), max_lines=3, placeholder=" …")
     figure.suptitle("\n".join(lines), fontsize=12, parse_math=False)
     return figure
+
+
+def plain(axes: "Axes") -> None:
+    """A pale grid behind the curves, and no frame above and right of them."""
+    axes.grid(color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def number_text(value: float) -> str:
+    """Three decimals; for nan a dash as wide as them, of figure spaces."""
+    return "\u2007\u2007–\u2007\u2007" if math.isnan(value) else f"{value:.3f}"
 
 
 def png_bytes(figure: "Figure", dpi: float) -> bytes:

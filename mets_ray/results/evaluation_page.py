@@ -9,15 +9,10 @@ from jaxtyping import Float
 from mets_ray.metrics.extremes import Example
 from mets_ray.metrics.similarities import TaskSimilarities
 from mets_ray.metrics.task_scores import TaskScore
+from mets_ray.pictures.classes import draw_class_bars, draw_confusion, draw_reliability
+from mets_ray.pictures.curves import draw_precision_recall, precision_recall_curves
 from mets_ray.pictures.ecg import draw_ecg
-from mets_ray.pictures.evaluation import (
-    draw_class_bars,
-    draw_confusion,
-    draw_embedding_map,
-    draw_precision_recall,
-    draw_reliability,
-    precision_recall_curves,
-)
+from mets_ray.pictures.embedding_map import draw_embedding_map
 from mets_ray.pictures.figure import palette_png
 from mets_ray.results.page import Page, Picture, Section, Table
 from mets_ray.results.sections import (

@@ -161,10 +161,12 @@ def test_no_global_state_of_matplotlib():
     """Importing loads no matplotlib, and drawing no pyplot."""
     code = """
 import sys, numpy as np
-from mets_ray.pictures import ecg, training
+from mets_ray.pictures import classes, curves, ecg, embedding_map, training
 assert "matplotlib" not in sys.modules
 ecg.draw_ecg(np.zeros((1, 100), np.int16), ("I",), 100, "")
 training.draw_training([{"epoch": 1, "loss": 1.0, "validation_macro_auroc": 0.5}], 1, "")
+classes.draw_confusion(np.eye(2, dtype=int), ("A", "B"), "")
+classes.draw_class_bars({"A": (0.5, 0.4, 0.6)}, "")
 assert "matplotlib.pyplot" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)

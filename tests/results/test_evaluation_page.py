@@ -13,7 +13,7 @@ from mets_ray.metrics.intervals import Interval
 from mets_ray.metrics.sensitivity import wording_sensitivity
 from mets_ray.metrics.similarities import TaskSimilarities
 from mets_ray.metrics.task_scores import Comparison, score_task
-from mets_ray.pictures.evaluation import roc_picture
+from mets_ray.pictures.curves import roc_picture
 from mets_ray.results.evaluation_page import Drawn, evaluation_page, map_groups, tables_page
 from mets_ray.results.export import calibrated_json, wordings_csv
 from mets_ray.results.page import markdown, render

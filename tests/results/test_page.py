@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mets_ray.errors import MetsError
-from mets_ray.pictures.evaluation import draw_confusion
+from mets_ray.pictures.classes import draw_confusion
 from mets_ray.results.page import Page, Picture, Section, Table, render
 
 EVIL = '<script>alert("1")</script>\' onload=x & {{ 7 * 7 }}'

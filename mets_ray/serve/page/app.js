@@ -184,7 +184,8 @@ function drawPaper() {
   const facts = ["25 mm/s", "10 mm/mV", `${ecg.sampling_rate_hz} Hz`];
   facts.push(plan.shown_s < ecg.duration_s ? `first ${plan.shown_s} of ${ecg.duration_s} s` : `${ecg.duration_s} s`);
   if (ecg.windows > 1) facts.push(`window 1 of ${ecg.windows}`);
-  facts.push("as the model sees it, unfiltered");
+  const highpass = model?.signal.highpass_hz;
+  facts.push(`as the model sees it, ${highpass ? `above ${highpass} Hz` : "unfiltered"}`);
   $("caption").replaceChildren(...facts.map((fact) => element("span", {}, fact)));
 }
 
