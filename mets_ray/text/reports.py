@@ -2,8 +2,10 @@
 
 import hashlib
 import re
+import unicodedata
 
 from mets_ray.errors import ConfigError, RecordError
+from mets_ray.text.sentence_ends import split_sentences
 
 METS_TRAIN_TEMPLATE = "The report of the ECG is that {}"
 """Text that METS trains on (Li et al. 2023, PMLR v227 li24a)."""
@@ -20,19 +22,19 @@ _UNCONFIRMED = re.compile(
     r"|\s4\.46(?:\s+unbest\w*)?$",
     re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"(?<=[^\d\s.;])[.;]+(?:\s+|$)")  # not within 4.46
+_INVISIBLE = {"Cf": "", "Cc": " "}  # by Unicode category
 _NO_FINDINGS = re.compile(r"trace only requested[\s.]*", re.IGNORECASE)
 
 
 def clean_report(text: str) -> str:
-    """The report itself, on one line, in its own case and language.
+    """The report itself, on one line, in its own case and language, and in Unicode's composed form (NFC).
 
     Removes what is about the report and not about the ECG: the tail "unbestätigter bericht" ("unconfirmed report")
     with the program version before it, and PTB-XL's annotation note ` Edit: ...`, which holds label codes.
 
     Raises RecordError `empty_report` when no word is left and `no_findings` for "trace only requested".
     """
-    report = " ".join(text.split())
+    report = " ".join(_lines(text))
     report = _UNCONFIRMED.sub("", _ANNOTATION.sub("", report)).strip()
     if not any(character.isalnum() for character in report):
         raise RecordError("empty_report", f"the report {text!r} holds no words")
@@ -42,12 +44,23 @@ def clean_report(text: str) -> str:
 
 
 def sentences(text: str) -> tuple[str, ...]:
-    """Sentences of a report, which is cleaned first because it may hold label codes; none where nothing is left."""
+    """Sentences of a report, which is cleaned first because it may hold label codes; none where nothing is left.
+
+    Words that only deny or doubt, as in `Infarct? Not excluded.`, stay with the sentence before them.
+    """
     try:
         report = clean_report(text)
     except RecordError:
         return ()
-    return tuple(part.strip() for part in _SENTENCE_END.split(report) if part.strip())
+    return split_sentences(_lines(text), len(report))  # only tails are cleaned away
+
+
+def _lines(text: str) -> list[str]:
+    """The lines that hold something, with single blanks, composed, without characters that have no width."""
+    if not text.isprintable():  # a soft hyphen or a control character would cut a word in two
+        text = "".join(_INVISIBLE.get(unicodedata.category(one), one) if not one.isspace() else one for one in text)
+    lines = (" ".join(line.split()) for line in unicodedata.normalize("NFC", text).splitlines())
+    return [line for line in lines if line]
 
 
 def apply_template(template: str, text: str) -> str:
