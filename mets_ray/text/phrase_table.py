@@ -45,6 +45,9 @@ class _File(_Model):
     spellings: dict[str, str] = {}
     regions: dict[str, str] = {}
     negations: tuple[str, ...] = ()
+    denials: tuple[str, ...] = ()
+    conjunctions: tuple[str, ...] = ()
+    fillers: tuple[str, ...] = ()
     joins: dict[str, str] = {}
     qualifiers: dict[str, str] = {}
     contexts: tuple[_Context, ...] = ()
@@ -62,10 +65,11 @@ class Word:
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a phrase means: statements, a qualifier, or a head that its items follow."""
+    """What a phrase means: statements, a qualifier, a denial, or a head that its items follow."""
 
     statements: tuple[str, ...] = ()
     qualifies: str = ""  # template for the statement before it
+    denies: bool = False  # the statement before it
     opens: str = ""  # template for each of its items
     items: "Phrases" = field(default_factory=lambda: Phrases({}))
 
@@ -88,6 +92,10 @@ class Phrases:
     @functools.cached_property
     def _sorted(self) -> list[str]:
         return sorted(self.meanings)
+
+    def begin_with(self, word: str) -> bool:
+        """Whether any phrase begins with this whole word."""
+        return word in self._lengths
 
     def longest(self, words: Sequence[str], at: int) -> int:
         """Where the longest phrase that begins at `at` ends; `at` itself where none does."""
@@ -115,6 +123,8 @@ class Language:
     name: str
     spellings: Mapping[str, str]
     negations: frozenset[str]
+    conjunctions: frozenset[str]
+    fillers: frozenset[str]
     joins: Mapping[str, str]
     phrases: Phrases
 
@@ -133,15 +143,24 @@ class Language:
 
         entries = [(phrase, Meaning(_as_tuple(said))) for phrase, said in file.phrases.items()]
         entries += [(phrase, Meaning(qualifies=template)) for phrase, template in file.qualifiers.items()]
+        entries += [(phrase, Meaning(denies=True)) for phrase in file.denials]
         for context in file.contexts:
             items = by_words((item, Meaning((said,))) for item, said in context.items.items())
             entries += [
                 (phrase, Meaning(_as_tuple(head.alone), opens=head.says, items=items))
                 for phrase, head in context.heads.items()
             ]
-        negations = frozenset(map(plain, file.negations))
+        negations, conjunctions, fillers = (
+            frozenset(map(plain, words)) for words in (file.negations, file.conjunctions, file.fillers)
+        )
         joins = {plain(word): separator for word, separator in file.joins.items()}
-        return cls(name, spellings, negations, joins, by_words(entries))
+        return cls(name, spellings, negations, conjunctions, fillers, joins, by_words(entries))
+
+    @functools.cached_property
+    def first_denying(self) -> frozenset[str]:
+        """The first words of what denies or qualifies: no other word needs a look at what it changes."""
+        changing = (phrase for phrase, meaning in self.phrases.meanings.items() if meaning.denies or meaning.qualifies)
+        return self.negations | {phrase.split()[0] for phrase in changing}
 
     def words(self, text: str) -> list[Word]:
         """The words of a text, in this language's usual spelling."""
@@ -194,10 +213,14 @@ def _phrases(
 
 
 def _words(text: str, spellings: Mapping[str, str]) -> list[Word]:
-    found = ((plain(match.group()), match) for match in WORD.finditer(text))
     return [
-        Word(part, match.start(), match.end()) for word, match in found for part in spellings.get(word, word).split()
+        Word(part, start, end) for word, start, end in _plain_words(text) for part in spellings.get(word, word).split()
     ]
+
+
+@functools.lru_cache(maxsize=4)  # each language's table reads the same report in turn
+def _plain_words(text: str) -> tuple[tuple[str, int, int], ...]:
+    return tuple((plain(match.group()), match.start(), match.end()) for match in WORD.finditer(text))
 
 
 def _as_tuple(said: str | tuple[str, ...] | None) -> tuple[str, ...]:

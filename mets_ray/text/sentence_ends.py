@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 _OPENING = """
     poss possib prob probab susp sugg cons quest presum approx appr vs c/w e.g eg i.e ie cf incl excl esp viz
     inc incomp incompl comp compl intermitt interm occas freq assoc nonspec non-spec nonsp unspec signif sl mod bord
-    borderl dr prof mr mrs pat fig dx ddx nr lt abl
-    mögl möglw moegl wahrsch wahrscheinl verm vermutl evtl evt ev fragl frgl verd v.a va z.a v.d dd a.e
+    borderl dr prof mr mrs pat fig dx ddx abl
+    mögl möglw moegl wahrsch wahrscheinl verm vermutl evtl evt ev fragl frgl verd v.a z.a v.d dd a.e
     z.b zb u.a ua d.h dh i.s sog ggf ggfs bzw bezw resp ca insb insbes inkl exkl entspr vgl m.e u.u i.d.r
     z.n zn st.n st.p z.t zt n.n s.a höchst zw geg gegenüb aufgr zus
     kompl inkompl unvollst vollst vollständ unvollständ part unspez grenzw beg ausgepr geringgr geringfüg hochgr mäß mäss
@@ -26,7 +26,7 @@ _OPENING = """
 """
 _ATTRIBUTE = """
     ant inf lat sept post sup anterolat inferolat anterosept posterolat path patol neg pos abn abnorm norm chron akut
-    min max elev depr hypertr diff hor vert re li sin dex unbest unveränd event
+    nr min max elev depr hypertr diff hor vert re li sin dex unbest unveränd event
     jan feb febr mar mär apr jun jul aug sep oct okt nov dec dez
 """
 _CLOSING = "etc usw u.s.w osv m.m m.fl undet indet sec sek msec std bds o.b i.o a.m p.m s.o s.u dev"
@@ -49,7 +49,8 @@ _CANDIDATE = re.compile(
     r"|;"
     rf"|(?<=[\w)])\.(?=[{_CAPITAL}][{_SMALL}])"  # `rhythm.Normal`
     rf"|(?<=[\w)])(?P<kept>[?!]+)(?=\s+[{_CAPITAL}])"
-    r"|(?<!\S)\(?(?P<item>\d{1,2})\)(?=\s)"  # `1) Sinus rhythm 2) LBBB`
+    r"|(?<=\d)\.(?=[^\W\d_])"  # `V6.Sinus`, `2.LBBB`
+    r"|(?<!\S)\(?(?P<item>\d{1,2})\.?\)(?=\s)"  # `1) Sinus rhythm 2) LBBB`
     r"|[•▪◦‣►●]"
 )
 _ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|[aou]uml|szlig|#\w+)$", re.IGNORECASE)  # `ST &amp; T`
@@ -76,7 +77,7 @@ _ITS_NOUN = re.compile(
 )
 
 _BULLET = re.compile(r"^(?:[-–—*·•▪◦‣►●]\s+|[•▪◦‣►●])")
-_LIST_ITEM = re.compile(r"\(?(?:\d{1,2}|[a-h])[.)]\s")
+_LIST_ITEM = re.compile(r"\(?(?:\d{1,2}|[a-h])[.)]{1,2}\s")
 _LINE_IS_OPEN = re.compile(
     r"(?:[,:(/&+-]|(?<!\w)(?:and|or|with|without|of|in|on|to|by|for|from|the|an?|is|are|be|may|cannot|rule|out|no|not"
     r"|consider|possible|probable|suspected|acute|old|recent|due|than|und|oder|mit|ohne|auf|von|vom|für|bei|im|am|ein|eine"
@@ -96,6 +97,13 @@ _DENIES_OR_DOUBTS = frozenset(
     ej inte icke nej ingen inget inga uteslutas uteslutet utesluten uteslutna möjlig möjligt möjligen sannolik sannolikt osäker
     osäkert tveksam tveksamt
     """.split()
+)
+_ALTERNATIVES = frozenset(("or", "nor", "oder", "noch", "eller"))
+_HEADING_DENIES = re.compile(
+    r"(?<!\w)(?:no|not|without|denied|absent|excluded?|ruled?|negative|poss(?:ible)?|prob(?:able)?|consider|suspected|suspicion"
+    r"|differential|ddx?|kein\w*|nicht|ohne|weder|ausschluss|ausgeschlossen|verdacht\w*|v\.\s?a|mögl\w*|fragl\w*"
+    r"|inga|ingen|inget|ej|icke|inte|utan|misstänkt\w*|misstanke)(?!\w)[^:]*:",
+    re.IGNORECASE,
 )
 _BESIDE_THEM = frozenset(
     """
@@ -123,14 +131,19 @@ def split_sentences(lines: Sequence[str], length: int) -> tuple[str, ...]:
         if at < length and _begins_anew(before, line, in_list=in_list):
             starts.append(at)
     found: list[str] = []
+    heading_denies = False
     for start, end in itertools.pairwise([*starts, length]):
         part = _BULLET.sub("", text[start:end].strip(), count=1)
+        before = 0
         for first, last in sentence_spans(part):
-            sentence = part[first:last].strip()
-            if found and _only_denies_or_doubts(sentence):
-                found[-1] += f". {sentence}" if found[-1][-1].isalnum() else f" {sentence}"
-            elif any(map(str.isalnum, sentence)) and not sentence.endswith(":"):  # `Findings:` says nothing
-                found.append(sentence)
+            sentence, mark, before = part[first:last].strip(), part[before:first].strip(), last
+            is_item = (first == 0 and start > 0) or _LIST_ITEM.match(sentence)
+            if found and ((heading_denies and is_item) or _belongs_to_the_last(sentence)):
+                found[-1] += (mark or ";"[: found[-1][-1].isalnum()]) + f" {sentence}"
+                continue
+            heading_denies = bool(_HEADING_DENIES.search(sentence))
+            if any(map(str.isalnum, sentence)) and (heading_denies or not sentence.endswith(":")):
+                found.append(sentence)  # `Findings:` says nothing, `No evidence of:` what its list is about
     return tuple(found)
 
 
@@ -164,7 +177,8 @@ def sentence_spans(text: str) -> Iterator[tuple[int, int]]:
     for match in _CANDIDATE.finditer(text):
         before = text[start : match.start()][-_WINDOW:]
         number = match["item"] or _item_number(before, match, text)
-        if number and (not before.strip(" (").removesuffix(number) or int(number) == item + 1 > 1):
+        ahead = before.removesuffix(number).rstrip(" (")
+        if number and (not ahead or int(number) == item + 1 > 1 or (ahead[-1] == ":" and number == "1")):
             # An item of a numbered list begins: what stands before its number is the sentence before it.
             cut = match.start() if match["item"] else match.start() - len(number)
             yield start, cut
@@ -207,9 +221,10 @@ def _abbreviation_ends(text: str, abbreviation: re.Match[str], before: str, behi
 def _item_number(before: str, mark: re.Match[str], text: str) -> str:
     """The number that `mark` makes an item of a list, if it does."""
     found = _NUMBER.search(before) if mark.group() == "." else None
-    if found is None or not found.group().isdigit() or _LEADS.search(before) or _LIST_ITEM.match(text[mark.end() :].lstrip()):
+    if found is None or not found.group().isdigit() or _LEADS.search(before):
         return ""
-    return found.group()
+    behind = text[mark.end() : mark.end() + _WINDOW].lstrip()
+    return "" if _ORDINAL_BEHIND.match(behind) or _LIST_ITEM.match(behind) else found.group()
 
 
 def _kind(abbreviation: str) -> str:
@@ -220,8 +235,11 @@ def _dots(text: str) -> Iterable[int]:
     return (at for at, character in enumerate(text) if character == ".")
 
 
-def _only_denies_or_doubts(sentence: str) -> bool:
+def _belongs_to_the_last(sentence: str) -> bool:
+    """Whether a sentence only denies or doubts, as `Not excluded`, or goes on with an alternative, as `or infarct`."""
     words = re.findall(r"\w+", sentence.casefold())
+    if not words or words[0] in _ALTERNATIVES:
+        return bool(words)
     return any(word in _DENIES_OR_DOUBTS for word in words) and all(
         word in _DENIES_OR_DOUBTS or word in _BESIDE_THEM for word in words
     )
