@@ -15,7 +15,7 @@ _DASHES = frozenset("-‐‑‒–—−")
 
 _CLAUSE_MARK = re.compile(r"[,;:.!?()]")
 _FARTHEST = 8
-"""So many words may stand between a finding and what denies it."""
+"""So many words at most stand between a finding and what denies it."""
 
 _NEVER_LISTED = re.compile(r"(?:otherwise |probably )?(?:normal|sinus)\b|.*\baxis$", re.IGNORECASE)
 """A rhythm or an axis before `lsb und rsb nicht nachweisbar`, or behind `kein lsb und`, is none of what is denied."""
@@ -122,7 +122,9 @@ class Reader:
         phrase: str | None = " ".join(self._texts[at:end])
         if not phrase:
             # Only a last word may be the beginning of another.
-            if at + 1 < len(self._texts) and not (own.begin_with(self._texts[at]) or phrases.begin_with(self._texts[at])):
+            if at + 1 < len(self._texts) and not (
+                own.begin_with(self._texts[at]) or phrases.begin_with(self._texts[at])
+            ):
                 return None
             end, phrase = len(self._texts), self._language.completion(" ".join(self._texts[at:]), own)
         if phrase is None:
@@ -256,7 +258,7 @@ class Reader:
         return end if meaning.denies or meaning.qualifies else at
 
     def _points_forward(self, cue: int, end: int) -> bool:
-        """Whether a denial is of what follows: `ausgeschlossen: lsb`, `sinusrhythmus, nicht nachweisbar ist ein lsb`."""
+        """Whether a denial is of what follows: `ausgeschlossen: lsb`, `sinusrhythmus, nicht nachweisbar ist lsb`."""
         if end >= len(self.words):
             return False
         if self._mark_before(end) == ":":
@@ -265,7 +267,7 @@ class Reader:
         if not (may_stand_in_front or self._mark_before(cue)) or self._mark_before(cue) in (":", "("):
             return False
         at = end
-        while at < len(self.words) and not self._mark_before(at):
+        while at < min(end + _FARTHEST, len(self.words)) and not self._mark_before(at):
             meaning, phrase_end = self._phrase(at)
             if meaning.statements or meaning.opens:
                 return True
@@ -343,5 +345,3 @@ def _inner(statement: str) -> str:
     """A statement as it stands within another: `Inferior infarct` loses its capital, `T wave inversion` keeps it."""
     first = statement.split()[0]
     return statement[0].lower() + statement[1:] if first[1:].islower() else statement
-
-

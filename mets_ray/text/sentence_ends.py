@@ -18,9 +18,9 @@ _OPENING = """
     borderl dr prof mr mrs pat fig dx ddx abl
     mögl möglw moegl wahrsch wahrscheinl verm vermutl evtl evt ev fragl frgl verd v.a z.a v.d dd a.e
     z.b zb u.a ua d.h dh i.s sog ggf ggfs bzw bezw resp ca insb insbes inkl exkl entspr vgl m.e u.u i.d.r
-    z.n zn st.n st.p z.t zt n.n s.a höchst zw geg gegenüb aufgr zus
-    kompl inkompl unvollst vollst vollständ unvollständ part unspez grenzw beg ausgepr geringgr geringfüg hochgr mäß mäss
-    intermittier rez abs frühz ventr vent supraventr supravent intraventr intravent linksventr rechtsventr atr
+    z.n zn st.n st.p z.t zt n.n s.a höchst zw geg gegenüb aufgr zus postop präop preop no
+    kompl inkompl unvollst vollst vollständ unvollständ part unspez grenzw beg ausgepr geringgr geringfüg hochgr mäß
+    mäss intermittier rez abs frühz ventr vent supraventr supravent intraventr intravent linksventr rechtsventr atr
     tachyk bradyk normok linksant linkspost überdr
     t.ex tex bl.a möjl sannol misst d.v.s dvs jmf jfr s.k f.ö p.g.a pga ospec amplitudkrit p.s.s
 """
@@ -39,7 +39,7 @@ _KINDS = {
 _ABBREVIATION = re.compile(
     r"(?<![\w.])(?=[^\W\d_]+[./-])(?!(?<=[\d/])min|(?<=\d )min)(?:"  # `5/min.` holds a unit
     + "|".join(re.escape(word).replace(r"\.", r"\.\s?") for word in sorted(_KINDS, key=len, reverse=True))
-    + r")\.",
+    + r")(?<!\bno(?!\.\s?\d))\.",  # `No. 3`, but `Infarct? No.`
     re.IGNORECASE,
 )
 
@@ -54,9 +54,13 @@ _CANDIDATE = re.compile(
     r"|[•▪◦‣►●]"
 )
 _ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|[aou]uml|szlig|#\w+)$", re.IGNORECASE)  # `ST &amp; T`
-_LEADS = re.compile(r"(?<!\w)a?v\s?[1-9rlf]r?(?:\s*(?:,|/|\+|&|-|–|and|to|und|u|bis|och|till)\s*v?\s?\d)*$", re.IGNORECASE)
+_LEADS = re.compile(
+    r"(?<!\w)a?v\s?[1-9rlf]r?(?:\s*(?:,|/|\+|&|-|–|and|to|und|u|bis|och|till)\s*v?\s?\d)*$", re.IGNORECASE
+)
 _NUMBER = re.compile(r"(?<![\w.,:/-])(?:\d{1,2}(?:\.\d{1,2})*|i{1,3}|iv)$", re.IGNORECASE)
-_ORDINAL_BEFORE = re.compile(r"(?<!\w)(?:am|vom|zum|der|die|das|des|dem|den|im|beim|jede[mnrs]?)\s+[\d.]+$", re.IGNORECASE)
+_ORDINAL_BEFORE = re.compile(
+    r"(?<!\w)(?:am|vom|zum|der|die|das|des|dem|den|im|beim|jede[mnrs]?)\s+[\d.]+$", re.IGNORECASE
+)
 _ORDINAL_BEHIND = re.compile(
     r"\s*(?:grad(?:e[sn]?|ig\w*)?|degrees?|°|tag(?:e[sn]?)?|woche\w*|monat\w*|icr|ics|interkostal\w*|herzton\w*|ton|mal"
     r"|jan(?:uar[iy]?)?|feb(?:ruar[iy]?)?|märz?|mar(?:ch|s)?|apr(?:il)?|ma[ij]|jun[ei]?|jul[iy]?|aug(?:ust[i]?)?"
@@ -87,17 +91,20 @@ _LINE_IS_OPEN = re.compile(
 _WINDOW = 80  # characters around a mark that tell what it is
 _NARROW = 40  # characters: nobody wraps a text to lines shorter than this
 
+
+def _set_of(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
 # Sentences of these words alone say of the one before whether it is true.
-_DENIES_OR_DOUBTS = frozenset(
-    """
+_DENIES_OR_DOUBTS = _set_of("""
     no not none nil absent excluded unlikely likely possible possibly probable probably questionable doubtful uncertain
-    undetermined unclear cannot
+    undetermined unclear cannot ruled
     nicht nein kein keine keiner keines ausgeschlossen auszuschliessen auszuschließen fraglich möglich möglicherweise
     wahrscheinlich unwahrscheinlich unsicher zweifelhaft unklar
-    ej inte icke nej ingen inget inga uteslutas uteslutet utesluten uteslutna möjlig möjligt möjligen sannolik sannolikt osäker
-    osäkert tveksam tveksamt
-    """.split()
-)
+    ej inte icke nej ingen inget inga uteslutas uteslutet utesluten uteslutna möjlig möjligt möjligen sannolik sannolikt
+    osäker osäkert tveksam tveksamt
+""")
 _ALTERNATIVES = frozenset(("or", "nor", "oder", "noch", "eller"))
 _HEADING_DENIES = re.compile(
     r"(?<!\w)(?:no|not|without|denied|absent|excluded?|ruled?|negative|poss(?:ible)?|prob(?:able)?|consider|suspected|suspicion"
@@ -105,16 +112,14 @@ _HEADING_DENIES = re.compile(
     r"|inga|ingen|inget|ej|icke|inte|utan|misstänkt\w*|misstanke)(?!\w)[^:]*:",
     re.IGNORECASE,
 )
-_BESIDE_THEM = frozenset(
-    """
-    is are was were be been can could may might has have it this there but however very age most more entirely definitely
-    clearly completely longer present seen found visible evident detected detectable demonstrated identified noted ruled
-    rule out
+_BESIDE_THEM = _set_of("""
+    is are was were be been can could may might has have it this there but however very age most more entirely
+    definitely clearly completely longer present seen found visible evident detected detectable demonstrated identified
+    noted rule out
     ist sind war wird wurde wurden werden kann können konnte sicher mehr eher sehr aber jedoch derzeit nachweisbar
     nachzuweisen vorhanden erkennbar sichtbar abgrenzbar zu sehen gesehen
     är var kan kunde men dock säkert ses synlig påvisas påvisbar påvisbart föreligger finns
-    """.split()
-)
+""")
 
 
 def split_sentences(lines: Sequence[str], length: int) -> tuple[str, ...]:
@@ -137,12 +142,14 @@ def split_sentences(lines: Sequence[str], length: int) -> tuple[str, ...]:
         before = 0
         for first, last in sentence_spans(part):
             sentence, mark, before = part[first:last].strip(), part[before:first].strip(), last
+            if not any(map(str.isalnum, sentence)):
+                continue
             is_item = (first == 0 and start > 0) or _LIST_ITEM.match(sentence)
             if found and ((heading_denies and is_item) or _belongs_to_the_last(sentence)):
                 found[-1] += (mark or ";"[: found[-1][-1].isalnum()]) + f" {sentence}"
                 continue
             heading_denies = bool(_HEADING_DENIES.search(sentence))
-            if any(map(str.isalnum, sentence)) and (heading_denies or not sentence.endswith(":")):
+            if heading_denies or not sentence.endswith(":"):
                 found.append(sentence)  # `Findings:` says nothing, `No evidence of:` what its list is about
     return tuple(found)
 
@@ -238,8 +245,8 @@ def _dots(text: str) -> Iterable[int]:
 def _belongs_to_the_last(sentence: str) -> bool:
     """Whether a sentence only denies or doubts, as `Not excluded`, or goes on with an alternative, as `or infarct`."""
     words = re.findall(r"\w+", sentence.casefold())
-    if not words or words[0] in _ALTERNATIVES:
-        return bool(words)
+    if words[0] in _ALTERNATIVES:
+        return True
     return any(word in _DENIES_OR_DOUBTS for word in words) and all(
         word in _DENIES_OR_DOUBTS or word in _BESIDE_THEM for word in words
     )

@@ -2,13 +2,15 @@
 
 import hashlib
 import pickle
+import re
 from collections import Counter
 
 import numpy as np
 import pytest
 
 from mets_ray.errors import ConfigError, RecordError
-from mets_ray.text.reports import METS_TRAIN_TEMPLATE, apply_template, clean_report, text_hash, text_id
+from mets_ray.text.reports import METS_TRAIN_TEMPLATE, apply_template, clean_report, sentences, text_hash, text_id
+from mets_ray.text.translate import ENGLISH, PhraseTable
 from tests.support.tables import csv_rows
 
 
@@ -36,6 +38,14 @@ from tests.support.tables import csv_rows
         # numbers that are measurements or dates stay
         ("prolonged pr interval 0.28", "prolonged pr interval 0.28"),
         ("10.05.93: vorhofflattern 2:1", "10.05.93: vorhofflattern 2:1"),
+        # decomposed umlauts, as macOS writes them, and characters without width
+        ("linkstyp 4.46 unbesta\u0308tigter bericht", "linkstyp"),
+        ("LINKSTYP UNBESTA\u0308TIGTER BERICHT", "LINKSTYP"),
+        (
+            "\ufefftiefe nega\u00adtive t-wellen u\u0308ber v1\u00a0\u2009bis\x0bv3\x85",
+            "tiefe negative t-wellen über v1 bis v3",
+        ),
+        ("sinus\x00rhythm\x07 normal\u200b ecg", "sinus rhythm normal ecg"),
         ("trace only requested. sinus rhythm", "trace only requested. sinus rhythm"),
     ],
 )
@@ -80,6 +90,24 @@ def test_real_reports(data_folder):
         assert "Edit:" not in cleaned
         assert not cleaned.endswith(("bericht", "4.46"))
     assert outcome == {"kept whole": 1992 - 206 - 46 - 2, "shortened": 206, "no_findings": 46, "empty_report": 2}
+
+
+def test_real_sentences(data_folder):
+    """English reports: no two findings are left in one sentence, and none is cut in its middle."""
+    table = PhraseTable.load()
+    rows = csv_rows(data_folder / "ptb-xl" / "ptbxl_database.csv")
+    english = {row["report"] for row in rows if table.translate(row["report"]).language == ENGLISH}
+    found = {report: sentences(report) for report in english}
+    parts = [part for one in found.values() for part in one]
+    assert len(english) > 350
+    assert {match.group() for part in parts for match in re.finditer(r"\S*[\w)][.;]\s", part)} == {"(eg. ", "dh. "}
+    assert [part for part in parts if part.endswith((".", "(eg")) or not part.strip()] == []
+    for report, cut in found.items():
+        assert _letters(report).startswith(_letters("".join(cut)))
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text))
 
 
 def test_template():

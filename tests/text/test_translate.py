@@ -1,6 +1,7 @@
 """translate.py: what reports in German and Swedish say in English, and what of them nobody knows."""
 
 import csv
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import yaml
 
 from mets_ray.errors import ConfigError, RecordError
 from mets_ray.text.phrase_table import Language, by_region
-from mets_ray.text.reports import clean_report
+from mets_ray.text.reports import clean_report, sentences
 from mets_ray.text.translate import ENGLISH, PhraseTable, read_report
 
 PACKAGE = Path(__file__).parents[2] / "mets_ray"
@@ -143,17 +144,154 @@ def test_what_no_phrase_matches_is_given_back_as_it_stands():
     assert (found.words, found.unknown_words) == (8, 3)
 
 
+DENIED = [
+    # in front
+    ("sinusrhythmus kein inferiorer infarkt normales ekg", ["Sinus rhythm", "Normal ECG"], "kein inferiorer infarkt"),
+    ("sinusrhythmus kein hinweis auf inferiorer infarkt", ["Sinus rhythm"], "kein hinweis auf inferiorer infarkt"),
+    ("Sinusrhythmus. Kein Anhalt für LSB oder RSB.", ["Sinus rhythm"], "Kein Anhalt für LSB oder RSB"),
+    ("Kein LSB, RSB oder ant. Hemiblock. Linkstyp", ["Leftward axis"], "Kein LSB, RSB oder ant. Hemiblock"),
+    ("Weder LSB noch RSB, Linkstyp", ["Leftward axis"], "Weder LSB noch RSB"),
+    ("Kein LSB, Sinusrhythmus. Linkstyp", ["Sinus rhythm", "Leftward axis"], "Kein LSB"),
+    ("Kein Sinusrhythmus, Vorhofflimmern", ["Atrial fibrillation"], "Kein Sinusrhythmus"),
+    ("Ausgeschlossen: LSB. Sinusrhythmus", ["Sinus rhythm"], "Ausgeschlossen: LSB"),
+    ("Nicht nachweisbar: LSB. Sinusrhythmus", ["Sinus rhythm"], "Nicht nachweisbar: LSB"),
+    ("Sinusrhythmus, nicht nachweisbar ist ein LSB", ["Sinus rhythm"], "nicht nachweisbar ist ein LSB"),
+    ("Sinusrhythmus. Nicht vergleichbar. LSB", ["Sinus rhythm", "Left bundle branch block"], "Nicht vergleichbar"),
+    ("sinusrytm, inga tecken på septal infarkt", ["Sinus rhythm"], "inga tecken på septal infarkt"),
+    (
+        "sinusrytm, varken förmaksflimmer eller förmaksfladder",
+        ["Sinus rhythm"],
+        "varken förmaksflimmer eller förmaksfladder",
+    ),
+    # behind
+    ("Sinusrhythmus, Linksschenkelblock nicht nachweisbar", ["Sinus rhythm"], "Linksschenkelblock nicht nachweisbar"),
+    ("Sinusrhythmus. Vorhofflimmern ausgeschlossen.", ["Sinus rhythm"], "Vorhofflimmern ausgeschlossen"),
+    ("sinusrhythmus, rechtsschenkelblock: nein", ["Sinus rhythm"], "rechtsschenkelblock: nein"),
+    ("LSB - nein, Sinusrhythmus", ["Sinus rhythm"], "LSB - nein"),
+    ("LSB? Nein. Sinusrhythmus", ["Sinus rhythm"], "LSB? Nein"),
+    ("Vorhofflimmern (nicht nachweisbar), LSB", ["Left bundle branch block"], "Vorhofflimmern (nicht nachweisbar"),
+    (
+        "Vorhofflimmern wurde sicher ausgeschlossen, LSB",
+        ["Left bundle branch block"],
+        "Vorhofflimmern wurde sicher ausgeschlossen",
+    ),
+    ("Vorhofflimmern liegt nicht vor, LSB", ["Left bundle branch block"], "Vorhofflimmern liegt nicht vor"),
+    (
+        "Vorhofflimmern lässt sich nicht nachweisen, LSB",
+        ["Left bundle branch block"],
+        "Vorhofflimmern lässt sich nicht nachweisen",
+    ),
+    (
+        "Vorhofflimmern, derzeit nicht nachweisbar, LSB",
+        ["Left bundle branch block"],
+        "Vorhofflimmern, derzeit nicht nachweisbar",
+    ),
+    (
+        "LSB ist im aktuellen EKG nicht nachweisbar, Linkstyp",
+        ["Leftward axis"],
+        "LSB ist im aktuellen EKG nicht nachweisbar",
+    ),
+    ("Vorhofflimmern unwahrscheinlich. Linkstyp", ["Leftward axis"], "Vorhofflimmern unwahrscheinlich"),
+    ("LSB nicht sicher nachweisbar. Linkstyp", ["Leftward axis"], "LSB nicht sicher nachweisbar"),
+    ("LSB nicht. Linkstyp", ["Leftward axis"], "LSB nicht"),
+    ("ventrikuläre Extrasystolen: keine. LSB", ["Left bundle branch block"], "ventrikuläre Extrasystolen: keine"),
+    ("ST-Hebung in V1-V3 nicht nachweisbar, LSB", ["Left bundle branch block"], "ST-Hebung in V1-V3 nicht nachweisbar"),
+    ("Infarkt inferior möglich, jedoch nicht nachweisbar", [], "Infarkt inferior möglich, jedoch nicht nachweisbar"),
+    (
+        "sinusrhythmus lsb nicht nachweisbar vorhofflimmern",
+        ["Sinus rhythm", "Atrial fibrillation"],
+        "lsb nicht nachweisbar",
+    ),
+    (
+        "sinusrhythmus p-wellen nicht erkennbar lsb",
+        ["Sinus rhythm", "Left bundle branch block"],
+        "p-wellen nicht erkennbar",
+    ),
+    ("Sinusrhythmus, LSB und RSB nicht nachweisbar", ["Sinus rhythm"], "LSB und RSB nicht nachweisbar"),
+    (
+        "Linkstyp. LSB, RSB oder Hemiblock links nicht nachweisbar",
+        ["Leftward axis"],
+        "LSB, RSB oder Hemiblock links nicht nachweisbar",
+    ),
+    ("LSB/RSB nicht nachweisbar. Linkstyp", ["Leftward axis"], "LSB/RSB nicht nachweisbar"),
+    ("sinusrytm. förmaksflimmer ej påvisbart", ["Sinus rhythm"], "förmaksflimmer ej påvisbart"),
+    ("sinusrytm, förmaksflimmer föreligger ej", ["Sinus rhythm"], "förmaksflimmer föreligger ej"),
+    ("sinusrytm, förmaksflimmer kan uteslutas", ["Sinus rhythm"], "förmaksflimmer kan uteslutas"),
+    ("sinusrytm, vänstersidigt skänkelblock: nej", ["Sinus rhythm"], "vänstersidigt skänkelblock: nej"),
+]
+
+
+@pytest.mark.parametrize(("report", "statements", "unknown"), DENIED)
+def test_what_is_denied_is_not_said(report, statements, unknown):
+    found = TABLE.translate(clean_report(report))
+    assert list(found.statements) == statements
+    assert found.unknown == (unknown,)
+    assert found.language != ENGLISH
+
+
 @pytest.mark.parametrize(
-    ("report", "unknown"),
+    "finding", ["Linksschenkelblock", "Inferiorer Infarkt", "ST-Hebung in V1-V3", "Vorhofflimmern"]
+)
+@pytest.mark.parametrize("denial", yaml.safe_load((PACKAGE / "text/phrases/german.yaml").read_text())["denials"])
+def test_each_denial_denies_each_finding(finding, denial):
+    for report in (
+        f"Sinusrhythmus. {finding} {denial}.",
+        f"{finding}: {denial}; Sinusrhythmus",
+        f"sinusrhythmus {finding} ist {denial}",
+    ):
+        assert TABLE.translate(report).statements == ("Sinus rhythm",), report
+
+
+@pytest.mark.parametrize("denial", yaml.safe_load((PACKAGE / "text/phrases/swedish.yaml").read_text())["denials"])
+def test_each_swedish_denial_denies(denial):
+    assert TABLE.translate(f"Sinusrytm. Förmaksflimmer {denial}.").statements == ("Sinus rhythm",)
+
+
+@pytest.mark.parametrize(
+    ("report", "statement"),
     [
-        ("sinusrhythmus kein inferiorer infarkt normales ekg", "kein inferiorer infarkt"),
-        ("sinusrhythmus kein hinweis auf inferiorer infarkt normales ekg", "kein hinweis auf inferiorer infarkt"),
+        ("Inferiorer Infarkt ist nicht auszuschließen", "Cannot rule out inferior infarct"),
+        ("Inferiorer Infarkt kann nicht ausgeschlossen werden", "Cannot rule out inferior infarct"),
+        ("Inferiorer Infarkt nicht sicher ausgeschlossen", "Cannot rule out inferior infarct"),
+        ("Inferiorer Infarkt lässt sich nicht ausschliessen", "Cannot rule out inferior infarct"),
+        ("Inferiorer Infarkt ist möglich", "Possible inferior infarct"),
+        ("LSB nicht neu", "Left bundle branch block"),
+        ("LSB nicht wesentlich verändert", "Left bundle branch block"),
+        ("ST-Hebung in V1–V3", "ST elevation in V1-V3"),
+        ("förmaksflimmer kan inte uteslutas", "Cannot rule out atrial fibrillation"),
+        ("förmaksflimmer går ej att utesluta", "Cannot rule out atrial fibrillation"),
     ],
 )
-def test_what_is_denied_is_not_said(report, unknown):
+def test_a_denied_denial_is_a_doubt(report, statement):
     found = TABLE.translate(report)
-    assert found.statements == ("Sinus rhythm", "Normal ECG")
-    assert found.unknown == (unknown,)
+    assert (found.statements, found.unknown) == ((statement,), ())
+
+
+def test_a_report_that_only_denies_is_in_its_language_and_says_nothing():
+    found = TABLE.translate("Linksschenkelblock nicht nachweisbar")
+    assert (found.language, found.statements, found.unknown_words, found.denied_words) == ("german", (), 3, 3)
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        "Sinus rhythm, left bundle branch block not present",
+        "Atrial fibrillation ruled out. Left bundle branch block: not seen.",
+        "No evidence of ischemia or infarct",
+    ],
+)
+def test_an_english_denial_stays_with_its_finding(report):
+    assert TABLE.translate(report).statements == (report,)
+    assert ". ".join(sentences(report)) == report.removesuffix(".")
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
+def test_umlauts_read_the_same_in_each_unicode_form(form):
+    report = "sinusrhythmus. unspezifische t-wellenveränderung. 4.46 unbestätigter bericht"
+    decomposed = unicodedata.normalize(form, report)
+    assert clean_report(decomposed) == "sinusrhythmus. unspezifische t-wellenveränderung."
+    for text in (clean_report(decomposed), unicodedata.normalize(form, clean_report(report))):
+        assert TABLE.translate(text).statements == ("Sinus rhythm", "Nonspecific T wave abnormality")
 
 
 def test_a_qualifier_joins_only_the_statement_right_before_it():
