@@ -48,6 +48,7 @@ class _File(_Model):
     denials: tuple[str, ...] = ()
     conjunctions: tuple[str, ...] = ()
     fillers: tuple[str, ...] = ()
+    capital_nouns: bool = False
     joins: dict[str, str] = {}
     qualifiers: dict[str, str] = {}
     contexts: tuple[_Context, ...] = ()
@@ -125,6 +126,7 @@ class Language:
     negations: frozenset[str]
     conjunctions: frozenset[str]
     fillers: frozenset[str]
+    capital_nouns: bool
     joins: Mapping[str, str]
     phrases: Phrases
 
@@ -154,7 +156,16 @@ class Language:
             frozenset(map(plain, words)) for words in (file.negations, file.conjunctions, file.fillers)
         )
         joins = {plain(word): separator for word, separator in file.joins.items()}
-        return cls(name, spellings, negations, conjunctions, fillers, joins, by_words(entries))
+        return cls(
+            name=name,
+            spellings=spellings,
+            negations=negations,
+            conjunctions=conjunctions,
+            fillers=fillers,
+            capital_nouns=file.capital_nouns,
+            joins=joins,
+            phrases=by_words(entries),
+        )
 
     @functools.cached_property
     def first_denying(self) -> frozenset[str]:

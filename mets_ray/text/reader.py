@@ -204,13 +204,34 @@ class Reader:
                 return self._qualify(_Found(meaning, end, is_item=False))
             if meaning.denies or (word in self._language.negations and self._ends_clause(at + 1)):
                 return self._deny(at, max(end, at + 1))
+            if word in self._language.negations and self._mark_before(at) in (":", "?") and not self._says_more(at):
+                return self._deny(at, at + 1)  # `lsb: kein anhalt`
             if meaning.statements or meaning.opens:
                 return None
             only_fillers = only_fillers and word in self._language.fillers
-            if at == self._at and end == at and not only_fillers and word not in self._language.conjunctions:
+            if at == self._at and end == at and not only_fillers and not self._may_go_on_with(at):
                 return None
             at = max(end, at + 1)
         return None
+
+    def _may_go_on_with(self, at: int) -> bool:
+        """Whether an unknown word can be on the way from a finding to its denial, and is not itself what is denied.
+
+        Where nouns have capitals and the finding is written with one, a word without is no noun: `Vorhofflimmern trat
+        nicht auf`. A rhythm or an axis is no subject of a denial either: `Sinusrhythmus regelmäßig nicht erkennbar`.
+        """
+        if self._texts[at] in self._language.conjunctions:
+            return True
+        said = self.said[-1]
+        tells = (
+            self._language.capital_nouns
+            and not self._report.isupper()
+            and any(map(self._is_capital, range(said.start, said.end)))
+        )
+        return tells and not (self._is_capital(at) or self._mark_before(at) or _NEVER_LISTED.match(said.text))
+
+    def _is_capital(self, at: int) -> bool:
+        return self._report[self.words[at].start].isupper()
 
     def _deny(self, cue: int, end: int) -> _State | None:
         """Take back the last statement, which the words from `cue` to `end` deny; None where they deny others."""
@@ -266,12 +287,16 @@ class Reader:
         may_stand_in_front = end - cue == 1 and self._texts[cue] in self._language.negations
         if not (may_stand_in_front or self._mark_before(cue)) or self._mark_before(cue) in (":", "("):
             return False
-        at = end
-        while at < min(end + _FARTHEST, len(self.words)) and not self._mark_before(at):
-            meaning, phrase_end = self._phrase(at)
+        return self._says_more(end)
+
+    def _says_more(self, at: int) -> bool:
+        """Whether something is said from `at` on before the clause ends."""
+        farthest = min(at + _FARTHEST, len(self.words))
+        while at < farthest and not self._mark_before(at):
+            meaning, end = self._phrase(at)
             if meaning.statements or meaning.opens:
                 return True
-            at = max(phrase_end, at + 1)
+            at = max(end, at + 1)
         return False
 
     def _list_goes_on(self, at: int) -> bool:

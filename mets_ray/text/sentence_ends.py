@@ -131,17 +131,17 @@ def split_sentences(lines: Sequence[str], length: int) -> tuple[str, ...]:
     text = " ".join(lines)[:length]
     in_list = _is_list(lines)
     starts, at = [0], 0
-    for before, line in itertools.pairwise(lines):
-        at += len(before) + 1
-        if at < length and _begins_anew(before, line, in_list=in_list):
+    for line, following in itertools.pairwise(lines):
+        at += len(line) + 1
+        if at < length and _begins_anew(line, following, in_list=in_list):
             starts.append(at)
     found: list[str] = []
     heading_denies = False
     for start, end in itertools.pairwise([*starts, length]):
         part = _BULLET.sub("", text[start:end].strip(), count=1)
-        before = 0
+        cut = 0
         for first, last in sentence_spans(part):
-            sentence, mark, before = part[first:last].strip(), part[before:first].strip(), last
+            sentence, mark, cut = part[first:last].strip(), part[cut:first].strip(), last
             if not any(map(str.isalnum, sentence)):
                 continue
             is_item = (first == 0 and start > 0) or _LIST_ITEM.match(sentence)

@@ -7,9 +7,11 @@ A report is read from left to right, always the longest phrase that fits; what n
 - `qualifiers` change the statement right before them: `möglich`, "possible {}".
 - `contexts`: heads with their items: `st & t abnormal, wahrscheinlich` puts "consider" before each region after it.
 - `joins` stand before and between leads, which are added to the statement before them: `st-hebung in v1-3`.
-- `negations`: a phrase that follows one is unknown, and not its opposite; so are those that `oder` joins to it.
+- `negations`: a phrase that follows one is unknown, and not its opposite.
 - `denials` stand behind what they deny: `linksschenkelblock nicht nachweisbar`.
-- `fillers` may stand between a statement and what denies or qualifies it: `ist`, `im`, `derzeit`.
+- `conjunctions` join what is denied together: `weder lsb noch rsb`, `lsb und rsb nicht nachweisbar`.
+- `fillers` may stand between a statement and what denies or qualifies it: `ist`, `im`, `derzeit`; where nouns have
+  capitals (`capital_nouns`), other words that have none may stand before a denial.
 - `spellings`: other spellings and short forms of single words.
 
 A report is read by the table that knows most of its words, but taken for English where none knows a quarter. The

@@ -207,6 +207,24 @@ DENIED = [
         ["Sinus rhythm", "Left bundle branch block"],
         "p-wellen nicht erkennbar",
     ),
+    ("Vorhofflimmern trat nicht auf, LSB", ["Left bundle branch block"], "Vorhofflimmern trat nicht auf"),
+    (
+        "LSB wie vorbeschrieben elektrokardiographisch nicht nachweisbar. Linkstyp",
+        ["Leftward axis"],
+        "LSB wie vorbeschrieben elektrokardiographisch nicht nachweisbar",
+    ),
+    (
+        "LSB Erregungsrückbildung nicht beurteilbar",
+        ["Left bundle branch block"],
+        "Erregungsrückbildung nicht beurteilbar",
+    ),
+    ("Vorhofflimmern: kein Anhalt, LSB", ["Left bundle branch block"], "Vorhofflimmern: kein Anhalt"),
+    (
+        "Linkstyp, Linkshypertrophie mit ST-Senkung nicht nachweisbar",
+        ["Leftward axis"],
+        "Linkshypertrophie mit ST-Senkung nicht nachweisbar",
+    ),
+    ("förmaksflimmer: inga tecken. sinusrytm", ["Sinus rhythm"], "förmaksflimmer: inga tecken"),
     ("Sinusrhythmus, LSB und RSB nicht nachweisbar", ["Sinus rhythm"], "LSB und RSB nicht nachweisbar"),
     (
         "Linkstyp. LSB, RSB oder Hemiblock links nicht nachweisbar",
