@@ -56,7 +56,7 @@ def standard_lead(name: str) -> str | None:
 
 
 def is_other_lead(name: str) -> bool:
-    """Whether `name` is known as an ECG lead beside the 12: Frank's (VX), V7 to V9, right-sided ones, monitors' MCL1."""
+    """Whether `name` is known as an ECG lead beside the 12: Frank's (VX), V7 to V9, right-sided (V4R), MCL1, CM5."""
     return _bare(_plain(name)) in _OTHER_LEADS
 
 

@@ -8,6 +8,7 @@ There are no reports and no patient ids, so each record counts as a separate pat
 import math
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from pydantic import Field
 from mets_ray import storage
 from mets_ray.config.kinds import Uri
 from mets_ray.ecg.ecg import Ecg
-from mets_ray.ecg.preprocess import SignalConfig
+from mets_ray.ecg.preprocess import SignalConfig, samples_in
 from mets_ray.ecg.wfdb import HeaderFacts, read_header, read_wfdb
 from mets_ray.errors import DatasetError, RecordError
 from mets_ray.sources.csn import ACRONYMS, published_classes
@@ -83,10 +84,10 @@ def read_cut(record_uri: str) -> Ecg:
     start, samples, padded_to = (int(match[name]) for name in ("start", "samples", "padded"))
     if padded_to == samples:  # one more second, for the length of the resampling filter
         end = start + samples + round(ecg.sampling_rate_hz)
-        return Ecg(ecg.signal_mv[:, start:end], ecg.leads, ecg.sampling_rate_hz)
+        return replace(ecg, signal_mv=ecg.signal_mv[:, start:end])
     signal_mv = ecg.signal_mv[:, start : start + samples]
     zeros = np.zeros((signal_mv.shape[0], padded_to - signal_mv.shape[1]))
-    return Ecg(np.concatenate([signal_mv, zeros], axis=1), ecg.leads, ecg.sampling_rate_hz)
+    return replace(ecg, signal_mv=np.concatenate([signal_mv, zeros], axis=1))
 
 
 def _header(uri: str) -> HeaderFacts | None:
@@ -100,7 +101,7 @@ def _cuts(header: HeaderFacts | None, stretch: Stretch, duration_s: float) -> li
     """(start, samples, padded to) of each row, in samples; empty for a row that is the whole record."""
     if header is None or header.num_samples is None or stretch == "start":
         return []
-    window, length = math.ceil(round(duration_s * header.sampling_rate_hz, 6)), header.num_samples
+    window, length = samples_in(duration_s, header.sampling_rate_hz), header.num_samples
     if stretch == "first_5s_padded":
         samples = min(length, _PUBLISHED_SAMPLES, window)
         return [(0, samples, window)]

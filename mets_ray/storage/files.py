@@ -74,18 +74,43 @@ def exists(uri: str) -> bool:
 def list_files(uri: str, suffix: str = "") -> list[str]:
     """URIs of all files at any depth below `uri` that end in `suffix`, sorted; empty where there is no such folder.
 
-    Unfinished files of `write_bytes` are skipped. Raises DatasetError.
+    Local links to folders are followed, and each folder is listed once. Unfinished files of `write_bytes` are skipped.
+    Raises DatasetError.
     """
     fs, root = filesystem(uri)
     try:
         with store_faults(uri, fs):
-            if not fs.isdir(root) and is_local(uri):
-                return []
-            found = fs.find(root)
+            found = list(_local_files(root)) if is_local(uri) else fs.find(root)
     except MissingFileError:
         return []
     relative = [path[len(root) :].lstrip("/") for path in found]
     return [join(uri, path) for path in sorted(relative) if path.endswith(suffix) and not _is_temporary(path)]
+
+
+def _local_files(root: str) -> Iterator[str]:
+    """Every file below `root`; a folder that is also linked is listed under its own name, or else the first link's.
+
+    A link to a folder that contains it would lead round in a circle, or out of `root`, and is not followed.
+    """
+    folders, links, listed = [root], [], set[str]()
+    while folders or links:
+        folder = folders.pop() if folders else links.pop(0)
+        real = os.path.realpath(folder)
+        if real in listed:
+            continue
+        listed.add(real)
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError:  # gone by now, not a folder, or closed to us (lost+found): as in a listing of a store
+            continue
+        for entry in entries:
+            is_link = entry.is_symlink()
+            if not (Path(entry.path).is_dir() if is_link else entry.is_dir()):
+                yield entry.path
+            elif not is_link:
+                folders.append(entry.path)
+            elif not f"{real}/".startswith(f"{os.path.realpath(entry.path).rstrip('/')}/"):
+                links.append(entry.path)
 
 
 def temporary_sibling(target: Path) -> Path:

@@ -117,7 +117,7 @@ def test_mitbih_rows(tmp_path):
     assert manifest.focus_s == 0.5
     assert "records: 107 109 202" in manifest.notes
     assert any(note.startswith("21 of 22 records of DS1 are not in the folder") for note in manifest.notes)
-    assert any("mV is what https://physionet.org/content/mitdb/ states" in note for note in manifest.notes)
+    assert any("the headers give no unit, which means mV" in note for note in manifest.notes)
     assert "3 annotations are not beats and have no row" in manifest.notes
     assert positives(manifest.rows, "mitbih", "mitbih")[0] == {"N": 6, "L": 3, "R": 0, "A": 0, "V": 6}
     assert positives(manifest.rows, "mitbih", "mitbih_aami") == ({"N": 6, "S": 2, "V": 4, "F": 0, "Q": 2}, 14)

@@ -152,6 +152,37 @@ def test_missing_file(root):
         storage.read_bytes(storage.join(root, "b"))
 
 
+def test_linked_folders_are_listed_once_and_circles_end(tmp_path):
+    for name in (
+        "source/plain/A1.hea",
+        "source/z/Z1.hea",
+        "elsewhere/E1.hea",
+        "elsewhere/deep/E2.hea",
+        "beside/B1.hea",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1")
+    source = tmp_path / "source"
+    (source / "georgia").symlink_to(tmp_path / "elsewhere")  # a folder on another disk
+    (source / "again").symlink_to("georgia")
+    (source / "deep").symlink_to(tmp_path / "elsewhere" / "deep")  # part of it
+    (source / "a").symlink_to("z")  # beside the folder itself
+    (source / "plain" / "round").symlink_to("..")
+    (source / "plain" / "up").symlink_to(tmp_path)  # not followed: out of `source`, and through it again
+    (tmp_path / "elsewhere" / "back").symlink_to(source)
+    (source / "self").symlink_to("self")
+    (source / "one.hea").symlink_to(tmp_path / "beside" / "B1.hea")
+    (source / "gone.hea").symlink_to(tmp_path / "gone")
+    names = [uri.removeprefix(f"{source}/") for uri in storage.list_files(str(source), ".hea")]
+    assert names == [
+        "again/E1.hea", "again/deep/E2.hea", "gone.hea", "one.hea", "plain/A1.hea", "z/Z1.hea",
+    ]  # fmt: skip
+    (tmp_path / "linked").symlink_to(source)
+    linked = str(tmp_path / "linked")
+    assert storage.list_files(linked, ".hea") == [storage.join(linked, name) for name in names]
+    assert storage.list_files(str(source / "one.hea")) == []
+
+
 def test_list_files(root):
     assert storage.list_files(root) == []
     for name in ("b.parquet", "a.parquet", "deep/c.parquet", "card.json"):
