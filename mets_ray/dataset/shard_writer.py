@@ -78,6 +78,8 @@ def write_shard(
     def read(position: int) -> Accepted | RecordError:
         row = task.rows[position]
         try:
+            if row.fault is not None:
+                raise RecordError(*row.fault)
             if position in task.duplicates:
                 raise RecordError("duplicate_record_id", f"`record_id` {row.record_id} already appears in the manifest")
             report = clean_report(row.report) if task.has_reports else ""

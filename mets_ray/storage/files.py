@@ -92,7 +92,7 @@ def _local_files(root: str) -> Iterator[str]:
 
     A link to a folder that contains it would lead round in a circle, or out of `root`, and is not followed.
     """
-    folders, links, listed = [root], [], set[str]()
+    folders, links, listed = [root], list[str](), set[str]()
     while folders or links:
         folder = folders.pop() if folders else links.pop(0)
         real = os.path.realpath(folder)
