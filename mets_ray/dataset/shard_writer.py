@@ -41,7 +41,8 @@ class ShardTask:
 
 
 class ShardSummary(BaseModel):
-    """The outcome for one shard's records; `shard` is None if none passed."""
+    """The outcome for one shard's records; `shard` is None if none passed. `other_signals`: in how many records a
+    signal that is no ECG was left out, by its name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,16 +50,19 @@ class ShardSummary(BaseModel):
     records_in: int
     rejected: dict[str, int]
     folds: dict[int, int]
+    other_signals: dict[str, int] = {}
     reused: bool = False
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """A record that passed every check, ready to be written; `signal_uv` is int16 [lead, sample]."""
+    """A record that passed every check, ready to be written; `signal_uv` is int16 [lead, sample]. `other_signals`: see
+    `Ecg`."""
 
     row: ManifestRow
     report: str
     signal_uv: np.ndarray
+    other_signals: tuple[str, ...] = ()
 
 
 def write_shard(
@@ -83,7 +87,8 @@ def write_shard(
             if position in task.duplicates:
                 raise RecordError("duplicate_record_id", f"`record_id` {row.record_id} already appears in the manifest")
             report = clean_report(row.report) if task.has_reports else ""
-            return Accepted(row, report, preprocess(source.read(row.record_uri), signal))
+            ecg = source.read(row.record_uri)
+            return Accepted(row, report, preprocess(ecg, signal), ecg.other_signals)
         except RecordError as error:
             return error
 
@@ -103,6 +108,7 @@ def write_shard(
         records_in=len(task.rows),
         rejected=_count([error.reason for _, error in rejected]),
         folds=_count([item.row.fold for item in accepted]),
+        other_signals=_count([name for item in accepted for name in item.other_signals]),
     )
     storage.write_bytes(progress_uri, summary.model_dump_json(exclude={"reused"}).encode())
     return summary

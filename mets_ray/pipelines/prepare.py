@@ -18,6 +18,8 @@ from mets_ray.pictures.ecg import draw_ecg
 from mets_ray.sources.catalogue import dataset_uri_of, read_manifest, source_of
 from mets_ray.sources.manifest import Manifest
 
+_SIGNALS_NAMED = 10
+
 
 def prepare(config: Config, dataset_uri: str, command: str) -> PreparedDataset:
     """Read, check and convert every record of the source into shards; the card is written last.
@@ -143,13 +145,21 @@ def _card(
         rejected=_add([summary.rejected for summary in summaries]),
         folds=_add([summary.folds for summary in summaries]),
         shards=shards,
-        notes=manifest.notes,
+        notes=(*manifest.notes, *_signal_notes(_add([summary.other_signals for summary in summaries]))),
         has_reports=manifest.has_reports,
         shuffled_reports=config.prepare.shuffle_reports,
         focus_s=manifest.focus_s,
         command=command,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _signal_notes(records: dict[str, int]) -> tuple[str, ...]:
+    if not records:
+        return ()
+    names = sorted(records, key=lambda name: -records[name])[:_SIGNALS_NAMED]
+    words = ", ".join(f"{name[:20]} in {records[name]} records" for name in names)
+    return (f"signals that are no ECG were left out: {words}{', …' if len(records) > _SIGNALS_NAMED else ''}",)
 
 
 def _check_rejected(card: DatasetCard, settings: PrepareConfig, dataset_uri: str) -> None:

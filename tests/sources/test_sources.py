@@ -258,6 +258,19 @@ def test_a_rejected_row_is_counted_by_its_reason(tmp_path):
     assert summary.folds == {1: 1}
 
 
+def test_signals_beside_the_ecg_are_counted_by_name(tmp_path):
+    digital = np.concatenate([DIGITAL, DIGITAL[:, :2]], axis=1)
+    for name in ("a", "b"):
+        names = [*LEADS, "ABP", "RESP" if name == "a" else "PLETH"]
+        write_record(tmp_path, name, digital, sig_name=names, units=[*["mV"] * 12, "mmHg", "NU"])
+    write_record(tmp_path, "c")
+    (tmp_path / "list.csv").write_text("record,report\na,normal\nb,normal\nc,normal\nd,normal\n")
+    manifest = wfdb_folder_manifest(str(tmp_path), str(tmp_path / "list.csv"))
+    summary = write_rows(tmp_path / "out", manifest.rows, source=WfdbFolder(kind="wfdb"))
+    assert summary.other_signals == {"ABP": 2, "PLETH": 1, "RESP": 1}
+    assert summary.rejected == {"missing_file": 1}
+
+
 # --- 12SL statements
 
 
