@@ -121,15 +121,18 @@ def _parse_signal(line: str, number: int) -> Signal:
     if "/" in fields[0] or fields[0] in (".", ".."):
         raise RecordError("unreadable_header", f"signal file `{fields[0]}` is not in the header's own folder")
     name = fields[8] if len(fields) > 8 else f"signal {number}"
-    adc_zero = int(fields[4]) if len(fields) > 4 else 0
     gain, baseline, unit, is_ecg = _calibration(fields[2] if len(fields) > 2 else None, name)
+
+    def level(position: int, otherwise: int = 0) -> int:
+        return int(fields[position]) if len(fields) > position else otherwise
+
     return Signal(
         file_name=fields[0],
         format=sample_format,
         byte_offset=int(stored["offset"] or 0),
         gain=gain,
-        baseline=adc_zero if baseline is None else baseline,
-        initial=int(fields[5]) if len(fields) > 5 else adc_zero,
+        baseline=level(4) if baseline is None else baseline,  # the ADC's zero
+        initial=level(5, level(4)) if sample_format == "8" else 0,
         unit=unit,
         checksum=int(fields[6]) if len(fields) > 6 else None,
         name=name,

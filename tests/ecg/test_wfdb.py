@@ -9,7 +9,7 @@ import wfdb
 from mets_ray.ecg.ecg import LEADS
 from mets_ray.ecg.leads import standard_lead
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
-from mets_ray.ecg.wfdb import REASONS, read_header, read_wfdb
+from mets_ray.ecg.wfdb import REASONS, decode_wfdb, read_header, read_wfdb
 from mets_ray.errors import RecordError
 from tests.support.wfdb_records import DIGITAL, edit_header, packed, rejected, write_record
 
@@ -263,6 +263,16 @@ def test_base_time_and_date_are_not_read(tmp_path, rest):
     assert np.array_equal(read_wfdb(record).signal_mv, DIGITAL.T / 1000)
 
 
+@pytest.mark.parametrize("fields", ["16 0 0", "12.5 - x", "? 0.5 1e3"])
+def test_fields_that_are_not_needed_are_not_read(tmp_path, fields):
+    """Resolution, ADC zero beside a baseline, and initial value of what holds no differences."""
+    record = write_record(tmp_path)
+    lines = [line.split() for line in Path(f"{record}.hea").read_text().split("\n") if line]
+    text = "\n".join(" ".join([*line[:3], fields, *line[6:]] if line[0] == "r.dat" else line) for line in lines)
+    Path(f"{record}.hea").write_text(text)
+    assert np.array_equal(read_wfdb(record).signal_mv, DIGITAL.T / 1000)
+
+
 @pytest.mark.parametrize("rate", ["100", "100.", "1e2", "+100", "100/360", "100/1(0)", "100/360.5(-7.25)"])
 def test_a_rate_may_have_a_counter_frequency(tmp_path, rate):
     record = write_record(tmp_path)
@@ -356,11 +366,14 @@ def test_real_mitdb(data_folder):
 
 
 def test_real_ptb_diagnostic(data_folder):
-    """Gain 2000 without a unit, lead names in lower case, Frank leads in a second file. Its record of the CinC
-    challenge was made of the same samples."""
+    """Gain 2000 without a unit, lead names in lower case, Frank leads in a second file."""
     path = data_folder / "formats" / "wfdb_15lead" / "s0010_re"
     if not path.with_suffix(".hea").exists():
         pytest.skip("METS_TEST_DATA has no formats/wfdb_15lead")
     ecg = read_wfdb(str(path))
     assert np.array_equal(ecg.signal_mv, wfdb.rdrecord(str(path)).p_signal.T)
+    files = {f"r{suffix}": path.with_suffix(suffix).read_bytes() for suffix in (".hea", ".dat", ".xyz")}
+    files |= {f"{path.name}{suffix}": files[f"r{suffix}"] for suffix in (".dat", ".xyz")}
+    sent = decode_wfdb("r.hea", files, max_samples=8 * 2**20, max_duration_s=120.0)  # as at the endpoint
+    assert np.array_equal(sent.signal_mv, ecg.signal_mv)
     assert np.abs(preprocess(ecg, SignalConfig(1000, 10.0)) - ecg.signal_mv[:12, :10_000] * 1000).max() <= 0.5

@@ -177,6 +177,25 @@ def test_longer_recordings_are_seen_as_evenly_spread_windows(predictor, bundle, 
     np.testing.assert_array_equal(predictor.windows(ecg).signal_uv, np.stack(expected))
 
 
+@pytest.mark.parametrize("rate", [499.9999, 500.0001, 500.003])
+def test_a_rate_that_is_not_quite_round_loses_no_window(predictor, rate):
+    ecg = replace(synthetic_ecg(duration_s=25, sampling_rate_hz=500), sampling_rate_hz=rate)
+    windows = predictor.windows(ecg)
+    assert len(windows.signal_uv) == 3
+    assert [reason for reason, _ in windows.warnings] == ["resampled", "windows_averaged"]
+    assert f"{rate:.10g} Hz was resampled" in dict(windows.warnings)["resampled"]
+    one = replace(synthetic_ecg(sampling_rate_hz=500), sampling_rate_hz=rate)
+    assert len(predictor.windows(one).signal_uv) == 1
+
+
+def test_signals_that_are_no_ecg_and_leads_under_other_names(predictor):
+    ecg = synthetic_ecg()
+    names = ("ECG I", "MLII", "d3", "avr", "Lead aVL", "AVF", "C1", "C2", "C3", "C4", "C5", "C6")
+    windows = predictor.windows(replace(ecg, leads=names, other_signals=("ABP", "RESP")))
+    np.testing.assert_array_equal(windows.signal_uv, predictor.windows(ecg).signal_uv)
+    assert windows.warnings == (("signals_unused", "signals that are no ECG: ABP, RESP"),)
+
+
 def test_a_bad_window_of_a_long_recording_is_left_out_with_a_warning(predictor):
     whole = synthetic_ecg(duration_s=30)
     signal_mv = whole.signal_mv.copy()

@@ -10,11 +10,13 @@ import torch
 from mets_ray import storage
 from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.prepared import PreparedDataset
+from mets_ray.ecg.ecg import LEADS
 from mets_ray.errors import CheckpointError, ConfigError, DatasetError
 from mets_ray.model.bundle import load_bundle, read_facts
 from mets_ray.pipelines.embed import EcgEmbedder
 from tests.support.datasets import auroc_of_fold, synthetic_rows, write_dataset
 from tests.support.pipeline import config_of, losses
+from tests.support.wfdb_records import DIGITAL, write_record
 
 
 def test_an_lm_that_holds_every_cpu_still_writes_what_it_made(ray_cluster, tmp_path):
@@ -60,6 +62,15 @@ def test_prepare_fails_above_the_share_of_rejected_records_and_goes_on_from_ther
     assert not (tmp_path / "out" / "card.json").exists()
     reasons = pq.read_table(tmp_path / "out" / "rejected").column("reason").to_pylist()
     assert sorted(reasons) == ["empty_report", "missing_file"]
+
+    digital = np.pad(DIGITAL, ((0, 0), (0, 1)), mode="wrap")
+    write_record(tmp_path, "a", digital, sig_name=[*LEADS, "ABP"], units=[*["mV"] * 12, "mmHg"])
+    (tmp_path / "records.csv").write_text("record,report,fold,sex\na,sinus rhythm,1,other\nb,sinus rhythm,one,\n")
+    words += ["prepare.max_rejected_fraction=0.5"]
+    card = prepare(config_of(tmp_path, *words), str(tmp_path / "out"), "test").card
+    assert (card.records_out, card.rejected) == (1, {"unreadable_cell": 1})
+    assert "1 cells of `sex` cannot be read and are unknown: `other` (1)" in card.notes
+    assert "signals that are no ECG were left out: ABP in 1 records" in card.notes
 
 
 def test_training_learns_and_keeps_what_it_says(trained):
