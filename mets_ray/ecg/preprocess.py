@@ -14,7 +14,7 @@ import numpy as np
 import scipy  # scipy.signal is imported at first use: it takes a second that processes that only read shards save
 from jaxtyping import Float, Int16
 
-from mets_ray.ecg.ecg import LEADS, Ecg, check_sampling_rate
+from mets_ray.ecg.ecg import FRANK_LEADS, LEADS, Ecg, check_sampling_rate
 from mets_ray.ecg.leads import is_other_lead, standard_lead
 from mets_ray.errors import ConfigError, RecordError
 
@@ -171,7 +171,13 @@ def _lead_rows(ecg: Ecg, config: SignalConfig) -> tuple[tuple[str, ...], list[in
     if len(ecg.leads) != ecg.signal_mv.shape[0]:
         raise ValueError(f"{len(ecg.leads)} lead names for {ecg.signal_mv.shape[0]} signals")
     names = [standard_lead(lead) for lead in ecg.leads]
-    unknown = [lead for lead, name in zip(ecg.leads, names, strict=True) if name is None and not is_other_lead(lead)]
+    absent = [standard_lead(lead) for lead in ecg.absent_leads]
+    if None in absent or set(absent) & set(names):
+        raise ValueError(f"`absent_leads` {ecg.absent_leads} are recorded, or are no leads; there are {ecg.leads}")
+    missing = [lead for lead in config.leads if lead not in names and lead not in absent]
+    left_over = [lead for lead, name in zip(ecg.leads, names, strict=True) if name is None]
+    # V7 beside all wanted leads is one more; where V6 is missing it is more likely a mistake, so it is named.
+    unknown = [lead for lead in left_over if not is_other_lead(lead) or (missing and lead.upper() not in FRANK_LEADS)]
     if unknown:
         raise RecordError(
             "unknown_lead",
@@ -182,10 +188,6 @@ def _lead_rows(ecg: Ecg, config: SignalConfig) -> tuple[tuple[str, ...], list[in
         if names.count(name) > 1:
             given = ", ".join(f"`{lead}`" for lead, known in zip(ecg.leads, names, strict=True) if known == name)
             raise RecordError("duplicate_lead", f"more than one signal is lead {name}: {given}")
-    absent = [standard_lead(lead) for lead in ecg.absent_leads]
-    if None in absent or set(absent) & set(names):
-        raise ValueError(f"`absent_leads` {ecg.absent_leads} are recorded, or are no leads; there are {ecg.leads}")
-    missing = [lead for lead in config.leads if lead not in names and lead not in absent]
     present = tuple(lead for lead in config.leads if lead in names)
     if missing or not present:
         missing = missing or list(config.leads)

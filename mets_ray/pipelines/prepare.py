@@ -107,7 +107,8 @@ def _shard_tasks(manifest: Manifest, rows: int, name: str) -> list[ShardTask]:
         for position, row in enumerate(part):
             if row.record_id in seen:
                 duplicates.append(position)
-            seen.add(row.record_id)
+            if row.fault is None:
+                seen.add(row.record_id)
         shard_name = f"part-{number:05d}-{name[:8]}"
         tasks.append(ShardTask(shard_name, tuple(part), frozenset(duplicates), manifest.has_reports))
     if not tasks:

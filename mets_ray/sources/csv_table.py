@@ -23,7 +23,7 @@ class Table:
 
 def read_table(uri: str, required: tuple[str, ...]) -> Table:
     """The table of a CSV file in UTF-8. Words for a missing value, such as `nan` and `NULL`, are "" in every column.
-    Columns without a name and rows without a value are left out.
+    Columns without a name and empty lines are left out.
 
     Raises DatasetError if it is missing, is not a UTF-8 CSV, has no rows, lacks one of the `required` columns, has a
     column twice, or has a row with more or fewer cells than columns; empty cells behind the last column do not count.
@@ -31,14 +31,13 @@ def read_table(uri: str, required: tuple[str, ...]) -> Table:
     data = storage.read_bytes(uri)
     try:
         lines = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
-        header = [name.strip() for name in next(lines, [])]
+        header = next(([name.strip() for name in cells] for cells in lines if _is_filled(cells)), [])
         names = tuple(name for name in header if name)
         _check_columns(uri, names, required)
         rows, line = [], lines.line_num + 1
         for cells in lines:
-            values = _values(cells, header, f"{uri}, line {line}")
-            if any(values.values()):
-                rows.append((line, values))
+            if _is_filled(cells):
+                rows.append((line, _values(cells, header, f"{uri}, line {line}")))
             line = lines.line_num + 1
     except (UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"`{uri}` is not a CSV in UTF-8: {error}") from error
@@ -63,13 +62,14 @@ def _check_columns(uri: str, names: tuple[str, ...], required: tuple[str, ...]) 
         raise DatasetError(f"there are two columns {', '.join(f'`{name}`' for name in twice)}", where=uri)
 
 
+def _is_filled(cells: list[str]) -> bool:
+    return any(cell.strip() for cell in cells)
+
+
 def _values(cells: list[str], header: list[str], where: str) -> dict[str, str]:
-    """Cells by column; {} for an empty line."""
     count = len(cells)
     while len(cells) > len(header) and not cells[-1].strip():  # `a,b,` below `x,y`
         cells = cells[:-1]
-    if not any(cell.strip() for cell in cells):
-        return {}
     if len(cells) != len(header):
         raise DatasetError(
             f"the row has {count} cells, the first line names {len(header)} columns",

@@ -91,9 +91,7 @@ def _notes(table: Table, folds: dict[str, set[int]]) -> tuple[str, ...]:
         notes.append("the CSV has no `fold`: patients were assigned to folds 1 to 10 by a hash of their id")
     torn = sum(len(numbers) > 1 for numbers in folds.values())
     if torn:
-        notes.append(
-            f"{torn} patients have records in several folds, so scores on one fold of models of another are high"
-        )
+        notes.append(f"{torn} patients have records in several folds: training and test then share patients")
     return tuple(notes)
 
 

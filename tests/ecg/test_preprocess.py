@@ -227,7 +227,7 @@ def test_implausible_sampling_rate(rate):
     assert rejected(replace(some_ecg(), sampling_rate_hz=rate)).reason == "implausible_sampling_rate"
 
 
-@pytest.mark.parametrize("name", ["-aVR", "aVR-", "ECG -aVR", "VR", "ECG", "Lead 4", "MV1", ""])
+@pytest.mark.parametrize("name", ["-aVR", "aVR-", "ECG -aVR", "VR", "ECG", "Lead 4", "MV1", "V7", ""])
 def test_unknown_lead(name):
     error = rejected(replace(some_ecg(), leads=(*LEADS[:3], name, *LEADS[4:])))
     assert error.reason == "unknown_lead"

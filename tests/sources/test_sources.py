@@ -180,7 +180,7 @@ def test_empty_cells_behind_the_last_column_shift_nothing(tmp_path, end):
 
 
 def test_an_index_column_and_empty_rows_are_left_out(tmp_path):
-    rows = folder_manifest(tmp_path, ",record,report\n0,a,x\n\n,,\n1,b,y\n").rows
+    rows = folder_manifest(tmp_path, "\n,record,report\n0,a,x\n\n,,\n1,b,y\n").rows
     assert [(row.record_id, row.report) for row in rows] == [("a", "x"), ("b", "y")]
 
 
@@ -195,8 +195,9 @@ def test_a_missing_value_is_missing_in_every_column(tmp_path, word):
     expected = folder_manifest(tmp_path, "record,report\na,\n")
     assert row == expected.rows[0]
     assert folder_manifest(tmp_path, text).notes == ()
-    (row,) = folder_manifest(tmp_path, f"record,report\n{word},text\n").rows
-    assert row.fault == ("unreadable_cell", "`record` is empty in line 2")
+    for report in ("text", "nan"):
+        (row,) = folder_manifest(tmp_path, f"record,report\n{word},{report}\n").rows  # rejected, and not lost
+        assert row.fault == ("unreadable_cell", "`record` is empty in line 2")
 
 
 @pytest.mark.parametrize("word", ["nan", "None", "NA", "null", "<NA>"])
@@ -220,7 +221,7 @@ def test_ids_are_the_same_with_and_without_point_zero(tmp_path):
     assert rows[3].fold == 3
 
 
-def test_a_patients_stated_fold_counts_for_all_of_his_records(tmp_path):
+def test_a_patients_stated_fold_counts_for_all_of_their_records(tmp_path):
     text = "record,report,patient_id,fold\na,x,7,\nb,x,7.0,4\nc,x,8,1\nd,x,8,2\ne,x,8,\n"
     manifest = folder_manifest(tmp_path, text)
     assert [row.fold for row in manifest.rows[:4]] == [4, 4, 1, 2]
