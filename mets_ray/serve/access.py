@@ -1,7 +1,8 @@
 """Which callers a route lets in. The route that will answer decides, never the text of the path."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
@@ -37,22 +38,31 @@ def need_of(pattern: str, method: str) -> Need:
     return "score" if pattern in _SCORING and method == "POST" else "register"
 
 
-def need_of_request(routes: Sequence[BaseRoute], scope: Scope) -> Need:
-    """What a caller must have for this request. `routes` are matched in the router's order and by its own rules.
+@dataclass(frozen=True)
+class Found:
+    """The route that will answer a request, by its pattern, which is empty for none; and what it needs."""
+
+    need: Need
+    pattern: str = ""
+    path_params: Mapping[str, Any] = field(default_factory=dict)
+
+
+def find_route(routes: Sequence[BaseRoute], scope: Scope) -> Found:
+    """The route that will answer this request. `routes` are matched in the router's order and by its own rules.
 
     A request that no route answers (404, 405) needs a token as well. One that is only redirected to an open route, by a
     missing or extra slash at its end, does not.
     """
-    match, pattern = _matched(routes, scope)
+    match, pattern, path_params = _matched(routes, scope)
     if match is Match.FULL:
-        return need_of(pattern, scope["method"])
+        return Found(need_of(pattern, scope["method"]), pattern, path_params)
     if match is Match.NONE and scope["path"] != "/":
         path = scope["path"]
         other = path.rstrip("/") if path.endswith("/") else f"{path}/"
-        match, pattern = _matched(routes, {**scope, "path": other})
+        match, pattern, _ = _matched(routes, {**scope, "path": other})
         if match is Match.FULL and need_of(pattern, scope["method"]) == "nothing":
-            return "nothing"
-    return "any token"
+            return Found("nothing")
+    return Found("any token")
 
 
 def require(caller: Caller | None, need: Need) -> None:
@@ -73,13 +83,13 @@ def require(caller: Caller | None, need: Need) -> None:
         )
 
 
-def _matched(routes: Sequence[BaseRoute], scope: Scope) -> tuple[Match, str]:
-    """How the router will find this request's route, and the route's pattern."""
-    partial = Match.NONE
+def _matched(routes: Sequence[BaseRoute], scope: Scope) -> tuple[Match, str, Mapping[str, Any]]:
+    """How the router will find this request's route, the route's pattern, and the values of its parameters."""
+    best = Match.NONE
     for route in routes:
-        match, _ = route.matches(scope)
+        match, found = route.matches(scope)
         if match is Match.FULL:
-            return match, getattr(route, "path", "")
+            return match, getattr(route, "path", ""), found.get("path_params", {})
         if match is Match.PARTIAL:
-            partial = match
-    return partial, ""
+            best = match
+    return best, "", {}

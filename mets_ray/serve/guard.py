@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mets_ray.errors import DatasetError, RecordError, RequestError
-from mets_ray.serve.access import AccessError, Need, need_of_request, require
+from mets_ray.serve.access import AccessError, Need, find_route, require
 from mets_ray.serve.audit import AuditLine
 from mets_ray.serve.messages import ErrorAnswer, ErrorFacts
 from mets_ray.serve.request_id import begin_request
@@ -76,12 +76,12 @@ class Guard:
         if scope["method"] == "HEAD":
             answer.has_body = False
             scope = {**scope, "method": "GET"}
-        need = need_of_request(scope["app"].routes, scope)
-        audit = AuditLine(scope, request_id=answer.request_id, needs=need) if need in ("score", "register") else None
+        found = find_route(scope["app"].routes, scope)
+        audit = AuditLine(scope, found, answer.request_id) if found.need in ("score", "register") else None
         self._telemetry.began()
         try:
             async with asyncio.timeout(self._config.deadline_s):
-                self._let_in(scope, need, audit)
+                self._let_in(scope, found.need, audit)
                 await self._app(scope, receive if audit is None else audit.reads(receive), answer.send)
         except TimeoutError:
             fact = f"no answer within {self._config.deadline_s:g} s"
@@ -93,9 +93,10 @@ class Guard:
             fault = RequestError(500, "internal_error", "the server failed; see its log")
             await self._refuse(fault, answer, scope, receive)
         finally:
-            self._telemetry.ended(_route(scope), answer.status, 1000 * (time.perf_counter() - began))
+            route = found.pattern or _route(scope)
+            self._telemetry.ended(route, answer.status, 1000 * (time.perf_counter() - began))
             if audit is not None:
-                audit.write(scope, route=_route(scope), status=answer.status, model_version=self._model_version())
+                audit.write(answer.status, self._model_version())
 
     def _let_in(self, scope: Scope, need: Need, audit: AuditLine | None) -> None:
         """Raises RequestError 401 or 403."""

@@ -31,7 +31,7 @@ class _NamesTheRequest(logging.Filter):
         request_id = _current.get()
         if request_id is not None:
             record.request_id = request_id
-            record.msg = f"{record.msg} [request {request_id}]"
+            record.msg = f"[request {request_id}] {record.msg}"
         return True
 
 
@@ -39,5 +39,5 @@ _FILTER = _NamesTheRequest()
 
 
 def name_requests_in_log(logger: logging.Logger) -> None:
-    """Let each line of `logger` end with the id of its request. Calling it again changes nothing."""
+    """Let each line of `logger` begin with the id of its request. Calling it again changes nothing."""
     logger.addFilter(_FILTER)

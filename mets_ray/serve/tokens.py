@@ -74,7 +74,7 @@ class Tokens:
         self._known: Mapping[bytes, Caller] = _joined(self._fixed)
         self._path = None if config.tokens_file is None else Path(config.tokens_file)
         self._seen: tuple[int, ...] | None = None
-        self._content = b""
+        self._content: bytes | None = None
         self._fault = ""
         if self._path is not None:
             self._read(self._path)
@@ -120,7 +120,7 @@ class Tokens:
             raise ConfigError(f"`tokens_file` {path} cannot be read: {error.strerror}") from error
         if content != self._content:
             known = _joined([*self._fixed, *_of_list(content, f"`tokens_file` {path}")])
-            if self._content:
+            if self._content is not None:
                 logger.info("%d tokens are in force: %s has changed", len(known), path)
             self._known, self._content = known, content
         self._seen = seen if time.time_ns() - facts.st_mtime_ns > _UNSETTLED_NS else None
@@ -137,7 +137,7 @@ def _of_environment(config: ServeConfig) -> list[tuple[bytes, Caller]]:
         tokens.append((_digest(single), Caller(config.token_env, ALL_SCOPES)))
     several = os.environ.get(config.tokens_env, "")
     if several.strip():
-        tokens += _of_list(several.encode(), f"the environment variable {config.tokens_env}")
+        tokens += _of_list(several.encode(errors="surrogateescape"), f"the environment variable {config.tokens_env}")
     return tokens
 
 
@@ -153,10 +153,9 @@ def _of_list(content: bytes, where: str) -> list[tuple[bytes, Caller]]:
         raise ConfigError(f"{where} is not YAML, or has a key twice{line}", hint=_FORM) from None
     except ValidationError as error:
         fault = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        place, *keys = [*fault["loc"], ""]
-        token = f"token {place + 1}" if isinstance(place, int) else "the list"
-        key = f", `{keys[0]}`" if keys[0] in _Entry.model_fields else ""
-        raise ConfigError(f"{where}: {token}{key}: {fault['msg']}", hint=_FORM) from None
+        place = [f"token {part + 1}" if isinstance(part, int) else part for part in fault["loc"][:2]]
+        known = [part for part in place if part in _Entry.model_fields or part.startswith("token ")]
+        raise ConfigError(f"{where}: {', '.join([*known, fault['msg']])}", hint=_FORM) from None
     if not entries:
         raise ConfigError(f"{where} holds no token", hint=_FORM)
     return [(entry.digest, Caller(entry.name, frozenset(entry.scopes))) for entry in entries]
@@ -178,4 +177,4 @@ def _joined(tokens: Sequence[tuple[bytes, Caller]]) -> dict[bytes, Caller]:
 
 
 def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
+    return hashlib.sha256(token.encode(errors="surrogateescape")).digest()
