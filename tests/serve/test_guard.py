@@ -7,7 +7,9 @@ import logging
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
+from starlette.routing import Mount
 from starlette.websockets import WebSocketDisconnect
 
 from mets_ray.ecg.ecg import LEADS
@@ -200,6 +202,22 @@ def test_a_route_that_nobody_declared_is_closed(app_of):
     ):
         assert client.request(method, path).status_code == 401, path
         assert client.request(method, path, headers=RIGHT).text == "secret", path
+
+
+def test_an_app_inside_another_is_closed_too(app_of):
+    app = app_of(auth="bearer")
+    for prefix, mount in (
+        ("", Mount("", app)),
+        ("/v1", Mount("/v1", app)),
+        ("/models/ecg", Mount("/models", routes=[Mount("/ecg", app)])),
+    ):
+        outer = Starlette(routes=[mount])
+        for root in ("", "/proxy"):
+            client = client_of(outer, root)
+            for method, path in CLOSED:
+                assert client.request(method, f"{root}{prefix}{path}").status_code == 401, (prefix, root, path)
+            assert client.get(f"{root}{prefix}/v1/model", headers=RIGHT).status_code == 200
+            assert client.get(f"{root}{prefix}/healthz").status_code == 200
 
 
 def test_with_the_token_unknown_routes_and_methods_are_404_and_405(app_of):
