@@ -50,6 +50,8 @@ class _Entry(BaseModel):
     def _one_of_two(self) -> "_Entry":
         if (self.token is None) == (self.sha256 is None):
             raise ValueError("give exactly one of `token` and `sha256`")
+        if self.digest == _digest(""):
+            raise ValueError("`sha256` is that of an empty token")
         return self
 
     @property

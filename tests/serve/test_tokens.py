@@ -90,6 +90,7 @@ REFUSED = {
     "no token": ([{"name": "a"}], "exactly one"),
     "both": ([{"name": "a", "token": FIRST, "sha256": "0" * 64}], "exactly one"),
     "short hash": ([{"name": "a", "sha256": "0" * 63}], "sha256"),
+    "hash of nothing": ([{"name": "a", "sha256": hashlib.sha256(b"").hexdigest()}], "empty token"),
     "no scope": ([{"name": "a", "token": FIRST, "scopes": []}], "scopes"),
     "unknown scope": ([{"name": "a", "token": FIRST, "scopes": ["admin"]}], "scopes"),
     "unknown key": ([{"name": "a", "token": FIRST, FIRST: 1}], "token 1"),
