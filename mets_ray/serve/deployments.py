@@ -91,7 +91,7 @@ class ZeroShot:
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self._service, self._telemetry)
+        return create_app(self._service, self._telemetry, names_requests=False)
 
     async def _ask_lm(self, texts: list[str]) -> np.ndarray:
         assert self._text_encoder is not None

@@ -316,14 +316,3 @@ def test_build_takes_the_newest_bundle_and_refuses_a_folder_without_one(tmp_path
         make_bundle(tmp_path, run=f"pretrain-2026010{day}-000000-test")
     app = build(ServeConfig(bundle_uri=str(tmp_path), auth="none"))
     assert app._bound_deployment.init_args[1].split("/")[-2] == "pretrain-20260103-000000-test"
-
-
-def test_the_token_must_be_there(monkeypatch, bundle):
-    from mets_ray.serve.guard import read_token
-
-    monkeypatch.delenv("METS_RAY_TOKEN", raising=False)
-    with pytest.raises(ConfigError, match="METS_RAY_TOKEN"):
-        read_token(ServeConfig(bundle_uri="x"))
-    monkeypatch.setenv("METS_RAY_TOKEN", " secret\n")
-    assert read_token(ServeConfig(bundle_uri="x")) == "secret"
-    assert read_token(CONFIG) is None

@@ -131,10 +131,18 @@ def test_logs_hold_requests_and_no_patient(served, client):
     assert client.post("/v1/zero-shot", json=body).status_code == 422
     query = {"unit": "uV", "sampling_rate_hz": 100, "leads": LEADS, "candidate_labels": marker}
     assert client.post("/v1/zero-shot", params=query, content=b"x", headers=NPY).status_code == 400
+    named = client.post("/v1/zero-shot", json=body, headers={"x-request-id": "id-of-this-test"})
+    made = client.head("/nothing")
+    assert named.headers.get_list("x-request-id") == ["id-of-this-test"]  # Ray answers it too, and once is enough
+    assert named.json()["error"]["request_id"] == "id-of-this-test"
+    assert len(made.headers.get_list("x-request-id")) == 1
     time.sleep(2)
     logs = Path(ray._private.worker._global_node.get_session_dir_path()) / "logs"
     text = "".join(path.read_text(errors="replace") for path in logs.rglob("*") if path.is_file())
     assert "POST /v1/zero-shot 422" in text
+    lines = {line.partition("audit ")[2] for line in text.splitlines() if '{"request_id": "id-of-this-test"' in line}
+    (audited,) = lines  # of the replica's file, and of what a worker's output repeats
+    assert '"status": 422' in audited
     assert marker not in text
     assert "0.123987" not in text
 
