@@ -56,6 +56,7 @@ def load_text_encoder(facts: BundleFacts, *, model: str | None = None, device: s
     """
     encoder = FrozenTextEncoder(
         model or facts.text_model,
+        revision=facts.text_revision if model in (None, facts.text_model) else None,
         pooling=facts.text_pooling,  # type: ignore[arg-type]
         max_length=facts.text_max_length,
         device=device,
