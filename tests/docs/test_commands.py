@@ -21,10 +21,9 @@ PAGES += sorted((ROOT / "docs").glob("extend/*.md"))
 # Checked for their syntax only: what they need is not on a test machine. Their line says so in a comment.
 NEEDS_MORE = {"serve deploy serve_configs/production.yaml": "# needs a Ray cluster and a bucket"}
 # Started for real by the slow tests of that file; what they submit is checked here.
-RUN_ELSEWHERE = {
-    start: "tests/system/test_jobs.py"
-    for start in (("ray", "start"), ("ray", "job", "submit"), ("ray", "get-auth-token", "--generate"))
-}
+RUN_ELSEWHERE = dict.fromkeys(
+    [("ray", "start"), ("ray", "job", "submit"), ("ray", "get-auth-token", "--generate")], "tests/system/test_jobs.py"
+)
 SHELL = {"source .venv/bin/activate", "export RAY_AUTH_MODE=token"}
 
 

@@ -129,11 +129,12 @@ def test_what_prometheus_sees(served, client):
 
 
 def test_rules_and_dashboard_name_what_this_cluster_shows(served, client):
-    """Names that `tests/cluster/test_monitoring.py` finds in the sources, seen in what Prometheus reads. Some come with their event only."""
+    """`tests/cluster/test_monitoring.py` finds the names in the sources; here Prometheus would read them."""
     from tests.cluster.test_monitoring import named_metrics
 
     text = httpx.get(served.metrics_url, timeout=10).text
     shown = {line.split("{")[0].split(" ")[0] for line in text.splitlines() if not line.startswith("#")}
+    # Shown from their first event on.
     later = {"ray_serve_health_check_failures_total", "ray_serve_num_http_error_requests_total"}
     assert sorted(named_metrics() - shown - later) == []
 

@@ -205,14 +205,15 @@ assert hub_commit("org/cached-bert", resolve_text_model("org/cached-bert", other
 pinned = FrozenTextEncoder("org/cached-bert", pooling="mean", max_length=32, revision=other)
 assert pinned.fingerprint == text_model_fingerprint("org/cached-bert", "mean", 32, other) != by_id.fingerprint
 assert not (pinned.embed(texts) == by_id.embed(texts)).all()
-assert FrozenTextEncoder("org/cached-bert", pooling="mean", max_length=32, revision=newest).fingerprint == by_id.fingerprint
+same = FrozenTextEncoder("org/cached-bert", pooling="mean", max_length=32, revision=newest)
+assert same.fingerprint == by_id.fingerprint
 # Folders have no commits: not even one in the hub's cache, which is named by its path.
 assert resolve_text_model(folder, other) == folder and hub_commit(folder, folder) is None
 in_cache = resolve_text_model("org/cached-bert")
 assert hub_commit(in_cache, resolve_text_model(in_cache, other)) is None
 
-unknown_ones = [("org/unknown-bert", None), ("no/such/folder", None), ("org/half-cached", None), ("org/cached-bert", "2" * 40)]
-for unknown, revision in unknown_ones:
+unknown_ones = dict.fromkeys(("org/unknown-bert", "no/such/folder", "org/half-cached")) | {"org/cached-bert": "2" * 40}
+for unknown, revision in unknown_ones.items():
     start = time.monotonic()
     try:
         resolve_text_model(unknown, revision)
