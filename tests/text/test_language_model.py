@@ -212,6 +212,28 @@ assert resolve_text_model(folder, other) == folder and hub_commit(folder, folder
 in_cache = resolve_text_model("org/cached-bert")
 assert hub_commit(in_cache, resolve_text_model(in_cache, other)) is None
 
+# Pretraining finds out the commit, the bundle keeps it, and who loads the bundle gets the same model again.
+from mets_ray.config.load import load_config
+from mets_ray.errors import CheckpointError
+from mets_ray.model.bundle import BundleFacts
+from mets_ray.model.predictor import load_text_encoder
+from mets_ray.pipelines.lm_actors import _identity_here
+
+words = ["text.model=org/cached-bert", "text.max_length=32"]
+assert _identity_here(load_config(None, words).text) == (by_id.fingerprint, newest)
+assert _identity_here(load_config(None, [*words, f"text.revision={other}"]).text) == (pinned.fingerprint, other)
+assert _identity_here(load_config(None, ["text.max_length=32", f"text.model={folder}"]).text) == (by_id.fingerprint, None)
+facts = BundleFacts.model_construct(
+    text_model="org/cached-bert", text_pooling="mean", text_max_length=32, text_fingerprint=pinned.fingerprint
+)
+assert load_text_encoder(facts.model_copy(update={"text_revision": other})).fingerprint == pinned.fingerprint
+try:
+    load_text_encoder(facts.model_copy(update={"text_revision": None}))
+except CheckpointError as error:
+    assert "fingerprint" in str(error)
+else:
+    raise AssertionError("another commit of the language model was taken")
+
 unknown_ones = dict.fromkeys(("org/unknown-bert", "no/such/folder", "org/half-cached")) | {"org/cached-bert": "2" * 40}
 for unknown, revision in unknown_ones.items():
     start = time.monotonic()
