@@ -93,6 +93,10 @@ class ZeroShot:
     def __serve_build_asgi_app__(self) -> FastAPI:
         return create_app(self._service, self._telemetry)
 
+    async def check_health(self) -> None:
+        """Serve calls this every `health_check_period_s`."""
+        self._telemetry.refresh()
+
     async def _ask_lm(self, texts: list[str]) -> np.ndarray:
         assert self._text_encoder is not None
         try:

@@ -3,14 +3,12 @@
 Rules and dashboard in docs/deploy/ use these names; `tests/cluster/test_monitoring.py` holds that they exist.
 """
 
-import time
 from collections.abc import Callable, Mapping
 
 from ray.serve import metrics
 
 _LATENCY_MS: list[float] = [2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000]
 _BATCH: list[float] = [1, 2, 4, 8, 16, 32, 64, 128]
-_GAUGES_EVERY_S = 5.0
 
 
 class RequestTelemetry:
@@ -51,7 +49,7 @@ class RequestTelemetry:
             tag_keys=("prompt_set", "version"),  # type: ignore[arg-type]
         )
         self._held = metrics.Gauge("mets_ray_cache_bytes", description="bytes held by a cache", tag_keys=("cache",))
-        self._cache_bytes, self._held_at = cache_bytes, -_GAUGES_EVERY_S
+        self._cache_bytes = cache_bytes
         self._count = 0
 
     def began(self) -> None:
@@ -63,10 +61,12 @@ class RequestTelemetry:
             self._ongoing.set(0)
         self._requests.inc(tags={"route": route, "status": str(status)})
         self._latency_ms.observe(latency_ms, tags={"route": route})
-        if time.monotonic() - self._held_at >= _GAUGES_EVERY_S:
-            self._held_at = time.monotonic()
-            for cache, size in self._cache_bytes().items():
-                self._held.set(size, tags={"cache": cache})
+
+    def refresh(self) -> None:
+        """Set the gauges again: Ray shows a gauge for two of its export intervals (20 s) and then drops it."""
+        self._ongoing.set(self._count)
+        for cache, size in self._cache_bytes().items():
+            self._held.set(size, tags={"cache": cache})
 
     def rejected(self, reason: str) -> None:
         self._rejections.inc(tags={"reason": reason})

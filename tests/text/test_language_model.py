@@ -222,7 +222,8 @@ from mets_ray.pipelines.lm_actors import _identity_here
 words = ["text.model=org/cached-bert", "text.max_length=32"]
 assert _identity_here(load_config(None, words).text) == (by_id.fingerprint, newest)
 assert _identity_here(load_config(None, [*words, f"text.revision={other}"]).text) == (pinned.fingerprint, other)
-assert _identity_here(load_config(None, ["text.max_length=32", f"text.model={folder}"]).text) == (by_id.fingerprint, None)
+of_folder = load_config(None, ["text.max_length=32", f"text.model={folder}"]).text
+assert _identity_here(of_folder) == (by_id.fingerprint, None)
 facts = BundleFacts.model_construct(
     text_model="org/cached-bert", text_pooling="mean", text_max_length=32, text_fingerprint=pinned.fingerprint
 )
