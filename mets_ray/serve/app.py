@@ -41,6 +41,8 @@ def create_app(service: Service, telemetry: Telemetry) -> FastAPI:
         description=messages.NOTICE,
         version="1",
         redoc_url=None,
+        # Ray traces and counts requests. FastAPI's own spans hold the query string, which names classes.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     _add_pages(app, service)
     reader = Reader(service.limits)
