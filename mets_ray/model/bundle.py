@@ -51,6 +51,7 @@ class BundleFacts(BaseModel):
     leads: tuple[str, ...]
     highpass_hz: float | None = None  # bundles older than the setting were trained without a filter
     text_model: str
+    text_revision: str | None = None  # the commit of a hub model; not known before version 0.2
     text_pooling: str
     text_max_length: int
     text_fingerprint: str

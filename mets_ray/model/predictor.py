@@ -56,6 +56,7 @@ def load_text_encoder(facts: BundleFacts, *, model: str | None = None, device: s
     """
     encoder = FrozenTextEncoder(
         model or facts.text_model,
+        revision=facts.text_revision if model in (None, facts.text_model) else None,
         pooling=facts.text_pooling,  # type: ignore[arg-type]
         max_length=facts.text_max_length,
         device=device,
@@ -150,6 +151,13 @@ class Predictor:
             if self._text_encoder is None:
                 self._text_encoder = load_text_encoder(self.facts, device=str(self.device))
             self.keep_features(missing, self._text_encoder.embed(missing))
+
+    def cache_bytes(self) -> dict[str, int]:
+        """What each cache holds now, in bytes: the LM's features of texts, and vectors of whole class lists."""
+        return {
+            "text_features": len(self._features) * self.facts.text_features * np.dtype(np.float16).itemsize,
+            "class_vectors": sum(vectors.nbytes for vectors in self._class_vectors.values()),
+        }
 
     def untrained(self, seed: int) -> "Predictor":
         """The same predictor with random weights, as a baseline without training. It shares the text features."""

@@ -56,6 +56,8 @@ def create_app(service: Service, telemetry: Telemetry, *, names_requests: bool =
         version="1",
         docs_url=None,
         redoc_url=None,
+        # Ray traces and counts requests. FastAPI's own spans hold the query string, which names classes.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     _add_pages(app, service)
     _add_docs(app)

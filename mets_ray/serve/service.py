@@ -28,9 +28,11 @@ INTENDED_USE = (
 
 
 class Telemetry(Protocol):
-    """Counters of the text cache."""
+    """Counters of the text cache and of the prompt sets that requests name."""
 
     def text_cache(self, hits: int, misses: int) -> None: ...
+
+    def prompt_set(self, name: str, version: int) -> None: ...
 
 
 @dataclass
@@ -268,6 +270,8 @@ class Service:
                     hint="omit it, or give candidate_labels",
                 )
             chosen = await self.prompt_sets.find(reference)
+            assert chosen.name is not None
+            self._telemetry.prompt_set(chosen.name, chosen.version)
         vectors = self.predictor.class_vectors(chosen.classes)
         if vectors is None:
             await self.learn(chosen.texts)

@@ -170,6 +170,7 @@ def _bundle(job: TrainJob, texts: Texts, state: State, figures: Figures) -> Bund
         leads=card.leads,
         highpass_hz=card.highpass_hz,
         text_model=config.text.model,
+        text_revision=texts.revision,
         text_pooling=config.text.pooling,
         text_max_length=config.text.max_length,
         text_fingerprint=texts.fingerprint,

@@ -154,6 +154,9 @@ def test_features_beyond_the_bound_are_forgotten_oldest_first(bundle):
     features = np.zeros((3, 384), dtype=np.float16)
     predictor.keep_features(["a", "b", "c"], features)
     assert predictor.missing_texts(["a", "b", "c"]) == ["a"]
+    assert predictor.cache_bytes() == {"text_features": 2 * 384 * 2, "class_vectors": 0}
+    assert predictor.class_vectors({"b": ("b",), "c": ("c",)}).shape == (2, 128)
+    assert predictor.cache_bytes()["class_vectors"] == 2 * 128 * 4
 
 
 def test_one_window_is_what_preprocess_gives(predictor, bundle):
