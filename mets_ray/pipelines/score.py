@@ -26,7 +26,7 @@ from mets_ray.cluster.ray_data import own_errors, plain
 from mets_ray.cluster.shares import check_actor_fits
 from mets_ray.config.settings import Config, ScoreConfig
 from mets_ray.console import progress_bar, say
-from mets_ray.dataset.card import DatasetCard, Shard, fingerprint
+from mets_ray.dataset.card import DatasetCard, Shard
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.dataset.shard_reader import open_shard, read_ahead, signals
 from mets_ray.errors import DatasetError
@@ -118,7 +118,7 @@ class ShardScorer:
 
     def _row_groups(self, shard: Shard) -> Iterator[pa.Table]:
         """Yields one row group at a time; the next is read while the caller computes."""
-        file = open_shard(self._dataset.uri, shard.path)
+        file = open_shard(self._dataset.uri, shard)
         columns = [*_KEPT_COLUMNS, "signal_uv"]
         groups = (file.read_row_group(index, columns=columns) for index in range(len(shard.row_group_rows)))
         with ThreadPoolExecutor(1) as reader:
@@ -244,7 +244,7 @@ def _metadata(
         "dataset_sha256": card.content_sha256,
     }
     return identity | {
-        "fingerprint": fingerprint(identity),
+        "fingerprint": storage.digest_of(identity),
         "bundle_uri": bundle_uri,
         "run": facts.run,
         "logit_scale": predictor.logit_scale,
