@@ -228,8 +228,10 @@ def _parse_signal(line: str, number: int, unstated_unit: str | None) -> _Signal:
     unit = scale["unit"] or unstated_unit
     if unit is None:
         raise RecordError("missing_unit", f"the header gives no unit for {name}", hint="write gain/mV, if it is mV")
-    if "/" in fields[0] or fields[0] in (".", ".."):
-        raise RecordError("unreadable_header", f"signal file `{fields[0]}` is not in the header's own folder")
+    if fault := storage.path_fault(fields[0]) or ("it has a slash" if "/" in fields[0] else ""):
+        raise RecordError(
+            "unreadable_header", f"signal file {fields[0][:80]!r} is not one in the header's own folder: {fault}"
+        )
     adc_zero = int(fields[4]) if len(fields) > 4 else 0
     return _Signal(
         file_name=fields[0],

@@ -237,6 +237,7 @@ def _metadata(
     facts, prompt_set = predictor.facts, questions.prompts
     identity = {
         "model_sha256": facts.files["model.safetensors"],
+        "bundle_digest": predictor.bundle.digest,
         "text_fingerprint": facts.text_fingerprint,
         "prompt_set": {"name": prompt_set.name, "version": prompt_set.version, "sha256": prompt_set.sha256},
         "tasks": list(questions.tasks),
@@ -265,9 +266,14 @@ def _claim(config: Config, metadata: dict[str, Any]) -> str:
     if not storage.exists(manifest_uri):
         storage.write_bytes(manifest_uri, json.dumps(metadata | {"finished": False}, indent=1).encode())
         return output_uri
-    before = json.loads(storage.read_bytes(manifest_uri))
+    try:
+        before = dict(json.loads(storage.read_bytes(manifest_uri)))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DatasetError(
+            f"`{manifest_uri}` is damaged: {error}", hint="delete this file: finished shards are kept"
+        ) from error
     changed = sorted(key for key in metadata if key != "bundle_uri" and before.get(key) != metadata[key])
-    if before["fingerprint"] != metadata["fingerprint"]:
+    if before.get("fingerprint") != metadata["fingerprint"]:
         raise DatasetError(
             f"`{output_uri}` holds other scores: {', '.join(f'`{key}`' for key in changed if key != 'fingerprint')} "
             "differ",

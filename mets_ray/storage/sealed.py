@@ -1,21 +1,32 @@
-"""JSON files that carry the hash of their own content, so that a changed bit is noticed when they are read."""
+"""JSON files that carry the hash of their own content, so that a changed bit is noticed when they are read.
+
+The hash finds damage. A signature, HMAC-SHA256 of the hash with a key, finds forgery too.
+"""
 
 import hashlib
+import hmac
 import json
 from dataclasses import dataclass
 from typing import Any
 
-_DIGEST = "digest"
+_DIGEST, _SIGNATURE = "digest", "signature"
 
 
 @dataclass(frozen=True)
 class Sealed:
-    """The content of a JSON file without its `digest`. `stated`: whether the file had one; `digest` is of the content
-    in any case."""
+    """The content of a JSON file without `digest` and `signature`.
+
+    `digest` is of the content, whether the file states it or not; `signature` is "" in a file without one.
+    """
 
     facts: dict[str, Any]
     digest: str
     stated: bool
+    signature: str
+
+    def is_signed_with(self, key: str) -> bool:
+        """Whether the signature was made with this key."""
+        return hmac.compare_digest(self.signature.encode(), _signature(self.digest, key).encode())
 
 
 def digest_of(facts: dict[str, Any]) -> str:
@@ -23,10 +34,12 @@ def digest_of(facts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def seal(text: str) -> bytes:
-    """A JSON object with its `digest` as the last key."""
+def seal(text: str, key: str = "") -> bytes:
+    """A JSON object with the `digest` of its content, and with a key its `signature`."""
     facts = json.loads(text)
-    return json.dumps(facts | {_DIGEST: digest_of(facts)}, indent=1, ensure_ascii=False).encode()
+    digest = digest_of(facts)
+    seals = {_DIGEST: digest} | ({_SIGNATURE: _signature(digest, key)} if key else {})
+    return json.dumps(facts | seals, indent=1, ensure_ascii=False).encode()
 
 
 def unseal(data: bytes, *, required: bool = False) -> Sealed:
@@ -38,7 +51,7 @@ def unseal(data: bytes, *, required: bool = False) -> Sealed:
         facts = json.loads(data)
         if not isinstance(facts, dict):
             raise ValueError(f"it holds a {type(facts).__name__}, not an object")
-        stated = facts.pop(_DIGEST, None)
+        stated, signature = facts.pop(_DIGEST, None), facts.pop(_SIGNATURE, "")
         digest = digest_of(facts)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
@@ -46,4 +59,8 @@ def unseal(data: bytes, *, required: bool = False) -> Sealed:
         raise ValueError("it has no `digest`")
     if stated is not None and stated != digest:
         raise ValueError("its content is not what was written (another digest)")
-    return Sealed(facts, digest, stated is not None)
+    return Sealed(facts, digest, stated is not None, str(signature))
+
+
+def _signature(digest: str, key: str) -> str:
+    return hmac.new(key.encode(), digest.encode(), hashlib.sha256).hexdigest()

@@ -44,7 +44,7 @@ def open_run_folder(config: Config) -> str:
             f"`train.resume` is `{run_uri}`, a bundle or a checkpoint and not a run",
             hint=f"give the run's folder, {run_uri.rpartition('/')[0]}, or start a new run with train.init_from",
         )
-    before = from_older(yaml.safe_load(storage.read_bytes(config_uri)))
+    before = _read_settings(config_uri)
     changed = _changed(before, config.model_dump(mode="json"))
     if changed:
         lines = [f"`{key}` was {old!r}, is {new!r}" for key, old, new in changed]
@@ -54,6 +54,16 @@ def open_run_folder(config: Config) -> str:
             hint="give the run's own config.yaml as --config, or start a new run with train.init_from",
         )
     return run_uri
+
+
+def _read_settings(config_uri: str) -> dict[str, Any]:
+    try:
+        return dict(from_older(yaml.safe_load(storage.read_bytes(config_uri))))
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError) as error:
+        raise CheckpointError(
+            f"`{config_uri}` is damaged: {type(error).__name__}: {error}",
+            hint="write it again with the settings of the run, or start a new run with train.init_from",
+        ) from error
 
 
 def _changed(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
