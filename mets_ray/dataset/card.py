@@ -157,14 +157,15 @@ def read_card(dataset_uri: str) -> DatasetCard:
             f"`{uri}` has schema version {version}, this mets_ray reads {SCHEMA_VERSION}",
             hint="prepare the data set again with this version of mets_ray",
         )
-    if version > 1 and not sealed.stated:
-        raise _damaged(uri, "it has no `digest`")
     try:
+        sealed.check(optional=version == 1)
         return DatasetCard.model_validate_json(json.dumps(sealed.facts))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise _damaged(uri, f"`{place}`: {first['msg']}") from error
+    except ValueError as error:
+        raise _damaged(uri, str(error)) from error
 
 
 def _damaged(uri: str, why: str) -> storage.DamagedFileError:

@@ -118,7 +118,8 @@ def write_shard(
 def _finished(name: str, progress_uri: str, dataset_uri: str) -> ShardSummary | None:
     """The summary of a shard whose files are all as they were written; None if the shard must be made."""
     try:
-        sealed = storage.unseal(storage.read_bytes(progress_uri), required=True)
+        sealed = storage.unseal(storage.read_bytes(progress_uri))
+        sealed.check()
         summary = ShardSummary.model_validate_json(json.dumps(sealed.facts))
     except storage.MissingFileError:
         return None

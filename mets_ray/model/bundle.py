@@ -331,9 +331,8 @@ def _facts(sealed: storage.Sealed, where: str) -> BundleFacts:
             where=where,
             hint="pretrain again, or install the version of mets_ray that wrote it",
         )
-    if version > 1 and not sealed.stated:
-        raise _damaged(MANIFEST_NAME, where, "it has no `digest`")
     try:
+        sealed.check(optional=version == 1)
         return BundleFacts.model_validate_json(json.dumps(sealed.facts))
     except ValidationError as error:
         first = error.errors()[0]
@@ -342,6 +341,8 @@ def _facts(sealed: storage.Sealed, where: str) -> BundleFacts:
             where=where,
             hint="copy the whole bundle again",
         ) from error
+    except ValueError as error:
+        raise _damaged(MANIFEST_NAME, where, str(error)) from error
 
 
 def _sha256(path: Path) -> str:

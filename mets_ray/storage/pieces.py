@@ -6,6 +6,7 @@ beside them, and later epochs cost nothing. A file that is written again is chec
 
 import hashlib
 import io
+import time
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
@@ -14,8 +15,12 @@ import pyarrow as pa
 
 from mets_ray.storage.faults import DamagedFileError, MissingFileError, store_faults
 from mets_ray.storage.stores import arrow_filesystem, filesystem
+from mets_ray.storage.uris import is_local
 
 _BLOCK_BYTES = 8 * 2**20
+
+# A local file that is newer than this might be written again without getting another time: clocks of file systems tick.
+_SETTLED_S = 2.0
 
 # What this process has found to be whole: URI → (state of the file, numbers of its pieces). A file without pieces is
 # piece 0.
@@ -71,7 +76,10 @@ def _checked(uri: str) -> set[int]:
     """Numbers of the pieces that this process has checked since the file was last written."""
     fs, path = filesystem(uri)
     with store_faults(uri, fs):
-        state = str(fs.ukey(path))
+        info = fs.info(path)
+    if is_local(uri) and time.time() - max(info["mtime"], info["created"]) < _SETTLED_S:
+        return set()
+    state = str(info)
     known = _CHECKED.get(uri)
     if known is None or known[0] != state:
         known = _CHECKED[uri] = (state, set())

@@ -16,13 +16,21 @@ _DIGEST, _SIGNATURE = "digest", "signature"
 class Sealed:
     """The content of a JSON file without `digest` and `signature`.
 
-    `digest` is of the content, whether the file states it or not; `signature` is "" in a file without one.
+    `digest` is of the content as it is, `stated` the one that the file carries; that and `signature` are "" in a file
+    without them.
     """
 
     facts: dict[str, Any]
     digest: str
-    stated: bool
+    stated: str
     signature: str
+
+    def check(self, *, optional: bool = False) -> None:
+        """Raise ValueError if the content is not what was sealed, or has no digest where it is not `optional`."""
+        if self.stated != self.digest and (self.stated or not optional):
+            raise ValueError(
+                "its content is not what was written (another digest)" if self.stated else "it has no `digest`"
+            )
 
     def is_signed_with(self, key: str) -> bool:
         """Whether the signature was made with this key."""
@@ -42,24 +50,16 @@ def seal(text: str, key: str = "") -> bytes:
     return json.dumps(facts | seals, indent=1, ensure_ascii=False).encode()
 
 
-def unseal(data: bytes, *, required: bool = False) -> Sealed:
-    """The content of such a file.
-
-    Raises ValueError if it is not a JSON object, its digest is that of another content, or it is `required` and absent.
-    """
+def unseal(data: bytes) -> Sealed:
+    """The content of such a file, not checked yet. Raises ValueError if it is not a JSON object."""
     try:
         facts = json.loads(data)
         if not isinstance(facts, dict):
             raise ValueError(f"it holds a {type(facts).__name__}, not an object")
-        stated, signature = facts.pop(_DIGEST, None), facts.pop(_SIGNATURE, "")
-        digest = digest_of(facts)
+        stated, signature = str(facts.pop(_DIGEST, "")), str(facts.pop(_SIGNATURE, ""))
+        return Sealed(facts, digest_of(facts), stated, signature)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    if stated is None and required:
-        raise ValueError("it has no `digest`")
-    if stated is not None and stated != digest:
-        raise ValueError("its content is not what was written (another digest)")
-    return Sealed(facts, digest, stated is not None, str(signature))
 
 
 def _signature(digest: str, key: str) -> str:

@@ -53,6 +53,9 @@ class EmbeddingTable:
 
 
 def part_folder(store_uri: str, fingerprint: str) -> str:
+    """Where the parts of one LM lie. Raises DatasetError for a fingerprint that is no name, as a bundle may state."""
+    if fault := storage.name_fault(fingerprint[:16]):
+        raise DatasetError(f"{fingerprint[:80]!r} is not the fingerprint of a language model: {fault}")
     return storage.join(store_uri, fingerprint[:16])
 
 
