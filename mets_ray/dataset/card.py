@@ -11,7 +11,7 @@ from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.errors import DatasetError
 
 SCHEMA_VERSION = 2  # 1, written before version 0.2: no digest, and shards without pieces
-_READ_VERSIONS = (1, SCHEMA_VERSION)
+READ_VERSIONS = (1, SCHEMA_VERSION)
 CARD_NAME = "card.json"
 MAX_ROW_GROUP_ROWS = 256
 SHARD_BYTES = 32 * 2**20
@@ -152,7 +152,7 @@ def read_card(dataset_uri: str) -> DatasetCard:
     except ValueError as error:
         raise _damaged(uri, str(error)) from error
     version = sealed.facts.get("schema_version")
-    if version not in _READ_VERSIONS:
+    if version not in READ_VERSIONS:
         raise DatasetError(
             f"`{uri}` has schema version {version}, this mets_ray reads {SCHEMA_VERSION}",
             hint="prepare the data set again with this version of mets_ray",

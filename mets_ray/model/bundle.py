@@ -40,7 +40,7 @@ from mets_ray.tasks.prompt_sets import PromptSet
 from mets_ray.text.embeddings import EmbeddingTable
 
 BUNDLE_SCHEMA_VERSION = 2  # 1, written before version 0.2: no digest
-_READ_VERSIONS = (1, BUNDLE_SCHEMA_VERSION)
+READ_VERSIONS = (1, BUNDLE_SCHEMA_VERSION)
 MANIFEST_NAME = "bundle.json"
 TRAINER_STATE_NAME = "trainer_state.pt"
 _MODEL, _PROMPTS, _CONFIG = "model.safetensors", "prompt_features.safetensors", "config.yaml"
@@ -325,7 +325,7 @@ def _check_signature(sealed: storage.Sealed, where: str) -> None:
 
 def _facts(sealed: storage.Sealed, where: str) -> BundleFacts:
     version = sealed.facts.get("schema_version")
-    if version not in _READ_VERSIONS:
+    if version not in READ_VERSIONS:
         raise CheckpointError(
             f"the bundle has schema version {version}, this mets_ray reads {BUNDLE_SCHEMA_VERSION}",
             where=where,

@@ -22,9 +22,9 @@ _BLOCK_BYTES = 8 * 2**20
 # A local file that is newer than this might be written again without getting another time: clocks of file systems tick.
 _SETTLED_S = 2.0
 
-# What this process has found to be whole: URI → (state of the file, numbers of its pieces). A file without pieces is
-# piece 0.
+# What this process has found to be whole: URI → (state of the file, numbers of its pieces, or `_ALL` of them at once).
 _CHECKED: dict[str, tuple[str, set[int]]] = {}
+_ALL = -1
 
 
 class Piece(NamedTuple):
@@ -65,10 +65,10 @@ def open_checked(uri: str, sha256: str, pieces: Sequence[Piece] = (), *, hint: s
     checked = _checked(uri)
     if pieces:
         return pa.PythonFile(_CheckedFile(uri, pieces, checked, hint), mode="r")
-    if 0 not in checked:
+    if _ALL not in checked:
         if _sha256(uri) != sha256:
             raise DamagedFileError(f"`{uri}` is damaged: it has another sha256 than when it was written", hint=hint)
-        checked.add(0)
+        checked.add(_ALL)
     return _open(uri)
 
 

@@ -141,7 +141,8 @@ def _fact(kind: type[BaseModel], details: ErrorDetails, place: Callable[[_Keys],
         thing = "task" if keys[:-2] == ("tasks",) else "class"
         if fault == "file_name":
             why = details["ctx"]["fault"]
-            return f"`{place(keys[:-2])}` has the task {value!r}, which files cannot be named after: {why}", _PLAIN
+            owner = f"`{place(keys[:-2])}`" if place(keys[:-2]) else "the file"
+            return f"{owner} has the task {value!r}, which files cannot be named after: {why}", _PLAIN
         return f"`{place(keys[:-2])}` has the {thing} {value!r}, {_NOT_TEXT[fault][0]}", _NOT_TEXT[fault][1]
     if fault == "repeated":
         first, second = details["ctx"]["classes"]
