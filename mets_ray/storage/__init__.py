@@ -1,4 +1,4 @@
-"""A URI becomes a filesystem; files are written whole or not at all."""
+"""A URI becomes a filesystem; files are written whole or not at all, and checked when they are read."""
 
 from mets_ray.storage.faults import DamagedFileError, MissingFileError
 from mets_ray.storage.files import create_bytes, exists, list_files, read_bytes, write_bytes

@@ -22,8 +22,8 @@ _BLOCK_BYTES = 8 * 2**20
 # A local file that is newer than this might be written again without getting another time: clocks of file systems tick.
 _SETTLED_S = 2.0
 
-# What this process has found to be whole: URI → (state of the file, numbers of its pieces, or `_ALL` of them at once).
-_CHECKED: dict[str, tuple[str, set[int]]] = {}
+# What this process has found whole: (URI, sha256) → (state of the file, numbers of its pieces, or `_ALL` of them).
+_CHECKED: dict[tuple[str, str], tuple[str, set[int]]] = {}
 _ALL = -1
 
 
@@ -35,8 +35,10 @@ class Piece(NamedTuple):
 
 
 def cut(data: bytes, boundaries: Sequence[int], least_bytes: int) -> tuple[Piece, ...]:
-    """Pieces of a whole file, cut at ascending `boundaries`; neighbours below `least_bytes` share one. What follows the
-    last boundary is a piece of its own."""
+    """Pieces of a whole file, cut at ascending `boundaries`; neighbours below `least_bytes` share one.
+
+    What follows the last boundary is a piece of its own.
+    """
     pieces: list[bytes] = []
     for start, end in pairwise([0, *boundaries]):
         part = data[start:end]
@@ -62,7 +64,7 @@ def open_checked(uri: str, sha256: str, pieces: Sequence[Piece] = (), *, hint: s
     Each of `pieces` is compared with its hash when it is first read; without pieces the whole file is, now. Raises
     MissingFileError, and DamagedFileError with `hint`, which reading may raise too.
     """
-    checked = _checked(uri)
+    checked = _checked(uri, sha256)
     if pieces:
         return pa.PythonFile(_CheckedFile(uri, pieces, checked, hint), mode="r")
     if _ALL not in checked:
@@ -72,7 +74,7 @@ def open_checked(uri: str, sha256: str, pieces: Sequence[Piece] = (), *, hint: s
     return _open(uri)
 
 
-def _checked(uri: str) -> set[int]:
+def _checked(uri: str, sha256: str) -> set[int]:
     """Numbers of the pieces that this process has checked since the file was last written."""
     fs, path = filesystem(uri)
     with store_faults(uri, fs):
@@ -80,9 +82,9 @@ def _checked(uri: str) -> set[int]:
     if is_local(uri) and time.time() - max(info["mtime"], info["created"]) < _SETTLED_S:
         return set()
     state = str(info)
-    known = _CHECKED.get(uri)
+    known = _CHECKED.get((uri, sha256))
     if known is None or known[0] != state:
-        known = _CHECKED[uri] = (state, set())
+        known = _CHECKED[uri, sha256] = (state, set())
     return known[1]
 
 

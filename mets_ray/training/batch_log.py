@@ -31,7 +31,7 @@ def read_batches(run_uri: str) -> dict[tuple[int, int], list[str]]:
         try:
             part = json.loads(storage.read_bytes(uri))
             batches |= {(part["epoch"], int(step)): ids for step, ids in part["steps"].items()}
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(
                 f"`{uri}` is damaged: {type(error).__name__}: {error}", hint="delete it: training does not need it"
             ) from error

@@ -59,7 +59,7 @@ def open_run_folder(config: Config) -> str:
 def _read_settings(config_uri: str) -> dict[str, Any]:
     try:
         return dict(from_older(yaml.safe_load(storage.read_bytes(config_uri))))
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise CheckpointError(
             f"`{config_uri}` is damaged: {type(error).__name__}: {error}",
             hint="write it again with the settings of the run, or start a new run with train.init_from",
