@@ -89,7 +89,7 @@ def write_shard(
         try:
             if position in task.duplicates:
                 raise RecordError("duplicate_record_id", f"`record_id` {row.record_id} already appears in the manifest")
-            check_location(row.record_uri, source.root)
+            _check_location(row.record_uri, source.root)
             report = clean_report(row.report) if task.has_reports else ""
             return Accepted(row, report, preprocess(source.read(row.record_uri), signal))
         except RecordError as error:
@@ -139,7 +139,7 @@ def _finished(name: str, progress_uri: str, dataset_uri: str) -> ShardSummary | 
     return summary
 
 
-def check_location(record_uri: str, root: str) -> None:
+def _check_location(record_uri: str, root: str) -> None:
     """Raise RecordError `unsafe_path` for a record that is not below the folder of its source; "" is no folder."""
     if not root:
         return

@@ -250,7 +250,9 @@ def load_bundle(bundle_uri: str) -> Bundle:
         )
     with tempfile.TemporaryDirectory() as folder:
         storage.download_folder(bundle_uri, folder)
-        _check_signature(_unsealed((Path(folder) / MANIFEST_NAME).read_bytes(), bundle_uri), bundle_uri)
+        with _faults_of(MANIFEST_NAME, bundle_uri):  # it is gone while the bundle is published again
+            manifest = (Path(folder) / MANIFEST_NAME).read_bytes()
+        _check_signature(_unsealed(manifest, bundle_uri), bundle_uri)
         return read_bundle(Path(folder), bundle_uri)
 
 
