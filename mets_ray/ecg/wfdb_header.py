@@ -8,6 +8,7 @@ import math
 import re
 from dataclasses import dataclass
 
+from mets_ray import storage
 from mets_ray.ecg.leads import is_ecg_signal
 from mets_ray.ecg.wfdb_signals import FLAC, PACKED, SAMPLE_BITS
 from mets_ray.errors import RecordError
@@ -118,8 +119,10 @@ def _parse_signal(line: str, number: int) -> Signal:
         raise RecordError("unsupported_format", f"signal {number} has format {sample_format}")
     if int(stored["per_frame"] or 1) != 1 or int(stored["skew"] or 0) != 0:
         raise RecordError("unsupported_format", f"signal {number} has another rate than the record, or a skew")
-    if "/" in fields[0] or fields[0] in (".", ".."):
-        raise RecordError("unreadable_header", f"signal file `{fields[0]}` is not in the header's own folder")
+    if fault := storage.path_fault(fields[0]) or ("it is a folder" if "/" in fields[0] or fields[0] == "." else ""):
+        raise RecordError(
+            "unreadable_header", f"signal file {fields[0][:80]!r} is not one in the header's own folder: {fault}"
+        )
     name = fields[8] if len(fields) > 8 else f"signal {number}"
     gain, baseline, unit, is_ecg = _calibration(fields[2] if len(fields) > 2 else None, name)
 

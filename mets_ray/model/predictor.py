@@ -101,8 +101,8 @@ class Predictor:
 
     @property
     def model_version(self) -> str:
-        """The run and the first 8 digits of the sha256 of its weights."""
-        return f"{self.facts.run}#{self.facts.files['model.safetensors'][:8]}"
+        """The run and the first 8 digits of the digest of its manifest: of all facts, prompts and files."""
+        return f"{self.facts.run}#{self.bundle.digest[:8]}"
 
     def zero_shot(
         self,

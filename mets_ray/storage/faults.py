@@ -1,7 +1,7 @@
 """What went wrong in a store, as a DatasetError that says what the store answered.
 
 A file that is absent from a store that answers is the subclass MissingFileError, so that a reader can count one absent
-record and still stop when the store is down.
+record and still stop when the store is down; one that has other bytes than were written is a DamagedFileError.
 """
 
 import functools
@@ -40,6 +40,10 @@ _UNREACHABLE = {
 
 class MissingFileError(DatasetError):
     """The store answers, and has no such file."""
+
+
+class DamagedFileError(DatasetError):
+    """The file is there, and is not what was written."""
 
 
 @contextmanager

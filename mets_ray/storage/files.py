@@ -26,7 +26,8 @@ def read_bytes(uri: str) -> bytes:
 def write_bytes(uri: str, data: bytes) -> None:
     """Write a file that readers see whole or not at all; an older one is replaced. Raises DatasetError.
 
-    Local: a temporary name in the same folder, then a rename. Object stores show an upload only once it is complete.
+    Local: a temporary name in the same folder, then a rename, each on the disk before the next, so that a power cut
+    leaves no name without its content. Object stores show an upload only once it is complete.
     """
     if not is_local(uri):
         fs, path = filesystem(uri)
@@ -36,6 +37,7 @@ def write_bytes(uri: str, data: bytes) -> None:
     target = Path(local_path(uri))
     with store_faults(uri), _finished_sibling(target, data) as finished:
         finished.replace(target)
+        sync(target.parent)
 
 
 def create_bytes(uri: str, data: bytes) -> bool:
@@ -57,6 +59,7 @@ def create_bytes(uri: str, data: bytes) -> bool:
             os.link(finished, target)
         except FileExistsError:
             return False
+        sync(target.parent)
     return True
 
 
@@ -118,6 +121,17 @@ def temporary_sibling(target: Path) -> Path:
     return target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
 
 
+def sync(path: Path) -> None:
+    """Wait until a file's bytes, or the names in a folder, are on the disk. Windows cannot do it for folders."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def _finished_sibling(target: Path, data: bytes) -> Iterator[Path]:
     """A whole file with `data` beside `target`, to be moved or linked there; what is left of it is removed."""
@@ -125,6 +139,7 @@ def _finished_sibling(target: Path, data: bytes) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         temporary.write_bytes(data)
+        sync(temporary)
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)

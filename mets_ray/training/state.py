@@ -98,7 +98,7 @@ def start_state(job: TrainJob, texts: Texts, device: torch.device) -> State:
     )
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
-            bundle, saved = read_bundle(Path(folder)), read_trainer_state(Path(folder))
+            bundle, saved = read_bundle(Path(folder), checkpoint.path), read_trainer_state(Path(folder))
         _same_data(bundle.facts, job, texts.fingerprint)
         model.load_state_dict(bundle.model.state_dict())
         state.optimizer.load_state_dict(saved["optimizer"])

@@ -1,6 +1,8 @@
 """The main job on one small cluster: prepare → text → train → evaluate, twice."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -44,6 +46,39 @@ def test_prepare_refuses_a_folder_that_holds_another_data_set(prepared):
 
     with pytest.raises(DatasetError, match="holds another data set"):
         prepare(config_of("unused", "seed=7", dataset_uri=prepared), prepared, "other")
+
+
+def test_a_damaged_shard_stops_a_job_by_name_and_prepare_makes_it_again(prepared):
+    from mets_ray.pipelines.prepare import prepare
+    from mets_ray.pipelines.texts import report_texts
+
+    dataset = PreparedDataset.open(prepared)
+    path = Path(prepared) / dataset.card.shards[0].path
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:])
+    try:
+        with pytest.raises(DatasetError, match=rf"{path.name}` is damaged.*") as error:
+            report_texts(dataset, "{}", dataset.all_folds)
+        assert "run prepare again" in error.value.hint
+        again = prepare(config_of("unused", dataset_uri=prepared), prepared, "again")
+        assert again.card.content_sha256 == dataset.card.content_sha256
+        assert path.read_bytes() == whole
+    finally:
+        path.write_bytes(whole)
+
+
+def test_prepare_passes_no_shard_of_an_earlier_version_as_its_own(prepared, tmp_path):
+    from mets_ray.pipelines.prepare import prepare
+
+    folder = tmp_path / "older"
+    shutil.copytree(prepared, folder)
+    card = storage.unseal((folder / "card.json").read_bytes()).facts
+    for shard in card["shards"]:
+        del shard["pieces"]
+    (folder / "card.json").write_text(json.dumps(card | {"schema_version": 1, "fingerprint": "of another version"}))
+    assert PreparedDataset.open(str(folder)).card.records_out == 300
+    with pytest.raises(DatasetError, match=r"holds another data set.*another version"):
+        prepare(config_of("unused", dataset_uri=str(folder)), str(folder), "again")
 
 
 def test_prepare_fails_above_the_share_of_rejected_records_and_goes_on_from_there(ray_cluster, tmp_path):
