@@ -145,7 +145,8 @@ def split_sentences(lines: Sequence[str], length: int) -> tuple[str, ...]:
             if not any(map(str.isalnum, sentence)):
                 continue
             is_item = (first == 0 and start > 0) or _LIST_ITEM.match(sentence)
-            if found and ((heading_denies and is_item) or _belongs_to_the_last(sentence)):
+            asked = bool(found) and found[-1].endswith("?")
+            if found and ((heading_denies and is_item) or _belongs_to_the_last(sentence, asked=asked)):
                 found[-1] += (mark or ";"[: found[-1][-1].isalnum()]) + f" {sentence}"
                 continue
             heading_denies = bool(_HEADING_DENIES.search(sentence))
@@ -242,9 +243,11 @@ def _dots(text: str) -> Iterable[int]:
     return (at for at, character in enumerate(text) if character == ".")
 
 
-def _belongs_to_the_last(sentence: str) -> bool:
+def _belongs_to_the_last(sentence: str, *, asked: bool) -> bool:
     """Whether a sentence only denies or doubts, as `Not excluded`, or goes on with an alternative, as `or infarct`."""
     words = re.findall(r"\w+", sentence.casefold())
+    if words == ["none"]:
+        return asked  # elsewhere it is how Python writes that a part of the report is missing
     if words[0] in _ALTERNATIVES:
         return True
     return any(word in _DENIES_OR_DOUBTS for word in words) and all(
