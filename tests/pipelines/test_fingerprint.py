@@ -19,6 +19,7 @@ OTHER = {
     "labels": ("LBBB",),
     "age": 61.0,
     "sex": "female",
+    "fault": ("unreadable_row", "the row has another number of cells"),
 }
 
 
