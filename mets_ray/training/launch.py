@@ -114,7 +114,7 @@ def _trainer(job: TrainJob) -> TorchTrainer:
                 checkpoint_score_order="max",
             ),
             callbacks=[_TellFailures(job.messages)],  # type: ignore[list-item]
-            logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
+            logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
 
