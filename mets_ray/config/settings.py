@@ -198,6 +198,11 @@ class TrainConfig(Section):
         900.0,
         description="a worker that takes longer for one step is stopped, and training continues from the checkpoint",
     )
+    hang_detector: Annotated[Literal["off", "observe", "fail"], FREE_AT_RESUME] = Field(
+        "off",
+        description="GPU: Ray's detector of collectives that hang; observe logs them with the workers' stacks, fail "
+        "restarts the group as well; needs `ncclras` of NCCL 2.28 or later on the workers' PATH",
+    )
     stop_within_s: Annotated[Annotated[float, Field(ge=0.0)], FREE_AT_RESUME] = Field(
         60.0, description="SIGTERM, Ctrl-C: how long the job waits for its workers' last checkpoint"
     )

@@ -90,6 +90,8 @@ def _trainer(job: TrainJob) -> TorchTrainer:
     gpus = job.shares.gpus_per_worker
     # If the only worker is suspended, no other worker notices: Ray's health check must time out.
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(train.step_timeout_s)
+    if gpus and train.hang_detector != "off":
+        os.environ |= {"RAY_TRAIN_ENABLE_NCCL_HANG_DETECTOR": "1", "RAY_TRAIN_NCCL_RAS_ACTION": train.hang_detector}
     return TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
