@@ -29,7 +29,6 @@ from mets_ray.config.settings import Config
 from mets_ray.console import say
 from mets_ray.errors import ConfigError, MetsError
 
-_SIGNALLED = 128  # as shells count: 143 after SIGTERM, 130 after SIGINT
 _LEAVE_WITHIN_S = 5.0
 
 
@@ -63,7 +62,7 @@ def run_command(command: Command, words: Sequence[str]) -> None:
     if status:
         say(f"{command.name}: {result['error']}")
     print(json.dumps({"job": command.name} | result), file=result_stream, flush=True)
-    if status > _SIGNALLED:
+    if status == stops.exit_status():
         # Python waits for threads at its end, and one may read from a store that does not answer.
         timer = threading.Timer(_LEAVE_WITHIN_S, os._exit, [status])
         timer.daemon = True
@@ -95,7 +94,7 @@ def _outcome(command: Command, arguments: argparse.Namespace, words: Sequence[st
 
 def _stopped() -> tuple[dict[str, Any], int]:
     number = stops.told() or signal.SIGINT
-    return {"error": "stopped", "signal": number.name}, _SIGNALLED + number
+    return {"error": "stopped", "signal": number.name}, stops.exit_status()
 
 
 def parse_words(command: Command, words: Sequence[str]) -> argparse.Namespace:
@@ -164,26 +163,15 @@ def _in_ray(command: Command, config: Config, line: str) -> dict[str, Any]:
     # DDP warns that find_unused_parameters found none; it is set for another reason (see training/state.py).
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
-        _start_ray()
+        with stops.ray_starting():
+            # Without an address Ray would look for a cluster on this machine, and wait minutes for one that is dead.
+            ray.init(address=os.environ.get("RAY_ADDRESS", "local"), logging_level=logging.WARNING)
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
         check_storage({place.key: place.uri for place in used_places(command, config)})
         return command.run(config, line)
     finally:
         stops.ignore()
         ray.shutdown()
-
-
-def _start_ray() -> None:
-    import ray
-
-    try:
-        # Without an address Ray would look for a cluster on this machine, and wait minutes for one that is long dead.
-        ray.init(address=os.environ.get("RAY_ADDRESS", "local"), logging_level=logging.WARNING)
-    except SystemExit:  # by Ray's own handler of SIGTERM, in force from the first line of `init` to the next one here
-        stops.tell(signal.SIGTERM)
-        raise KeyboardInterrupt from None
-    finally:
-        stops.listen()
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
 
 
 def _keep_stdout_for_the_result() -> Any:

@@ -9,6 +9,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 _REPEAT_EVERY_S = 2.0
@@ -22,9 +24,23 @@ class _Stop:
 
 
 def listen() -> None:
-    """Handle both signals from now on. Call it in the main thread, and again after `ray.init`, which takes SIGTERM."""
+    """Handle both signals from now on. To be called in the main thread."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
+
+
+@contextmanager
+def ray_starting() -> Iterator[None]:
+    """Around `ray.init`, which begins with a handler of SIGTERM of its own and leaves it in force."""
+    try:
+        yield
+    except SystemExit as error:
+        if error.code != signal.SIGTERM:  # what that handler exits with
+            raise
+        _tell(signal.SIGTERM)
+        raise KeyboardInterrupt from None
+    finally:
+        listen()
 
 
 def told() -> signal.Signals | None:
@@ -32,10 +48,9 @@ def told() -> signal.Signals | None:
     return _Stop.told
 
 
-def tell(number: signal.Signals) -> None:
-    """Remember a signal that another handler took."""
-    if _Stop.told is None:
-        _Stop.told, _Stop.told_at = number, time.monotonic()
+def exit_status() -> int:
+    """Of a process that was stopped, as shells count: 143 after SIGTERM, 130 after SIGINT."""
+    return 128 + (_Stop.told or signal.SIGINT)
 
 
 def hear() -> None:
@@ -52,11 +67,16 @@ def ignore() -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     if _Stop.told is None:
-        tell(signal.Signals(number))
+        _tell(signal.Signals(number))
         threading.Thread(target=_repeat, name="stop", daemon=True).start()
         raise KeyboardInterrupt
     if time.monotonic() - _Stop.told_at > _ONE_PRESS_S and (number == signal.SIGINT or not _Stop.heard.is_set()):
         raise KeyboardInterrupt
+
+
+def _tell(number: signal.Signals) -> None:
+    if _Stop.told is None:
+        _Stop.told, _Stop.told_at = number, time.monotonic()
 
 
 def _pass(number: int, frame: FrameType | None) -> None:
