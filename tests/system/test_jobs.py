@@ -190,12 +190,15 @@ def test_ray_job_submit_runs_the_job_and_passes_its_status_on(tmp_path):
         env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
 
-    def submit(*words, environment=environment):
-        command = [*ray, "job", "submit", "--address", f"http://127.0.0.1:{dashboard}", "--working-dir", ".", "--"]
+    def job(verb, *words, environment=environment):
         return subprocess.run(
-            [*command, "python", "jobs/pretrain.py", *words],
+            [*ray, "job", verb, "--address", f"http://127.0.0.1:{dashboard}", *words],
             env=environment, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False,
         )  # fmt: skip
+
+    def submit(*words, options=(), environment=environment):
+        entrypoint = ["python", "jobs/pretrain.py", *words]
+        return job("submit", "--working-dir", ".", *options, "--", *entrypoint, environment=environment)
 
     try:
         deadline = time.monotonic() + 90
@@ -215,6 +218,20 @@ def test_ray_job_submit_runs_the_job_and_passes_its_status_on(tmp_path):
         (result,) = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"job"')]
         assert (result["job"], result["epochs"]) == ("pretrain", 2)
         assert storage.exists(storage.join(result["bundle_uri"], "bundle.json"))
+
+        patience = json.dumps({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "90"}})
+        options = ["--no-wait", "--submission-id", "told", "--runtime-env-json", patience]
+        submit(*SMALL, f"run_uri={tmp_path}", "train.epochs=2000", options=options)
+        while not (begun := list(tmp_path.glob("pretrain-*/checkpoint-00003-*"))):
+            assert time.monotonic() < deadline + 300
+            time.sleep(0.1)
+        job("stop", "told")
+        shown = job("logs", "told").stdout
+        (result,) = [json.loads(line) for line in shown.splitlines() if line.startswith('{"job"')]
+        assert result == {"job": "pretrain", "error": "stopped", "signal": "SIGTERM"}
+        assert "training stopped at epoch " in shown
+        assert f"train.resume={begun[0].parent} continues this run" in shown
+        assert "Traceback" not in shown
     finally:
         head.terminate()
         head.wait(timeout=60)
