@@ -105,14 +105,14 @@ def test_a_killed_worker_leaves_no_trace_in_the_weights(prepared, tmp_path, caps
 
 
 def test_a_stop_at_an_epoch_s_end_or_between_two_loses_and_repeats_nothing(prepared, tmp_path, monkeypatch, capsys):
-    """SIGINT after the last step of epoch 1, then while epoch 2 is validated: three jobs, one history."""
+    """SIGINT after the last step of epoch 1, while epoch 2 is validated, and epoch 3: four jobs, one history."""
     from mets_ray.training.fit import fit
 
     straight = fit(config_of(tmp_path / "straight", *TWO_WORKERS, dataset_uri=prepared), prepared)
     steps = max(step for _, step in read_batches(straight.run_uri)) + 1
     words = [*TWO_WORKERS, "train.checkpoint_every_steps=null", "train.max_failures=0"]
     saved = []
-    for place in ({"last_step": steps}, {"validation": True}):
+    for place in ({"last_step": steps}, {"validation": True}, {"validation": True}):
         monkeypatch.setattr(launch, "train_worker", stopped_at(**place))
         resume = [f"train.resume={run}" for run in (tmp_path / "stopped").glob("pretrain-*")]
         config = config_of(tmp_path / "stopped", *words, *resume, dataset_uri=prepared)
@@ -120,7 +120,7 @@ def test_a_stop_at_an_epoch_s_end_or_between_two_loses_and_repeats_nothing(prepa
             fit(config, prepared)
         saved.append(max(path.name for path in tmp_path.glob("stopped/*/checkpoint-*-*")))
     monkeypatch.undo()
-    assert saved == [f"checkpoint-00000-{steps:07d}", "checkpoint-00002-0000000"]
+    assert saved == [f"checkpoint-00000-{steps:07d}", "checkpoint-00002-0000000", "checkpoint-00003-0000000"]
     (run,) = (tmp_path / "stopped").glob("pretrain-*")
     stopped = fit(config_of(tmp_path / "stopped", *words, f"train.resume={run}", dataset_uri=prepared), prepared)
     one, other = last_weights(straight), last_weights(stopped)
