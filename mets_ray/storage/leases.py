@@ -186,9 +186,10 @@ def _acquire(folder_uri: str, holder: Holder, wait: bool) -> Lease:
         newest = _newest(folder_uri)
         number, other = newest or (0, None)
         if other is None or other.released or not _is_alive(folder_uri, number, other):
-            if create_bytes(_file_uri(folder_uri, number + 1), _packed(holder)) and _is_ours(
-                folder_uri, number + 1, holder
-            ):
+            created = create_bytes(_file_uri(folder_uri, number + 1), _packed(holder))
+            # Read again: since the look above, others may have held the folder and removed all numbers but a higher
+            # one, and a store without "create if absent" lets two create one file.
+            if created and (newest := _newest(folder_uri)) and newest[1].id == holder.id:
                 _remove_older(folder_uri, number + 1)
                 return Lease(folder_uri, number + 1, holder)
             continue
@@ -222,26 +223,21 @@ def _is_alive(folder_uri: str, number: int, other: Holder) -> bool:
     return False
 
 
-def _is_ours(folder_uri: str, number: int, holder: Holder) -> bool:
-    """Whether the file that was just created is this process's, also in a store that lets two create one file."""
-    try:
-        return _read(_file_uri(folder_uri, number)).id == holder.id
-    except MissingFileError:
-        return False
-
-
 def _newest(folder_uri: str) -> tuple[int, Holder] | None:
     """The highest number and what its file says; a damaged file is a dead holder's."""
-    numbers = [
-        int(name) for uri in list_files(join(folder_uri, "lease"), suffix=".json") if (name := Path(uri).stem).isdigit()
-    ]
-    while numbers:
-        number = max(numbers)
+    while True:
+        number = max(_numbers(folder_uri), default=None)
+        if number is None:
+            return None
         try:
             return number, _read(_file_uri(folder_uri, number))
-        except MissingFileError:  # removed by a newer holder since it was listed
-            numbers.remove(number)
-    return None
+        except MissingFileError:  # removed since it was listed, by the holder of a higher number
+            continue
+
+
+def _numbers(folder_uri: str) -> list[int]:
+    names = [Path(uri).stem for uri in list_files(join(folder_uri, "lease"), suffix=".json")]
+    return [int(name) for name in names if name.isdigit()]
 
 
 def _read(uri: str) -> Holder:
@@ -270,10 +266,11 @@ def _file_uri(folder_uri: str, number: int) -> str:
 
 
 def _remove_older(folder_uri: str, number: int) -> None:
-    for uri in list_files(join(folder_uri, "lease"), suffix=".json"):
-        if (name := Path(uri).stem).isdigit() and int(name) < number:
-            fs, path = filesystem(uri)
-            with suppress(OSError):  # only tidiness: the highest number counts
+    """Only now, so that the highest number of all times is always there."""
+    for older in _numbers(folder_uri):
+        if older < number:
+            fs, path = filesystem(_file_uri(folder_uri, older))
+            with suppress(OSError):
                 fs.rm_file(path)
 
 
