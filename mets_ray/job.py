@@ -13,7 +13,6 @@ import os
 import shlex
 import signal
 import sys
-import threading
 import traceback
 import uuid
 from collections.abc import Callable, Sequence
@@ -28,8 +27,6 @@ from mets_ray.config.load import describe_settings, dump_changes, dump_config, l
 from mets_ray.config.settings import Config
 from mets_ray.console import say
 from mets_ray.errors import ConfigError, MetsError
-
-_LEAVE_WITHIN_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -63,10 +60,9 @@ def run_command(command: Command, words: Sequence[str]) -> None:
         say(f"{command.name}: {result['error']}")
     print(json.dumps({"job": command.name} | result), file=result_stream, flush=True)
     if status == stops.exit_status():
-        # Python waits for threads at its end, and one may read from a store that does not answer.
-        timer = threading.Timer(_LEAVE_WITHIN_S, os._exit, [status])
-        timer.daemon = True
-        timer.start()
+        # At once: Python would wait for its threads, and one may read from a store that does not answer.
+        sys.stderr.flush()
+        os._exit(status)
     raise SystemExit(status)
 
 
@@ -168,10 +164,21 @@ def _in_ray(command: Command, config: Config, line: str) -> dict[str, Any]:
             ray.init(address=os.environ.get("RAY_ADDRESS", "local"), logging_level=logging.WARNING)
         logging.getLogger("ray.data").setLevel(logging.WARNING)
         check_storage({place.key: place.uri for place in used_places(command, config)})
-        return command.run(config, line)
-    finally:
-        stops.ignore()
-        ray.shutdown()
+        result = command.run(config, line)
+    except stops.StillBusyError:
+        raise  # Ray's processes notice by themselves that their driver is gone
+    except BaseException:
+        _end_ray()
+        raise
+    _end_ray()
+    return result
+
+
+def _end_ray() -> None:
+    import ray
+
+    stops.ignore()
+    ray.shutdown()
 
 
 def _keep_stdout_for_the_result() -> Any:

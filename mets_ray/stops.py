@@ -17,6 +17,10 @@ _REPEAT_EVERY_S = 2.0
 _ONE_PRESS_S = 1.0  # `timeout` sends its signal twice, a wrapper may pass on what the terminal has sent already
 
 
+class StillBusyError(KeyboardInterrupt):
+    """Stopped while a thread is inside Ray, which must not be shut down under it."""
+
+
 class _Stop:
     told: signal.Signals | None = None
     told_at = 0.0

@@ -73,11 +73,11 @@ def _fit(trainer: TorchTrainer, job: TrainJob, lease: storage.Lease) -> Result:
         limit_s = job.config.train.stop_within_s
         say(f"stopping within {limit_s:g} s" + (": the workers save a checkpoint" if how == "save" else ""))
         job.messages.stop.remote(how)
-        with suppress(Exception):
+        with suppress(Exception, KeyboardInterrupt):  # Ctrl-C again ends the wait
             done.exception(timeout=limit_s)
         if not done.done():
             say("the workers have not stopped; what was learnt since the last checkpoint is lost")
-            raise
+            raise stops.StillBusyError from None
         lease.keep(False)
         if how == "save":
             say(f"train.resume={job.run_uri} continues this run")
