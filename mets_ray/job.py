@@ -1,8 +1,9 @@
 """What every command shares: its arguments, one Ray session, and a last line on stdout that a machine can read.
 
 People read stderr. Stdout carries one line, the JSON object of the result, written after Ray is shut down because
-forwarded worker logs can follow anything that is printed before. Exit status: 0 done, 1 failed, 2 wrong usage.
-Ray is imported once the settings are known to be right, so that `--help` and a typing error cost a second less.
+forwarded worker logs can follow anything that is printed before. Exit status: 0 done, 1 failed, 2 wrong usage, 143 or
+130 stopped by SIGTERM or SIGINT. Ray is imported once the settings are known to be right, so that `--help` and a typing
+error cost a second less.
 """
 
 import argparse
@@ -10,15 +11,17 @@ import json
 import logging
 import os
 import shlex
+import signal
 import sys
 import traceback
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mets_ray import storage
+from mets_ray import stops, storage
 from mets_ray.config.kinds import PlaceSetting, places, with_places
 from mets_ray.config.load import describe_settings, dump_changes, dump_config, load_config
 from mets_ray.config.settings import Config
@@ -45,25 +48,49 @@ class Command:
 
 def run_command(command: Command, words: Sequence[str]) -> None:
     """Parse the words, run the command inside a Ray session, print its result, exit."""
+    stops.listen()
     arguments = parse_words(command, words)
     result_stream = _keep_stdout_for_the_result()
+    try:
+        result, status = _outcome(command, arguments, words)
+    except KeyboardInterrupt:  # between two lines of `_outcome`
+        result, status = _stopped()
+    stops.ignore()
+    if status:
+        say(f"{command.name}: {result['error']}")
+    print(json.dumps({"job": command.name} | result), file=result_stream, flush=True)
+    if status == stops.exit_status():
+        # At once: Python would wait for its threads, and one may read from a store that does not answer.
+        sys.stderr.flush()
+        os._exit(status)
+    raise SystemExit(status)
+
+
+def _outcome(command: Command, arguments: argparse.Namespace, words: Sequence[str]) -> tuple[dict[str, Any], int]:
+    """The result, or what went wrong, and the exit status."""
     line = " ".join(map(shlex.quote, ["mets-ray", command.name, *words]))
     try:
         config = load_settings(command, arguments)
         _show_config(command.name, config)
         result = _in_ray(command, config, line)
         status = 0
+    except KeyboardInterrupt:
+        result, status = _stopped()
     except ConfigError as error:
         result, status = {"error": str(error)}, 2
     except MetsError as error:
         result, status = {"error": str(error)}, 1
     except Exception as error:
+        if stops.told() is not None:  # it fails because it was stopped, for instance together with a Ray of its own
+            return _stopped()
         traceback.print_exc()
         result, status = {"error": f"{type(error).__name__}: {error}"}, 1
-    if status:
-        say(f"{command.name}: {result['error']}")
-    print(json.dumps({"job": command.name} | result), file=result_stream, flush=True)
-    raise SystemExit(status)
+    return result, status
+
+
+def _stopped() -> tuple[dict[str, Any], int]:
+    number = stops.told() or signal.SIGINT
+    return {"error": "stopped", "signal": number.name}, stops.exit_status()
 
 
 def parse_words(command: Command, words: Sequence[str]) -> argparse.Namespace:
@@ -113,7 +140,7 @@ def _refuse_folders_that_vanish(used: Sequence[PlaceSetting]) -> None:
 def _show_config(name: str, config: Config) -> None:
     """Print what differs from the defaults, and keep the whole configuration under `run_uri`."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    uri = storage.join(config.run_uri, "configs", f"{name}-{stamp}.yaml")
+    uri = storage.join(config.run_uri, "configs", f"{name}-{stamp}-{uuid.uuid4().hex[:4]}.yaml")
     changes = dump_changes(config) or "(all defaults)\n"
     say(f"# {name}: settings that differ from the defaults; all of them are kept as {uri}\n{changes}")
     storage.write_bytes(uri, dump_config(config).encode())
@@ -131,14 +158,27 @@ def _in_ray(command: Command, config: Config, line: str) -> dict[str, Any]:
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
     # DDP warns that find_unused_parameters found none; it is set for another reason (see training/state.py).
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    # Without an address Ray would look for a cluster on this machine, and wait minutes for one that is long dead.
-    ray.init(address=os.environ.get("RAY_ADDRESS", "local"), logging_level=logging.WARNING)
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
     try:
+        with stops.ray_starting():
+            # Without an address Ray would look for a cluster on this machine, and wait minutes for one that is dead.
+            ray.init(address=os.environ.get("RAY_ADDRESS", "local"), logging_level=logging.WARNING)
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
         check_storage({place.key: place.uri for place in used_places(command, config)})
-        return command.run(config, line)
-    finally:
-        ray.shutdown()
+        result = command.run(config, line)
+    except stops.StillBusyError:
+        raise  # Ray's processes notice by themselves that their driver is gone
+    except BaseException:
+        _end_ray()
+        raise
+    _end_ray()
+    return result
+
+
+def _end_ray() -> None:
+    import ray
+
+    stops.ignore()
+    ray.shutdown()
 
 
 def _keep_stdout_for_the_result() -> Any:

@@ -190,11 +190,21 @@ class TrainConfig(Section):
         "descriptive", description="prompts for the validation AUROC: descriptive, mets, a URI"
     )
     max_failures: Annotated[int, Field(ge=0), FREE_AT_RESUME] = Field(
-        3, description="how often training continues after a lost worker or an error"
+        3,
+        description="how often training continues after a lost worker or an error; machines that the cloud takes away "
+        "with notice do not count",
     )
     step_timeout_s: Annotated[float, Field(gt=0.0), FREE_AT_RESUME] = Field(
         900.0,
         description="a worker that takes longer for one step is stopped, and training continues from the checkpoint",
+    )
+    hang_detector: Annotated[Literal["off", "observe", "fail"], FREE_AT_RESUME] = Field(
+        "off",
+        description="GPU: Ray's detector of collectives that hang; observe logs them with the workers' stacks, fail "
+        "restarts the group as well; needs `ncclras` of NCCL 2.28 or later on the workers' PATH",
+    )
+    stop_within_s: Annotated[Annotated[float, Field(ge=0.0)], FREE_AT_RESUME] = Field(
+        60.0, description="SIGTERM, Ctrl-C: how long the job waits for its workers' last checkpoint"
     )
     log_batches: Annotated[bool, FREE_AT_RESUME] = Field(
         False, description="keep the record ids of every step under <run>/batches"
@@ -296,6 +306,10 @@ class Config(Section):
     )
     run_uri: Annotated[OutputUri, FREE_AT_RESUME] = Field(
         ".runs", description="where runs, bundles, tables and figures are written"
+    )
+    lease_timeout_s: Annotated[Annotated[float, Field(ge=1.0)], FREE_AT_RESUME] = Field(
+        60.0,
+        description="a job without a sign of life for so long is dead, and another may write to its folder",
     )
     prepare: PrepareConfig = Field(default_factory=PrepareConfig)
     folds: FoldsConfig = FoldsConfig()

@@ -1,6 +1,7 @@
 """Zero-shot evaluation: embed the test folds with a bundle, score them against class prompts, write the report."""
 
 import math
+import uuid
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
@@ -58,8 +59,9 @@ def evaluate(config: Config, dataset_uri: str, bundle_uri: str, command: str = "
             hint="choose other folds or evaluate.tasks, or give a prompt file with class names that match the labels",
         )
     inputs = EvaluationInputs(config, dataset, test, bundle_uri, predictor, questions, records, scores)
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    result_uri = storage.join(storage.absolute(config.run_uri), f"evaluate-{stamp}-{questions.prompts.name}")
+    # The four digits tell apart what two jobs of one run_uri start in the same second.
+    name = f"evaluate-{datetime.now():%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:4]}-{questions.prompts.name}"
+    result_uri = storage.join(storage.absolute(config.run_uri), name)
     result = _score(inputs, result_uri, alarms, notices)
     drawn = _drawn(inputs, result)
     write_result(result, inputs, drawn, command)

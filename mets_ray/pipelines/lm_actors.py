@@ -51,6 +51,7 @@ def store_uri(config: Config, dataset: PreparedDataset) -> str:
 def embed_texts(text: TextConfig, store: str, *, reports: list[str], prompts: list[str]) -> EmbeddedTexts:
     """Vectors of all `reports` and `prompts`, from the store; a pool of LM actors embeds those that are missing there.
 
+    Of several jobs that share a store, one embeds at a time, so that the others find its vectors there.
     The pool is gone when this returns, so its CPUs and GPUs are free for the training workers.
     Raises ConfigError if an LM actor cannot fit or the model cannot be loaded, DatasetError if two text ids collide.
     """
@@ -64,6 +65,23 @@ def embed_texts(text: TextConfig, store: str, *, reports: list[str], prompts: li
     fingerprint, revision = _identity(text)
     text = text.model_copy(update={"revision": revision})  # the hub may get a newer one before the actors look
     table = read_store(store, fingerprint)
+    if not _missing(table, reports, prompts):
+        return EmbeddedTexts(table, fingerprint, 0, 0, revision)
+    folder = part_folder(store, fingerprint)
+    with storage.hold(folder, "text embedding", wait=True):
+        missing = _missing(read_store(store, fingerprint), reports, prompts)
+        counts = _embed(text, missing, folder) if missing else []
+    return EmbeddedTexts(
+        table=read_store(store, fingerprint),
+        fingerprint=fingerprint,
+        reports_embedded=sum(count[0] for count in counts),
+        prompts_embedded=sum(count[1] for count in counts),
+        revision=revision,
+    )
+
+
+def _missing(table: EmbeddingTable, reports: list[str], prompts: list[str]) -> list[dict[str, Any]]:
+    """The texts without a vector, as rows."""
     new_reports = table.missing(reports)
     known = set(new_reports)
     new_prompts = [prompt for prompt in table.missing(prompts) if prompt not in known]
@@ -74,10 +92,11 @@ def embed_texts(text: TextConfig, store: str, *, reports: list[str], prompts: li
     ]
     if len({item["text_id"] for item in missing}) != len(missing):
         raise DatasetError("two different texts have the same 64-bit id", hint="report this: it is a 1 in 10^6 event")
-    if not missing:
-        return EmbeddedTexts(table, fingerprint, 0, 0, revision)
+    return missing
 
-    folder = part_folder(store, fingerprint)
+
+def _embed(text: TextConfig, missing: list[dict[str, Any]], folder: str) -> list[tuple[int, int]]:
+    """Embed texts and store them part by part. Returns the numbers of reports and of prompts in each part."""
     blocks = max(1, min(len(missing) // text.batch_size, 8 * text.max_actors))
     dataset = ray.data.from_items(missing, override_num_blocks=blocks)
     embedded = plain(embed_stage(dataset, text, batch_size=8 * text.batch_size))
@@ -87,13 +106,7 @@ def embed_texts(text: TextConfig, store: str, *, reports: list[str], prompts: li
         for batch in embedded.iter_batches(batch_size=_TEXTS_PER_PART, batch_format="numpy"):
             counts.append(write_part(batch, folder_uri=folder))
             bar.update(len(batch["text"]))
-    return EmbeddedTexts(
-        table=read_store(store, fingerprint),
-        fingerprint=fingerprint,
-        reports_embedded=sum(count[0] for count in counts),
-        prompts_embedded=sum(count[1] for count in counts),
-        revision=revision,
-    )
+    return counts
 
 
 def embed_stage(dataset: Dataset, text: TextConfig, *, batch_size: int) -> Dataset:

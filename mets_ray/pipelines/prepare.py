@@ -25,9 +25,14 @@ _SIGNALS_NAMED = 10
 def prepare(config: Config, dataset_uri: str, command: str) -> PreparedDataset:
     """Read, check and convert every record of the source into shards; the card is written last.
 
-    Raises DatasetError if the folder holds another data set, no record passes, or more than
-    `prepare.max_rejected_fraction` of the records are rejected.
+    Raises FolderInUseError if another job prepares a data set there, and DatasetError if the folder holds another data
+    set, no record passes, or more than `prepare.max_rejected_fraction` of the records are rejected.
     """
+    with storage.hold(dataset_uri, "prepare", timeout_s=config.lease_timeout_s) as lease:
+        return _prepare(config, dataset_uri, command, lease)
+
+
+def _prepare(config: Config, dataset_uri: str, command: str, lease: storage.Lease) -> PreparedDataset:
     settings = config.prepare
     signal = SignalConfig(settings.sampling_rate_hz, settings.duration_s, highpass_hz=settings.highpass_hz)
     source = source_of(config)
@@ -51,6 +56,7 @@ def prepare(config: Config, dataset_uri: str, command: str) -> PreparedDataset:
             bar.update(done[row["name"]].records_in)
     card = _card(config, manifest, signal, name, [done[task.name] for task in tasks], command)
     _check_rejected(card, settings, dataset_uri)
+    lease.confirm()
     write_card(dataset_uri, card)
     return PreparedDataset(dataset_uri, card)
 

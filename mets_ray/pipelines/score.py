@@ -143,41 +143,58 @@ def score(config: Config, dataset_uri: str, bundle_uri: str) -> Scored:
     on, so the same command continues where it was killed, and another bundle or prompt set gets a separate folder.
 
     Raises CheckpointError if bundle and data set do not match, ConfigError for unknown tasks or prompts, DatasetError
-    if `score.output_uri` holds other scores.
+    if `score.output_uri` holds other scores, FolderInUseError if another job writes there.
     """
     dataset, predictor, settings = PreparedDataset.open(dataset_uri), load_predictor(bundle_uri), config.score
     card = dataset.card
     check_signal(card.signal, predictor.facts)
     sources = (card.source, predictor.facts.dataset_source)
     questions = Questions.without_labels(settings.prompt_set, sources, settings.tasks)
-    gpus = settings.num_gpus_per_actor
-    check_actor_fits(reachable_nodes(), key="score", cpus=1.0, gpus=gpus, resources={})
+    check_actor_fits(reachable_nodes(), key="score", cpus=1.0, gpus=settings.num_gpus_per_actor, resources={})
     metadata = _metadata(card, predictor, bundle_uri, questions, settings.embeddings)
-    output_uri = _claim(config, metadata)
-    finished = set(storage.list_files(output_uri, suffix=".parquet"))
-    todo = [shard for shard in card.shards if score_uri(output_uri, shard.path) not in finished]
-    total = sum(map(_rows, card.shards))
-    skipped = total - sum(map(_rows, todo))
-    if skipped:
-        say(f"{skipped:,} of {total:,} records were already scored, in `{output_uri}`")
-    if not todo:
-        return _finish(Scored(output_uri, 0, skipped, len(card.shards), 0.0, math.nan), metadata)
+    output_uri = _output_uri(config, metadata)
+    with storage.hold(output_uri, "score", timeout_s=config.lease_timeout_s):
+        _claim(output_uri, metadata)
+        finished = set(storage.list_files(output_uri, suffix=".parquet"))
+        todo = [shard for shard in card.shards if score_uri(output_uri, shard.path) not in finished]
+        total = sum(map(_rows, card.shards))
+        skipped = total - sum(map(_rows, todo))
+        if skipped:
+            say(f"{skipped:,} of {total:,} records were already scored, in `{output_uri}`")
+        if not todo:
+            return _finish(Scored(output_uri, 0, skipped, len(card.shards), 0.0, math.nan), metadata)
+        scorer = {
+            "bundle_uri": bundle_uri,
+            "tasks": _score_tasks(config, predictor, questions, dataset),
+            "dataset": dataset,
+            "output_uri": output_uri,
+            "metadata": metadata,
+            "settings": settings,
+        }
+        arrivals = _score_shards(todo, scorer, settings, skipped=skipped)
+        records, seconds = sum(count for _, _, count in arrivals), arrivals[-1][0]
+        result = Scored(output_uri, records, skipped, len(card.shards), records / seconds, steady_rate(arrivals))
+        return _finish(result, metadata)
 
-    tasks = _score_tasks(config, predictor, questions, dataset)
+
+def _score_shards(
+    todo: list[Shard], scorer: dict[str, Any], settings: ScoreConfig, *, skipped: int
+) -> list[tuple[float, str, int]]:
+    """Score shards on a pool of actors. Returns (seconds, actor, records) of each as it arrived."""
     items = [{"shard": shard.model_dump_json()} for shard in todo]
     scored = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         ShardScorer,
-        fn_constructor_args=(bundle_uri, tasks, dataset),
-        fn_constructor_kwargs={"output_uri": output_uri, "metadata": metadata, "settings": settings},
+        fn_constructor_kwargs=scorer,
         batch_size=None,
         # At most one shard waits at each actor, so that the last shards are spread evenly.
         compute=ActorPoolStrategy(
             min_size=1, max_size=min(settings.max_actors, len(todo)), max_tasks_in_flight_per_actor=2
         ),
         num_cpus=1,
-        num_gpus=gpus or None,
+        num_gpus=settings.num_gpus_per_actor or None,
     )
     began, arrivals = time.monotonic(), []
+    total = skipped + sum(map(_rows, todo))
     with own_errors(), progress_bar(total=total, unit="ECG", description="score") as bar:
         bar.update(skipped)
         # No prefetching: the iterator would hold back each result until the next shard is finished.
@@ -185,9 +202,7 @@ def score(config: Config, dataset_uri: str, bundle_uri: str) -> Scored:
             for records, actor in zip(batch["records"].tolist(), batch["actor"].tolist(), strict=True):
                 arrivals.append((time.monotonic() - began, str(actor), int(records)))
                 bar.update(int(records))
-    records = sum(count for _, _, count in arrivals)
-    result = Scored(output_uri, records, skipped, len(card.shards), records / arrivals[-1][0], steady_rate(arrivals))
-    return _finish(result, metadata)
+    return arrivals
 
 
 def figures(result: Scored) -> dict[str, Any]:
@@ -257,15 +272,18 @@ def _metadata(
     }
 
 
-def _claim(config: Config, metadata: dict[str, Any]) -> str:
-    """The output folder, claimed for these scores. Raises DatasetError if it holds other scores."""
+def _output_uri(config: Config, metadata: dict[str, Any]) -> str:
     name = f"scores-{metadata['run']}-{metadata['prompt_set']['name']}-{metadata['fingerprint'][:8]}"
     default = storage.join(storage.absolute(config.run_uri), name)
-    output_uri = storage.absolute(config.score.output_uri) if config.score.output_uri else default
+    return storage.absolute(config.score.output_uri) if config.score.output_uri else default
+
+
+def _claim(output_uri: str, metadata: dict[str, Any]) -> None:
+    """Say in the output folder whose scores it holds. Raises DatasetError if it holds others."""
     manifest_uri = storage.join(output_uri, MANIFEST_NAME)
     if not storage.exists(manifest_uri):
         storage.write_bytes(manifest_uri, json.dumps(metadata | {"finished": False}, indent=1).encode())
-        return output_uri
+        return
     try:
         before = dict(json.loads(storage.read_bytes(manifest_uri)))
     except (ValueError, TypeError, RecursionError) as error:
@@ -279,7 +297,6 @@ def _claim(config: Config, metadata: dict[str, Any]) -> str:
             "differ",
             hint="choose another score.output_uri, or omit it: the default folder's name depends on these",
         )
-    return output_uri
 
 
 def _finish(result: Scored, metadata: dict[str, Any]) -> Scored:

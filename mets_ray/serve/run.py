@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from mets_ray import stops
 from mets_ray.config.load import read_file
 from mets_ray.config.words import read_value, split_word
 from mets_ray.console import say
@@ -27,7 +28,11 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def run_server(words: Sequence[str]) -> None:
-    """Parse the arguments and serve until Ctrl-C. Exits with 2 for invalid settings, with 1 for other errors."""
+    """Parse the arguments and serve until SIGTERM or Ctrl-C.
+
+    Exits with 143 or 130 then, with 2 for invalid settings, with 1 for other errors.
+    """
+    stops.listen()
     arguments = _parse(words)
     try:
         config = read_settings(arguments.config, arguments.words)
@@ -42,6 +47,9 @@ def run_server(words: Sequence[str]) -> None:
     except MetsError as error:
         say(f"serve: {error}")
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
+    except KeyboardInterrupt:
+        say("serve: stopped")
+        raise SystemExit(stops.exit_status()) from None
 
 
 def read_settings(path: str | None, words: Sequence[str]) -> ServeConfig:
@@ -93,11 +101,13 @@ def _serve(config: ServeConfig, host: str, port: int) -> None:
     from mets_ray.serve.deployments import build
 
     application = build(config)  # fails before Ray starts
-    ray.init(address=os.environ.get("RAY_ADDRESS", "local"))
     try:
+        with stops.ray_starting():
+            ray.init(address=os.environ.get("RAY_ADDRESS", "local"))
         serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port, "request_timeout_s": 60})
         say(f"starting; then open http://{host}:{port} (API: http://{host}:{port}/docs)")
         serve.run(application, name="mets_ray", route_prefix="/", blocking=True)
     finally:
+        stops.ignore()
         serve.shutdown()
         ray.shutdown()

@@ -3,6 +3,7 @@
 from mets_ray.storage.faults import DamagedFileError, MissingFileError
 from mets_ray.storage.files import create_bytes, exists, list_files, read_bytes, write_bytes
 from mets_ray.storage.folders import download_folder, publish_folder
+from mets_ray.storage.leases import FolderInUseError, Lease, hold
 from mets_ray.storage.names import name_fault, path_fault
 from mets_ray.storage.pieces import Piece, cut, is_whole, open_checked
 from mets_ray.storage.resends import RESENDS
@@ -13,6 +14,8 @@ from mets_ray.storage.uris import absolute, is_local, join
 __all__ = [
     "RESENDS",
     "DamagedFileError",
+    "FolderInUseError",
+    "Lease",
     "MissingFileError",
     "Piece",
     "Sealed",
@@ -24,6 +27,7 @@ __all__ = [
     "download_folder",
     "exists",
     "filesystem",
+    "hold",
     "is_local",
     "is_whole",
     "join",

@@ -11,6 +11,7 @@ __all__ = [
     "grad_cache",
     "job",
     "launch",
+    "messages",
     "progress",
     "run_folder",
     "state",

@@ -30,7 +30,7 @@ from mets_ray.training.grad_cache import forward_loss
 from mets_ray.training.job import TrainJob
 from mets_ray.training.state import Figures, State, parameter_norm, report_checkpoint
 from mets_ray.training.texts import Texts
-from mets_ray.training.watch import Watch, timed
+from mets_ray.training.watch import Due, Watch, timed
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,11 @@ def open_epoch(
     return EpochStream(plan, row_counts, read_ahead(ready, readers))
 
 
-def train_epoch(job: TrainJob, texts: Texts, state: State, stream: EpochStream, watch: Watch) -> Figures:
-    """Train on the rest of an epoch, with checkpoints when `watch.saving` says so. Returns the whole epoch's figures.
+def train_epoch(job: TrainJob, texts: Texts, state: State, stream: EpochStream, watch: Watch) -> Figures | None:
+    """Train on the rest of an epoch, with checkpoints when `watch.saving` says so.
 
-    Raises MetsError if the loss is not finite.
+    Returns the whole epoch's figures, or None if the job was told to stop: then what was learnt is saved, also after
+    the last step. Raises MetsError if the loss is not finite.
     """
     train, plan, running = job.config.train, stream.plan, state.running
     autocast = autocast_for(train, state.device)
@@ -100,7 +101,7 @@ def train_epoch(job: TrainJob, texts: Texts, state: State, stream: EpochStream, 
             autocast=autocast,
             row_counts=stream.row_counts,
         )
-        global_loss, save, look = _agree(loss.item(), watch.saving.due(step + 1))
+        global_loss, due = _agree(loss.item(), watch.saving.due(step + 1))
         if not math.isfinite(global_loss):
             raise _not_finite(state.model, batch, plan.epoch, step, global_loss)
         state.optimizer.zero_grad(set_to_none=True)
@@ -114,11 +115,17 @@ def train_epoch(job: TrainJob, texts: Texts, state: State, stream: EpochStream, 
         running.embedded += float(batch.get("embedded", np.zeros(1)).sum())
         watch.reporter.step(done + 1, global_loss)
         watch.watchdog.still_alive()
-        if (save or (look and watch.saving.is_preempted())) and state.step < plan.steps:
+        if due.leave:
+            return None
+        # The end of an epoch is saved after its validation. Who is told to go may not have the time for that.
+        at_once = due.stop or (due.look and watch.saving.is_preempted())
+        if at_once or (due.save and state.step < plan.steps):
             running.seconds, began = running.seconds + time.perf_counter() - began, time.perf_counter()
             seen.write(plan.epoch)
             report_checkpoint(job, texts, state)
             watch.saving.saved()
+        if due.stop:
+            return None
     assert state.step == plan.steps, f"the stream ended after {state.step} of {plan.steps} steps"
     seen.write(plan.epoch)
     running.seconds += time.perf_counter() - began
@@ -147,10 +154,10 @@ def _take_step(state: State, clip_norm: float) -> None:
     state.model.clamp_logit_scale()
 
 
-def _agree(loss: float, due: tuple[bool, bool]) -> tuple[float, bool, bool]:
-    """(mean loss, save now, check for a preemption notice now), the same on every worker, in one all-reduce."""
-    total, save, look = sums_over_workers([loss, *map(float, due)])
-    return total / num_workers(), save > 0, look > 0
+def _agree(loss: float, due: Due) -> tuple[float, Due]:
+    """(mean loss, what is due), the same on every worker, in one all-reduce."""
+    total, *dues = sums_over_workers([loss, *map(float, due)])
+    return total / num_workers(), Due(*(one > 0 for one in dues))
 
 
 def _not_finite(model: nn.Module, batch: dict[str, np.ndarray], epoch: int, step: int, loss: float) -> MetsError:

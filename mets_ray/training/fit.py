@@ -23,7 +23,7 @@ from mets_ray.tasks.questions import Questions, dataset_tasks
 from mets_ray.training.checks import check_dataset, check_settings, group_shares
 from mets_ray.training.job import TrainJob
 from mets_ray.training.launch import launch
-from mets_ray.training.progress import progress_queue
+from mets_ray.training.messages import start_messages
 from mets_ray.training.run_folder import earlier_folds_of, open_run_folder
 from mets_ray.training.texts import training_texts
 
@@ -47,7 +47,8 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
     """Pretrain on a prepared data set; the epoch selected by `train.choose` is published as `<run>/bundle`.
 
     Raises DatasetError for a patient in two splits, ConfigError for resources that cannot fit, CheckpointError for a
-    resumed run that does not match, and the worker's own MetsError if training fails.
+    resumed run that does not match, FolderInUseError for one that another job continues, and the worker's own MetsError
+    if training fails. At a KeyboardInterrupt the workers save a checkpoint first; see `launch`.
     """
     check_settings(config)
     dataset = PreparedDataset.open(dataset_uri)
@@ -57,30 +58,32 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
     shares = group_shares(config)
     # All checks are done at this point, before the LM runs and before a run folder is created.
     run_uri = open_run_folder(config)
-    train, validation, _ = selections(config.folds.train, config.folds.validation, config.folds.test)
-    prompts = prompt_texts(prompt_sets.values(), questions.tasks)
-    texts, embedded = training_texts(config, dataset, prompts, train=train, validation=validation)
-    # Every LM actor of the run, and the bundle, have the commit of the hub that was found now.
-    config = config.model_copy(update={"text": config.text.model_copy(update={"revision": texts.revision})})
-    job = TrainJob(
-        config=config,
-        run_uri=run_uri,
-        attempt=uuid.uuid4().hex[:8],
-        dataset=dataset,
-        train=train,
-        validation=validation,
-        train_groups=tuple(dataset.row_groups(train)),
-        validation_groups=tuple(dataset.row_groups(validation)),
-        questions=questions,
-        prompt_sets=prompt_sets,
-        earlier_folds=earlier_folds_of(config, dataset.card),
-        texts=ray.put(texts),
-        shares=shares,
-        progress=progress_queue(),
-    )
-    _tell(job)
-    result, restarts = launch(job)
-    return _publish(job, result, embedded, restarts)
+    with storage.hold(run_uri, "pretrain", timeout_s=config.lease_timeout_s) as lease:
+        train, validation, _ = selections(config.folds.train, config.folds.validation, config.folds.test)
+        prompts = prompt_texts(prompt_sets.values(), questions.tasks)
+        texts, embedded = training_texts(config, dataset, prompts, train=train, validation=validation)
+        # Every LM actor of the run, and the bundle, have the commit of the hub that was found now.
+        config = config.model_copy(update={"text": config.text.model_copy(update={"revision": texts.revision})})
+        job = TrainJob(
+            config=config,
+            run_uri=run_uri,
+            attempt=uuid.uuid4().hex[:8],
+            dataset=dataset,
+            train=train,
+            validation=validation,
+            train_groups=tuple(dataset.row_groups(train)),
+            validation_groups=tuple(dataset.row_groups(validation)),
+            questions=questions,
+            prompt_sets=prompt_sets,
+            earlier_folds=earlier_folds_of(config, dataset.card),
+            texts=ray.put(texts),
+            shares=shares,
+            messages=start_messages(),
+        )
+        _tell(job)
+        result, restarts = launch(job, lease)
+        lease.confirm()
+        return _publish(job, result, embedded, restarts)
 
 
 def figures(result: Pretrained) -> dict[str, Any]:

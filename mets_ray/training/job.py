@@ -18,8 +18,8 @@ class TrainJob:
     """Everything that a worker needs.
 
     `attempt` identifies this start of the job; `questions` are those of the validation AUROC; `prompt_sets` go into
-    the bundle; `texts` is a reference to `training.texts.Texts` in Ray's object store; `progress` is the queue that
-    the driver's console reads.
+    the bundle; `texts` is a reference to `training.texts.Texts` in Ray's object store; `messages` is the actor
+    `training.messages.Messages`.
     """
 
     config: Config
@@ -35,7 +35,7 @@ class TrainJob:
     earlier_folds: tuple[int, ...]
     texts: Any
     shares: TrainShares
-    progress: Any
+    messages: Any
 
     @property
     def run(self) -> str:

@@ -2,6 +2,9 @@
 
 import math
 import os
+import threading
+from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 from ray.train import (
@@ -16,27 +19,30 @@ from ray.train import (
 )
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from mets_ray import storage
+from mets_ray import stops, storage
 from mets_ray.cluster.ray_data import own_error
+from mets_ray.console import say
 from mets_ray.errors import MetsError
 from mets_ray.training.collectives import is_lost_peer
 from mets_ray.training.failures import repeated_failure
 from mets_ray.training.job import TrainJob
+from mets_ray.training.messages import Stop
 from mets_ray.training.progress import TrainConsole
 from mets_ray.training.worker import failures_uri, train_worker
 
 
-def launch(job: TrainJob) -> tuple[Result, int]:
+def launch(job: TrainJob, lease: storage.Lease) -> tuple[Result, int]:
     """Train with `worker.train_worker`. Returns Ray Train's result and the number of times the group was restarted.
 
-    Raises the worker's own error if it repeats at the same step, or if there are more failures than
-    `train.max_failures` allows.
+    lease: of the run's folder. Raises the worker's own error if it repeats at the same step, or if there are more
+    failures than `train.max_failures` allows. A KeyboardInterrupt is raised again once the workers have saved a
+    checkpoint and ended, or after `train.stop_within_s`; without a checkpoint if the lease is lost.
     """
     trainer = _trainer(job)
     console = TrainConsole(job)
     with console:
         try:
-            result = trainer.fit()
+            result = _fit(trainer, job, lease)
         except TrainingFailedError as error:
             raise own_error(error) from error
     # Workers that find a repeated failure end without an error: on an error Ray would restart them.
@@ -47,12 +53,45 @@ def launch(job: TrainJob) -> tuple[Result, int]:
     return result, console.restarts
 
 
+def _fit(trainer: TorchTrainer, job: TrainJob, lease: storage.Lease) -> Result:
+    # In a thread: in the main one, Ray Train takes Ctrl-C for itself, and ends the workers without a checkpoint.
+    done: Future[Result] = Future()
+
+    def fit() -> None:
+        try:
+            done.set_result(trainer.fit())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=fit, name="fit", daemon=True).start()
+    try:
+        return done.result()
+    except KeyboardInterrupt:
+        stops.hear()
+        lease.keep()  # until all that writes to the folder has ended
+        how: Stop = "leave" if lease.is_lost else "save"
+        limit_s = job.config.train.stop_within_s
+        say(f"stopping within {limit_s:g} s" + (": the workers save a checkpoint" if how == "save" else ""))
+        job.messages.stop.remote(how)
+        with suppress(Exception, KeyboardInterrupt):  # Ctrl-C again ends the wait
+            done.exception(timeout=limit_s)
+        if not done.done():
+            say("the workers have not stopped; what was learnt since the last checkpoint is lost")
+            raise stops.StillBusyError from None
+        lease.keep(False)
+        if how == "save":
+            say(f"train.resume={job.run_uri} continues this run")
+        raise
+
+
 def _trainer(job: TrainJob) -> TorchTrainer:
     train = job.config.train
     filesystem, path = storage.arrow_filesystem(job.run_uri.rpartition("/")[0])
     gpus = job.shares.gpus_per_worker
     # If the only worker is suspended, no other worker notices: Ray's health check must time out.
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(train.step_timeout_s)
+    if gpus and train.hang_detector != "off":
+        os.environ |= {"RAY_TRAIN_ENABLE_NCCL_HANG_DETECTOR": "1", "RAY_TRAIN_NCCL_RAS_ACTION": train.hang_detector}
     return TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
@@ -67,14 +106,17 @@ def _trainer(job: TrainJob) -> TorchTrainer:
             name=job.run,
             storage_path=path,
             storage_filesystem=filesystem,
-            failure_config=FailureConfig(max_failures=train.max_failures),
+            failure_config=FailureConfig(
+                max_failures=train.max_failures,
+                max_preemption_failures=-1,  # type: ignore[call-arg]  # what the cloud takes away did not fail
+            ),
             checkpoint_config=CheckpointConfig(
                 num_to_keep=train.keep_checkpoints,
                 checkpoint_score_attribute="selection_score",
                 checkpoint_score_order="max",
             ),
-            callbacks=[_TellFailures(job.progress)],  # type: ignore[list-item]
-            logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
+            callbacks=[_TellFailures(job.messages)],  # type: ignore[list-item]
+            logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
 
@@ -82,12 +124,12 @@ def _trainer(job: TrainJob) -> TorchTrainer:
 class _TellFailures(UserCallback):
     """Runs in Ray Train's controller: tells the driver which worker was lost and why."""
 
-    def __init__(self, progress: Any) -> None:
-        self._progress = progress
+    def __init__(self, messages: Any) -> None:
+        self._messages = messages
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         told = {rank: _in_one_line(error) for rank, error in sorted(worker_exceptions.items())}
-        self._progress.actor.put_nowait.remote({"failed": told})
+        self._messages.tell.remote({"failed": told})
 
 
 def _in_one_line(error: Exception) -> str:

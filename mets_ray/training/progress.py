@@ -6,8 +6,7 @@ from types import TracebackType
 from typing import Any
 
 import ray
-from ray.util.queue import Empty, Queue
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import RayError
 
 from mets_ray.console import progress_bar
 from mets_ray.training.job import TrainJob
@@ -15,18 +14,8 @@ from mets_ray.training.state import Figures
 from mets_ray.training.tracking import Tracker
 
 
-def progress_queue() -> Queue:
-    """The queue for messages from workers and controller to the driver.
-
-    Its actor is pinned to the driver's node: on another node it would be lost with that node, and so would all later
-    messages.
-    """
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
-
-
 class TrainConsole:
-    """A context manager that shows what rank 0 and Ray Train's controller put into the job's queue.
+    """A context manager that shows what rank 0 and Ray Train's controller tell.
 
     `restarts` counts how often the group of workers was restarted.
     """
@@ -49,19 +38,20 @@ class TrainConsole:
         self._stop.set()
         self._thread.join(timeout=10.0)
         self._tracker.close()
-        self._job.progress.shutdown()
+        ray.kill(self._job.messages)
 
     def _show(self) -> None:
         epochs = self._job.config.train.epochs
         with progress_bar(total=self._steps * epochs, unit="step", description="training") as bar:
             while True:
                 try:
-                    told = self._job.progress.get(timeout=0.5)
-                except Empty:
+                    told = ray.get(self._job.messages.next.remote())
+                except RayError:  # the cluster is gone
+                    return
+                if told is None:
                     if self._stop.is_set():
                         return
-                    continue
-                if "step" in told:
+                elif "step" in told:
                     bar.set_postfix_str(f"loss {told['loss']:.3f}", refresh=False)
                     bar.update(told["step"] - bar.n)
                 elif "figures" in told:
@@ -69,6 +59,9 @@ class TrainConsole:
                 elif "failed" in told:
                     failed = "; ".join(f"worker {rank}: {what}" for rank, what in told["failed"].items())
                     bar.write(f"training was interrupted: {failed}", file=sys.stderr)
+                elif "stopped" in told:
+                    at = told["stopped"]
+                    bar.write(f"training stopped at epoch {at['epoch'] + 1}, step {at['step']}", file=sys.stderr)
                 else:
                     self._started(told["started"], bar)
 

@@ -1,4 +1,4 @@
-"""The loop of every training worker: train an epoch, validate it, save a checkpoint."""
+"""The loop of every training worker: train an epoch, validate it, save a checkpoint; until it is told to stop."""
 
 import logging
 import uuid
@@ -59,14 +59,20 @@ def failures_uri(job: TrainJob) -> str:
 
 def _train(job: TrainJob, texts: Texts, state: State, watchdog: Watchdog) -> None:
     epochs = job.config.train.epochs
-    watch = Watch(Reporter(job.progress), watchdog, SaveClock(job))
+    watch = Watch(Reporter(job.messages), watchdog, SaveClock(job))
     watch.reporter.started(state)
     readers = ThreadPoolExecutor(2)
     try:
-        upcoming = open_epoch(job, state.epoch, state.step, readers, state.device)
+        if state.epoch < epochs:
+            upcoming = open_epoch(job, state.epoch, state.step, readers, state.device)
         while state.epoch < epochs:
-            figures: Figures = {"epoch": float(state.epoch + 1)}
-            figures |= train_epoch(job, texts, state, upcoming, watch)
+            # What was trained so far is saved, so this is where a stop between two epochs costs nothing.
+            if broadcast_object(watch.saving.stop()) is not None:
+                break
+            trained = train_epoch(job, texts, state, upcoming, watch)
+            if trained is None:
+                break
+            figures: Figures = {"epoch": float(state.epoch + 1), **trained}
             if state.epoch + 1 < epochs:
                 # The next epoch's first blocks are read while this one is validated and saved.
                 upcoming = open_epoch(job, state.epoch + 1, 0, readers, state.device)
@@ -77,6 +83,8 @@ def _train(job: TrainJob, texts: Texts, state: State, watchdog: Watchdog) -> Non
             report_checkpoint(job, texts, state)
             watch.saving.saved()
             watchdog.still_alive()
+        if state.epoch < epochs:
+            watch.reporter.stopped(state)
     finally:
         readers.shutdown(wait=False, cancel_futures=True)  # a read that hangs must not hold back an error
 

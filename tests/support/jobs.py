@@ -29,6 +29,11 @@ class Job:
     def running(self):
         return self.process.is_alive()
 
+    def shown(self):
+        """What it has written to stderr so far."""
+        file = Path(self._folder, "stderr")
+        return file.read_text() if file.exists() else ""
+
     def result(self, timeout_s=240):
         """(exit status, the JSON of stdout's last line, stderr)."""
         self.process.join(timeout_s)

@@ -38,6 +38,19 @@ def wait_until(sign, job):
         time.sleep(0.02)
 
 
+def assert_stopped(job, by=signal.SIGTERM):
+    """A job that was sent `by` says so, and nothing else."""
+    began = time.monotonic()
+    job.process.join(90)
+    status, result, shown = job.result(1)
+    assert (status, result["error"], result["signal"]) == (128 + by, "stopped", by.name), shown
+    assert "Traceback" not in shown
+    assert "Exception ignored" not in shown
+    assert "stack" not in shown.lower()
+    print(f"stopped after {time.monotonic() - began:.1f} s")
+    return shown
+
+
 def test_an_interrupted_prepare_is_no_data_set_and_goes_on(ray_address, tmp_path):
     from mets_ray.training.fit import fit
 
@@ -49,7 +62,14 @@ def test_an_interrupted_prepare_is_no_data_set_and_goes_on(ray_address, tmp_path
     again = [*words, f"run_uri={tmp_path}", f"dataset_uri={broken}"]
     with started_job("prepare", *again, address=ray_address) as job:
         wait_until(lambda: storage.list_files(f"{broken}/progress"), job)
-        job.process.kill()
+        os.kill(job.process.pid, signal.SIGSTOP)  # it lives, and does not finish meanwhile
+        status, refused, _ = run_job("prepare", *again, "prepare.sampling_rate_hz=200", address=ray_address)
+        assert (status, refused["job"]) == (1, "prepare")
+        assert f"`{broken}` is in use by `prepare` on " in refused["error"]
+        assert f"(process {job.process.pid}) since 20" in refused["error"]
+        os.kill(job.process.pid, signal.SIGCONT)
+        job.process.terminate()
+        assert_stopped(job)
     finished = {uri: Path(uri).stat().st_mtime_ns for uri in storage.list_files(f"{broken}/progress")}
     assert 0 < len(finished) < 4
     with pytest.raises(DatasetError, match=r"holds no card\.json"):
@@ -76,6 +96,16 @@ def test_an_interrupted_run_resumes_to_the_very_same_weights(ray_address, tmp_pa
             time.sleep(0.1)
     (run,) = tmp_path.glob("broken/pretrain-*")
     again = [*words, f"run_uri={tmp_path}/broken", f"train.resume={run}"]
+    with storage.hold(str(run), "pretrain"):
+        status, refused, _ = run_job("pretrain", *again, address=ray_address)
+        assert status == 1
+        assert f"`{run}` is in use by `pretrain` on " in refused["error"]
+    with started_job("pretrain", *again, address=ray_address) as job:
+        wait_until(train_workers, job)
+        job.process.terminate()
+        shown = assert_stopped(job)
+        assert f"train.resume={run} continues this run" in shown
+        assert not train_workers()
     status, resumed, shown = run_job("pretrain", *again, address=ray_address)
     assert status == 0, shown
     assert resumed["run_uri"] == str(run)
@@ -113,6 +143,27 @@ def test_a_killed_job_started_again_scores_every_record_once(ray_address, tmp_pa
     assert len(set(table["record_id"].to_pylist())) == table.num_rows == SHARDS * ROWS
 
 
+@pytest.mark.parametrize(
+    ("name", "sign", "by"),
+    [
+        ("pretrain", "frozen LM:", signal.SIGTERM),
+        ("evaluate", "embedding:", signal.SIGINT),
+        ("evaluate", "drawing the report", signal.SIGTERM),
+        ("score", "score:", signal.SIGTERM),
+    ],
+)
+def test_a_job_that_is_stopped_says_so_whatever_it_does(prepared, trained, ray_address, tmp_path, name, sign, by):
+    words = [*SMALL, f"run_uri={tmp_path}", f"dataset_uri={prepared}", f"text.store_uri={tmp_path}/texts"]
+    words += [f"{section}.bundle_uri={trained.bundle_uri}" for section in ("evaluate", "score")]
+    with started_job(name, *words, "evaluate.bootstrap_samples=2000", address=ray_address) as job:
+        wait_until(lambda: sign in job.shown(), job)
+        os.kill(job.process.pid, by)
+        assert_stopped(job, by)
+    leases = [json.loads(file.read_bytes()) for file in tmp_path.glob("**/lease/*.json")]
+    assert all(lease["released"] for lease in leases)
+    assert leases or name == "evaluate"
+
+
 @pytest.mark.timeout(600)
 def test_ray_job_submit_runs_the_job_and_passes_its_status_on(tmp_path):
     port, dashboard, agent = (str(free_port()) for _ in range(3))  # the default ports may still be a killed test's
@@ -139,12 +190,15 @@ def test_ray_job_submit_runs_the_job_and_passes_its_status_on(tmp_path):
         env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
 
-    def submit(*words, environment=environment):
-        command = [*ray, "job", "submit", "--address", f"http://127.0.0.1:{dashboard}", "--working-dir", ".", "--"]
+    def job(verb, *words, environment=environment):
         return subprocess.run(
-            [*command, "python", "jobs/pretrain.py", *words],
+            [*ray, "job", verb, "--address", f"http://127.0.0.1:{dashboard}", *words],
             env=environment, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False,
         )  # fmt: skip
+
+    def submit(*words, options=(), environment=environment):
+        entrypoint = ["python", "jobs/pretrain.py", *words]
+        return job("submit", "--working-dir", ".", *options, "--", *entrypoint, environment=environment)
 
     try:
         deadline = time.monotonic() + 90
@@ -164,6 +218,20 @@ def test_ray_job_submit_runs_the_job_and_passes_its_status_on(tmp_path):
         (result,) = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"job"')]
         assert (result["job"], result["epochs"]) == ("pretrain", 2)
         assert storage.exists(storage.join(result["bundle_uri"], "bundle.json"))
+
+        patience = json.dumps({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "90"}})
+        options = ["--no-wait", "--submission-id", "told", "--runtime-env-json", patience]
+        submit(*SMALL, f"run_uri={tmp_path}", "train.epochs=2000", options=options)
+        while not (begun := list(tmp_path.glob("pretrain-*/checkpoint-00003-*"))):
+            assert time.monotonic() < deadline + 300
+            time.sleep(0.1)
+        job("stop", "told")
+        shown = job("logs", "told").stdout
+        (result,) = [json.loads(line) for line in shown.splitlines() if line.startswith('{"job"')]
+        assert result == {"job": "pretrain", "error": "stopped", "signal": "SIGTERM"}
+        assert "training stopped at epoch " in shown
+        assert f"train.resume={begun[0].parent} continues this run" in shown
+        assert "Traceback" not in shown
     finally:
         head.terminate()
         head.wait(timeout=60)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from mets_ray import storage
 from mets_ray.config.load import load_config
 from mets_ray.errors import MetsError
+from mets_ray.training import launch
 from mets_ray.training.batch_log import read_batches
 from tests.support.processes import train_workers
 
@@ -29,6 +30,7 @@ SMALL = [
     "train.log_batches=true",
     "text.max_actors=1",
 ]
+TWO_WORKERS = ["train.num_workers=2", "encoder.norm=batch"]
 
 
 def config_of(folder, *words, dataset_uri=None):
@@ -83,7 +85,7 @@ def test_an_error_that_comes_back_stops_the_run_after_one_retry(prepared, tmp_pa
 def test_a_killed_worker_leaves_no_trace_in_the_weights(prepared, tmp_path, capsys):
     from mets_ray.training.fit import fit
 
-    words = ["train.num_workers=2", "encoder.norm=batch"]
+    words = TWO_WORKERS
     straight = fit(config_of(tmp_path / "straight", *words, dataset_uri=prepared), prepared)
     # The first checkpoint within epoch 2; the next one is some steps away.
     with disturbed(tmp_path / "killed", "*/checkpoint-00001-0000004", lambda found: found[-1].kill()) as done:
@@ -100,6 +102,70 @@ def test_a_killed_worker_leaves_no_trace_in_the_weights(prepared, tmp_path, caps
     shown = capsys.readouterr().err
     assert shown.count("training was interrupted: worker") == 1
     assert shown.count("training continues from epoch 2, step") == 1
+
+
+def test_a_stop_at_an_epoch_s_end_or_between_two_loses_and_repeats_nothing(prepared, tmp_path, monkeypatch, capsys):
+    """SIGINT after the last step of epoch 1, while epoch 2 is validated, and epoch 3: four jobs, one history."""
+    from mets_ray.training.fit import fit
+
+    straight = fit(config_of(tmp_path / "straight", *TWO_WORKERS, dataset_uri=prepared), prepared)
+    steps = max(step for _, step in read_batches(straight.run_uri)) + 1
+    words = [*TWO_WORKERS, "train.checkpoint_every_steps=null", "train.max_failures=0"]
+    saved = []
+    for place in ({"last_step": steps}, {"validation": True}, {"validation": True}):
+        monkeypatch.setattr(launch, "train_worker", stopped_at(**place))
+        resume = [f"train.resume={run}" for run in (tmp_path / "stopped").glob("pretrain-*")]
+        config = config_of(tmp_path / "stopped", *words, *resume, dataset_uri=prepared)
+        with pytest.raises(KeyboardInterrupt):
+            fit(config, prepared)
+        saved.append(max(path.name for path in tmp_path.glob("stopped/*/checkpoint-*-*")))
+    monkeypatch.undo()
+    assert saved == [f"checkpoint-00000-{steps:07d}", "checkpoint-00002-0000000", "checkpoint-00003-0000000"]
+    (run,) = (tmp_path / "stopped").glob("pretrain-*")
+    stopped = fit(config_of(tmp_path / "stopped", *words, f"train.resume={run}", dataset_uri=prepared), prepared)
+    one, other = last_weights(straight), last_weights(stopped)
+    assert all((one[name] == other[name]).all() for name in one)
+    assert [figures["loss"] for figures in stopped.history] == [figures["loss"] for figures in straight.history]
+    assert_every_record_once(stopped.run_uri)
+    assert len(list(run.glob("batches/*"))) == 3, "no step was trained twice"
+    assert read_batches(stopped.run_uri) == read_batches(straight.run_uri)
+    shown = capsys.readouterr().err
+    assert f"training stopped at epoch 1, step {steps}" in shown
+    assert "training stopped at epoch 3, step 0" in shown
+
+
+def stopped_at(last_step=None, validation=False):
+    """A training worker that has the driver interrupted after a step, or during a validation, and waits until it is."""
+    driver = os.getpid()
+
+    def worker(settings):
+        import signal
+
+        from mets_ray.training import watch
+        from mets_ray.training import worker as module
+
+        clock, due, validate = [], watch.SaveClock.due, module.validate
+
+        def interrupt():
+            os.kill(driver, signal.SIGINT)
+            while clock[0].stop() is None:
+                time.sleep(0.01)
+
+        def due_and_interrupted(self, step):
+            clock[:] = [self]
+            if step == last_step and module.worker_rank() == 0:
+                interrupt()
+            return due(self, step)
+
+        def validate_and_interrupted(*arguments):
+            if validation and clock and module.worker_rank() == 0:  # of an epoch that was trained here
+                interrupt()
+            return validate(*arguments)
+
+        watch.SaveClock.due, module.validate = due_and_interrupted, validate_and_interrupted
+        module.train_worker(settings)
+
+    return worker
 
 
 def assert_every_record_once(run_uri):
