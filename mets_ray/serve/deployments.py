@@ -23,6 +23,7 @@ from mets_ray.model.bundle import BundleFacts, load_bundle, newest_bundle, read_
 from mets_ray.model.predictor import Predictor, load_text_encoder
 from mets_ray.serve.app import create_app
 from mets_ray.serve.batching import Batches, torch_pool
+from mets_ray.serve.health import Canary
 from mets_ray.serve.service import Service
 from mets_ray.serve.settings import ServeConfig
 from mets_ray.serve.telemetry import RequestTelemetry, lm_texts_counter
@@ -66,21 +67,23 @@ class ZeroShot:
         self._predictor = Predictor(bundle, device=device, text_cache_texts=config.text_cache_texts)
         self._text_encoder = text_encoder
         threads = 1 if device == "cuda" else config.encoder_threads or _threads(config.encoder_cpus)
+        self._batches = Batches(
+            self._predictor.embed_windows,
+            batch_size=config.batch_size,
+            wait_s=config.batch_wait_s,
+            threads=threads,
+            counted=self._telemetry.batch,
+        )
         self._service = Service(
             self._predictor,
             config,
             bundle_uri=bundle_uri,
-            encode=Batches(
-                self._predictor.embed_windows,
-                batch_size=config.batch_size,
-                wait_s=config.batch_wait_s,
-                threads=threads,
-                counted=self._telemetry.batch,
-            ),
+            encode=self._batches,
             ask_lm=None if text_encoder is None else self._ask_lm,
             telemetry=self._telemetry,
         )
         warm_up_s = self._predictor.warm_up(config.batch_size)
+        self._canary = Canary(self._predictor)
         logger.info(
             "serving %s on %s, %d threads, first batch of %d in %.2f s",
             self._predictor.model_version,
@@ -89,6 +92,12 @@ class ZeroShot:
             config.batch_size,
             warm_up_s,
         )
+
+    async def check_health(self) -> None:
+        """Called by Serve, which replaces a replica that raises three times in a row."""
+        if self._service.health.model_fails:
+            raise RuntimeError(f"{self._batches.failed_in_a_row} forward passes failed in a row")
+        self._canary.check(await self._batches.probe(self._canary.window))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return create_app(self._service, self._telemetry)

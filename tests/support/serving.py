@@ -160,8 +160,11 @@ def make_service(bundle_uri, counts, *, with_lm=True, **settings):
     config = ServeConfig(bundle_uri=str(bundle_uri), **({"auth": "none"} | settings))
     predictor = Predictor(load_bundle(str(bundle_uri)), device="cpu", text_cache_texts=config.text_cache_texts)
 
-    async def encode(window):
-        return predictor.embed_windows(window[None])[0]
+    class Encode:
+        failed_in_a_row = 0
+
+        async def __call__(self, window, place):
+            return predictor.embed_windows(window[None])[0]
 
     async def ask_lm(texts):
         counts.lm_texts.append(list(texts))
@@ -171,7 +174,7 @@ def make_service(bundle_uri, counts, *, with_lm=True, **settings):
         predictor,
         config,
         bundle_uri=str(bundle_uri),
-        encode=encode,
+        encode=Encode(),
         ask_lm=ask_lm if with_lm else None,
         telemetry=counts,
     )
