@@ -209,6 +209,7 @@ def _read_csv(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> li
     if parameters.leads is not None and parameters.leads != leads:
         raise RequestError(422, "leads_twice", "`leads` differs from the header of the table", hint="omit `leads`")
     samples = np.stack([column.to_numpy() for column in table.columns]) if leads else np.empty((0, 0))
+    del table  # as large as the samples
     return _ecgs(samples, replace(parameters, leads=leads), limits)
 
 
@@ -225,6 +226,8 @@ def _column_names(body: bytes) -> list[str]:
     except csv.Error as error:
         raise _malformed("the header of the table cannot be read") from error
     names = [cell.strip() for cell in cells]
+    if not any(names):  # without names Arrow would take them from the next line
+        raise _malformed("the table has no header", "begin with a line of lead names: I,II,III,aVR,...")
     if len(names) > 1 and _is_unnamed(names[0]):
         names[0] = _INDEX
     if len(names) > 1 and not names[-1]:

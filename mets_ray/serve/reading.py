@@ -98,7 +98,7 @@ class Reader:
         def parse(body: bytes) -> messages.PromptSetRequest:
             return parse_json(messages.PromptSetRequest, body, self._limits)
 
-        return await self._decoded(request, parse, inline=True, max_bytes=MAX_OTHER_BYTES)
+        return await self._decoded(request, parse, max_bytes=MAX_OTHER_BYTES)
 
     async def _json(self, request: Request, parse: Callable[[bytes], _T]) -> _T:
         if request.query_params:
@@ -108,7 +108,7 @@ class Reader:
                 f"`{next(iter(request.query_params))}` is in the query string of a JSON request",
                 hint="put it in the JSON body",
             )
-        return await self._decoded(request, parse, inline=True)
+        return await self._decoded(request, parse)
 
     async def _file(self, request: Request, query: messages.SignalParameters, use: Callable[[list[Ecg]], _T]) -> _T:
         content_type = request.headers.get("content-type", "")
@@ -118,13 +118,12 @@ class Reader:
         def decode(body: bytes) -> _T:
             return use(decode_body(content_type, body, parameters, self._limits))
 
-        # The other formats are never decoded inline: wfdb reads from disk, and a zip may hold much more than its size.
         return await self._decoded(request, decode, inline=media_type(content_type) == "application/x-npy")
 
     async def _decoded(
-        self, request: Request, decode: Callable[[bytes], _T], *, inline: bool, max_bytes: int | None = None
+        self, request: Request, decode: Callable[[bytes], _T], *, inline: bool = False, max_bytes: int | None = None
     ) -> _T:
-        """inline: whether a small body may be decoded here rather than in a thread."""
+        """inline: whether a small body may be decoded here. Only npy is known to take no longer than its size says."""
         limit = min(max_bytes or self._limits.max_body_bytes, self._limits.max_body_bytes)
         with self._decoders.room() as room:
             body = await read_body(request, limit, room.take)
