@@ -15,10 +15,14 @@ import torch
 from jaxtyping import Float32, Int16
 
 
+# While first windows fill every pass, one that waits for its turn is still computed in the eighth pass.
+_TURNS_PER_PASS = 1 / 8
+
+
 class _Waiting(NamedTuple):
     """A window in the queue. No two have the same number, so windows themselves are never compared."""
 
-    turn: int
+    turn: float
     number: int
     window: np.ndarray
     future: asyncio.Future[np.ndarray]
@@ -58,7 +62,7 @@ class Batches:
         self._shared, self._alone = torch_pool(threads, torch_threads=1), torch_pool(1, torch_threads=threads)
         self._waiting: asyncio.PriorityQueue[_Waiting] = asyncio.PriorityQueue()
         self._numbers = itertools.count()
-        self._turn = 0  # of the window that was taken last; who arrives now begins in this turn
+        self._turn = 0.0  # of the window that was taken last; who arrives now begins in this turn
         self._workers: list[asyncio.Task[None]] = []
         self._computing = 0
         self.failed_in_a_row = 0
@@ -81,6 +85,7 @@ class Batches:
     async def _work(self) -> None:
         while True:
             batch = [await self._take()]
+            self._turn += _TURNS_PER_PASS
             try:
                 async with asyncio.timeout(self._wait_s):  # at 0 it takes what is already queued
                     while len(batch) < self._batch_size:

@@ -19,7 +19,7 @@ from ray.serve.handle import DeploymentHandle
 
 from mets_ray import storage
 from mets_ray.errors import RequestError
-from mets_ray.model.bundle import BundleFacts, load_bundle, newest_bundle, read_facts
+from mets_ray.model.bundle import BundleFacts, load_bundle, newest_bundle
 from mets_ray.model.predictor import Predictor, load_text_encoder
 from mets_ray.serve.app import create_app
 from mets_ray.serve.batching import Batches, torch_pool
@@ -117,9 +117,10 @@ class ZeroShot:
 def build(config: ServeConfig) -> Application:
     """The application, for `serve run mets_ray.serve:build bundle_uri=…` and for the YAML files of serve_configs/.
 
-    Raises CheckpointError if there is no bundle.
+    Raises CheckpointError if there is no bundle, or if it cannot be loaded: what is served before goes on then.
     """
     bundle_uri = newest_bundle(storage.absolute(config.bundle_uri))
+    facts = load_bundle(bundle_uri).facts
     state_uri = None if config.state_uri is None else storage.absolute(config.state_uri)
     config = config.model_copy(update={"bundle_uri": bundle_uri, "state_uri": state_uri})
     text_encoder = None
@@ -130,7 +131,7 @@ def build(config: ServeConfig) -> Application:
             max_ongoing_requests=8,
             max_queued_requests=config.max_queued_requests,
             max_surge_percent=100,
-        ).bind(read_facts(bundle_uri), config)
+        ).bind(facts, config)
     return ZeroShot.options(  # type: ignore[attr-defined, no-any-return]
         **_scale(config.encoder_min_replicas, config.encoder_max_replicas, target=config.max_ongoing_requests / 2),
         ray_actor_options={"num_cpus": config.encoder_cpus, "num_gpus": config.encoder_gpus},
