@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int16
 
-
 # While first windows fill every pass, one that waits for its turn is still computed in the eighth pass.
 _TURNS_PER_PASS = 1 / 8
 
@@ -79,7 +78,8 @@ class Batches:
 
     async def probe(self, window: Int16[np.ndarray, "lead sample"]) -> Float32[np.ndarray, " dimension"]:
         """The vector, computed beside the queue and without being counted. Raises what `embed` raises."""
-        (vector,) = await asyncio.get_running_loop().run_in_executor(self._shared, self._embed, window[None])
+        vectors = await asyncio.get_running_loop().run_in_executor(self._shared, self._embed, window[None])
+        vector: np.ndarray = vectors[0]
         return vector
 
     async def _work(self) -> None:

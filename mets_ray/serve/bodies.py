@@ -99,7 +99,10 @@ def media_type(content_type: str) -> str:
 
 
 def parse_json(model: type[_Model], body: bytes, limits: BodyLimits) -> _Model:
-    """`body` as a `model`. Raises RequestError 400 for what is not JSON, 422 with the first faults, and as `json_rows`."""
+    """`body` as a `model`.
+
+    Raises RequestError 400 for what is not JSON, 422 with the first faults, 413 and 422 as `json_rows.parse`.
+    """
     try:
         return _validated(model, body, limits)
     except ValidationError as error:
@@ -184,7 +187,8 @@ def _read_npy(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> li
 def _read_csv(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
     """A header of lead names, then a row per sample; a column `time_s` is checked and dropped.
 
-    So is an index as pandas writes it, a first column without a name, and an empty last one, from commas that end lines.
+    So are an index as pandas writes it, a first column without a name, and the empty last one of lines with a comma at
+    their end.
     """
     if body.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise _malformed("the table is in UTF-16", "save it in UTF-8")
@@ -364,7 +368,7 @@ def _zip_files(body: bytes, limits: BodyLimits) -> dict[str, bytes]:
                         413,
                         "too_large",
                         "the zip unpacks to more than this server accepts",
-                        hint=f"send at most {_UNPACKED_TIMES} bodies in a zip, compressed at most {_COMPRESSED_TIMES} times",
+                        hint=f"compress no more than {_COMPRESSED_TIMES} times, or not at all",
                     )
                 files[name] = data
     except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, ValueError, OverflowError) as error:

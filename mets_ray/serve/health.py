@@ -84,7 +84,9 @@ class Canary:
         """Raise RuntimeError for a vector that is not the known one, up to the rounding of another batch size."""
         cosine = float(np.dot(self._expected, vector))
         if not cosine > _LEAST_COSINE:  # NaN as well
-            raise RuntimeError(f"the encoder's answer to a known window has changed: cosine {cosine:.3f} to the first one")
+            raise RuntimeError(
+                f"the encoder's answer to a known window has changed: cosine {cosine:.3f} to the first one"
+            )
 
 
 def _read_nothing(uri: str) -> None:

@@ -1,9 +1,11 @@
 """JSON that holds ECGs: Arrow reads the rows of numbers, pydantic the little that is left.
 
-pydantic reads a document in one call that keeps all other threads of the process waiting, and 8 MB of `0,` become 250 MB
-of objects. So every array that holds nothing but numbers is taken out of the text first, and a reference to it takes
-its place. Arrow reads it without holding the interpreter, in eight times its size. What is left has to fit into
+pydantic reads a document in one call that keeps all other threads waiting, and 8 MB of `0,` become 250 MB of objects.
+So every array that holds nothing but numbers is taken out of the text first, and a reference to it takes its place.
+Arrow reads it without holding the interpreter, in eight times its size. What is left has to fit into
 `MAX_OTHER_BYTES`, and the strings, objects and arrays in it are counted before they are parsed.
+
+Arrow does not read the whole document: pyarrow 26 crashes on a document that is `null`.
 """
 
 from collections.abc import Callable

@@ -98,7 +98,9 @@ class PromptSetRequest(BaseModel):
     )
 
     candidate_labels: _Labels = Field(None, description=_LABELS)
-    classes: dict[str, Annotated[list[str], FailFast()]] | None = Field(None, description="wordings by class; their vectors are averaged")
+    classes: dict[str, Annotated[list[str], FailFast()]] | None = Field(
+        None, description="wordings by class; their vectors are averaged"
+    )
     hypothesis_template: str | None = Field(None, description=_TEMPLATE)
 
     @model_validator(mode="after")

@@ -103,9 +103,7 @@ class Service:
         """Which parts answer."""
         return await self.health.readiness()
 
-    async def zero_shot(
-        self, windows: Windows, options: messages.Options, timings: Timings
-    ) -> messages.ZeroShotAnswer:
+    async def zero_shot(self, windows: Windows, options: messages.Options, timings: Timings) -> messages.ZeroShotAnswer:
         """Scores of one ECG. Raises RequestError."""
         since = time.perf_counter()
         chosen, vectors = await self._classes(options)

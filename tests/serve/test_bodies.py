@@ -222,7 +222,12 @@ def test_long_records_are_refused_before_they_are_decoded(rate, leads, length):
 
 def test_a_header_of_comments_is_refused():
     header = "# c\n" * 300_000 + ONE_LEAD
-    refused(422, "unsupported_format", "application/zip", zipped({"r.hea": header, "r.dat": bytes(2000)}, zipfile.ZIP_STORED))
+    refused(
+        422,
+        "unsupported_format",
+        "application/zip",
+        zipped({"r.hea": header, "r.dat": bytes(2000)}, zipfile.ZIP_STORED),
+    )
 
 
 def test_a_full_disk_is_no_fault_of_the_record(monkeypatch):
@@ -359,7 +364,7 @@ def test_a_file_in_a_zip_may_be_no_larger_than_a_body():
 
 
 def backslashed(files):
-    """A zip as PowerShell 5 writes it: zipfile would turn the separators when it writes, so they are put in afterwards."""
+    """A zip as PowerShell 5 writes it. The separators are put in afterwards."""
     body = zipped({name.replace("/", "|"): data for name, data in files.items()})
     for name in files:
         body = body.replace(name.replace("/", "|").encode(), name.replace("/", "\\").encode())
@@ -368,14 +373,22 @@ def backslashed(files):
 
 def test_folders_separated_by_backslashes_are_folders():
     record = {"deep/er/r.hea": HEADER, "deep/er/r.dat": DIGITAL.tobytes()}
-    noise = {"deep/": b"", "deep/er/.DS_Store": b"\0", "__MACOSX/deep/._r.hea": b"\0", "../x.hea": b"\0", "deep/../y.hea": b""}
+    noise = {
+        "deep/": b"",
+        "deep/er/.DS_Store": b"\0",
+        "__MACOSX/deep/._r.hea": b"\0",
+        "../x.hea": b"\0",
+        "deep/../y.hea": b"",
+    }
     for body in (backslashed(record), backslashed(record | noise)):
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             assert "deep\\er\\r.hea" in archive.namelist()
         same(decode("application/zip", body)[0])
         same(decode(FORM, form(("r.zip", body)))[0])
     # one file under two spellings of its name
-    twice = zipped({"a/r.hea": HEADER, "a/r.dat": DIGITAL.tobytes(), "a|r.dat": b"\1\0"}).replace(b"a|r.dat", b"a\\r.dat")
+    twice = zipped({"a/r.hea": HEADER, "a/r.dat": DIGITAL.tobytes(), "a|r.dat": b"\1\0"}).replace(
+        b"a|r.dat", b"a\\r.dat"
+    )
     malformed("application/zip", twice)
     malformed("application/zip", zipped({"a|b.zip": zipped({"a.csv": table()})}).replace(b"a|b.zip", b"a\\b.ZIP"))
 

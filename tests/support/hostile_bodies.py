@@ -30,7 +30,9 @@ def json_bodies(size):
     """Bodies of /v1/zero-shot."""
     twelve = "[" + ",".join("[" + "0.125,-0.25," * (size // 160) + "0]" for _ in LEADS) + "]"
     ecg = {"unit": "mV", "leads": list(LEADS), "sampling_rate_hz": 10000}
-    good = json.dumps({"prompt_set": "mets:synthetic", "ecg": ecg | {"signal": 0}}).replace('"signal": 0', '"signal":' + twelve)
+    good = json.dumps({"prompt_set": "mets:synthetic", "ecg": ecg | {"signal": 0}}).replace(
+        '"signal": 0', '"signal":' + twelve
+    )
     return {
         "an ECG": good.encode(),
         "an ECG with white space": json.dumps(json.loads(good), indent=0).encode()[:size],
@@ -113,8 +115,13 @@ def npy_bodies(size):
     whole = random.integers(-99, 99, size // 12 - 100, np.int8)
     return {
         "bytes": _npy(_header("|i1", f"(12,{len(whole)})"), np.tile(whole, 12).tobytes()),
-        "int16": _npy(_header("<i2", f"(12,{len(whole) // 2})"), random.integers(-999, 999, 12 * (len(whole) // 2), np.int16).tobytes()),
-        "64 ECGs": _npy(_header("<i2", f"(64,12,{size // 64 // 24 - 10})"), random.bytes(64 * 24 * (size // 64 // 24 - 10))),
+        "int16": _npy(
+            _header("<i2", f"(12,{len(whole) // 2})"),
+            random.integers(-999, 999, 12 * (len(whole) // 2), np.int16).tobytes(),
+        ),
+        "64 ECGs": _npy(
+            _header("<i2", f"(64,12,{size // 64 // 24 - 10})"), random.bytes(64 * 24 * (size // 64 // 24 - 10))
+        ),
         "a header of brackets": _npy("(" * 60_000),
         "a header of minus signs": _npy("-" * 60_000 + "1"),
         "a large header": _npy("[" + "1," * (size // 2 - 100) + "]", version=(2, 0)),
@@ -128,7 +135,9 @@ def tables(size):
     return {
         "rows": _filled(size, names + "\n", ",".join(["0"] * 12) + "\n", ""),
         "rows of one column": _filled(size, "I\n", "0\n", ""),
-        "an index": ("," + names + "\n" + "".join(f"{n},0,1,2,3,4,5,6,7,8,9,0,1\n" for n in range(size // 33))).encode(),
+        "an index": (
+            "," + names + "\n" + "".join(f"{n},0,1,2,3,4,5,6,7,8,9,0,1\n" for n in range(size // 33))
+        ).encode(),
         "columns": _filled(size, "", "a,", "\n"),
         "columns without names": b"," * size,
         "a long row": _filled(size, names + "\n", "0,", "\n"),
@@ -170,7 +179,9 @@ def zips(size):
         "a bomb": _zipped({"a.csv": bytes(100 * size)}),
         "a bomb of JSON": _zipped({"a.json": json_bodies(size)["zeros in one row"][9:-1]}),
         "64 bombs": _zipped({f"{number}.dat": bytes(size // 2) for number in range(64)}),
-        "a large bomb": _zipped({"r.hea": header, "r.dat": np.random.default_rng(0).bytes(size - 10**6), "b": bytes(4 * size)}),
+        "a large bomb": _zipped(
+            {"r.hea": header, "r.dat": np.random.default_rng(0).bytes(size - 10**6), "b": bytes(4 * size)}
+        ),
         "entries": entry[:directory] + entries + bytes(tail),
         "1000 entries": _zipped({f"{number}/a": b"" for number in range(1000)}),
         "nested": _zipped(nested),
@@ -193,7 +204,9 @@ def forms(size):
         "dashes": part % (b"a.csv", b"", b"\r\n--cu" * (size // 6 - 200)) + b"--cut--\r\n",
         "no end": part % (b"a.csv", b"", b"x" * (size - 500)),
         "boundaries": b"--cut\r\n" * (size // 7),
-        "a field": b'--cut\r\nContent-Disposition: form-data; name="a"\r\n\r\n' + b"x" * (size - 200) + b"\r\n--cut--\r\n",
+        "a field": b'--cut\r\nContent-Disposition: form-data; name="a"\r\n\r\n'
+        + b"x" * (size - 200)
+        + b"\r\n--cut--\r\n",
         "random bytes": np.random.default_rng(0).bytes(size),
     }
 

@@ -220,7 +220,7 @@ HAPROXY = pytest.param(
     {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
-        # As docs/guide/serve.md says: HAProxy keeps a request until it is answered, and sends it to another replica if not.
+        # As docs/guide/serve.md says: a request that a dying replica leaves without an answer goes to another one.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response\n    option http-buffer-request",
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(2**20),
     },
