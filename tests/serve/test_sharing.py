@@ -87,6 +87,7 @@ def test_small_bodies_do_not_wait_for_large_ones():
         late = asyncio.ensure_future(decoders.run(done.append, bytes(SMALL_BYTES + 1)))
         await asyncio.sleep(0)
         late.cancel()
+        await asyncio.wait({late})
         go.set()
         await asyncio.gather(*large)
         assert await decoders.run(len, bytes(2 * SMALL_BYTES)) == 2 * SMALL_BYTES
