@@ -676,7 +676,7 @@ def test_a_byte_order_mark_before_json_is_left_out():
 @pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (" ,\n\t", "\r\n:")])
 @pytest.mark.parametrize("indent", [None, 0, 4])
 def test_rows_are_read_to_the_last_digit_however_they_are_written(separators, indent):
-    random = np.random.default_rng(3)
+    random = np.random.default_rng(3)  # exponents such as 1e-05 are among them
     signal = np.concatenate(
         [random.normal(size=(3, 40)) * 10.0 ** random.integers(-300, 300, (3, 40)), [[0.0, -0.0, 1, -1, 5e-324]] * 3], 1
     )
@@ -737,6 +737,7 @@ def test_json_that_cannot_be(predictor):
         json.dumps(good).replace("1.0", "1 0"),
         json.dumps(good).replace("1.0", ""),
         json.dumps(good).replace("1.0", "-"),
+        *(json.dumps(good).replace("1.0", number) for number in ("3,000", "-00", ".5", "5.", "5.e1", "+5", "1, -05.2")),
         json.dumps(good | {"signal": [[None]]}),
         json.dumps(good | {"signal": [1.0]}),
         json.dumps(good | {"sampling_rate_hz": "fast"}),
