@@ -38,7 +38,7 @@ _MAX_FILES = 64
 _MAX_ENTRIES = 1024  # of a zip, including folders and skipped files
 
 _MAX_HEADER_BYTES = 16 * 1024  # of a CSV
-_INDEX, _TAIL = "\0index", "\0tail"  # no header can name a column like this: Arrow refuses NUL
+_INDEX, _TAIL = "\0index", "\0tail"  # no lead is called like this
 
 _UNPACKED_TIMES = 4  # unpacked size of a zip in multiples of max_body_bytes; WFDB compresses to half at best
 _COMPRESSED_TIMES = 10  # and in multiples of its own: text compresses to a fifth, a bomb to a thousandth
