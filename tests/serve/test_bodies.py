@@ -680,7 +680,7 @@ def test_rows_are_read_to_the_last_digit_however_they_are_written(separators, in
     signal = np.concatenate(
         [random.normal(size=(3, 40)) * 10.0 ** random.integers(-300, 300, (3, 40)), [[0.0, -0.0, 1, -1, 5e-324]] * 3], 1
     )
-    wanted = {"unit": "mV", "leads": ["[1,2]", '"[3', "\\]\\"], "sampling_rate_hz": 1e4, "signal": signal.tolist()}
+    wanted = {"unit": "mV", "leads": ["[1,2]", '"[3]', '\\"[4]\\'], "sampling_rate_hz": 1e4, "signal": signal.tolist()}
     ecg = parse_json(JsonEcg, json.dumps(wanted, separators=separators, indent=indent).encode(), LIMITS)
     assert ecg.leads == wanted["leads"]
     np.testing.assert_array_equal(np.array(ecg.signal), signal)
