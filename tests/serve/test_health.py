@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 
 from mets_ray.errors import DatasetError
+from mets_ray.model import predictor as predictor_module
 from mets_ray.model.bundle import load_bundle
 from mets_ray.model.predictor import Predictor
 from mets_ray.serve import health
+from mets_ray.serve.deployments import ZeroShot
 from mets_ray.serve.health import Canary, Health, Probe
-from tests.support.serving import make_bundle, plain_server
+from mets_ray.serve.settings import ServeConfig
+from tests.support.serving import make_bundle, plain_server, synthetic_ecg
 
 
 def readiness(*, failed_passes=0, ask_lm=None, state_uri=None):
@@ -72,6 +75,41 @@ def test_the_canary_notices_an_encoder_that_has_changed(tmp_path):
     for wrong in (np.full_like(vector, np.nan), np.zeros_like(vector), -vector, np.roll(vector, 1)):
         with pytest.raises(RuntimeError, match="known window"):
             canary.check(wrong)
+
+
+def test_a_replica_says_that_it_is_ill(tmp_path, monkeypatch):
+    """Serve calls `check_health`; without Ray it is called here. tests/system shows that the replica is replaced."""
+    bundle = str(make_bundle(tmp_path))
+    own_class = ZeroShot.func_or_class.__mro__[1]  # below what Serve wraps around it
+    replica = own_class(ServeConfig(bundle_uri=bundle, auth="none"), bundle, None)
+    window = replica._predictor.windows(synthetic_ecg()).signal_uv[0]
+    works = predictor_module.microvolts_to_millivolts
+
+    def fails(*_):
+        raise RuntimeError("CUDA error")
+
+    async def run():
+        await replica.check_health()
+        monkeypatch.setattr(predictor_module, "microvolts_to_millivolts", fails)
+        with pytest.raises(RuntimeError, match="CUDA error"):  # the canary alone
+            await replica.check_health()
+        for _ in range(health.FAILED_PASSES):
+            with pytest.raises(RuntimeError, match="CUDA error"):
+                await replica._batches(window)
+        monkeypatch.setattr(predictor_module, "microvolts_to_millivolts", works)
+        with pytest.raises(RuntimeError, match="3 forward passes failed"):  # the canary works again
+            await replica.check_health()
+        await replica._batches(window)
+        await replica.check_health()
+        # no error, but other values: two leads in each other's place
+        swapped = [1, 0, *range(2, 12)]
+        monkeypatch.setattr(
+            predictor_module, "microvolts_to_millivolts", lambda signal_uv, model: works(signal_uv[:, swapped], model)
+        )
+        with pytest.raises(RuntimeError, match="known window has changed"):
+            await replica.check_health()
+
+    asyncio.run(run())
 
 
 def test_readyz_is_503_once_the_model_fails_and_scores_again_after_it_works(tmp_path, monkeypatch):
