@@ -15,8 +15,8 @@ from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel
 from starlette.staticfiles import StaticFiles
 
-from mets_ray.ecg.ecg import Ecg
 from mets_ray.errors import RequestError
+from mets_ray.model.windows import Windows
 from mets_ray.serve import audit, messages
 from mets_ray.serve.bodies import JsonEcg
 from mets_ray.serve.examples import example, list_examples
@@ -61,7 +61,7 @@ def create_app(service: Service, telemetry: Telemetry, *, names_requests: bool =
     )
     _add_pages(app, service)
     _add_docs(app)
-    reader = Reader(service.limits)
+    reader = Reader(service.limits, service.predictor.windows)
     _add_scoring(app, service, reader)
     _add_model(app, service, reader)
     add_error_answers(app, telemetry)
@@ -89,9 +89,11 @@ def _add_pages(app: FastAPI, service: Service) -> None:
     async def healthz() -> messages.Health:
         return messages.Health(status="ok")
 
-    @app.get("/readyz", summary="The model is loaded and warmed up: replicas take no requests before that")
-    async def readyz() -> messages.Health:
-        return messages.Health(status="ok")
+    @app.get("/readyz", summary="Whether the model, the language model and the store answer; 503 if the model does not")
+    async def readyz(response: Response) -> messages.Readiness:
+        found = await service.readiness()
+        response.status_code = 503 if found.model == "failing" else 200
+        return found
 
     @app.get("/v1/examples", summary="Synthetic ECGs to try")
     async def examples() -> messages.ExamplesAnswer:
@@ -126,9 +128,8 @@ def _add_scoring(app: FastAPI, service: Service, reader: Reader) -> None:
     @app.post("/v1/zero-shot", summary="Score one ECG against classes", openapi_extra=ZERO_SHOT_BODY)
     async def zero_shot(request: Request, query: ZeroShotQuery) -> Response:
         timings = Timings()
-        options, ecg = await reader.one(request, query)
-        timings.stop("decode", timings.began)
-        answer = await service.zero_shot(ecg, options, timings)
+        options, windows = await reader.one(request, query, timings)
+        answer = await service.zero_shot(windows, options, timings)
         _note_classes(request, options, answer.prompt_set)
         return _json(answer)
 
@@ -144,11 +145,11 @@ def _add_scoring(app: FastAPI, service: Service, reader: Reader) -> None:
     @app.post("/v1/embed", summary="Embed an ECG or texts into the shared space", openapi_extra=EMBED_BODY)
     async def embed(request: Request, query: EcgQuery) -> Response:
         asked = await reader.ecg_or_texts(request, query)
-        return _json(await service.embed_ecg(asked) if isinstance(asked, Ecg) else await service.embed_texts(asked))
+        return _json(await service.embed_ecg(asked) if isinstance(asked, Windows) else await service.embed_texts(asked))
 
     @app.post("/v1/ecg", summary="The first window as the model sees it", openapi_extra=ECG_BODY)
     async def preview(request: Request, query: EcgQuery) -> Response:
-        return _json(await service.preview(await reader.ecg(request, query)))
+        return _json(service.preview(await reader.ecg(request, query)))
 
 
 def _add_model(app: FastAPI, service: Service, reader: Reader) -> None:

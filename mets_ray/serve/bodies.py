@@ -4,7 +4,9 @@ Bodies are untrusted: sizes are checked before memory is allocated, nothing is u
 name from the body, and hostile bytes raise RequestError or RecordError whatever a decoder does with them.
 """
 
+import csv
 import io
+import re
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -17,22 +19,30 @@ import pyarrow.csv
 import python_multipart
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 from python_multipart.exceptions import FormParserError
 
 from mets_ray.ecg.ecg import LEADS, SAMPLING_RATES_HZ, Ecg, to_millivolts
 from mets_ray.ecg.wfdb import decode_wfdb
 from mets_ray.errors import RecordError, RequestError
+from mets_ray.serve import json_rows
 
 _T = TypeVar("_T")
 _Model = TypeVar("_Model", bound=BaseModel)
 
 MAX_LEADS = 64
-_OTHER_ARRAYS = 1000  # brackets in class names
+_KEYS_OF_AN_ECG = 8
+_SPARE = 1000  # brackets and quotes in class names, options
 _MAX_FILES = 64
 
 _MAX_ENTRIES = 1024  # of a zip, including folders and skipped files
 
+_MAX_HEADER_BYTES = 16 * 1024  # of a CSV
+_INDEX, _TAIL = "\0index", "\0tail"  # no lead is called like this
+
 _UNPACKED_TIMES = 4  # unpacked size of a zip in multiples of max_body_bytes; WFDB compresses to half at best
+_COMPRESSED_TIMES = 10  # and in multiples of its own: text compresses to a fifth, a bomb to a thousandth
+_UNPACKED_FLOOR = 1024 * 1024
 
 _NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -44,6 +54,7 @@ class BodyLimits:
     max_body_bytes: int
     max_ecgs: int
     max_duration_s: float
+    max_texts: int = 2048  # classes and their wordings
 
 
 @dataclass(frozen=True)
@@ -67,9 +78,9 @@ class JsonEcg(BaseModel):
         },
     )
 
-    signal: list[list[float]] = Field(description="one row of samples per lead")
+    signal: list[json_rows.Row] = Field(fail_fast=True, description="one row of samples per lead")
     unit: str = Field(description="unit of the samples: mV or uV (also V, µV); never guessed")
-    leads: list[str] = Field(description=f"name of each row, in any order, from {', '.join(LEADS)}")
+    leads: list[str] = Field(fail_fast=True, description=f"name of each row, in any order, from {', '.join(LEADS)}")
     sampling_rate_hz: float = Field(description="samples per second")
 
     def to_ecg(self, limits: BodyLimits) -> Ecg:
@@ -88,17 +99,35 @@ def media_type(content_type: str) -> str:
 
 
 def parse_json(model: type[_Model], body: bytes, limits: BodyLimits) -> _Model:
-    """`body` as a `model`. Raises pydantic's ValidationError, and RequestError 422 for too many arrays.
+    """`body` as a `model`.
 
-    They are counted before parsing: 8 MB of `[],[],…` would block the interpreter for seconds.
+    Raises RequestError 400 for what is not JSON, 422 with the first faults, 413 and 422 as `json_rows.parse`.
     """
-    if _has_too_many_arrays(body, limits):
-        raise RequestError(422, "too_many_arrays", "the JSON holds more arrays than ECGs have leads")
-    return model.model_validate_json(body)
+    try:
+        return _validated(model, body, limits)
+    except ValidationError as error:
+        # Here and not on the event loop: a body can have thousands of faults.
+        faults = error.errors(include_url=False, include_context=False, include_input=False)
+        if faults[0]["type"] == "json_invalid":
+            raise _malformed(f"the body is not JSON: {faults[0]['msg']}") from None
+        more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+        words = "; ".join(map(_fault, faults[:3]))
+        raise RequestError(422, "bad_fields", f"the body is invalid: {words}{more}", hint="see /docs") from None
 
 
-def _has_too_many_arrays(body: bytes, limits: BodyLimits) -> bool:
-    return body.count(b"[") > limits.max_ecgs * (MAX_LEADS + 2) + _OTHER_ARRAYS
+def _validated(model: type[_Model], body: bytes, limits: BodyLimits) -> _Model:
+    return json_rows.parse(
+        model,
+        body,
+        max_arrays=limits.max_ecgs * (MAX_LEADS + 2) + _SPARE,
+        max_objects=limits.max_ecgs + _SPARE,
+        max_strings=limits.max_ecgs * (MAX_LEADS + _KEYS_OF_AN_ECG) + 2 * limits.max_texts + _SPARE,
+    )
+
+
+def _fault(fault: ErrorDetails) -> str:
+    place = ".".join(map(str, fault["loc"]))[:200]
+    return f"`{place}`: {fault['msg']}" if place else fault["msg"]
 
 
 def check_count(ecgs: int, limits: BodyLimits) -> None:
@@ -126,14 +155,11 @@ def decode_body(content_type: str, body: bytes, parameters: BodyParameters, limi
 
 
 def _read_json(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
-    if _has_too_many_arrays(body, limits):
-        raise _malformed("the JSON holds more arrays than an ECG has leads")
     try:
-        return [JsonEcg.model_validate_json(body).to_ecg(limits)]
+        return [_validated(JsonEcg, body, limits).to_ecg(limits)]
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, fault["loc"]))
-        raise _malformed(f"this is not an ECG in JSON: {f'`{place}`: ' if place else ''}{fault['msg']}") from None
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        raise _malformed(f"this is not an ECG in JSON: {_fault(first)}") from None
 
 
 def _read_npy(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
@@ -159,32 +185,80 @@ def _read_npy(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> li
 
 
 def _read_csv(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
-    """A header of lead names, then a row per sample; a column `time_s` is checked and dropped."""
-    head = body.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0]
-    if b"," not in head and (b";" in head or b"\t" in head):
-        raise _malformed(
-            "the columns are not separated by commas", "write 0.12,0.34: decimal points, and commas between columns"
-        )
-    names = [name.strip().strip('"') for name in head.decode("utf-8", "replace").strip().split(",")]
-    if len(names) > MAX_LEADS + 1 or len(set(names)) < len(names):
-        raise _malformed(f"the header has {len(names)} columns with {len(set(names))} distinct names")
+    """A header of lead names, then a row per sample; a column `time_s` is checked and dropped.
+
+    So are an index as pandas writes it, a first column without a name, and the empty last one of lines with a comma at
+    their end.
+    """
+    if body.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise _malformed("the table is in UTF-16", "save it in UTF-8")
+    names = _column_names(body)
     try:
         table = pa.csv.read_csv(
-            io.BytesIO(body),
+            pa.BufferReader(body),
             pa.csv.ReadOptions(use_threads=False, column_names=names, skip_rows=1),
             convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.float64())),
         )
     except (pa.ArrowInvalid, pa.ArrowKeyError, pa.ArrowNotImplementedError) as error:
-        raise _malformed("a row does not have as many cells as the header, or a cell is not a number") from error
+        raise _malformed(
+            "a row does not have as many cells as the header, or a cell is not a number",
+            "end no line with a comma, and write no text below the header",
+        ) from error
+    table = _without_index(table)
     rate = _required(parameters.sampling_rate_hz, "sampling_rate_hz")
-    if "time_s" in names:
+    if "time_s" in table.column_names:
         _check_times(table["time_s"].to_numpy(), rate)
         table = table.drop_columns(["time_s"])
     leads = tuple(table.column_names)
     if parameters.leads is not None and parameters.leads != leads:
         raise RequestError(422, "leads_twice", "`leads` differs from the header of the table", hint="omit `leads`")
     samples = np.stack([column.to_numpy() for column in table.columns]) if leads else np.empty((0, 0))
+    del table  # as large as the samples
     return _ecgs(samples, replace(parameters, leads=leads), limits)
+
+
+def _column_names(body: bytes) -> list[str]:
+    """The header's cells, in which _INDEX and _TAIL stand for a first and a last one without a name."""
+    head = re.match(rb"(?:\xef\xbb\xbf)?([^\r\n]{0,%d}+)" % _MAX_HEADER_BYTES, body)
+    line = head[1] if head else b""
+    if b"," not in line and (b";" in line or b"\t" in line):
+        raise _malformed(
+            "the columns are not separated by commas", "write 0.12,0.34: decimal points, and commas between columns"
+        )
+    try:
+        cells = next(csv.reader([line.decode("utf-8", "replace")]), [])
+    except csv.Error as error:
+        raise _malformed("the header of the table cannot be read") from error
+    names = [cell.strip() for cell in cells]
+    if not any(names):  # without names Arrow would take them from the next line
+        raise _malformed("the table has no header", "begin with a line of lead names: I,II,III,aVR,...")
+    if len(names) > 1 and _is_unnamed(names[0]):
+        names[0] = _INDEX
+    if len(names) > 1 and not names[-1]:
+        names[-1] = _TAIL
+    if len(names) > MAX_LEADS + 3 or len(set(names)) < len(names):
+        raise _malformed(f"the header has {len(names)} columns with {len(set(names))} distinct names")
+    return names
+
+
+def _is_unnamed(name: str) -> bool:
+    return name.lower() in ("", "unnamed: 0", "index")  # to_csv(); that read again and written again; reset_index()
+
+
+def _without_index(table: pa.Table) -> pa.Table:
+    if _TAIL in table.column_names:
+        if table[_TAIL].null_count < len(table):
+            raise _malformed("the last column has no name", "name each column by its lead")
+        table = table.drop_columns([_TAIL])
+    if _INDEX in table.column_names:
+        index = table[_INDEX].to_numpy()
+        if len(index) and not (index[0] in (0, 1) and np.array_equal(index, np.arange(len(index)) + index[0])):
+            raise _malformed(
+                "the first column has no name of a lead, and is no index that counts 0, 1, 2, …",
+                "write the table without its index (index=False), and call a column of times `time_s`",
+            )
+        table = table.drop_columns([_INDEX])
+    return table
 
 
 def _read_zip(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
@@ -213,7 +287,7 @@ def _read_files(files: dict[str, bytes], parameters: BodyParameters, limits: Bod
         ecg = decode_wfdb(
             headers[0].rpartition("/")[2],
             record,
-            max_samples=limits.max_body_bytes,  # the most that an array of one-byte samples could hold
+            max_samples=limits.max_body_bytes // 2,  # wfdb takes 25 bytes of memory for a sample
             max_duration_s=limits.max_duration_s,
         )
         return [ecg]
@@ -264,33 +338,39 @@ def _multipart_files(content_type: str, body: bytes) -> dict[str, bytes]:
 
 
 def _zip_files(body: bytes, limits: BodyLimits) -> dict[str, bytes]:
-    allowed = _UNPACKED_TIMES * limits.max_body_bytes
+    allowed = min(_UNPACKED_TIMES * limits.max_body_bytes, max(_UNPACKED_FLOOR, _COMPRESSED_TIMES * len(body)))
     if body.count(b"PK\1\2") > _MAX_ENTRIES:  # before zipfile spends seconds on them
         raise _malformed(f"the zip lists more than {_MAX_ENTRIES} files")
     files: dict[str, bytes] = {}
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
+            # PowerShell 5 and .NET before 4.6.1 separate folders by `\\`.
+            named = [(info.filename.replace("\\", "/"), info) for info in archive.infolist()]
             members = [
-                info
-                for info in archive.infolist()
-                if not info.filename.endswith("/")
-                and not any(part.startswith((".", "__")) for part in info.filename.split("/"))
+                (name, info)
+                for name, info in named
+                if not name.endswith("/") and not any(part.startswith((".", "__")) for part in name.split("/"))
             ]
             if len(members) > _MAX_FILES:
                 raise _malformed(f"the zip holds {len(members)} files; at most {_MAX_FILES} are allowed")
-            for info in members:
+            for name, info in members:
                 if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                     raise _malformed("the zip uses a compression method other than deflate")
-                if info.filename.lower().endswith(".zip"):  # each would stay in memory while the next is unpacked
+                if name.lower().endswith(".zip"):  # each would stay in memory while the next is unpacked
                     raise _malformed("the zip holds another zip")
-                if info.filename in files:
-                    raise _malformed(f"the zip holds two files called `{info.filename[:80]}`")
+                if name in files:
+                    raise _malformed(f"the zip holds two files called `{name[:80]}`")
                 with archive.open(info) as member:  # the zip's own directory may state wrong sizes: count bytes
                     data = member.read(allowed + 1)
                 allowed -= len(data)
                 if allowed < 0:
-                    raise RequestError(413, "too_large", "the zip unpacks to more than this server accepts")
-                files[info.filename] = data
+                    raise RequestError(
+                        413,
+                        "too_large",
+                        "the zip unpacks to more than this server accepts",
+                        hint=f"compress no more than {_COMPRESSED_TIMES} times, or not at all",
+                    )
+                files[name] = data
     except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, ValueError, OverflowError) as error:
         raise _malformed("the zip is damaged, truncated or encrypted") from error
     return files
@@ -312,7 +392,7 @@ def _ecgs(samples: np.ndarray, parameters: BodyParameters, limits: BodyLimits) -
 
 def _millivolts(samples: np.ndarray, unit: str) -> Float[np.ndarray, "lead sample"]:
     with np.errstate(over="ignore", invalid="ignore"):  # a float16 of 1e5 is infinite: `preprocess` rejects it
-        return to_millivolts(samples.astype(np.float64), unit)
+        return to_millivolts(samples.astype(np.float64, copy=False), unit)
 
 
 def _check_size(shape: tuple[int, ...], rate: float, limits: BodyLimits) -> None:

@@ -19,10 +19,11 @@ from ray.serve.handle import DeploymentHandle
 
 from mets_ray import storage
 from mets_ray.errors import RequestError
-from mets_ray.model.bundle import BundleFacts, load_bundle, newest_bundle, read_facts
+from mets_ray.model.bundle import BundleFacts, load_bundle, newest_bundle
 from mets_ray.model.predictor import Predictor, load_text_encoder
 from mets_ray.serve.app import create_app
 from mets_ray.serve.batching import Batches, torch_pool
+from mets_ray.serve.health import Canary
 from mets_ray.serve.service import Service
 from mets_ray.serve.settings import ServeConfig
 from mets_ray.serve.telemetry import RequestTelemetry, lm_texts_counter
@@ -66,21 +67,23 @@ class ZeroShot:
         self._telemetry = RequestTelemetry(self._predictor.model_version, self._predictor.cache_bytes)
         self._text_encoder = text_encoder
         threads = 1 if device == "cuda" else config.encoder_threads or _threads(config.encoder_cpus)
+        self._batches = Batches(
+            self._predictor.embed_windows,
+            batch_size=config.batch_size,
+            wait_s=config.batch_wait_s,
+            threads=threads,
+            counted=self._telemetry.batch,
+        )
         self._service = Service(
             self._predictor,
             config,
             bundle_uri=bundle_uri,
-            encode=Batches(
-                self._predictor.embed_windows,
-                batch_size=config.batch_size,
-                wait_s=config.batch_wait_s,
-                threads=threads,
-                counted=self._telemetry.batch,
-            ),
+            encode=self._batches,
             ask_lm=None if text_encoder is None else self._ask_lm,
             telemetry=self._telemetry,
         )
         warm_up_s = self._predictor.warm_up(config.batch_size)
+        self._canary = Canary(self._predictor)
         logger.info(
             "serving %s on %s, %d threads, first batch of %d in %.2f s",
             self._predictor.model_version,
@@ -89,6 +92,12 @@ class ZeroShot:
             config.batch_size,
             warm_up_s,
         )
+
+    async def check_health(self) -> None:
+        """Called by Serve, which replaces a replica that raises three times in a row."""
+        if self._service.health.model_fails:
+            raise RuntimeError(f"{self._batches.failed_in_a_row} forward passes failed in a row")
+        self._canary.check(await self._batches.probe(self._canary.window))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return create_app(self._service, self._telemetry, names_requests=False)
@@ -112,9 +121,10 @@ class ZeroShot:
 def build(config: ServeConfig) -> Application:
     """The application, for `serve run mets_ray.serve:build bundle_uri=…` and for the YAML files of serve_configs/.
 
-    Raises CheckpointError if there is no bundle.
+    Raises CheckpointError if there is no bundle, or if it cannot be loaded: what is served before goes on then.
     """
     bundle_uri = newest_bundle(storage.absolute(config.bundle_uri))
+    facts = load_bundle(bundle_uri).facts
     state_uri = None if config.state_uri is None else storage.absolute(config.state_uri)
     config = config.model_copy(update={"bundle_uri": bundle_uri, "state_uri": state_uri})
     text_encoder = None
@@ -125,7 +135,7 @@ def build(config: ServeConfig) -> Application:
             max_ongoing_requests=8,
             max_queued_requests=config.max_queued_requests,
             max_surge_percent=100,
-        ).bind(read_facts(bundle_uri), config)
+        ).bind(facts, config)
     return ZeroShot.options(  # type: ignore[attr-defined, no-any-return]
         **_scale(config.encoder_min_replicas, config.encoder_max_replicas, target=config.max_ongoing_requests / 2),
         ray_actor_options={"num_cpus": config.encoder_cpus, "num_gpus": config.encoder_gpus},

@@ -1,8 +1,8 @@
 """HTTP requests and responses, as OpenAPI shows them."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, model_validator
 
 from mets_ray.serve.bodies import JsonEcg
 from mets_ray.serve.request_id import current_request_id
@@ -10,11 +10,29 @@ from mets_ray.serve.request_id import current_request_id
 NOTICE = "Research software, not a medical device. Scores are not calibrated probabilities."
 
 _MESSAGE_CHARS = 600
-_LABELS = "classes as plain text, for example `atrial fibrillation`"
+_MAX_COMMAS = 4096
+_LABELS = "classes as plain text, for example `atrial fibrillation`; a single string is split at its commas"
 _PROMPT_SET = "name of a prompt set, `name` or `name@version`; see /v1/model"
 _TEMPLATE = "text in which `{}` is replaced by each candidate label; default: the bundle's training template"
 
 _MULTI_LABEL = "true: each class on its own, sigmoid of the logit; false: softmax over the classes"
+
+
+def _split_at_commas(labels: Any) -> Any:
+    """`a, b` to [`a`, `b`], as Hugging Face's pipelines read labels that are one string; a list stays as it is."""
+    if not isinstance(labels, str):
+        return labels
+    if labels.count(",") > _MAX_COMMAS:
+        raise ValueError(f"there are more than {_MAX_COMMAS} commas")
+    return [label.strip() for label in labels.split(",") if label.strip()]
+
+
+def _split_if_alone(labels: Any) -> Any:
+    """In a query string a value that stands alone is one string; with several values each is one label."""
+    return _split_at_commas(labels[0]) if isinstance(labels, list) and len(labels) == 1 else labels
+
+
+_Labels = Annotated[list[str] | None, Field(fail_fast=True), BeforeValidator(_split_at_commas)]
 
 
 class Options(BaseModel):
@@ -22,7 +40,7 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    candidate_labels: list[str] | None = Field(None, description=_LABELS)
+    candidate_labels: _Labels = Field(None, description=_LABELS)
     prompt_set: str | None = Field(None, description=_PROMPT_SET)
     hypothesis_template: str | None = Field(None, description=_TEMPLATE)
     multi_label: bool = Field(False, description=_MULTI_LABEL)
@@ -41,13 +59,15 @@ class SignalParameters(BaseModel):
 class ZeroShotQuery(Options, SignalParameters):
     """Query string of a request whose body is not JSON."""
 
+    candidate_labels: Annotated[list[str] | None, BeforeValidator(_split_if_alone)] = Field(None, description=_LABELS)
+
 
 class ZeroShotRequest(Options):
     ecg: JsonEcg
 
 
 class BatchRequest(Options):
-    ecgs: list[JsonEcg] = Field(min_length=1)
+    ecgs: list[JsonEcg] = Field(min_length=1, fail_fast=True)
 
 
 class EmbedRequest(BaseModel):
@@ -56,7 +76,7 @@ class EmbedRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     ecg: JsonEcg | None = None
-    texts: list[str] | None = Field(None, description="texts, embedded as given, without a template")
+    texts: list[str] | None = Field(None, fail_fast=True, description="texts, embedded as given, without a template")
 
     @model_validator(mode="after")
     def _one_of_two(self) -> "EmbedRequest":
@@ -78,8 +98,10 @@ class PromptSetRequest(BaseModel):
         },
     )
 
-    candidate_labels: list[str] | None = Field(None, description=_LABELS)
-    classes: dict[str, list[str]] | None = Field(None, description="wordings by class; their vectors are averaged")
+    candidate_labels: _Labels = Field(None, description=_LABELS)
+    classes: dict[str, Annotated[list[str], FailFast()]] | None = Field(
+        None, description="wordings by class; their vectors are averaged"
+    )
     hypothesis_template: str | None = Field(None, description=_TEMPLATE)
 
     @model_validator(mode="after")
@@ -227,8 +249,17 @@ class ExamplesAnswer(BaseModel):
     examples: list[Example]
 
 
-Ready = Annotated[str, Field(description="ok, or starting")]
-
-
 class Health(BaseModel):
-    status: Ready
+    status: str = Field(description="ok")
+
+
+PartState = Literal["ok", "failing", "none"]
+
+
+class Readiness(BaseModel):
+    """ok: all parts answer; degraded: stored classes are scored, but not all else; failing: the replica is replaced."""
+
+    status: Literal["ok", "degraded", "failing"]
+    model: PartState = Field(description="failing: the last forward passes failed")
+    language_model: PartState = Field(description="none: this server embeds no new texts")
+    store: PartState = Field(description="none: this server has no `state_uri`")

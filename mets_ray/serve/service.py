@@ -1,6 +1,8 @@
 """How a replica handles a request, without Ray: check, encode in a shared batch, find the classes, score."""
 
 import asyncio
+import contextlib
+import itertools
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,17 +11,19 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from mets_ray.ecg.ecg import Ecg
 from mets_ray.errors import RecordError, RequestError
 from mets_ray.model.predictor import Predictor
 from mets_ray.model.windows import Windows, mean_embedding
 from mets_ray.serve import messages
 from mets_ray.serve.bodies import BodyLimits
 from mets_ray.serve.class_lists import ClassList, PromptSets, class_list, labels_as_classes
-from mets_ray.serve.settings import ServeConfig
+from mets_ray.serve.health import Health
+from mets_ray.serve.settings import WORDINGS_PER_CLASS, ServeConfig
 
-# Longer signals are checked and resampled in a thread, so that they do not block other requests.
-_INLINE_SAMPLES = 12 * 10_000
+# New texts go to the language model in slices, and of the requests with more than one slice only a few at a time: a
+# request with a few new classes waits for a few slices, not for all texts of those before it.
+_SLICE_TEXTS = 32
+_LONG_LISTS = 2
 
 INTENDED_USE = (
     "Research on zero-shot recognition of findings in 12-lead ECGs. Not a medical device: not for diagnosis, "
@@ -33,6 +37,18 @@ class Telemetry(Protocol):
     def text_cache(self, hits: int, misses: int) -> None: ...
 
     def prompt_set(self, name: str, version: int) -> None: ...
+
+
+class Encoder(Protocol):
+    """One window, int16 [lead, sample], to its unit vector. place: its number in the request.
+
+    failed_in_a_row: forward passes that failed since the last good one.
+    """
+
+    @property
+    def failed_in_a_row(self) -> int: ...
+
+    def __call__(self, window: np.ndarray, place: int) -> Awaitable[np.ndarray]: ...
 
 
 @dataclass
@@ -54,7 +70,7 @@ class Timings:
 class Service:
     """What the routes call.
 
-    encode: one window, int16 [lead, sample], to its unit vector; concurrent calls share a forward pass.
+    encode: concurrent calls share a forward pass.
     ask_lm: texts to the frozen LM's features, float16 [text, feature]; None if no LM is deployed.
     """
 
@@ -64,25 +80,34 @@ class Service:
         config: ServeConfig,
         *,
         bundle_uri: str,
-        encode: Callable[[np.ndarray], Awaitable[np.ndarray]],
+        encode: Encoder,
         ask_lm: Callable[[list[str]], Awaitable[np.ndarray]] | None,
         telemetry: Telemetry,
     ) -> None:
         self.predictor = predictor
         self.config = config
         self.bundle_uri = bundle_uri
-        self.limits = BodyLimits(config.max_body_bytes, config.max_ecgs, config.max_duration_s)
+        self.limits = BodyLimits(
+            config.max_body_bytes, config.max_ecgs, config.max_duration_s, WORDINGS_PER_CLASS * config.max_classes
+        )
         self.prompt_sets = PromptSets(predictor, config)
         self._encode = encode
         self._ask_lm = ask_lm
         self._telemetry = telemetry
         self._asked: dict[str, asyncio.Future[None]] = {}
+        self._long_lists = asyncio.Semaphore(_LONG_LISTS)
+        # A language model without a permanent replica is not woken to see whether it answers.
+        self.health = Health(
+            lambda: encode.failed_in_a_row, ask_lm if config.text_min_replicas else None, config.state_uri
+        )
 
-    async def zero_shot(self, ecg: Ecg, options: messages.Options, timings: Timings) -> messages.ZeroShotAnswer:
-        """Scores of one ECG. Raises RecordError for an unusable ECG, RequestError for all other faults."""
+    async def readiness(self) -> messages.Readiness:
+        """Which parts answer."""
+        return await self.health.readiness()
+
+    async def zero_shot(self, windows: Windows, options: messages.Options, timings: Timings) -> messages.ZeroShotAnswer:
+        """Scores of one ECG. Raises RequestError."""
         since = time.perf_counter()
-        windows = await self._windows(ecg)
-        since = timings.stop("preprocess", since)
         chosen, vectors = await self._classes(options)
         since = timings.stop("classes", since)
         embedding = await self._embed(windows)
@@ -91,28 +116,31 @@ class Service:
         return messages.ZeroShotAnswer.model_construct(**vars(scored), **self._facts(chosen, options, timings))
 
     async def batch(
-        self, ecgs: Sequence[Ecg | RecordError], options: messages.Options, timings: Timings
+        self, ecgs: Sequence[Windows | RecordError], options: messages.Options, timings: Timings
     ) -> messages.BatchAnswer:
         """Scores of several ECGs. An unusable ECG gets its error instead; the others are scored."""
         since = time.perf_counter()
         chosen, vectors = await self._classes(options)
         since = timings.stop("classes", since)
 
-        async def one(ecg: Ecg | RecordError) -> messages.Scored | messages.ErrorAnswer:
-            try:
-                if isinstance(ecg, RecordError):
-                    raise ecg
-                windows = await self._windows(ecg)
-            except RecordError as error:
-                return messages.ErrorAnswer(error=error_facts(error))
-            return self._scored(windows, await self._embed(windows), chosen, vectors, options.multi_label)
+        async def embedded(ecg: Windows | RecordError, place: int) -> np.ndarray | None:
+            return None if isinstance(ecg, RecordError) else await self._embed(ecg, place)
 
-        results = await asyncio.gather(*map(one, ecgs))
+        sizes = [0 if isinstance(ecg, RecordError) else len(ecg.signal_uv) for ecg in ecgs]
+        places = itertools.accumulate(sizes[:-1], initial=0)
+        embeddings = await asyncio.gather(*map(embedded, ecgs, places))
+        results: list[messages.Scored | messages.ErrorAnswer] = []
+        for ecg, embedding in zip(ecgs, embeddings, strict=True):
+            if isinstance(ecg, RecordError):
+                results.append(messages.ErrorAnswer(error=error_facts(ecg)))
+            else:
+                assert embedding is not None
+                results.append(self._scored(ecg, embedding, chosen, vectors, options.multi_label))
+                await asyncio.sleep(0)  # 64 ECGs with 256 classes take 50 ms: other requests come in between
         timings.stop("encode", since)
         return messages.BatchAnswer.model_construct(results=results, **self._facts(chosen, options, timings))
 
-    async def embed_ecg(self, ecg: Ecg) -> messages.EmbedAnswer:
-        windows = await self._windows(ecg)
+    async def embed_ecg(self, windows: Windows) -> messages.EmbedAnswer:
         vector = mean_embedding(await self._embed(windows)).tolist()
         return messages.EmbedAnswer(
             embeddings=[vector],
@@ -126,13 +154,13 @@ class Service:
         """Embeddings of texts as given. Raises RequestError 422 beyond the limits for classes."""
         given = class_list(dict.fromkeys(texts, ("x",)), None, self.config, default_template="{}")
         await self.learn(list(given.classes))
-        embeddings = self.predictor.embed_texts(texts).tolist()
-        return messages.EmbedAnswer(
-            embeddings=embeddings, dimension=len(embeddings[0]), model_version=self.predictor.model_version
+        vectors = self.predictor.embed_texts(texts)
+        await asyncio.sleep(0)  # two thousand texts take 40 ms to embed and to write down
+        return messages.EmbedAnswer.model_construct(
+            embeddings=vectors.tolist(), dimension=vectors.shape[1], model_version=self.predictor.model_version
         )
 
-    async def preview(self, ecg: Ecg) -> messages.EcgAnswer:
-        windows = await self._windows(ecg)
+    def preview(self, windows: Windows) -> messages.EcgAnswer:
         facts = self.predictor.facts
         return messages.EcgAnswer.model_construct(
             leads=list(facts.leads),
@@ -221,25 +249,35 @@ class Service:
                 f"{len(missing)} of the texts are not stored in the bundle, and this server runs no language model",
                 hint="use a prompt set listed by /v1/model, or deploy with text_max_replicas of at least 1",
             )
-        # Concurrent requests with the same new text wait for one call.
-        others = {id(future): future for text in missing if (future := self._asked.get(text)) is not None}
-        mine = [text for text in missing if text not in self._asked]
-        if mine:
-            await self._ask(mine)
-        for future in others.values():
-            await asyncio.shield(future)
+        slices = [missing[start : start + _SLICE_TEXTS] for start in range(0, len(missing), _SLICE_TEXTS)]
+        async with self._long_lists if len(slices) > 1 else contextlib.nullcontext():
+            for texts in slices:
+                await self._ask(texts)
 
     async def _ask(self, texts: list[str]) -> None:
-        assert self._ask_lm is not None
-        call: asyncio.Future[None] = asyncio.ensure_future(self._ask_and_keep(texts))
-        self._asked |= dict.fromkeys(texts, call)
-        call.add_done_callback(lambda _: [self._asked.pop(text, None) for text in texts])
-        # Shielded: a client that disconnects must not fail the others that wait for the same texts.
-        await asyncio.shield(call)
+        """Wait for the features of a few texts. Concurrent requests with the same new text wait for one call."""
+        missing = self.predictor.missing_texts(texts)
+        calls = {future for text in missing if (future := self._asked.get(text)) is not None}
+        mine = [text for text in missing if text not in self._asked]
+        if mine:
+            call: asyncio.Future[None] = asyncio.ensure_future(self._ask_and_keep(mine))
+            self._asked |= dict.fromkeys(mine, call)
+            call.add_done_callback(lambda _: [self._asked.pop(text, None) for text in mine])
+            calls.add(call)
+        for call in calls:
+            # Shielded: a client that disconnects must not fail the others that wait for the same texts.
+            await asyncio.shield(call)
 
     async def _ask_and_keep(self, texts: list[str]) -> None:
         assert self._ask_lm is not None
-        self.predictor.keep_features(texts, await self._ask_lm(texts))
+        try:
+            async with asyncio.timeout(self.config.deadline_s):  # nobody waits for it any longer
+                features = await self._ask_lm(texts)
+        except TimeoutError as error:
+            raise RequestError(
+                503, "no_language_model", "the language model did not respond", hint="try again, or use stored classes"
+            ) from error
+        self.predictor.keep_features(texts, features)
 
     async def _classes(self, options: messages.Options) -> tuple[ClassList, Tensor]:
         if options.candidate_labels is not None and options.prompt_set is not None:
@@ -281,16 +319,11 @@ class Service:
             self._telemetry.text_cache(len(chosen.classes), 0)
         return chosen, vectors
 
-    async def _windows(self, ecg: Ecg) -> Windows:
-        if ecg.signal_mv.size <= _INLINE_SAMPLES:
-            return self.predictor.windows(ecg)
-        return await asyncio.to_thread(self.predictor.windows, ecg)
-
-    async def _embed(self, windows: Windows) -> np.ndarray:
-        """Unit vectors [window, dimension]."""
+    async def _embed(self, windows: Windows, place: int = 0) -> np.ndarray:
+        """Unit vectors [window, dimension]. place: how many windows of the same request come before."""
         if len(windows.signal_uv) == 1:
-            return (await self._encode(windows.signal_uv[0]))[None]
-        return np.stack(await asyncio.gather(*map(self._encode, windows.signal_uv)))
+            return (await self._encode(windows.signal_uv[0], place))[None]
+        return np.stack(await asyncio.gather(*map(self._encode, windows.signal_uv, itertools.count(place))))
 
     def _scored(
         self, windows: Windows, embedding: np.ndarray, chosen: ClassList, vectors: Tensor, multi_label: bool
@@ -305,7 +338,7 @@ class Service:
                 for name, value, cosine, rank in of_class
             ],
             windows=len(windows.signal_uv),
-            warnings=_warned(windows),
+            warnings=[*_warned(windows), *_of_classes(chosen, multi_label)],
         )
 
     def _facts(self, chosen: ClassList, options: messages.Options, timings: Timings) -> dict[str, Any]:
@@ -322,6 +355,13 @@ def error_facts(error: RecordError | RequestError) -> messages.ErrorFacts:
     """An error as the client gets it: what, where, and the simplest remedy."""
     message = f"{error.fact} ({error.where})" if error.where else error.fact
     return messages.ErrorFacts(reason=error.reason, message=message, hint=error.hint or None)
+
+
+def _of_classes(chosen: ClassList, multi_label: bool) -> list[messages.Warned]:
+    if len(chosen.classes) > 1 or multi_label:
+        return []
+    words = "with one class the softmax is 1 whatever the ECG: give more classes, or set multi_label"
+    return [messages.Warned(reason="one_class", message=words)]
 
 
 def _warned(windows: Windows) -> list[messages.Warned]:

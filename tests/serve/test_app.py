@@ -214,6 +214,50 @@ def test_requests_that_do_not_fit_say_what_does_not(client):
     refused(client.get("/v1/nothing"), 404, "no_such_route")
 
 
+def test_labels_in_one_string_are_split_at_commas_as_hugging_face_does(client):
+    body, two = npy(microvolts(synthetic_ecg())), ["atrial fibrillation", "sinus rhythm"]
+
+    def names(answer):
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["warnings"] == []
+        return [row["class_name"] for row in answer.json()["classes"]]
+
+    for labels in ("atrial fibrillation,sinus rhythm", " atrial fibrillation , sinus rhythm,", two):
+        query = PARAMETERS | {"candidate_labels": labels}
+        assert names(client.post("/v1/zero-shot", params=query, content=body, headers=NPY)) == two
+        assert names(ask(client, json_ecg(synthetic_ecg()), candidate_labels=labels)) == two
+        assert client.put("/v1/prompt-sets/commas", json={"candidate_labels": labels}).json()["classes"] == two
+    # several values, and a list, are labels as they stand
+    apart = ["infarction, anterior", "infarction, inferior"]
+    query = PARAMETERS | {"candidate_labels": apart}
+    assert names(client.post("/v1/zero-shot", params=query, content=body, headers=NPY)) == apart
+    assert names(ask(client, json_ecg(synthetic_ecg()), candidate_labels=apart)) == apart
+    refused(ask(client, json_ecg(synthetic_ecg()), candidate_labels="," * 5000), 422, "bad_fields")
+
+
+def test_the_softmax_over_one_class_is_said_to_mean_nothing(client):
+    ecg = json_ecg(synthetic_ecg())
+    answer = ask(client, ecg, candidate_labels=["atrial fibrillation, sinus rhythm"]).json()
+    assert [row["score"] for row in answer["classes"]] == [1.0]
+    assert [warned["reason"] for warned in answer["warnings"]] == ["one_class"]
+    batch = {"ecgs": [ecg, ecg], "candidate_labels": ["sinus rhythm"]}
+    for result in client.post("/v1/zero-shot/batch", json=batch).json()["results"]:
+        assert [warned["reason"] for warned in result["warnings"]] == ["one_class"]
+    assert ask(client, ecg, candidate_labels=["sinus rhythm"], multi_label=True).json()["warnings"] == []
+
+
+def test_json_with_a_byte_order_mark_is_read(client):
+    for method, path, body in (
+        ("POST", "/v1/zero-shot", {"ecg": json_ecg(synthetic_ecg()), "candidate_labels": LABELS}),
+        ("POST", "/v1/zero-shot/batch", {"ecgs": [json_ecg(synthetic_ecg())], "candidate_labels": LABELS}),
+        ("POST", "/v1/embed", {"texts": ["sinus rhythm"]}),
+        ("PUT", "/v1/prompt-sets/marked", {"candidate_labels": LABELS}),
+    ):
+        marked = b"\xef\xbb\xbf" + json.dumps(body).encode()
+        answer = client.request(method, path, content=marked, headers={"content-type": "application/json"})
+        assert answer.status_code in (200, 201), answer.text
+
+
 def test_an_error_is_short_whatever_it_quotes(client):
     ecg = json_ecg(synthetic_ecg())
     assert len(ask(client, ecg | {"unit": "x" * 100_000}).text) < 1500
@@ -298,8 +342,9 @@ def test_the_model_says_what_it_is(client, bundle):
     assert model["bundle_uri"] == str(bundle)
     sets = {item["name"]: item for item in model["prompt_sets"]}
     assert sets["descriptive:synthetic"]["classes"] == list(load_prompt_set("descriptive").tasks["synthetic"])
-    for path in ("/healthz", "/readyz"):
-        assert client.get(path).json() == {"status": "ok"}
+    assert client.get("/healthz").json() == {"status": "ok"}
+    parts = {"model": "ok", "language_model": "ok", "store": "ok"}
+    assert client.get("/readyz").json() == {"status": "ok"} | parts
 
 
 def test_a_stored_class_needs_no_lm_and_a_new_one_needs_it_once(server):

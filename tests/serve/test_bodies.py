@@ -19,7 +19,7 @@ from mets_ray.ecg.wfdb import read_wfdb
 from mets_ray.errors import RecordError, RequestError
 from mets_ray.model.bundle import load_bundle
 from mets_ray.model.predictor import Predictor
-from mets_ray.serve.bodies import BodyLimits, BodyParameters, decode_body
+from mets_ray.serve.bodies import BodyLimits, BodyParameters, JsonEcg, decode_body, parse_json
 from tests.support.serving import json_ecg, make_bundle, npy, plain_server, synthetic_ecg
 from tests.support.wfdb_records import edit_header, packed, write_record
 
@@ -205,7 +205,7 @@ def test_headers_that_cannot_be_are_refused(header, reason):
 def test_a_million_signal_lines_are_refused_at_once():
     """Half a second, where parsing all lines takes six."""
     line = "r.dat 16 1000/mV 16 0 0 0 0 I\n"
-    body = zipped({"r.hea": f"r {10**6} 100 1000\n" + line * 10**6, "r.dat": b"\1\0" * 1000})
+    body = zipped({"r.hea": f"r {10**6} 100 1000\n" + line * 10**6, "r.dat": b"\1\0" * 1000}, zipfile.ZIP_STORED)
     began = time.perf_counter()
     refused(422, "unsupported_format", "application/zip", body, limits=BodyLimits(8 * MIB, 4, 120.0))
     assert time.perf_counter() - began < 2.0
@@ -216,14 +216,19 @@ def test_a_million_signal_lines_are_refused_at_once():
 def test_long_records_are_refused_before_they_are_decoded(rate, leads, length):
     """Decoding takes 20 bytes of memory for a sample: 80 MB for 4 MiB of format 80, which pack to 4 kB."""
     header = f"r {leads} {rate} {length and int(length) // leads}\n" + "r.dat 80 1000/mV\n" * leads
-    body = zipped({"r.hea": header, "r.dat": bytes(4 * MIB - 4000)})
+    body = zipped({"r.hea": header, "r.dat": bytes(4 * MIB - 4000)}, zipfile.ZIP_STORED)
     reason = "too_long" if rate in ("100", "10000") else "implausible_sampling_rate"
     assert peak_bytes(lambda: refused(422, reason, "application/zip", body)) < 16 * MIB
 
 
 def test_a_header_of_comments_is_refused():
     header = "# c\n" * 300_000 + ONE_LEAD
-    refused(422, "unsupported_format", "application/zip", zipped({"r.hea": header, "r.dat": bytes(2000)}))
+    refused(
+        422,
+        "unsupported_format",
+        "application/zip",
+        zipped({"r.hea": header, "r.dat": bytes(2000)}, zipfile.ZIP_STORED),
+    )
 
 
 def test_one_record_at_a_time():
@@ -348,6 +353,43 @@ def test_a_file_in_a_zip_may_be_no_larger_than_a_body():
     """A number of JSON takes 16 times its characters in memory, and a zip unpacks to four bodies."""
     text = b'{"unit":"mV","leads":["I"],"sampling_rate_hz":100,"signal":[[' + b"0," * 10**6 + b"0]]}"
     assert peak_bytes(lambda: refused(413, "too_large", "application/zip", zipped({"a.json": text}))) < 16 * MIB
+
+
+def backslashed(files):
+    """A zip as PowerShell 5 writes it. The separators are put in afterwards."""
+    body = zipped({name.replace("/", "|"): data for name, data in files.items()})
+    for name in files:
+        body = body.replace(name.replace("/", "|").encode(), name.replace("/", "\\").encode())
+    return body
+
+
+def test_folders_separated_by_backslashes_are_folders():
+    record = {"deep/er/r.hea": HEADER, "deep/er/r.dat": DIGITAL.tobytes()}
+    noise = {
+        "deep/": b"",
+        "deep/er/.DS_Store": b"\0",
+        "__MACOSX/deep/._r.hea": b"\0",
+        "../x.hea": b"\0",
+        "deep/../y.hea": b"",
+    }
+    for body in (backslashed(record), backslashed(record | noise)):
+        with zipfile.ZipFile(io.BytesIO(body)) as archive:
+            assert "deep\\er\\r.hea" in archive.namelist()
+        same(decode("application/zip", body)[0])
+        same(decode(FORM, form(("r.zip", body)))[0])
+    # one file under two spellings of its name
+    twice = zipped({"a/r.hea": HEADER, "a/r.dat": DIGITAL.tobytes(), "a|r.dat": b"\1\0"}).replace(
+        b"a|r.dat", b"a\\r.dat"
+    )
+    malformed("application/zip", twice)
+    malformed("application/zip", zipped({"a|b.zip": zipped({"a.csv": table()})}).replace(b"a|b.zip", b"a\\b.ZIP"))
+
+
+def test_a_zip_is_compressed_no_more_than_a_record_can_be():
+    """Ten times its size, but a small one up to a megabyte: what is compressed a thousandfold is no recording."""
+    record = {"r.hea": ONE_LEAD, "r.dat": b"\1\0" * 1000}
+    decode("application/zip", zipped(record | {"pad": bytes(900_000)}))
+    refused(413, "too_large", "application/zip", zipped(record | {"pad": bytes(1_100_000)}))
 
 
 def test_other_formats_come_in_zips_too():
@@ -497,6 +539,50 @@ def test_tables_of_all_kinds():
     refused(422, "leads_twice", "text/csv", plain, BodyParameters("mV", 100.0, LEADS[::-1]))
 
 
+def with_index(start=0, name="", end=""):
+    """The table as `DataFrame.to_csv` writes it with its index."""
+    head, *rows = table().decode().strip().split("\n")
+    lines = [f"{name},{head}{end}", *(f"{start + number},{row}{end}" for number, row in enumerate(rows))]
+    return "\n".join(lines).encode()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        with_index(),
+        with_index(start=1),
+        with_index(name='""'),
+        with_index(name="Unnamed: 0"),
+        with_index(name="index"),
+        with_index(end=","),
+        b"\xef\xbb\xbf" + with_index(),
+        with_index().replace(b"\n", b"\r\n"),
+        with_index().replace(b"\n", b"\r"),
+        table(end=",\n"),
+        table(end=",\r\n"),
+    ],
+)
+def test_an_index_and_a_comma_at_the_end_are_no_leads(body):
+    (ecg,) = decode("text/csv", body, BESIDE_CSV)
+    same(ecg)
+    (ecg,) = decode("application/zip", zipped({"a.csv": body}), BESIDE_CSV)
+    same(ecg)
+
+
+def test_a_first_column_without_a_name_that_is_no_index_is_refused_by_name():
+    times = table(np.vstack([np.arange(1000) / 100, SIGNAL]), ["", *LEADS])
+    samples = table(SIGNAL, ["", *LEADS[1:]])
+    for body in (times, samples, with_index().replace(b"\n500,", b"\n501,")):
+        error = malformed("text/csv", body, BESIDE_CSV)
+        assert "first column" in error.fact
+        assert "index=False" in error.hint
+    assert "last column" in malformed("text/csv", table(SIGNAL, [*LEADS[:11], ""]), BESIDE_CSV).fact
+    # rows that are one cell longer than the header: never shifted
+    malformed("text/csv", table().replace(b"\n", b",\n").replace(b",\n", b"\n", 1), BESIDE_CSV)
+    for body in (b"\n1,2\n", b",\n1,2\n", b"\r\n1\n"):
+        assert "header" in malformed("text/csv", body, BESIDE_CSV).fact
+
+
 @pytest.mark.parametrize("rate", [50.0, 101.0, 500.0, 0.0, -0.0, -1.0, 1e-300, 1e300, np.nan, np.inf])
 def test_a_column_of_times_that_is_not_of_the_rate(rate):
     body = table(np.vstack([np.arange(1000) / 100, SIGNAL]), ["time_s", *LEADS])
@@ -522,6 +608,7 @@ def test_a_column_of_times_that_is_not_of_the_rate(rate):
         b"a" * 3_000_000,
         ",".join(f"lead{number}" for number in range(70)).encode() + b"\n",
         "I,II\n1,2\n".encode("utf-16"),
+        "\ufeffI,II\n1,2\n".encode("utf-16-be"),
         bytes(range(256)),
         npy(SIGNAL),
     ],
@@ -567,24 +654,91 @@ def test_forms_that_cannot_be():
 # --- JSON
 
 
+def test_a_byte_order_mark_before_json_is_left_out():
+    """RFC 8259, section 8.1; .NET and PowerShell write it."""
+    body = b"\xef\xbb\xbf" + json.dumps(json_ecg(Ecg(SIGNAL, LEADS, 100.0))).encode()
+    for content_type, sent in {
+        "application/json": body,
+        "application/zip": zipped({"a.json": body}),
+        FORM: form(("a.json", body)),
+    }.items():
+        same(decode(content_type, sent)[0])
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (" ,\n\t", "\r\n:")])
+@pytest.mark.parametrize("indent", [None, 0, 4])
+def test_rows_are_read_to_the_last_digit_however_they_are_written(separators, indent):
+    random = np.random.default_rng(3)  # exponents such as 1e-05 are among them
+    signal = np.concatenate(
+        [random.normal(size=(3, 40)) * 10.0 ** random.integers(-300, 300, (3, 40)), [[0.0, -0.0, 1, -1, 5e-324]] * 3], 1
+    )
+    wanted = {"unit": "mV", "leads": ["[1,2]", '"[3]', '\\"[4]\\'], "sampling_rate_hz": 1e4, "signal": signal.tolist()}
+    ecg = parse_json(JsonEcg, json.dumps(wanted, separators=separators, indent=indent).encode(), LIMITS)
+    assert ecg.leads == wanted["leads"]
+    np.testing.assert_array_equal(np.array(ecg.signal), signal)
+
+
+def test_a_row_is_never_taken_for_another():
+    """`[7]` stands for a row that was taken out of the text; what a client writes must not be read as one."""
+    texts = {'[[1,2],["1"],[0]]': [[1, 2], [1], [0]], '[["0"],[5]]': [[0], [5]], "[[true],[6]]": [[1], [6]]}
+    for text, expected in texts.items():
+        body = '{"unit":"mV","leads":["I"],"sampling_rate_hz":100,"signal":' + text + "}"
+        assert [list(row) for row in parse_json(JsonEcg, body.encode(), LIMITS).signal] == expected
+    for place in ("unit", "leads", "sampling_rate_hz"):
+        wrong = {"unit": "mV", "leads": ["I"], "sampling_rate_hz": 100, "signal": [[1]]} | {place: [0]}
+        malformed("application/json", json.dumps(wrong).encode())
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"[" * 10_000, "too_many_arrays"),
+        (b"[0]," * 10_000, "too_many_arrays"),
+        (b"{" * 10_000, "too_many_objects"),
+        (b'"",' * 100_000, "too_many_strings"),
+        (b"{" + b'"":0,' * 100_000, "too_many_strings"),
+        (b"null," * 200_000, "too_many_values"),
+    ],
+)
+def test_what_a_body_may_hold_is_counted_before_it_is_parsed(body, reason):
+    assert peak_bytes(lambda: refused(422, reason, "application/json", body)) < 4 * MIB
+
+
+def test_json_beside_its_rows_is_small():
+    limits = BodyLimits(8 * MIB, 4, 120.0)
+    for filler in (b" ", b'"', b"x", b"0"):
+        body = b'{"unit":' + filler * (2 * MIB)
+        with pytest.raises(RequestError):
+            parse_json(JsonEcg, body, limits)
+    whole = '{"unit":"mV","leads":["I"],"sampling_rate_hz":100,"signal":[[' + "0.5," * (MIB // 2) + "1]]}"
+    assert len(parse_json(JsonEcg, whole.encode(), limits).signal[0]) == MIB // 2 + 1
+    assert "null" in refused(413, "too_large", "application/json", whole.replace("1]]", "null]]").encode()).hint
+
+
 def test_json_that_cannot_be(predictor):
     good = {"signal": [[1.0, 2.0]], "unit": "mV", "leads": ["I"], "sampling_rate_hz": 100}
     for text in (
         "",
         "null",
         "[]",
-        "[" * 100_000,
-        '{"signal":' + "[" * 100_000,
-        '{"signal":' + "[" * 100_000 + "]" * 100_000 + "}",
+        "[" * 1000,
+        '{"signal":' + "[" * 1000,
+        '{"signal":' + "[" * 1000 + "]" * 1000 + "}",
         json.dumps(good).replace('"I"', '"\\ud800"'),
-        json.dumps(good).replace("1.0", "1" + "0" * 5000),
+        json.dumps(good).replace("1.0", "1" + "0" * 5000 + "x"),
+        json.dumps(good).replace("1.0", "1 0"),
+        json.dumps(good).replace("1.0", ""),
+        json.dumps(good).replace("1.0", "-"),
+        *(json.dumps(good).replace("1.0", number) for number in ("3,000", "-00", ".5", "5.", "5.e1", "+5", "1, -05.2")),
         json.dumps(good | {"signal": [[None]]}),
         json.dumps(good | {"signal": [1.0]}),
         json.dumps(good | {"sampling_rate_hz": "fast"}),
         json.dumps(good | {"more": 1}),
     ):
         malformed("application/json", text.encode())
-    malformed("application/json", json.dumps(good).encode("utf-16"))
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
+        assert "UTF-16" in malformed("application/json", json.dumps(good).encode(encoding)).fact
+    malformed("application/json", b"\xef\xbb\xbf" * 2 + json.dumps(good).encode())
     malformed("application/json", b'{"unit":"\xff"}')
     refused(
         422,
@@ -592,7 +746,7 @@ def test_json_that_cannot_be(predictor):
         "application/json",
         json.dumps(good | {"signal": [[1.0], []], "leads": ["I", "II"]}).encode(),
     )
-    refused(422, "leads_mismatch", "application/json", json.dumps(good | {"leads": ["I"] * 100_000}).encode())
+    refused(422, "leads_mismatch", "application/json", json.dumps(good | {"leads": ["I"] * 1000}).encode())
     refused(422, "missing_unit", "application/json", json.dumps(good | {"unit": " "}).encode())
 
 

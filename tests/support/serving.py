@@ -158,13 +158,22 @@ class Counts:
         self.calls.append(("prompt_set", name, version))
 
 
+class Encode:
+    """Forward passes of one window."""
+
+    failed_in_a_row = 0
+
+    def __init__(self, predictor):
+        self._predictor = predictor
+
+    async def __call__(self, window, place):
+        return self._predictor.embed_windows(window[None])[0]
+
+
 def make_service(bundle_uri, counts, *, with_lm=True, **settings):
-    """The service of one replica without Ray: the same predictor, the real LM, forward passes of one window."""
+    """The service of one replica without Ray: the same predictor, the real LM."""
     config = ServeConfig(bundle_uri=str(bundle_uri), **({"auth": "none"} | settings))
     predictor = Predictor(load_bundle(str(bundle_uri)), device="cpu", text_cache_texts=config.text_cache_texts)
-
-    async def encode(window):
-        return predictor.embed_windows(window[None])[0]
 
     async def ask_lm(texts):
         counts.lm_texts.append(list(texts))
@@ -174,7 +183,7 @@ def make_service(bundle_uri, counts, *, with_lm=True, **settings):
         predictor,
         config,
         bundle_uri=str(bundle_uri),
-        encode=encode,
+        encode=Encode(predictor),
         ask_lm=ask_lm if with_lm else None,
         telemetry=counts,
     )

@@ -99,6 +99,10 @@ def process(command, *, log=subprocess.DEVNULL, **options):
 # A cluster and what it serves --------------------------------------------------------------------------------------
 
 
+class DeployFailedError(Exception):
+    """What Serve says about an application that it could not deploy."""
+
+
 class Cluster:
     """A Ray head with `serve deploy`, through what an operator has: the commands, HTTP, the dashboard's API."""
 
@@ -117,12 +121,17 @@ class Cluster:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         return httpx.Client(base_url=self.url, timeout=60, headers=headers, **options)
 
-    def deploy(self, bundle, *, deployments=True, **arguments):
-        """Deploy serve_configs/production.yaml with other URIs and ports; seconds until it runs."""
+    def deploy(self, bundle, *, deployments=True, environment=None, **arguments):
+        """Deploy serve_configs/production.yaml with other URIs and ports; seconds until it runs.
+
+        environment: variables of the ZeroShot replicas.
+        """
         config = yaml.safe_load((ROOT / "serve_configs" / "production.yaml").read_text())
         config["http_options"] |= {"host": "127.0.0.1", "port": self.port}
         (application,) = config["applications"]
         application["args"] |= {"bundle_uri": str(bundle), "state_uri": str(self.state)} | arguments
+        if environment is not None:
+            application["deployments"][0]["ray_actor_options"]["runtime_env"] = {"env_vars": environment}
         if not deployments:
             del application["deployments"]
         path = self.folder / "deployed.yaml"
@@ -133,15 +142,16 @@ class Cluster:
 
         def runs():
             found = self.application()
-            assert found.get("status") != "DEPLOY_FAILED", found.get("message")
-            return (
-                found.get("last_deployed_time_s") != before
-                and found.get("status") == "RUNNING"
-                and all(one["status"] == "HEALTHY" for one in found["deployments"].values())
+            if found.get("last_deployed_time_s") == before:
+                return False
+            if found.get("status") == "DEPLOY_FAILED":
+                raise DeployFailedError(found.get("message"))
+            return found.get("status") == "RUNNING" and all(
+                one["status"] == "HEALTHY" for one in found["deployments"].values()
             )
 
         _, seconds = eventually(runs, within_s=150)
-        self.bundle = bundle if deployments else None
+        self.bundle = bundle if deployments and environment is None else None
         return seconds
 
     def ensure_production(self):
@@ -207,7 +217,14 @@ def cluster(request, tmp_path_factory):
 
 SERVE_PROXY = pytest.param({}, id="serve-proxy")
 HAPROXY = pytest.param(
-    {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3"}, id="haproxy"
+    {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
+        # As docs/guide/serve.md says: a request that a dying replica leaves without an answer goes to another one.
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response\n    option http-buffer-request",
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(2**20),
+    },
+    id="haproxy",
 )
 both_proxies = pytest.mark.parametrize("cluster", [SERVE_PROXY, HAPROXY], indirect=True)
 serve_proxy = pytest.mark.parametrize("cluster", [SERVE_PROXY], indirect=True)
@@ -391,10 +408,13 @@ def test_an_update_under_load_loses_no_request(cluster):
 @both_proxies
 @pytest.mark.timeout(240)
 def test_a_killed_replica_costs_a_client_that_sends_again_nothing(cluster):
+    """And with HAProxy, as it is set up in docs/guide/serve.md, no client notices."""
     cluster.ensure_production()
     before = cluster.replicas("ZeroShot")
-    # Requests that take long enough for some to be in the replica that dies.
-    body = {"ecgs": [STORED["ecg"]] * 8, "prompt_set": STORED["prompt_set"]}
+    # Requests that take long enough for some to be in the replica that dies: 500 kB, in whole microvolts.
+    ecg = json_ecg(synthetic_ecg(duration_s=10), unit="uV")
+    ecg["signal"] = [[round(value) for value in row] for row in ecg["signal"]]
+    body = {"ecgs": [ecg] * 8, "prompt_set": STORED["prompt_set"]}
     with Load(cluster, threads=8, path="/v1/zero-shot/batch", body=body) as load:
         time.sleep(2)
         os.kill(next(iter(before.values())), signal.SIGKILL)
@@ -406,9 +426,74 @@ def test_a_killed_replica_costs_a_client_that_sends_again_nothing(cluster):
     print(f"a new replica after {1 + seconds:.1f} s: {load.shown()}")
     assert not load.lost, load.lost
     assert len(load.attempts) > 50
+    if "RAY_SERVE_ENABLE_HA_PROXY" in cluster.environment:
+        assert not load.failed, load.shown()
     assert len(load.failed) <= 16, load.shown()  # what each client had sent, and once more
     last = max(one.at for one in load.attempts)
     assert not [one for one in load.failed if one.at > last - 2], "failures go on beside the new replica"
+
+
+@serve_proxy
+@pytest.mark.timeout(240)
+def test_a_bundle_that_cannot_be_loaded_leaves_the_old_one_serving(cluster, tmp_path):
+    cluster.ensure_production()
+    before = cluster.replicas("ZeroShot")
+    broken = tmp_path / "pretrain-20260103-000000-broken" / "bundle"
+    shutil.copytree(cluster.bundles[1], broken)
+    weights = bytearray((broken / "model.safetensors").read_bytes())
+    weights[len(weights) // 2] ^= 1
+    (broken / "model.safetensors").write_bytes(weights)
+    with Load(cluster) as load:
+        began = time.monotonic()
+        with pytest.raises(DeployFailedError) as caught:
+            cluster.deploy(broken)
+        seconds = time.monotonic() - began
+        time.sleep(3)
+    print(f"refused after {seconds:.1f} s: {load.shown()}")
+    assert "model.safetensors" in str(caught.value)
+    assert not load.failed, load.shown()
+    assert len({one.body["model_version"] for one in load.attempts}) == 1
+    assert all(Path(f"/proc/{pid}").exists() for pid in before.values())
+    cluster.deploy(cluster.bundles[1])
+
+
+# Read by every Python process of the replicas: once there is a file named after the process, its encoder fails.
+_BREAKABLE = """
+import os, threading, time
+def wait():
+    while not os.path.exists(os.path.join(os.path.dirname(__file__), str(os.getpid()))):
+        time.sleep(0.2)
+    from mets_ray.model import predictor
+    def fail(*_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+    predictor.microvolts_to_millivolts = fail
+threading.Thread(target=wait, daemon=True).start()
+"""
+
+
+@serve_proxy
+@pytest.mark.timeout(240)
+def test_a_replica_whose_encoder_fails_is_replaced(cluster, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(_BREAKABLE)
+    cluster.deploy(cluster.bundles[0], environment={"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"})
+    before = cluster.replicas("ZeroShot")
+    with Load(cluster) as load, cluster.client() as client:
+        time.sleep(1)
+        assert not load.failed
+        (tmp_path / str(next(iter(before.values())))).touch()
+        (answer, _) = eventually(
+            lambda: answer if (answer := client.get("/readyz")).status_code == 503 else None, within_s=60, every_s=0.1
+        )
+        _, seconds = eventually(
+            lambda: len(found := cluster.replicas("ZeroShot")) == 2 and set(found) - set(before), within_s=90
+        )
+        time.sleep(3)
+    print(f"replaced after {seconds:.1f} s: {load.shown()}")
+    assert answer.json() == {"status": "failing", "model": "failing", "language_model": "ok", "store": "ok"}
+    assert {(one.status, one.body["error"]["reason"]) for one in load.failed} == {(500, "internal_error")}
+    last = max(one.at for one in load.attempts)
+    assert not [one for one in load.failed if one.at > last - 2], load.shown()
+    assert len(set(before) & set(cluster.replicas("ZeroShot"))) == 1
 
 
 @serve_proxy

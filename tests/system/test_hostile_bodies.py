@@ -1,0 +1,75 @@
+"""One body must not stop a replica: a zoo of the worst that may be sent, measured where they are read."""
+
+import contextlib
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+
+from tests.support.hostile_bodies import all_bodies
+from tests.support.serving import free_port, json_ecg, make_bundle, synthetic_ecg
+
+SIZE = 8 * 2**20
+LOOP_S = 0.05
+TIMES = 20
+CONSTANT_BYTES = 24 * 2**20  # what a first use keeps: threads, arenas, Arrow's pool
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder, port = tmp_path_factory.mktemp("hostile"), free_port()
+    bundle = make_bundle(folder)
+    command = [sys.executable, "-m", "tests.support.measured_server", str(bundle), str(folder / "state"), str(port)]
+    running = subprocess.Popen(command)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            began = time.monotonic()
+            while True:
+                with contextlib.suppress(httpx.TransportError):
+                    client.get("/healthz")
+                    break
+                assert time.monotonic() - began < 60
+                time.sleep(0.2)
+            yield client
+    finally:
+        running.terminate()
+        running.wait(timeout=20)
+
+
+def measure(server, name, method, path, query, content_type, body):
+    """(what is wrong, seconds that the loop was held, what happened), the best of three: other processes run too."""
+    tries = []
+    for _ in range(3):
+        server.get("/began")
+        began = time.perf_counter()
+        answer = server.request(method, path, params=query, content=body, headers={"content-type": content_type})
+        seconds = time.perf_counter() - began
+        measured = server.get("/measured").json()
+        held_s, taken = measured["longest_s"], measured["bytes"]
+        shown = (
+            f"{name:40} {len(body):>8} {answer.status_code} {seconds:6.2f} s  loop {1000 * held_s:6.1f} ms"
+            f"  {taken / 2**20:6.1f} MiB {taken / len(body):7.1f} x  {answer.text[:90]}"
+        )
+        is_bad = answer.status_code >= 500 or held_s > LOOP_S or taken > TIMES * len(body) + CONSTANT_BYTES
+        tries.append((is_bad, held_s, shown))
+        if not is_bad:
+            break
+    return min(tries)
+
+
+@pytest.mark.timeout(300)
+def test_no_body_holds_the_loop_or_takes_many_times_its_size(server):
+    good = {"ecg": json_ecg(synthetic_ecg()), "prompt_set": "mets:synthetic"}
+    for _ in range(3):
+        assert server.post("/v1/zero-shot", json=good).status_code == 200
+    found = []
+    for body in all_bodies(SIZE):
+        found.append(measure(server, *body))
+        print(found[-1][2])
+    _, held_s, worst = max(found, key=lambda one: one[1])
+    print(f"{len(found)} bodies; longest hold {1000 * held_s:.1f} ms: {worst}")
+    bad = [shown for is_bad, _, shown in found if is_bad]
+    assert not bad, "\n".join(bad)
+    assert server.post("/v1/zero-shot", json=good).status_code == 200
