@@ -94,17 +94,14 @@ class ZeroShot:
         )
 
     async def check_health(self) -> None:
-        """Called by Serve, which replaces a replica that raises three times in a row."""
+        """Called by Serve every `health_check_period_s`; a replica that raises three times in a row is replaced."""
+        self._telemetry.refresh()
         if self._service.health.model_fails:
             raise RuntimeError(f"{self._batches.failed_in_a_row} forward passes failed in a row")
         self._canary.check(await self._batches.probe(self._canary.window))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return create_app(self._service, self._telemetry, names_requests=False)
-
-    async def check_health(self) -> None:
-        """Serve calls this every `health_check_period_s`."""
-        self._telemetry.refresh()
 
     async def _ask_lm(self, texts: list[str]) -> np.ndarray:
         assert self._text_encoder is not None

@@ -36,7 +36,8 @@ class Probe:
             return "none"
         if self._call is None or (self._call.done() and time.monotonic() - self._asked_at > _PERIOD_S):
             self._call, self._asked_at = asyncio.ensure_future(self._ask()), time.monotonic()
-        await asyncio.wait({self._call}, timeout=_PATIENCE_S)
+        if not self._call.done():
+            await asyncio.wait({self._call}, timeout=_PATIENCE_S)
         if not self._call.done() or self._call.cancelled() or self._call.exception() is not None:
             return "failing"
         return "ok"
