@@ -1,5 +1,7 @@
 """A loaded bundle that scores ECGs against classes described in words. Independent of Ray and HTTP."""
 
+import hashlib
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +25,8 @@ from mets_ray.tasks.questions import label_classes, prompt_classes
 from mets_ray.text.language_model import FrozenTextEncoder
 from mets_ray.text.reports import text_id
 
-_CLASS_LISTS = 512
+_CLASS_VECTOR_BYTES = 64 * 2**20
+_KEY_BYTES = 256  # of a kept list beside its vectors
 
 
 class ScoredClass(NamedTuple):
@@ -80,7 +83,7 @@ class Predictor:
         self.logit_scale, self._logit_bias = float(self._model.logit_scale), float(self._model.logit_bias)
         self._stored = dict(zip(bundle.prompts.ids.tolist(), bundle.prompts.vectors, strict=True))
         self._features = LRUCache[int, np.ndarray](text_cache_texts)
-        self._class_vectors = LRUCache[tuple[tuple[str, ...], ...], Tensor](_CLASS_LISTS)
+        self._class_vectors = LRUCache[bytes, Tensor](_CLASS_VECTOR_BYTES, getsizeof=_bytes)
         self._text_encoder: FrozenTextEncoder | None = None
 
     @property
@@ -195,7 +198,7 @@ class Predictor:
     def keep_features(self, texts: Sequence[str], features: Float16[np.ndarray, "text feature"]) -> None:
         """Cache the LM features of `texts`; the least recently used are evicted first."""
         for text, vector in zip(texts, features, strict=True):
-            self._features[text_id(text)] = vector
+            self._features[text_id(text)] = vector.copy()  # a row alone would keep all of `features` in memory
 
     def features(self, texts: Sequence[str]) -> Float16[np.ndarray, "text feature"]:
         """Stored or cached LM features. Raises KeyError for a text of `missing_texts`."""
@@ -209,13 +212,15 @@ class Predictor:
 
     def class_vectors(self, classes: Mapping[str, tuple[str, ...]]) -> Float[Tensor, "class dimension"] | None:
         """One unit vector per class from its wordings, or None if features are missing (call `learn` first)."""
-        key = tuple(classes.values())
+        wordings = list(classes.values())
+        key = hashlib.sha256(json.dumps(wordings).encode()).digest()  # the texts themselves can take megabytes
         kept = self._class_vectors.get(key)
         if kept is None:
-            if self.missing_texts([text for wordings in key for text in wordings]):
+            if self.missing_texts([text for texts in wordings for text in texts]):
                 return None
             kept = class_embeddings(self.wording_vectors(classes)).float().cpu()
-            self._class_vectors[key] = kept
+            if _bytes(kept) <= self._class_vectors.maxsize:
+                self._class_vectors[key] = kept
         return kept
 
     @torch.inference_mode()
@@ -269,6 +274,10 @@ class Predictor:
     def _feature(self, text: str) -> np.ndarray:
         stored = self._stored.get(text_id(text))
         return stored if stored is not None else self._features[text_id(text)]
+
+
+def _bytes(vectors: Tensor) -> int:
+    return vectors.numel() * vectors.element_size() + _KEY_BYTES
 
 
 def _array(vectors: Tensor) -> np.ndarray:

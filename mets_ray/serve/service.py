@@ -15,11 +15,14 @@ from mets_ray.model.predictor import Predictor
 from mets_ray.model.windows import Windows, mean_embedding
 from mets_ray.serve import messages
 from mets_ray.serve.bodies import BodyLimits
-from mets_ray.serve.class_lists import ClassList, PromptSets, class_list, labels_as_classes
+from mets_ray.serve.class_lists import ClassList, check_texts, class_list, labels_as_classes
+from mets_ray.serve.prompt_sets import Found, PromptSets
 from mets_ray.serve.settings import ServeConfig
 
 # Longer signals are checked and resampled in a thread, so that they do not block other requests.
 _INLINE_SAMPLES = 12 * 10_000
+
+_MODEL_PROMPT_SETS = 256  # registered ones in /v1/model; all of them are in the pages of /v1/prompt-sets
 
 INTENDED_USE = (
     "Research on zero-shot recognition of findings in 12-lead ECGs. Not a medical device: not for diagnosis, "
@@ -81,11 +84,12 @@ class Service:
         since = time.perf_counter()
         windows = await self._windows(ecg)
         since = timings.stop("preprocess", since)
-        chosen, vectors = await self._classes(options)
+        (chosen, warnings), vectors = await self._classes(options)
         since = timings.stop("classes", since)
         embedding = await self._embed(windows)
         timings.stop("encode", since)
         scored = self._scored(windows, embedding, chosen, vectors, options.multi_label)
+        scored.warnings += _warned(warnings)
         return messages.ZeroShotAnswer.model_construct(**vars(scored), **self._facts(chosen, options, timings))
 
     async def batch(
@@ -93,7 +97,7 @@ class Service:
     ) -> messages.BatchAnswer:
         """Scores of several ECGs. An unusable ECG gets its error instead; the others are scored."""
         since = time.perf_counter()
-        chosen, vectors = await self._classes(options)
+        (chosen, warnings), vectors = await self._classes(options)
         since = timings.stop("classes", since)
 
         async def one(ecg: Ecg | RecordError) -> messages.Scored | messages.ErrorAnswer:
@@ -103,7 +107,9 @@ class Service:
                 windows = await self._windows(ecg)
             except RecordError as error:
                 return messages.ErrorAnswer(error=error_facts(error))
-            return self._scored(windows, await self._embed(windows), chosen, vectors, options.multi_label)
+            scored = self._scored(windows, await self._embed(windows), chosen, vectors, options.multi_label)
+            scored.warnings += _warned(warnings)
+            return scored
 
         results = await asyncio.gather(*map(one, ecgs))
         timings.stop("encode", since)
@@ -117,13 +123,13 @@ class Service:
             dimension=len(vector),
             model_version=self.predictor.model_version,
             windows=len(windows.signal_uv),
-            warnings=_warned(windows),
+            warnings=_warned(windows.warnings),
         )
 
     async def embed_texts(self, texts: list[str]) -> messages.EmbedAnswer:
         """Embeddings of texts as given. Raises RequestError 422 beyond the limits for classes."""
-        given = class_list(dict.fromkeys(texts, ("x",)), None, self.config, default_template="{}")
-        await self.learn(list(given.classes))
+        check_texts(texts, self.config)
+        await self.learn(texts)
         embeddings = self.predictor.embed_texts(texts).tolist()
         return messages.EmbedAnswer(
             embeddings=embeddings, dimension=len(embeddings[0]), model_version=self.predictor.model_version
@@ -138,11 +144,12 @@ class Service:
             duration_s=facts.duration_s,
             signal_uv=windows.signal_uv[0].tolist(),
             windows=len(windows.signal_uv),
-            warnings=_warned(windows),
+            warnings=_warned(windows.warnings),
         )
 
     async def register(self, name: str, request: messages.PromptSetRequest) -> tuple[messages.PromptSetAnswer, bool]:
         """Register a class list under a name. Returns (answer, whether a new version was made)."""
+        self.prompt_sets.writable(name)  # before the LM works for it
         classes = request.classes if request.classes is not None else labels_as_classes(request.candidate_labels or [])
         given = class_list(
             classes,
@@ -161,8 +168,23 @@ class Service:
         )
         return answer, is_new
 
+    async def retire(self, name: str) -> messages.RetiredAnswer:
+        """Make no version of a registered list resolve any more. Raises as `PromptSets.retire`."""
+        return messages.RetiredAnswer(name=name, retired_through_version=await self.prompt_sets.retire(name))
+
+    async def listed(self, *, after: str, limit: int) -> messages.PromptSetsAnswer:
+        """A page of the registered lists; the first page begins with those of the bundle."""
+        page = await self.prompt_sets.page(after=after, limit=limit)
+        of_bundle = [] if after else [_known(one, "bundle") for one in self.prompt_sets.bundle_lists]
+        return messages.PromptSetsAnswer(
+            prompt_sets=of_bundle + [_known(one, "registered") for one in page.lists],
+            next_after=page.following,
+            warnings=_warned(page.warnings),
+        )
+
     async def model(self) -> messages.ModelAnswer:
         facts, config = self.predictor.facts, self.config
+        sets = await self.listed(after="", limit=_MODEL_PROMPT_SETS)
         return messages.ModelAnswer(
             model_version=self.predictor.model_version,
             bundle_uri=self.bundle_uri,
@@ -179,12 +201,9 @@ class Service:
                 fingerprint=facts.text_fingerprint,
             ),
             hypothesis_template=self.predictor.template,
-            prompt_sets=[
-                messages.KnownPromptSet(
-                    name=item.name or "", version=item.version, classes=list(item.classes), origin=origin
-                )
-                for item, origin in await self.prompt_sets.known()
-            ],
+            prompt_sets=sets.prompt_sets,
+            next_after=sets.next_after,
+            warnings=sets.warnings,
             default_prompt_set=config.prompt_set,
             training_data=messages.TrainingFacts(
                 source=facts.dataset_source,
@@ -239,17 +258,19 @@ class Service:
         assert self._ask_lm is not None
         self.predictor.keep_features(texts, await self._ask_lm(texts))
 
-    async def _classes(self, options: messages.Options) -> tuple[ClassList, Tensor]:
+    async def _classes(self, options: messages.Options) -> tuple[Found, Tensor]:
         if options.candidate_labels is not None and options.prompt_set is not None:
             raise RequestError(
                 422, "two_class_lists", "`candidate_labels` and `prompt_set` are both given", hint="give one of them"
             )
         if options.candidate_labels is not None:
-            chosen = class_list(
-                labels_as_classes(options.candidate_labels),
-                options.hypothesis_template,
-                self.config,
-                default_template=self.predictor.template,
+            found = Found(
+                class_list(
+                    labels_as_classes(options.candidate_labels),
+                    options.hypothesis_template,
+                    self.config,
+                    default_template=self.predictor.template,
+                )
             )
         else:
             reference = options.prompt_set or self.config.prompt_set
@@ -267,15 +288,28 @@ class Service:
                     "`hypothesis_template` is given, but the wordings of a prompt set are complete",
                     hint="omit it, or give candidate_labels",
                 )
-            chosen = await self.prompt_sets.find(reference)
-        vectors = self.predictor.class_vectors(chosen.classes)
+            found = await self.prompt_sets.find(reference)
+        vectors = self.predictor.class_vectors(found.chosen.classes)
         if vectors is None:
-            await self.learn(chosen.texts)
-            vectors = self.predictor.class_vectors(chosen.classes)
+            await self._learn_or_recall(found.chosen)
+            vectors = self.predictor.class_vectors(found.chosen.classes)
             assert vectors is not None, "the features that were just kept are gone"
         else:
-            self._telemetry.text_cache(len(chosen.classes), 0)
-        return chosen, vectors
+            self._telemetry.text_cache(len(found.chosen.classes), 0)
+        return found, vectors
+
+    async def _learn_or_recall(self, chosen: ClassList) -> None:
+        """Make sure that the features of a list are known: from the store, if it is registered, else from the LM.
+
+        Raises as `learn`, and RequestError 500 or DatasetError if the store's features are damaged or out of reach and
+        there is no LM.
+        """
+        fault = await self.prompt_sets.recall(chosen) if self.predictor.missing_texts(chosen.texts) else None
+        if fault is not None and self._ask_lm is None:
+            raise fault
+        await self.learn(chosen.texts)
+        if isinstance(fault, RequestError):
+            self.prompt_sets.repair(chosen)
 
     async def _windows(self, ecg: Ecg) -> Windows:
         if ecg.signal_mv.size <= _INLINE_SAMPLES:
@@ -301,7 +335,7 @@ class Service:
                 for name, value, cosine, rank in of_class
             ],
             windows=len(windows.signal_uv),
-            warnings=_warned(windows),
+            warnings=_warned(windows.warnings),
         )
 
     def _facts(self, chosen: ClassList, options: messages.Options, timings: Timings) -> dict[str, Any]:
@@ -320,5 +354,9 @@ def error_facts(error: RecordError | RequestError) -> messages.ErrorFacts:
     return messages.ErrorFacts(reason=error.reason, message=message, hint=error.hint or None)
 
 
-def _warned(windows: Windows) -> list[messages.Warned]:
-    return [messages.Warned(reason=reason, message=message) for reason, message in windows.warnings]
+def _warned(warnings: Sequence[tuple[str, str]]) -> list[messages.Warned]:
+    return [messages.Warned(reason=reason, message=message) for reason, message in warnings]
+
+
+def _known(one: ClassList, origin: str) -> messages.KnownPromptSet:
+    return messages.KnownPromptSet(name=one.name or "", version=one.version, classes=list(one.classes), origin=origin)
