@@ -1,7 +1,6 @@
 """A loaded bundle that scores ECGs against classes described in words. Independent of Ray and HTTP."""
 
-import hashlib
-import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,8 +24,7 @@ from mets_ray.tasks.questions import label_classes, prompt_classes
 from mets_ray.text.language_model import FrozenTextEncoder
 from mets_ray.text.reports import text_id
 
-_CLASS_VECTOR_BYTES = 64 * 2**20
-_KEY_BYTES = 256  # of a kept list beside its vectors
+_CLASS_VECTOR_BYTES = 64 * 2**20  # with the texts that they are kept by, which take more than the vectors
 
 
 class ScoredClass(NamedTuple):
@@ -42,6 +40,11 @@ class Encoded(NamedTuple):
 
     embeddings: Float32[np.ndarray, "window dimension"]
     features: Float32[np.ndarray, "window feature"]
+
+
+class _Kept(NamedTuple):
+    vectors: Tensor
+    size_bytes: int
 
 
 def load_predictor(bundle_uri: str, *, device: str = "cpu") -> "Predictor":
@@ -83,7 +86,9 @@ class Predictor:
         self.logit_scale, self._logit_bias = float(self._model.logit_scale), float(self._model.logit_bias)
         self._stored = dict(zip(bundle.prompts.ids.tolist(), bundle.prompts.vectors, strict=True))
         self._features = LRUCache[int, np.ndarray](text_cache_texts)
-        self._class_vectors = LRUCache[bytes, Tensor](_CLASS_VECTOR_BYTES, getsizeof=_bytes)
+        self._class_vectors = LRUCache[tuple[tuple[str, ...], ...], _Kept](
+            _CLASS_VECTOR_BYTES, getsizeof=lambda kept: kept.size_bytes
+        )
         self._text_encoder: FrozenTextEncoder | None = None
 
     @property
@@ -189,11 +194,8 @@ class Predictor:
 
     def missing_texts(self, texts: Sequence[str]) -> list[str]:
         """Distinct texts with LM features neither in the bundle nor in the cache."""
-        return [
-            text
-            for text in dict.fromkeys(texts)
-            if text_id(text) not in self._stored and text_id(text) not in self._features
-        ]
+        ids = {text: text_id(text) for text in texts}
+        return [text for text, number in ids.items() if number not in self._stored and number not in self._features]
 
     def keep_features(self, texts: Sequence[str], features: Float16[np.ndarray, "text feature"]) -> None:
         """Cache the LM features of `texts`; the least recently used are evicted first."""
@@ -212,16 +214,17 @@ class Predictor:
 
     def class_vectors(self, classes: Mapping[str, tuple[str, ...]]) -> Float[Tensor, "class dimension"] | None:
         """One unit vector per class from its wordings, or None if features are missing (call `learn` first)."""
-        wordings = list(classes.values())
-        key = hashlib.sha256(json.dumps(wordings).encode()).digest()  # the texts themselves can take megabytes
+        key = tuple(classes.values())
         kept = self._class_vectors.get(key)
         if kept is None:
-            if self.missing_texts([text for texts in wordings for text in texts]):
+            texts = [text for wordings in key for text in wordings]
+            if self.missing_texts(texts):
                 return None
-            kept = class_embeddings(self.wording_vectors(classes)).float().cpu()
-            if _bytes(kept) <= self._class_vectors.maxsize:
+            vectors = class_embeddings(self.wording_vectors(classes)).float().cpu()
+            kept = _Kept(vectors, vectors.nbytes + sum(map(sys.getsizeof, texts)))
+            if kept.size_bytes <= _CLASS_VECTOR_BYTES:
                 self._class_vectors[key] = kept
-        return kept
+        return kept.vectors
 
     @torch.inference_mode()
     def wording_vectors(self, classes: Mapping[str, tuple[str, ...]]) -> list[Float[Tensor, "_ dimension"]]:
@@ -274,10 +277,6 @@ class Predictor:
     def _feature(self, text: str) -> np.ndarray:
         stored = self._stored.get(text_id(text))
         return stored if stored is not None else self._features[text_id(text)]
-
-
-def _bytes(vectors: Tensor) -> int:
-    return vectors.numel() * vectors.element_size() + _KEY_BYTES
 
 
 def _array(vectors: Tensor) -> np.ndarray:

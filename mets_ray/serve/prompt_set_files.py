@@ -174,7 +174,7 @@ class PromptSetFiles:
         file = self._features_file(name, texts)
         shape = (len(texts), self._facts.text_features)
         try:
-            data = self._read(file, 2 * shape[0] * shape[1] + _HEADER_BYTES)
+            data = self._read(file, _array_bytes(*shape))
         except storage.MissingFileError:
             return None
         try:
@@ -221,11 +221,16 @@ class PromptSetFiles:
     def name_bytes(self, name: str) -> int:
         """Bytes of the versions and features of `name`."""
         folders = [self._uri(f"prompt_sets/{name}"), *self._feature_folders(name)]
-        return sum(map(storage.folder_bytes, folders))
+        return sum(map(self._bytes, folders))
 
     def all_bytes(self) -> int:
         """Bytes of all prompt sets."""
-        return sum(storage.folder_bytes(self._uri(part)) for part in ("prompt_sets", "retired", "text_features"))
+        return sum(self._bytes(self._uri(part)) for part in ("prompt_sets", "retired", "text_features"))
+
+    def _bytes(self, uri: str) -> int:
+        # What is larger than any file of ours is not ours: one such file would use up everybody's quota.
+        features = _array_bytes(WORDINGS_PER_CLASS * self._config.max_classes, self._facts.text_features)
+        return storage.folder_bytes(uri, max_file_bytes=max(_MAX_VERSION_BYTES, features))
 
     def _read(self, file: str, max_bytes: int) -> bytes:
         try:
@@ -273,9 +278,9 @@ class PromptSetFiles:
         return hashed.hexdigest()
 
 
-def most_feature_bytes(facts: BundleFacts, config: ServeConfig) -> int:
-    """The most that one version's features can take."""
-    return 2 * WORDINGS_PER_CLASS * config.max_classes * facts.text_features + _HEADER_BYTES
+def _array_bytes(texts: int, features: int) -> int:
+    """The most that a safetensors file with one float16 array takes."""
+    return 2 * texts * features + _HEADER_BYTES
 
 
 def _version_file(folder: str, name: str, version: int) -> str:

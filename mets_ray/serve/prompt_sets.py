@@ -122,11 +122,8 @@ class PromptSets:
         features = self._predictor.features(chosen.texts)
         self._store.later(partial(self._store.files.keep_features, chosen.name, chosen.texts, features))
 
-    def writable(self, name: str) -> PromptSetStore:
-        """The store, if `name` may be registered and retired there.
-
-        Raises RequestError 403 without `state_uri`, 409 for a name of the bundle, 422 for an invalid one.
-        """
+    def _writable(self, name: str) -> PromptSetStore:
+        """The store, if `name` may be registered and retired there."""
         if self._store is None:
             raise RequestError(
                 403,
@@ -150,12 +147,14 @@ class PromptSets:
     async def register(self, name: str, given: ClassList) -> tuple[ClassList, bool]:
         """Store `given`, whose features must be known, as a new version of `name`. Returns (stored, whether it is new).
 
-        The same content as the newest version makes no new one. Raises RequestError as `writable`, 409 beyond a quota,
-        503 if too many clients write the same name; DatasetError if the store does not answer.
+        The same content as the newest version makes no new one. Raises RequestError 403 without `state_uri`, 409 for a
+        name of the bundle and beyond a quota, 422 for an invalid name, 503 if too many clients write the same name;
+        DatasetError if the store does not answer.
         """
-        store = self.writable(name)
+        store = self._writable(name)
         features = self._predictor.features(given.texts)
         keep = partial(store.files.keep_features, name, given.texts, features)
+        adds = features.nbytes + sum(len(text.encode()) for text in given.texts)
         async with self._lock(name):
             try:
                 for attempt in range(_ATTEMPTS):
@@ -167,7 +166,7 @@ class PromptSets:
                             return before, False
                     version = known.folder.next_version(known.newest)
                     if attempt == 0:  # the features first: who sees the version needs them
-                        await self._quotas.check(name, known.folder, version, adds=features.nbytes)
+                        await self._quotas.check(name, known.folder, version, adds=adds)
                         await store.write(keep)
                     new = ClassList(given.classes, given.template, name, version)
                     if await self._is_written(store, new):
@@ -179,9 +178,9 @@ class PromptSets:
     async def retire(self, name: str) -> int:
         """Make no version of `name` resolve any more and delete its files. Returns the last version. Safe to repeat.
 
-        Raises RequestError as `writable`, 404 for a name that never was; DatasetError if the store does not answer.
+        Raises as `register`, and RequestError 404 for a name that never was.
         """
-        store = self.writable(name)
+        store = self._writable(name)
         async with self._lock(name):
             try:
                 folder = await store.write(partial(store.files.retire, name))

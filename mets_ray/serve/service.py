@@ -149,7 +149,6 @@ class Service:
 
     async def register(self, name: str, request: messages.PromptSetRequest) -> tuple[messages.PromptSetAnswer, bool]:
         """Register a class list under a name. Returns (answer, whether a new version was made)."""
-        self.prompt_sets.writable(name)  # before the LM works for it
         classes = request.classes if request.classes is not None else labels_as_classes(request.candidate_labels or [])
         given = class_list(
             classes,

@@ -126,14 +126,18 @@ def list_folder(uri: str) -> list[Entry]:
     return [entries[name] for name in sorted(entries)]
 
 
-def folder_bytes(uri: str) -> int:
-    """Bytes of all files at any depth below `uri`; 0 where there is no such folder. Raises DatasetError."""
+def folder_bytes(uri: str, *, max_file_bytes: int) -> int:
+    """Bytes of all files at any depth below `uri`; 0 where there is no such folder. Raises DatasetError.
+
+    max_file_bytes: larger files are left out.
+    """
     fs, root = filesystem(uri)
     try:
         with store_faults(uri, fs):
-            return sum(int(info.get("size") or 0) for info in fs.find(root, detail=True).values())
+            sizes = [int(info.get("size") or 0) for info in fs.find(root, detail=True).values()]
     except MissingFileError:
         return 0
+    return sum(size for size in sizes if size <= max_file_bytes)
 
 
 def delete_files(uris: Sequence[str]) -> None:
