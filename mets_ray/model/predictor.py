@@ -25,6 +25,7 @@ from mets_ray.text.language_model import FrozenTextEncoder
 from mets_ray.text.reports import text_id
 
 _CLASS_VECTOR_BYTES = 64 * 2**20  # with the texts that they are kept by, which take more than the vectors
+_OBJECT_BYTES = 1024  # of each kept list beside these
 
 
 class ScoredClass(NamedTuple):
@@ -221,7 +222,7 @@ class Predictor:
             if self.missing_texts(texts):
                 return None
             vectors = class_embeddings(self.wording_vectors(classes)).float().cpu()
-            kept = _Kept(vectors, vectors.nbytes + sum(map(sys.getsizeof, texts)))
+            kept = _Kept(vectors, _OBJECT_BYTES + vectors.nbytes + sum(map(sys.getsizeof, texts)))
             if kept.size_bytes <= _CLASS_VECTOR_BYTES:
                 self._class_vectors[key] = kept
         return kept.vectors

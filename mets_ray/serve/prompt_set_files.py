@@ -122,8 +122,14 @@ class PromptSetFiles:
 
     def look(self, name: str) -> Folder:
         """Which versions of `name` there are. Raises DamagedFileError if a file has the place of its folder."""
-        retired, _ = self._numbers(f"retired/{name}")
         versions, foreign = self._numbers(f"prompt_sets/{name}")
+        try:
+            retired, _ = self._numbers(f"retired/{name}")
+        except DatasetError as error:
+            if not isinstance(error, DamagedFileError) and not isinstance(error.__cause__, NotADirectoryError):
+                raise
+            # A file where only folders belong. The files of what was retired are gone, so none of it resolves again.
+            return Folder(versions, 0, (*foreign, "retired"))
         return Folder(versions, max(retired, default=0), foreign)
 
     def read(self, name: str, version: int) -> ClassList:

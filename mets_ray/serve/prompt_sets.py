@@ -302,4 +302,4 @@ def _foreign(files: tuple[str, ...]) -> Warned:
 
 
 def _silent(meaning: str) -> Warned:
-    return "store_silent", f"the store of prompt sets does not respond: {meaning}"
+    return "store_silent", f"the store of prompt sets cannot be read now: {meaning}"

@@ -41,9 +41,9 @@ class Quotas:
         if time.monotonic() - self._counted_at > _COUNTED_FOR_S:
             self._all_bytes = await self._store.call(("all bytes",), files.all_bytes)
             self._counted_at = time.monotonic()
-        if self._all_bytes + adds > config.max_prompt_sets_bytes:
+        if self._all_bytes + adds > config.max_state_bytes:
             fact = f"all prompt sets take {self._all_bytes} bytes and would take {adds} more"
-            raise _exceeded("store_full", fact, "max_prompt_sets_bytes")
+            raise _exceeded("store_full", fact, "max_state_bytes")
         self._all_bytes += adds
 
     def count_again(self) -> None:

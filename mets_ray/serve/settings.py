@@ -68,7 +68,7 @@ class ServeConfig(BaseModel):
     max_prompt_set_bytes: Count = Field(
         64 * MIB, description="maximum bytes per name in the store: its versions and the features of their texts"
     )
-    max_prompt_sets_bytes: Count = Field(
+    max_state_bytes: Count = Field(
         4096 * MIB, description="maximum bytes of all names; each replica counts again every minute"
     )
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import threading
 import time
 from collections import Counter
@@ -235,6 +236,22 @@ def test_foreign_files_are_named_and_count_for_nothing(damaged_server):
     assert put(client, "after-it", FIRST)["prompt_set"] == "after-it@1"
 
 
+@pytest.mark.parametrize("part", ["retired", "retired/mine", "text_features"])
+def test_a_file_where_a_folder_should_be_stops_only_what_is_in_it(bundle, state, part):
+    with plain_server(bundle, state_uri=str(state)) as (client, _):
+        put(client, "mine", FIRST)
+    if part == "text_features":
+        shutil.rmtree(state / part)
+    (state / part).parent.mkdir(exist_ok=True)
+    (state / part).write_text("a file")
+    with plain_server(bundle, state_uri=str(state)) as (client, _):
+        assert registered(client.get("/v1/model").json()) == {"mine@1"}
+        assert similarities(use(client, "mine"))
+        assert similarities(use(client, "mine@1"))
+        if part != "text_features":
+            assert put(client, "mine", SECOND)["version"] == 2
+
+
 def test_a_list_beyond_todays_limits_is_named_when_it_is_read(bundle, state):
     with plain_server(bundle, state_uri=str(state)) as (client, _):
         put(client, "long", [f"class {number}" for number in range(20)])
@@ -384,6 +401,12 @@ def test_control_characters_are_refused_in_every_text(damaged_server, character)
         refused(client.post("/v1/zero-shot", json={"ecg": ECG} | body), 422, "control_character")
     embedded = client.post("/v1/embed", json={"texts": [text]})  # a report may have lines
     assert embedded.status_code == (200 if character in "\n\r\t\u2028\u2029" else 422)
+
+
+def test_a_repeated_text_counts_each_time(damaged_server):
+    client, _ = damaged_server
+    assert len(client.post("/v1/embed", json={"texts": ["sinus rhythm"] * 256}).json()["embeddings"]) == 256
+    refused(client.post("/v1/embed", json={"texts": ["sinus rhythm"] * 257}), 422, "too_many_classes")
 
 
 def test_no_list_can_take_the_features_of_another(bundle, state):
@@ -602,12 +625,12 @@ def test_retiring_a_name_removes_its_files_and_keeps_its_numbers(bundle, state):
 def test_quotas_by_name_and_in_all(bundle, state):
     width = read_facts(str(bundle)).text_features
     settings = {"max_prompt_sets": 3, "max_prompt_set_versions": 4, "max_prompt_set_bytes": 30 * 2 * width}
-    with plain_server(bundle, state_uri=str(state), max_prompt_sets_bytes=50 * 2 * width, **settings) as (client, _):
+    with plain_server(bundle, state_uri=str(state), max_state_bytes=50 * 2 * width, **settings) as (client, _):
 
         def refuse(name, labels, reason):
             body = {"candidate_labels": labels}
             error = refused(client.put(f"/v1/prompt-sets/{name}", json=body), 409, reason)
-            assert "max_prompt_set" in error["message"]
+            assert "the limit is `max_" in error["message"]
             assert "DELETE" in error["hint"]
 
         for number in range(4):
