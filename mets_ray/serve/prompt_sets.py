@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from functools import partial
 from typing import NamedTuple
 from weakref import WeakValueDictionary
@@ -21,7 +22,7 @@ Warned = tuple[str, str]
 _VERSION = re.compile(r"[1-9][0-9]{0,7}")
 
 _ATTEMPTS = 20  # when other replicas write versions of the same name at the same moment
-_PAGE_AT_ONCE = 4
+_PAGE_AT_ONCE = 6
 _PAGE_BYTES = 1 * MIB  # of class names: a page ends there, whatever its limit
 _NAMED_FILES = 10
 
@@ -51,6 +52,7 @@ class PromptSets:
 
     def __init__(self, predictor: Predictor, config: ServeConfig) -> None:
         self._predictor = predictor
+        self._page_s = config.deadline_s / 2
         self._bundle = bundle_prompt_sets(predictor.facts)
         self._store: PromptSetStore | None = None
         if config.state_uri is not None:
@@ -196,6 +198,7 @@ class PromptSets:
     async def page(self, *, after: str = "", limit: int) -> Page:
         """The newest readable version of each of up to `limit` registered names after `after`.
 
+        It ends earlier where the answer becomes large or takes long; `following` says where the next page begins.
         Raises nothing for what is in the store, nor for its silence: then it lists what is known, with a warning.
         """
         if self._store is None:
@@ -210,14 +213,15 @@ class PromptSets:
             warnings.append(_foreign(names.foreign))
         lists: list[ClassList] = []
         asked, done, size = [name for name in names.names if name > after], 0, 0
-        while done < min(len(asked), limit) and size < _PAGE_BYTES:
+        until = time.monotonic() + self._page_s
+        while done < min(len(asked), limit) and size < _PAGE_BYTES and time.monotonic() < until:
             some = asked[done : min(done + _PAGE_AT_ONCE, limit)]
             done += len(some)
             for found in await asyncio.gather(*(self._listed(self._store, name) for name in some)):
                 lists += found.lists
                 warnings += found.warnings
                 size += sum(len(class_name) for one in found.lists for class_name in one.classes)
-        following = asked[done - 1] if done < len(asked) else None
+        following = asked[done - 1] if 0 < done < len(asked) else None
         return Page(tuple(lists), following, tuple(dict.fromkeys(warnings)))
 
     async def _listed(self, store: PromptSetStore, name: str) -> Page:
