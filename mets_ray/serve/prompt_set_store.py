@@ -29,11 +29,15 @@ _TEXT_BYTES = 100  # of a text beside its characters
 
 @dataclass(frozen=True)
 class Known:
-    """What the store said about a name, and when. newest: the newest version that can be read, or 0."""
+    """What the store said about a name, and when.
+
+    newest: the newest version that can be read, or 0. damaged: what is wrong with those after it. Text, because an
+    error would keep the file's content alive.
+    """
 
     folder: Folder
     newest: int
-    damaged: tuple[DamagedFileError, ...]
+    damaged: tuple[str, ...]
     asked_at: float
 
     @property
@@ -68,7 +72,8 @@ class PromptSetStore:
 
     @property
     def known_names(self) -> list[str]:
-        return sorted(name for name, known in self._known.items() if known.newest)
+        """Of the store as this replica knows it, retired ones among them."""
+        return sorted(self._known)
 
     async def names(self) -> Names:
         return await self._calls("names", self.files.names)
@@ -81,12 +86,12 @@ class PromptSetStore:
         else:
             async with self._new_names:
                 folder = await ask()
-        newest, damaged = 0, list[DamagedFileError]()
+        newest, damaged = 0, list[str]()
         for version in reversed(folder.live[-self._config.max_prompt_set_versions :]):
             try:
                 await self.read(name, version)
             except DamagedFileError as error:
-                damaged.append(error)
+                damaged.append(error.fact)
             except storage.MissingFileError:  # retired in this moment
                 continue
             else:
@@ -119,8 +124,8 @@ class PromptSetStore:
             self.keep(found)
         return found
 
-    async def exact(self, name: str, version: int) -> tuple[ClassList | None, Folder]:
-        """A version, or None if there is none, and what else there is. Raises as `read`.
+    async def exact(self, name: str, version: int) -> tuple[ClassList | None, bool]:
+        """A version, or None if there is none, and whether it is retired. Raises as `read`.
 
         What is in memory needs no store: it cannot have been changed. Whether it was retired is asked afterwards.
         """
@@ -129,12 +134,12 @@ class PromptSetStore:
         if found is not None:
             if is_old:
                 self._look_later(name)
-            return found, Folder((version,))
+            return found, False
         if known is None or is_old or version not in known.folder.versions:
             known = await self.look(name)
         if version not in known.folder.live:
-            return None, known.folder
-        return await self.read(name, version), known.folder
+            return None, version <= known.folder.retired
+        return await self.read(name, version), False
 
     async def call(self, key: tuple[str, ...], call: Callable[[], _T]) -> _T:
         """Another call of `files`; calls with the same key at the same time are one."""
@@ -166,9 +171,8 @@ class PromptSetStore:
 
     def _learn(self, name: str, known: Known) -> Known:
         before = self._known.get(name)
-        facts = [error.fact for error in known.damaged]
-        if facts and (before is None or facts != [error.fact for error in before.damaged]):
-            logger.warning("%s", facts[0] if len(facts) == 1 else f"{facts[0]}; and {len(facts) - 1} more of `{name}`")
+        if known.damaged and (before is None or known.damaged != before.damaged):
+            logger.warning("%s (%d damaged versions of `%s`)", known.damaged[0], len(known.damaged), name)
         if known.folder.retired:
             for key in [key for key in self._lists if key[0] == name and key[1] <= known.folder.retired]:
                 del self._lists[key]

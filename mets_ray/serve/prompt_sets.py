@@ -90,13 +90,13 @@ class PromptSets:
         try:
             if version is None:
                 return await self._newest(self._store, name)
-            found, folder = await self._store.exact(name, version)
+            found, is_retired = await self._store.exact(name, version)
         except DamagedFileError as error:
-            raise _damaged(error) from error
+            raise _damaged(error.fact) from error
         except storage.MissingFileError as error:  # retired in this moment
             raise self._unknown(reference) from error
         if found is None:
-            raise _retired(reference) if version <= folder.retired else self._unknown(reference)
+            raise _retired(reference) if is_retired else self._unknown(reference)
         return Found(found)
 
     async def recall(self, chosen: ClassList) -> RequestError | DatasetError | None:
@@ -110,7 +110,7 @@ class PromptSets:
         try:
             features = await self._store.call(key, partial(self._store.files.read_features, chosen.name, chosen.texts))
         except DamagedFileError as error:
-            return _damaged(error)
+            return _damaged(error.fact)
         except DatasetError as error:
             return error
         if features is not None:
@@ -174,7 +174,7 @@ class PromptSets:
                     if await self._is_written(store, new):
                         return new, True
             except DamagedFileError as error:
-                raise _damaged(error) from error
+                raise _damaged(error.fact) from error
         raise RequestError(503, "busy", f"`{name}` is being written by many clients at once", hint="try again")
 
     async def retire(self, name: str) -> int:
@@ -187,7 +187,7 @@ class PromptSets:
             try:
                 folder = await store.write(partial(store.files.retire, name))
             except DamagedFileError as error:
-                raise _damaged(error) from error
+                raise _damaged(error.fact) from error
             through = max(folder.retired, *folder.live, 0)
             if through == 0:
                 raise self._unknown(name)
@@ -228,7 +228,7 @@ class PromptSets:
         """The one list of a name, or a warning in its place."""
         try:
             known, is_stale = await store.known_or_stale(name)
-            warnings = [_unusable(error) for error in known.damaged[:_NAMED_FILES]]
+            warnings = [_unusable(fact) for fact in known.damaged[:_NAMED_FILES]]
             if known.folder.foreign:
                 warnings.append(_foreign(known.folder.foreign))
             if is_stale:
@@ -237,7 +237,7 @@ class PromptSets:
         except storage.MissingFileError:
             return Page()
         except DamagedFileError as error:
-            return Page(warnings=(_unusable(error),))
+            return Page(warnings=(_unusable(error.fact),))
         except DatasetError:
             return Page(warnings=(_silent(f"`{name}` is not listed"),))
         return Page(lists, None, tuple(warnings))
@@ -246,9 +246,9 @@ class PromptSets:
         known, is_stale = await store.known_or_stale(name)
         if not known.newest:
             if known.damaged:
-                raise known.damaged[0]
+                raise _damaged(known.damaged[0])
             raise _retired(name) if known.folder.retired else self._unknown(name)
-        warnings = [_unusable(error, f"; `{name}@{known.newest}` is used instead") for error in known.damaged[:1]]
+        warnings = [_unusable(fact, f"; `{name}@{known.newest}` is used instead") for fact in known.damaged[:1]]
         if is_stale:
             warnings.append(_silent(f"`{name}@{known.newest}` was the newest version {known.age_s:.0f} s ago"))
         return Found(await store.read(name, known.newest), tuple(warnings))
@@ -276,17 +276,15 @@ class PromptSets:
         return tasks[0] if tasks else name
 
     def _unknown(self, reference: str) -> RequestError:
-        names = sorted(self._bundle) + (self._store.known_names[:_NAMED_FILES] if self._store else [])
-        return RequestError(
-            404, "unknown_prompt_set", f"there is no prompt set {reference[:80]!r}", hint=f"known: {', '.join(names)}"
-        )
+        hint = f"known: {', '.join(self._bundle)}" + (", and those of /v1/prompt-sets" if self._store else "")
+        return RequestError(404, "unknown_prompt_set", f"there is no prompt set {reference[:80]!r}", hint=hint)
 
     def _lock(self, name: str) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())
 
 
-def _damaged(error: DamagedFileError) -> RequestError:
-    return RequestError(500, "damaged_file", error.fact, hint="register the set again; its newest version is used")
+def _damaged(fact: str) -> RequestError:
+    return RequestError(500, "damaged_file", fact, hint="register the set again: it gets the next version")
 
 
 def _retired(reference: str) -> RequestError:
@@ -295,8 +293,8 @@ def _retired(reference: str) -> RequestError:
     )
 
 
-def _unusable(error: DamagedFileError, instead: str = "") -> Warned:
-    return "damaged_file", f"{error.fact}{instead}"
+def _unusable(fact: str, instead: str = "") -> Warned:
+    return "damaged_file", f"{fact}{instead}"
 
 
 def _foreign(files: tuple[str, ...]) -> Warned:

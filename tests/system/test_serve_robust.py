@@ -448,7 +448,7 @@ def test_stored_classes_outlive_the_language_model(cluster):
 
 @serve_proxy
 @pytest.mark.timeout(300)
-def test_a_hundred_class_lists_registered_under_load_are_everywhere_at_once_and_stay(cluster):
+def test_a_hundred_class_lists_registered_under_load_are_everywhere_at_once_and_stay_until_retired(cluster):
     cluster.ensure_production()
     names = [f"set-{number}" for number in range(100)]
 
@@ -486,6 +486,11 @@ def test_a_hundred_class_lists_registered_under_load_are_everywhere_at_once_and_
     assert [row["similarity"] for row in again[0].json()["classes"]] == pytest.approx(
         [row["similarity"] for row in registered[0][1][0].json()["classes"]], abs=1e-5
     )
+
+    assert client.delete(f"/v1/prompt-sets/{names[0]}").json() == {"name": names[0], "retired_through_version": 1}
+    eventually(lambda: {use(names[0]).status_code for _ in range(8)} == {410}, within_s=30)
+    assert use(f"{names[0]}@1").status_code == 410
+    assert use(names[1]).status_code == 200
 
 
 @serve_proxy
