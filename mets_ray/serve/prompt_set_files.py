@@ -9,9 +9,10 @@ with its name, and hides no other. Nothing here waits, shares or caches.
 """
 
 import hashlib
+import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,7 @@ MAX_VERSION = 10_000_000
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _VERSION_FILE = re.compile(r"([0-9]{8})\.json")
 _MAX_VERSION_BYTES = 4 * MIB
+_FOREIGN = 100
 _HEADER_BYTES = 4096  # of a safetensors file with one array
 
 
@@ -93,7 +95,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class Names:
-    """All names with files of their own, sorted, and what is beside them that is no prompt set."""
+    """All names with files of their own, sorted, and the first of what is beside them that is no prompt set."""
 
     names: tuple[str, ...]
     foreign: tuple[str, ...]
@@ -114,7 +116,8 @@ class PromptSetFiles:
     def names(self) -> Names:
         entries = storage.list_folder(storage.join(self._state_uri, "prompt_sets"))
         sets = tuple(entry.name for entry in entries if entry.is_folder and is_name(entry.name))
-        return Names(sets, tuple(f"prompt_sets/{entry.name}" for entry in entries if entry.name not in set(sets)))
+        others = {entry.name for entry in entries}.difference(sets)
+        return Names(sets, _foreign(f"prompt_sets/{name}" for name in sorted(others)))
 
     def count_retired(self) -> int:
         """How many names have a retired version."""
@@ -244,7 +247,8 @@ class PromptSetFiles:
         except (storage.MissingFileError, storage.UnreachableError):
             raise
         except DatasetError as error:  # a folder, a pipe, larger than any of ours, refused
-            raise DamagedFileError(file, error.fact.replace(self._uri(file), file)) from error
+            uri = self._uri(file)
+            raise DamagedFileError(file, error.fact.replace(f"`{uri}`", "it").replace(uri, file)) from error
 
     def _numbers(self, folder: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
         """(the numbers of the versions in a folder, what else is there)."""
@@ -255,7 +259,7 @@ class PromptSetFiles:
                 numbers.append(int(found[1]))
             else:
                 foreign.append(f"{folder}/{entry.name}")
-        return tuple(numbers), tuple(foreign)
+        return tuple(numbers), _foreign(foreign)
 
     def _list(self, folder: str) -> list[storage.Entry]:
         try:
@@ -282,6 +286,11 @@ class PromptSetFiles:
         hashed = hashlib.sha256(_spelt([self._facts.text_fingerprint, list(texts), features.shape]))
         hashed.update(features.tobytes())
         return hashed.hexdigest()
+
+
+def _foreign(files: Iterable[str]) -> tuple[str, ...]:
+    """As many as need to be named."""
+    return tuple(itertools.islice(files, _FOREIGN))
 
 
 def _array_bytes(texts: int, features: int) -> int:

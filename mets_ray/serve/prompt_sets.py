@@ -299,7 +299,7 @@ def _unusable(fact: str, instead: str = "") -> Warned:
 
 def _foreign(files: tuple[str, ...]) -> Warned:
     named = ", ".join(f"{file[:100]!r}" for file in files[:_NAMED_FILES])
-    more = f" and {len(files) - _NAMED_FILES} more" if len(files) > _NAMED_FILES else ""
+    more = ", and others" if len(files) > _NAMED_FILES else ""
     return "foreign_file", f"no prompt set is in {named}{more}"
 
 

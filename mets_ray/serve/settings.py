@@ -59,8 +59,8 @@ class ServeConfig(BaseModel):
     prompt_set_refresh_s: Seconds = Field(5.0, description="how often a replica checks for a newer version of a set")
     store_patience_s: Seconds = Field(
         3.0,
-        description="how long a request waits for the store of prompt sets, at most half of deadline_s; then known "
-        "lists are served with a warning, and others get 503",
+        description="how long a request waits for an answer of the store of prompt sets, at most half of deadline_s; "
+        "then known lists are served with a warning, and others get 503",
     )
     prompt_set_cache_bytes: Count = Field(32 * MIB, description="registered class lists kept per replica, in bytes")
     max_prompt_sets: Count = Field(500, description="maximum names of registered class lists")

@@ -122,7 +122,8 @@ def list_folder(uri: str) -> list[Entry]:
             raise NotAFolderError(f"`{uri}` is a file, not a folder")
         name = path.rsplit("/", 1)[-1]
         if path != root and not _is_temporary(name):
-            entries[name] = Entry(name, info["type"] == "directory", int(info.get("size") or 0))
+            is_folder = info["type"] == "directory" or bool(info.get("islink") and Path(path).is_dir())
+            entries[name] = Entry(name, is_folder, int(info.get("size") or 0))
     return [entries[name] for name in sorted(entries)]
 
 

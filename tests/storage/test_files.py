@@ -408,6 +408,8 @@ def test_a_folder_is_listed_at_one_depth(root, tmp_path):
     ]
     assert [entry.name for entry in storage.list_folder(f"{root}/sub")] == ["c", "deeper"]
     assert storage.list_folder(f"{root}/nothing") == []
+    (tmp_path / "linked").symlink_to(tmp_path)
+    assert {entry.name: entry.is_folder for entry in storage.list_folder(str(tmp_path))}["linked"]
     with pytest.raises(storage.NotAFolderError, match="is a file"):
         storage.list_folder(f"{root}/a")
 
