@@ -6,7 +6,7 @@ METS_TEST_DATA ?= ../shared/data
 export METS_TEST_DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart serve test test-slow lint docs bench chaos constraints clean
+.PHONY: help install quickstart serve test test-slow lint audit docs bench chaos constraints locks clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -15,8 +15,8 @@ install: $(VENV)/.installed  ## a virtual environment in .venv with everything, 
 
 # uv takes a quarter of pip's time. It reads none of pip's settings (an index of the house, a certificate), so they are
 # handed to it, and indexes are compared as pip compares them.
-UV_SETTINGS := s/^[^=]*\.index-url=/UV_DEFAULT_INDEX=/p; s/^[^=]*\.extra-index-url=/UV_INDEX=/p; \
-  s/^[^=]*\.find-links=/UV_FIND_LINKS=/p; s/^[^=]*\.cert=/SSL_CERT_FILE=/p
+INDEX_SETTINGS := s/^[^=]*\.index-url=/UV_DEFAULT_INDEX=/p; s/^[^=]*\.cert=/SSL_CERT_FILE=/p
+UV_SETTINGS := $(INDEX_SETTINGS); s/^[^=]*\.extra-index-url=/UV_INDEX=/p; s/^[^=]*\.find-links=/UV_FIND_LINKS=/p
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) >&2
@@ -44,11 +44,25 @@ endif
 test-slow: install  ## kills, browsers, clusters, whole jobs, some 20 minutes on 2 cores
 	@$(BIN)/python -m pytest $(LANES) -m slow -vv --durations=0 --durations-min=5
 
-lint: install  ## ruff, mypy and the layers of the house
+lint: install  ## ruff, mypy, the layers of the house, and known vulnerabilities
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy mets_ray jobs
 	@$(BIN)/lint-imports
+	@$(MAKE) --silent audit AUDIT_S=10
+
+# Answers are kept in pip-audit's cache, so a run that was cut off goes further the next time.
+AUDIT_S ?= 600
+AUDIT := $(BIN)/pip-audit --no-deps --disable-pip --progress-spinner off --timeout 3
+
+audit: install  ## known vulnerabilities of all pinned versions, where the index tells them
+	@pins=$$(mktemp); trap 'rm -f '$$pins EXIT; \
+	 sed -nE 's/^([A-Za-z0-9._-]+==[^ ;]+).*/\1/p' constraints.txt locks/*.txt | tr A-Z_ a-z- | sort -u > $$pins; \
+	 if ! grep '^idna==' $$pins | timeout 5 $(AUDIT) --format json --requirement /dev/stdin 2>/dev/null | grep -q '"vulns"'; then \
+	   echo "audit: skipped, the index reached here tells no vulnerabilities" >&2; exit 0; fi; \
+	 status=0; timeout $(AUDIT_S) $(AUDIT) --requirement $$pins >&2 || status=$$?; \
+	 if [ $$status = 124 ]; then echo "audit: not done in $(AUDIT_S) s; \`make audit\` takes its time" >&2; exit 0; fi; \
+	 exit $$status
 
 docs: install  ## the documentation site, into .runs/docs-site; needs no network
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
@@ -63,6 +77,23 @@ chaos: install  ## training under SIGKILLs for MINUTES=2 minutes, beside the sam
 
 constraints: install  ## write constraints.txt from what is installed now
 	@$(BIN)/python -m pip freeze --exclude-editable | sed -E 's/\+cpu$$//' | grep -v ' @ ' > constraints.txt
+
+# locks/base.txt holds what mets_ray itself needs and locks/<extra>.txt what an extra adds, for the images' Linux on x86-64
+# with Python 3.11, each with the hashes of PyPI's files. All come from one solution, so they can be installed together.
+# Of pip's settings only the index and its certificate are used: wheels from elsewhere have other hashes than users get.
+EXTRAS := quickstart s3 gcs azure mlflow wandb aws gcp
+LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --no-header --no-annotate --no-emit-index-url --generate-hashes \
+  --only-binary :all: --python-version 3.11 --python-platform x86_64-manylinux_2_28
+
+locks: install  ## write locks/ anew, hashed versions for the images; those of constraints.txt where it has them
+	@rm -rf locks && mkdir locks
+	@set -eu; set -a; eval "$$($(BIN)/python -m pip config list | sed -nE '$(INDEX_SETTINGS)')"; \
+	 $(LOCK) --constraint constraints.txt $(EXTRAS:%=--extra %) --output-file locks/all.txt >&2; \
+	 $(LOCK) --constraint locks/all.txt --output-file locks/base.txt >&2; \
+	 base="$$(sed -nE 's/^([a-z0-9._-]+)==.*/--no-emit-package \1/p' locks/base.txt)"; \
+	 for extra in $(EXTRAS); do \
+	   $(LOCK) --constraint locks/all.txt --extra $$extra $$base --output-file locks/$$extra.txt >&2; done; \
+	 rm locks/all.txt
 
 clean:  ## remove runs, caches and the virtual environment
 	rm -rf $(VENV) .runs .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist

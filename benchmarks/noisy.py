@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from mets_ray import storage
-from mets_ray.dataset.card import CARD_NAME, SCHEMA_VERSION, DatasetCard, Shard, rows_per_shard
+from mets_ray.dataset.card import SCHEMA_VERSION, DatasetCard, Shard, rows_per_shard, write_card
 from mets_ray.dataset.shard_writer import Accepted, write_accepted
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.sources.manifest import ManifestRow
@@ -42,7 +41,7 @@ def write_noisy(dataset_uri: str, signal: SignalConfig, *, records: int, templat
         folds=dict(sorted(Counter(manifest.rows[number % len(drawn)].fold for number in range(records)).items())),
         shards=shards, command="benchmark", created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
-    storage.write_bytes(storage.join(dataset_uri, CARD_NAME), card.model_dump_json(indent=1).encode())
+    write_card(dataset_uri, card)
 
 
 def _renamed(row: ManifestRow, number: int, repeat: int) -> ManifestRow:

@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mets_ray import storage
+
 ROOT = Path(__file__).parents[1]
 TASKS = ("ptbxl_super", "ptbxl_sub", "ptbxl_form", "ptbxl_rhythm")
 NO_VIEWS = ("augment.lead_dropout=0", "augment.cropping=0", "augment.gain=0")
@@ -144,9 +146,9 @@ def without_anchors(bundle: Path, copy: Path) -> str:
     """A copy of a bundle without anchors, so that prompts are embedded from their own words only."""
     shutil.copytree(bundle, copy, dirs_exist_ok=True)
     (copy / "anchor_features.safetensors").unlink(missing_ok=True)
-    manifest = json.loads((copy / "bundle.json").read_text())
-    manifest["files"].pop("anchor_features.safetensors", None)
-    (copy / "bundle.json").write_text(json.dumps(manifest))
+    facts = storage.unseal((copy / "bundle.json").read_bytes()).facts
+    facts["files"].pop("anchor_features.safetensors", None)
+    (copy / "bundle.json").write_bytes(storage.seal(json.dumps(facts)))
     return str(copy)
 
 

@@ -7,8 +7,6 @@ r"""A source of your own: a folder of CSV files, one ECG each, with a table of r
 one row per sample, in millivolts; all were recorded at `sampling_rate_hz`.
 """
 
-import csv
-import hashlib
 import io
 from typing import ClassVar
 
@@ -20,6 +18,8 @@ from mets_ray.config.kinds import Uri
 from mets_ray.ecg.ecg import Ecg
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.errors import RecordError
+from mets_ray.sources.cells import identifier
+from mets_ray.sources.csv_table import read_table, sha256_of
 from mets_ray.sources.manifest import Manifest, ManifestRow
 from mets_ray.sources.source import Source
 from mets_ray.sources.wfdb_folder import fold_of
@@ -35,27 +35,29 @@ class CsvFolder(Source):
 
     def manifest(self, signal: SignalConfig, *, seed: int) -> Manifest:
         """One row per line of `reports.csv`."""
-        data = storage.read_bytes(storage.join(self.root, "reports.csv"))
-        rows = tuple(
-            ManifestRow(
-                record_id=line["file"].removesuffix(".csv"),
-                patient_id=line["patient"],
-                fold=fold_of(line["patient"]),
-                record_uri=storage.join(self.root, line["file"]),
-                report=line["report"],
-                statements=sentences(line["report"]),
-                labels=(),
-                age=None,
-                sex=None,
+        table = read_table(storage.join(self.root, "reports.csv"), ("file", "patient", "report"))
+        rows = []
+        for _, cells in table.rows:
+            patient = identifier(cells["patient"]) or cells["file"]
+            rows.append(
+                ManifestRow(
+                    record_id=cells["file"].removesuffix(".csv"),
+                    patient_id=patient,
+                    fold=fold_of(patient),
+                    record_uri=storage.join(self.root, cells["file"]),
+                    report=cells["report"],
+                    statements=sentences(cells["report"]),
+                    labels=(),
+                    age=None,
+                    sex=None,
+                )
             )
-            for line in csv.DictReader(io.StringIO(data.decode("utf-8")))
-        )
-        return Manifest(rows, "csv_folder", hashlib.sha256(data).hexdigest(), ())
+        return Manifest(tuple(rows), "csv_folder", sha256_of(table.data), ())
 
     def read(self, record_uri: str) -> Ecg:
         """The ECG of one file; a file that is missing or holds no numbers is rejected with its reason."""
         try:
-            header, _, samples = storage.read_bytes(record_uri).decode("utf-8").partition("\n")
+            header, _, samples = storage.read_bytes(record_uri).decode("utf-8-sig").partition("\n")
             signal_mv = np.loadtxt(io.StringIO(samples), delimiter=",", ndmin=2).T
         except storage.MissingFileError as error:
             raise RecordError("missing_file", f"`{record_uri}` does not exist") from error

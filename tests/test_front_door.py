@@ -53,12 +53,15 @@ def test_nothing_is_loaded_before_it_is_used(use, absent):
     assert done.stderr.strip() == "set()"
 
 
-def test_an_ecg_is_read_from_a_path_a_header_or_the_bytes_of_a_zip(tmp_path):
+@pytest.mark.parametrize("folder", ["folder/", "my\\ecgs\\", ""])
+def test_an_ecg_is_read_from_a_path_a_header_or_the_bytes_of_a_zip(tmp_path, folder):
     record = write_record(tmp_path)
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr(folder or "empty/", b"")
         for path in tmp_path.iterdir():
-            archive.write(path, f"folder/{path.name}")
+            archive.write(path, f"{folder}{path.name}")
+            archive.writestr(f"__MACOSX/{folder}._{path.name}", b"macOS")
     zip_path = tmp_path / "record.zip"
     zip_path.write_bytes(packed.getvalue())
     expected = mets_ray.read_ecg(record)

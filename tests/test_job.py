@@ -69,6 +69,7 @@ def test_every_uri_of_a_command_is_checked_on_a_cluster_and_none_of_the_others(k
         ("pretrain", ["train.lr=1"], "did you mean `train.learning_rate`?"),
         ("serve", ["batch_sise=1"], "did you mean `batch_size`?"),
         ("serve", ["auth=none", "--host=0.0.0.0"], "lets other machines in"),
+        ("serve", ["auth=bearer", "token_env=NO_SUCH_TOKEN"], "`auth` is bearer, but the environment variable"),
     ],
 )
 def test_what_can_be_refused_is_refused_before_ray_and_torch_are_loaded(tmp_path, command, words, fact):

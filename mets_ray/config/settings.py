@@ -74,6 +74,11 @@ class TextConfig(Section):
         description="folder or hub id of a Hugging Face encoder; for real use emilyalsentzer/Bio_ClinicalBERT; "
         "packaged-minilm is the MiniLM of the extra `quickstart`",
     )
+    revision: Annotated[str, Field(pattern="^[0-9a-f]{40}$")] | None = Field(
+        None,
+        description="commit of a hub model, 40 hexadecimal digits; without it the newest is taken, and the job says "
+        "which that is; folders and packaged-minilm have none",
+    )
     pooling: Literal["mean", "cls"] = Field("mean", description="how token vectors become one text vector")
     max_length: PositiveInt = Field(128, description="maximum tokens; longer texts are truncated")
     template: str = Field(

@@ -1,17 +1,17 @@
 """The storage format of a prepared data set: the columns of a shard, and the card next to the shards."""
 
-import hashlib
 import json
-from typing import Any
+from typing import Annotated
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from mets_ray import storage
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.errors import DatasetError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1, written before version 0.2: no digest, and shards without pieces
+READ_VERSIONS = (1, SCHEMA_VERSION)
 CARD_NAME = "card.json"
 MAX_ROW_GROUP_ROWS = 256
 SHARD_BYTES = 32 * 2**20
@@ -58,24 +58,35 @@ def rows_per_shard(signal: SignalConfig) -> int:
     return max(1, int(SHARD_BYTES / record_bytes / MAX_ROW_GROUP_ROWS)) * MAX_ROW_GROUP_ROWS
 
 
+def _below_the_card(path: str) -> str:
+    if fault := storage.path_fault(path):
+        raise ValueError(f"{path!r} is not a path below the card: {fault}")
+    return path
+
+
 class Shard(BaseModel):
-    """One Parquet file; `path` is relative to the card."""
+    """One Parquet file; `path` is relative to the card.
+
+    `pieces` cut it at its column chunks, so that what is read can be checked without reading the rest. Older shards
+    have none and are checked as a whole.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: str
+    path: Annotated[str, AfterValidator(_below_the_card)]
     sha256: str
     row_group_rows: tuple[int, ...]
+    pieces: tuple[storage.Piece, ...] = ()
 
 
 class DatasetCard(BaseModel):
     """`card.json`: written last, so a folder without it is not a finished data set.
 
-    `fingerprint` identifies the settings and the manifest that the shards were made from; the same fingerprint means
-    the same bytes. `folds` and `rejected` count records; `notes` say how the source was read. Without `has_reports`
-    every report is empty: the data set is for evaluation. With `shuffled_reports` each record has the report of another
-    record. `focus_s`: labels describe what happens within about this time of the middle of the window; None: the whole
-    window.
+    `fingerprint` identifies all that the shards were made from. It knows the signal files by name only: with the same
+    files and the same pyarrow, the same fingerprint means the same bytes. `folds` and `rejected` count records; `notes`
+    say how the source was read. Without `has_reports` every report is empty: the data set is for evaluation. With
+    `shuffled_reports` each record has the report of another record. `focus_s`: labels describe what happens within
+    about this time of the middle of the window; None: the whole window.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -114,36 +125,51 @@ class DatasetCard(BaseModel):
     @property
     def content_sha256(self) -> str:
         """Identifies the bytes of all shards, which must be unchanged when a run resumes."""
-        return fingerprint({"shards": [shard.sha256 for shard in self.shards]})
+        return storage.digest_of({"shards": [shard.sha256 for shard in self.shards]})
+
+
+def write_card(dataset_uri: str, card: DatasetCard) -> None:
+    """Write `card.json` with the digest of its content."""
+    storage.write_bytes(storage.join(dataset_uri, CARD_NAME), storage.seal(card.model_dump_json()))
 
 
 def read_card(dataset_uri: str) -> DatasetCard:
     """The card of a prepared data set.
 
-    Raises DatasetError if there is none (an unfinished or unrelated folder) or it has another schema version.
+    Raises DatasetError if there is none (an unfinished or unrelated folder), it has another schema version, or it is
+    damaged. A card of schema version 1 has no digest: only its form is checked.
     """
     uri = storage.join(dataset_uri, CARD_NAME)
-    if not storage.exists(uri):
+    try:
+        data = storage.read_bytes(uri)
+    except storage.MissingFileError as error:
         raise DatasetError(
             f"`{dataset_uri}` holds no {CARD_NAME}, so it is not a finished data set",
             hint="run jobs/prepare.py with this dataset_uri (it continues where it stopped)",
-        )
-    data = storage.read_bytes(uri)
-    try:
-        card = DatasetCard.model_validate_json(data)
-    except ValidationError as error:
-        raise DatasetError(
-            f"`{uri}` is not a card of schema version {SCHEMA_VERSION}: {error.error_count()} errors",
-            hint="prepare the data set again with this version of mets_ray",
         ) from error
-    if card.schema_version != SCHEMA_VERSION:
+    try:
+        sealed = storage.unseal(data)
+    except ValueError as error:
+        raise _damaged(uri, str(error)) from error
+    version = sealed.facts.get("schema_version")
+    if version not in READ_VERSIONS:
         raise DatasetError(
-            f"`{uri}` has schema version {card.schema_version}, this mets_ray reads {SCHEMA_VERSION}",
+            f"`{uri}` has schema version {version}, this mets_ray reads {SCHEMA_VERSION}",
             hint="prepare the data set again with this version of mets_ray",
         )
-    return card
+    try:
+        sealed.check(optional=version == 1)
+        return DatasetCard.model_validate_json(json.dumps(sealed.facts))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise _damaged(uri, f"`{place}`: {first['msg']}") from error
+    except ValueError as error:
+        raise _damaged(uri, str(error)) from error
 
 
-def fingerprint(facts: dict[str, Any]) -> str:
-    """sha256 of `facts` as JSON, independent of key order."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+def _damaged(uri: str, why: str) -> storage.DamagedFileError:
+    return storage.DamagedFileError(
+        f"`{uri}` is not a card as it was written: {why}",
+        hint="delete this card and run prepare again with the settings of the data set: finished shards are kept",
+    )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mets_ray.dataset.card import INDEX_COLUMNS, DatasetCard, read_card
+from mets_ray.dataset.card import INDEX_COLUMNS, DatasetCard, Shard, read_card
 from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.plan import Block, RowGroup, block_order
 from mets_ray.dataset.shard_reader import RowGroupReader, open_shard, read_shard, signals
@@ -49,11 +49,11 @@ class PreparedDataset:
     def index(self) -> DatasetIndex:
         """Read from two small columns of all shards in parallel, on first use."""
 
-        def read(path: str) -> pa.Table:
-            return open_shard(self.uri, path).read(columns=list(INDEX_COLUMNS))
+        def read(shard: Shard) -> pa.Table:
+            return open_shard(self.uri, shard).read(columns=list(INDEX_COLUMNS))
 
         with ThreadPoolExecutor(_INDEX_READS_IN_FLIGHT) as pool:
-            tables = list(pool.map(read, [shard.path for shard in self.card.shards]))
+            tables = list(pool.map(read, self.card.shards))
         groups, folds, patients = [], [], []
         for shard, table in zip(self.card.shards, tables, strict=True):
             if table.num_rows != sum(shard.row_group_rows):
@@ -70,6 +70,11 @@ class PreparedDataset:
                 patients.append(part["patient_id"].to_pylist())
                 start += rows
         return DatasetIndex(tuple(groups), tuple(folds), tuple(patients))
+
+    @cached_property
+    def shards(self) -> dict[str, Shard]:
+        """The card's shards by path."""
+        return {shard.path: shard for shard in self.card.shards}
 
     @property
     def all_folds(self) -> Selection:
@@ -113,7 +118,7 @@ class PreparedDataset:
         Columns: `record_id`, `report`, `labels` (lists of codes), `signal_uv` [lead, sample], `patient_id`, `fold`.
         """
         columns = ["record_id", "report", "labels", "signal_uv"]
-        return RowGroupReader(self.uri, columns, selection).selected(group.path, group.index)
+        return RowGroupReader(self.uri, self.shards, columns, selection).selected(group.path, group.index)
 
     def read_block(self, block: Block, selection: Selection, template: str) -> dict[str, np.ndarray]:
         """The rows of a planned block in step order, for training.
@@ -121,7 +126,7 @@ class PreparedDataset:
         Columns: `step` [row], `record_id` [row], `signal_uv` int16 [row, lead, sample], `text` [row], the report
         formatted with `template`, and `text_id` int64 [row]. Raises DatasetError for a data set without reports.
         """
-        reader = RowGroupReader(self.uri, ["record_id", "signal_uv", "report"], selection)
+        reader = RowGroupReader(self.uri, self.shards, ["record_id", "signal_uv", "report"], selection)
         rows = pa.concat_tables(
             [
                 reader.selected(piece.path, piece.row_group).slice(piece.start, piece.rows)
@@ -143,11 +148,11 @@ class PreparedDataset:
 
         Raises DatasetError for a data set without reports.
         """
-        return sorted(set(self._reports(read_shard(self.uri, path, ["report"], selection))))
+        return sorted(set(self._reports(read_shard(self.uri, self.shards[path], ["report"], selection))))
 
     def distinct_statements(self, path: str, selection: Selection) -> dict[str, list[str]]:
         """The statements of each selected report of one shard; no signal is read. Errors as in `distinct_reports`."""
-        rows = read_shard(self.uri, path, ["report", "statements"], selection)
+        rows = read_shard(self.uri, self.shards[path], ["report", "statements"], selection)
         pairs = zip(self._reports(rows), rows["statements"].to_pylist(), strict=True)
         return dict(sorted(pairs, reverse=True))  # if a report has several lists, always keep the same one
 

@@ -1,6 +1,6 @@
 """Reading a shard: open the file, select its rows, get its signals, and read ahead of the computation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from typing import TypeVar
 
@@ -10,35 +10,53 @@ import pyarrow.parquet as pq
 from jaxtyping import Int16
 
 from mets_ray import storage
-from mets_ray.dataset.card import INDEX_COLUMNS
+from mets_ray.dataset.card import INDEX_COLUMNS, Shard
 from mets_ray.dataset.folds import Selection
 from mets_ray.errors import DatasetError
 
 T = TypeVar("T")
 
+_MAKE_AGAIN = "run prepare again with the settings of the data set: it keeps whole shards and makes the others again"
 
-def open_shard(dataset_uri: str, path: str) -> pq.ParquetFile:
-    """Open a shard for reading by row groups. Raises DatasetError if it is missing."""
-    uri = storage.join(dataset_uri, path)
-    if not storage.exists(uri):
+
+def open_shard(dataset_uri: str, shard: Shard) -> pq.ParquetFile:
+    """Open a shard for reading by row groups; what is read of it is compared with the card's hashes.
+
+    Raises DatasetError if it is missing, and DamagedFileError, as reading does, if it is not the file that was written.
+    """
+    uri = storage.join(dataset_uri, shard.path)
+    try:
+        file = storage.open_checked(uri, shard.sha256, shard.pieces, hint=_MAKE_AGAIN)
+        if not shard.pieces:
+            return pq.ParquetFile(file, pre_buffer=True)
+        # Read by itself: pyarrow would fetch the last 64 kB, and with them pieces that nobody asked for.
+        file.seek(sum(piece.size for piece in shard.pieces[:-1]))
+        metadata = pq.read_metadata(pa.BufferReader(file.read()))
+        return pq.ParquetFile(file, metadata=metadata, pre_buffer=True)
+    except storage.MissingFileError as error:
         raise DatasetError(
-            f"`{path}` is listed in the card but missing in `{dataset_uri}`",
-            hint="prepare the data set again: finished shards are kept",
-        )
-    filesystem, file_path = storage.arrow_filesystem(uri)
-    return pq.ParquetFile(filesystem.open_input_file(file_path), pre_buffer=True)
+            f"`{shard.path}` is listed in the card but missing in `{dataset_uri}`", hint=_MAKE_AGAIN
+        ) from error
 
 
-def read_shard(dataset_uri: str, path: str, columns: Sequence[str], selection: Selection) -> pa.Table:
-    """`columns` of a shard's selected rows, and `INDEX_COLUMNS`, which the selection is based on."""
-    return _selected(open_shard(dataset_uri, path).read(columns=[*columns, *INDEX_COLUMNS]), selection)
+def read_shard(dataset_uri: str, shard: Shard, columns: Sequence[str], selection: Selection) -> pa.Table:
+    """`columns` of a shard's selected rows, and `INDEX_COLUMNS`, which the selection is based on.
+
+    Raises as `open_shard`.
+    """
+    return _selected(open_shard(dataset_uri, shard).read(columns=[*columns, *INDEX_COLUMNS]), selection)
 
 
 class RowGroupReader:
-    """Reads `columns` and `INDEX_COLUMNS` of row groups of a data set; each row group is read only once."""
+    """Reads `columns` and `INDEX_COLUMNS` of row groups of a data set; each row group is read only once.
 
-    def __init__(self, dataset_uri: str, columns: Sequence[str], selection: Selection) -> None:
+    shards: by path."""
+
+    def __init__(
+        self, dataset_uri: str, shards: Mapping[str, Shard], columns: Sequence[str], selection: Selection
+    ) -> None:
         self._dataset_uri = dataset_uri
+        self._shards = shards
         self._columns = [*columns, *INDEX_COLUMNS]
         self._selection = selection
         self._files: dict[str, pq.ParquetFile] = {}
@@ -49,7 +67,7 @@ class RowGroupReader:
         key = (path, row_group)
         if key not in self._tables:
             if path not in self._files:
-                self._files[path] = open_shard(self._dataset_uri, path)
+                self._files[path] = open_shard(self._dataset_uri, self._shards[path])
             table = self._files[path].read_row_group(row_group, columns=self._columns)
             self._tables[key] = _selected(table, self._selection)
         return self._tables[key]

@@ -1,11 +1,13 @@
 """Writing a shard: read its records in parallel, check them, write those that pass and list those that are rejected.
 
 A shard is finished when its summary is in `progress/`, which is written last. An interrupted run leaves no summary for
-an unfinished shard, and no card; the next run reads the summaries and writes only the remaining shards.
+an unfinished shard, and no card; the next run reads the summaries and writes only the remaining shards. Summaries
+carry hashes, so a file that was lost or damaged since is written again.
 """
 
 import hashlib
 import io
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -16,6 +18,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from mets_ray import storage
+from mets_ray.console import say
 from mets_ray.dataset.card import MAX_ROW_GROUP_ROWS, REJECTED_SCHEMA, Shard, shard_schema
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.errors import RecordError
@@ -23,8 +26,14 @@ from mets_ray.sources.manifest import ManifestRow
 from mets_ray.sources.source import Source
 from mets_ray.text.reports import clean_report
 
+CONVERSION_VERSION = 2
+"""Raise it when the same files and settings give other samples, or other records are rejected: `ecg`, `Source.read`."""
+
 # A missing or damaged file may have been fixed since: a shard with such records is read again.
 MENDABLE = frozenset({"missing_file", "truncated_file", "header_mismatch", "unreadable_header"})
+
+_LEAST_PIECE_BYTES = 256 * 1024
+_PARQUET_TAIL_BYTES = 8  # the footer's length and `PAR1`
 
 Key = TypeVar("Key", int, str)
 
@@ -41,24 +50,29 @@ class ShardTask:
 
 
 class ShardSummary(BaseModel):
-    """The outcome for one shard's records; `shard` is None if none passed."""
+    """The outcome for one shard's records; `shard` is None if none passed. `other_signals`: in how many records a
+    signal that is no ECG was left out, by its name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     shard: Shard | None
+    rejected_sha256: str = ""  # of `rejected/<name>.parquet`; "" where nothing was rejected
     records_in: int
     rejected: dict[str, int]
     folds: dict[int, int]
+    other_signals: dict[str, int] = {}
     reused: bool = False
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """A record that passed every check, ready to be written; `signal_uv` is int16 [lead, sample]."""
+    """A record that passed every check, ready to be written; `signal_uv` is int16 [lead, sample]. `other_signals`: see
+    `Ecg`."""
 
     row: ManifestRow
     report: str
     signal_uv: np.ndarray
+    other_signals: tuple[str, ...] = ()
 
 
 def write_shard(
@@ -66,22 +80,25 @@ def write_shard(
 ) -> ShardSummary:
     """Write `shards/<name>.parquet`, `rejected/<name>.parquet` and, last, `progress/<name>.json`.
 
-    A finished shard is not read again, unless it had records with files that may have been fixed since (`MENDABLE`).
-    Bad records are counted by reason and listed in `rejected/`; storage failures (DatasetError) stop the job.
+    A finished shard is not made again, unless one of its files is missing or is not what was written, or it had records
+    with files that may have been fixed since (`MENDABLE`). Bad records are counted by reason and listed in `rejected/`;
+    storage failures (DatasetError) stop the job.
     """
     progress_uri = storage.join(dataset_uri, "progress", f"{task.name}.json")
-    if storage.exists(progress_uri):
-        summary = ShardSummary.model_validate_json(storage.read_bytes(progress_uri))
-        if not summary.rejected.keys() & MENDABLE:
-            return summary.model_copy(update={"reused": True})
+    if (finished := _finished(task.name, progress_uri, dataset_uri)) is not None:
+        return finished.model_copy(update={"reused": True})
 
     def read(position: int) -> Accepted | RecordError:
         row = task.rows[position]
         try:
+            if row.fault is not None:
+                raise RecordError(*row.fault)
             if position in task.duplicates:
                 raise RecordError("duplicate_record_id", f"`record_id` {row.record_id} already appears in the manifest")
+            _check_location(row.record_uri, source.root)
             report = clean_report(row.report) if task.has_reports else ""
-            return Accepted(row, report, preprocess(source.read(row.record_uri), signal))
+            ecg = source.read(row.record_uri)
+            return Accepted(row, report, preprocess(ecg, signal), ecg.other_signals)
         except RecordError as error:
             return error
 
@@ -94,16 +111,53 @@ def write_shard(
     ]
 
     shard = write_accepted(task.name, accepted, signal, dataset_uri) if accepted else None
-    if rejected:
-        _write_rejected(task.name, rejected, dataset_uri)
     summary = ShardSummary(
         shard=shard,
+        rejected_sha256=_write_rejected(task.name, rejected, dataset_uri) if rejected else "",
         records_in=len(task.rows),
         rejected=_count([error.reason for _, error in rejected]),
         folds=_count([item.row.fold for item in accepted]),
+        other_signals=_count([name for item in accepted for name in item.other_signals]),
     )
-    storage.write_bytes(progress_uri, summary.model_dump_json(exclude={"reused"}).encode())
+    storage.write_bytes(progress_uri, storage.seal(summary.model_dump_json(exclude={"reused"})))
     return summary
+
+
+def _finished(name: str, progress_uri: str, dataset_uri: str) -> ShardSummary | None:
+    """The summary of a shard whose files are all as they were written; None if the shard must be made."""
+    try:
+        sealed = storage.unseal(storage.read_bytes(progress_uri))
+        sealed.check()
+        summary = ShardSummary.model_validate_json(json.dumps(sealed.facts))
+    except storage.MissingFileError:
+        return None
+    except ValueError as error:  # pydantic's ValidationError is one
+        say(f"`{progress_uri}` is damaged, so its shard is made again: {error}")
+        return None
+    if summary.rejected.keys() & MENDABLE:
+        return None
+    written = {summary.shard.path: summary.shard.sha256} if summary.shard else {}
+    if summary.rejected:
+        written[_rejected_path(name)] = summary.rejected_sha256
+    for path, sha256 in written.items():
+        uri = storage.join(dataset_uri, path)
+        if not storage.is_whole(uri, sha256):
+            say(f"`{uri}` is missing or damaged, so it is made again")
+            return None
+    return summary
+
+
+def _check_location(record_uri: str, root: str) -> None:
+    """Raise RecordError `unsafe_path` for a record that is not below the folder of its source; "" is no folder."""
+    if not root:
+        return
+    below = record_uri.startswith(f"{root.rstrip('/')}/")
+    if fault := storage.path_fault(record_uri[len(root.rstrip("/")) + 1 :]) if below else "it is elsewhere":
+        raise RecordError(
+            "unsafe_path",
+            f"the record's path {record_uri!r} is not one below `{root}`: {fault}",
+            hint="name records by their path below the source's folder, with `/`",
+        )
 
 
 def write_accepted(name: str, accepted: list[Accepted], signal: SignalConfig, dataset_uri: str) -> Shard:
@@ -130,10 +184,27 @@ def write_accepted(name: str, accepted: list[Accepted], signal: SignalConfig, da
     storage.write_bytes(storage.join(dataset_uri, path), data)
     starts = range(0, len(rows), MAX_ROW_GROUP_ROWS)
     row_group_rows = tuple(min(MAX_ROW_GROUP_ROWS, len(rows) - start) for start in starts)
-    return Shard(path=path, sha256=hashlib.sha256(data).hexdigest(), row_group_rows=row_group_rows)
+    pieces = storage.cut(data, _chunk_boundaries(data), _LEAST_PIECE_BYTES)
+    return Shard(path=path, sha256=hashlib.sha256(data).hexdigest(), row_group_rows=row_group_rows, pieces=pieces)
 
 
-def _write_rejected(name: str, rejected: list[tuple[ManifestRow, RecordError]], dataset_uri: str) -> None:
+def _chunk_boundaries(data: bytes) -> list[int]:
+    """Where the column chunks of a Parquet file begin, and where its footer does."""
+    metadata = pq.read_metadata(pa.BufferReader(data))
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
+    starts = [
+        min(offset for offset in (chunk.dictionary_page_offset, chunk.data_page_offset) if offset) for chunk in chunks
+    ]
+    return sorted([*starts, len(data) - metadata.serialized_size - _PARQUET_TAIL_BYTES])
+
+
+def _rejected_path(name: str) -> str:
+    return f"rejected/{name}.parquet"
+
+
+def _write_rejected(name: str, rejected: list[tuple[ManifestRow, RecordError]], dataset_uri: str) -> str:
+    """Write `rejected/<name>.parquet`. Returns its sha256."""
     table = pa.Table.from_pylist(
         [
             {
@@ -147,7 +218,9 @@ def _write_rejected(name: str, rejected: list[tuple[ManifestRow, RecordError]], 
         ],
         schema=REJECTED_SCHEMA,
     )
-    storage.write_bytes(storage.join(dataset_uri, f"rejected/{name}.parquet"), _parquet(table))
+    data = _parquet(table)
+    storage.write_bytes(storage.join(dataset_uri, _rejected_path(name)), data)
+    return hashlib.sha256(data).hexdigest()
 
 
 def _parquet(table: pa.Table) -> bytes:

@@ -26,6 +26,7 @@ UNITS = {
 }
 
 SAMPLING_RATES_HZ = (50.0, 10_000.0)
+_RATE_TOLERANCE = 5e-5  # a recorder's quartz: 49.9999 Hz is 50 Hz
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,14 @@ class Ecg:
 
     `absent_leads` are leads that the source says it never recorded (a two-lead Holter): `preprocess` writes them as
     zeros. A wanted lead that is neither in `leads` nor here is missing, and the record is rejected.
+    `other_signals` names what the record holds beside its ECG (blood pressure, respiration): it is not in `signal_mv`.
     """
 
     signal_mv: Float[np.ndarray, "lead sample"]
     leads: tuple[str, ...]
     sampling_rate_hz: float
     absent_leads: tuple[str, ...] = ()
+    other_signals: tuple[str, ...] = ()
 
 
 def to_millivolts(signal: Float[np.ndarray, "*shape"], unit: str | None) -> Float[np.ndarray, "*shape"]:
@@ -57,7 +60,9 @@ def to_millivolts(signal: Float[np.ndarray, "*shape"], unit: str | None) -> Floa
 
 
 def check_sampling_rate(rate: float) -> None:
-    """Raise RecordError `implausible_sampling_rate` for a rate that is not finite or not in SAMPLING_RATES_HZ."""
+    """Raise RecordError `implausible_sampling_rate` for a rate that is no number or not in SAMPLING_RATES_HZ."""
     low, high = SAMPLING_RATES_HZ
-    if not (math.isfinite(rate) and low <= rate <= high):
-        raise RecordError("implausible_sampling_rate", f"the sampling rate is {rate:g} Hz, outside {low:g} to {high:g}")
+    if not (math.isfinite(rate) and low * (1 - _RATE_TOLERANCE) <= rate <= high * (1 + _RATE_TOLERANCE)):
+        raise RecordError(
+            "implausible_sampling_rate", f"the sampling rate is {rate:.10g} Hz, outside {low:g} to {high:g}"
+        )

@@ -15,6 +15,7 @@ import scipy  # scipy.signal is imported at first use: it takes a second that pr
 from jaxtyping import Float, Int16
 
 from mets_ray.ecg.ecg import FRANK_LEADS, LEADS, Ecg, check_sampling_rate
+from mets_ray.ecg.leads import is_other_lead, standard_lead
 from mets_ray.errors import ConfigError, RecordError
 
 # The reasons of every RecordError that `to_millivolts` and `preprocess` raise.
@@ -22,13 +23,13 @@ REASONS = (
     "missing_unit",  # no unit is given
     "unknown_unit",  # the unit is none of UNITS
     "implausible_sampling_rate",  # not a number, or outside SAMPLING_RATES_HZ
-    "unknown_lead",  # not the name of a lead, so it may be a wanted lead under another name
+    "unknown_lead",  # no known name, so it may be a wanted lead
     "duplicate_lead",  # two signals under one lead name
     "missing_leads",  # wanted leads that the record does not have
-    "too_short",  # shorter than `duration_s`
+    "too_short",  # shorter than `duration_s` by a sample or more
     "non_finite",  # NaN or infinity
     "flat_lead",  # all samples of a lead are equal, as when an electrode is off
-    "amplitude_too_large",  # above MAX_AMPLITUDE_MV: a wrong unit or gain, or a saturated amplifier
+    "amplitude_too_large",  # above MAX_AMPLITUDE_MV: a wrong unit or gain, a saturated amplifier, an unfiltered offset
 )
 
 MAX_AMPLITUDE_MV = 20.0
@@ -43,7 +44,7 @@ PADTYPE = "symmetric"
 _HIGHPASS_ORDER = 2
 _HIGHPASS_MARGIN_S = 3.0
 
-_MAX_RATIO = 2000  # of resampling: limits the filter's length; an odd rate drifts by less than 3 µs in 10 s
+_MAX_RATIO = 2000  # of resampling: limits the filter's length; the oddest rate drifts by less than 5 ms in 10 s
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,11 @@ class SignalConfig:
 def preprocess(ecg: Ecg, config: SignalConfig) -> Int16[np.ndarray, "lead sample"]:
     """The first `config.duration_s` of `ecg` as int16 microvolts, [config.leads, config.num_samples].
 
-    Leads are picked by name, whatever their case and order; Frank leads (VX VY VZ) are dropped. Another rate is
-    reached with `scipy.signal.resample_poly`, lead by lead, from the same stretch of time (plus the filter's reach, if
-    the record goes on). Only that stretch is checked: a fault later in a long record does not matter. It is then
-    filtered as `config.highpass_hz` says, on its own: no sample beyond it enters the filter.
+    Leads are picked by name as `standard_lead` reads it, whatever their order; other leads (Frank's, V7, V4R) are
+    dropped. Another rate is reached with `scipy.signal.resample_poly`, lead by lead, from the same stretch of time
+    (plus the filter's reach, if the record goes on). Only that stretch is checked: a fault later in a long record does
+    not matter. It is then filtered as `config.highpass_hz` says, on its own: no sample beyond it enters the filter.
+    A record that is less than one of its samples too short is long enough.
     Leads that `ecg.absent_leads` names are zeros; at least one wanted lead must be there.
 
     Raises RecordError with one of `REASONS`; checks run in the order of that list.
@@ -110,23 +112,26 @@ def preprocess(ecg: Ecg, config: SignalConfig) -> Int16[np.ndarray, "lead sample
     check_sampling_rate(rate)
     present, rows = _lead_rows(ecg, config)
 
-    samples_needed = math.ceil(round(config.duration_s * rate, 6))
     samples_present = ecg.signal_mv.shape[1]
-    if samples_present < samples_needed:
+    if samples_present < samples_in(config.duration_s, rate):
         raise RecordError(
             "too_short",
-            f"the record has {samples_present} samples at {rate:g} Hz ({samples_present / rate:.3f} s) "
+            f"the record has {samples_present} samples at {rate:.10g} Hz ({samples_present / rate:.3f} s) "
             f"of the {config.duration_s:g} s that are needed",
         )
     ratio = (Fraction(config.sampling_rate_hz) / Fraction(rate)).limit_denominator(_MAX_RATIO)
     # Half the length of resample_poly's filter, in samples of the record.
     reach = 0 if ratio == 1 else 10 * math.ceil(max(1.0, float(1 / ratio))) + 1
-    signal_mv = ecg.signal_mv[rows, : samples_needed + reach].astype(np.float64, copy=False)
+    end = math.ceil(round(config.duration_s * rate, 6)) + reach
+    signal_mv = ecg.signal_mv[rows, :end].astype(np.float64, copy=False)
     _check_values(signal_mv, present)
+    _check_amplitude(signal_mv, present, has_offset=config.highpass_hz is not None)
 
     if ratio != 1:
         signal_mv = scipy.signal.resample_poly(signal_mv, ratio.numerator, ratio.denominator, axis=1, padtype=PADTYPE)
     signal_mv = signal_mv[:, : config.num_samples]
+    if lacking := config.num_samples - signal_mv.shape[1]:  # where the record lacked a part of a sample, or drifts
+        signal_mv = np.pad(signal_mv, ((0, 0), (0, lacking)), mode="edge")
     if config.highpass_hz is not None:
         signal_mv = _highpassed(signal_mv, config.sampling_rate_hz, config.highpass_hz)
     _check_amplitude(signal_mv, present)  # filters overshoot at steps, and int16 would wrap around silently
@@ -136,6 +141,12 @@ def preprocess(ecg: Ecg, config: SignalConfig) -> Int16[np.ndarray, "lead sample
     whole = np.zeros((len(config.leads), config.num_samples), dtype=np.int16)
     whole[[config.leads.index(lead) for lead in present]] = signal_uv
     return whole
+
+
+def samples_in(duration_s: float, sampling_rate_hz: float) -> int:
+    """Samples that a recording of `duration_s` must have. What is less than one sample is not asked for: at 500.0001 Hz
+    5,000 samples are 10 s, although the last one ends 2 µs before."""
+    return math.floor(round(duration_s * sampling_rate_hz, 6))
 
 
 @functools.cache  # designed once for all ECGs of a data set or a server
@@ -159,27 +170,29 @@ def _lead_rows(ecg: Ecg, config: SignalConfig) -> tuple[tuple[str, ...], list[in
     """The wanted leads that the ECG has, and the row of each in `ecg.signal_mv`."""
     if len(ecg.leads) != ecg.signal_mv.shape[0]:
         raise ValueError(f"{len(ecg.leads)} lead names for {ecg.signal_mv.shape[0]} signals")
-    known = {lead.upper() for lead in LEADS + FRANK_LEADS}
-    names = [lead.strip().upper() for lead in ecg.leads]
-    unknown = [lead for lead, name in zip(ecg.leads, names, strict=True) if name not in known]
+    names = [standard_lead(lead) for lead in ecg.leads]
+    absent = [standard_lead(lead) for lead in ecg.absent_leads]
+    if None in absent or set(absent) & set(names):
+        raise ValueError(f"`absent_leads` {ecg.absent_leads} are recorded, or are no leads; there are {ecg.leads}")
+    missing = [lead for lead in config.leads if lead not in names and lead not in absent]
+    left_over = [lead for lead, name in zip(ecg.leads, names, strict=True) if name is None]
+    # V7 beside all wanted leads is one more; where V6 is missing it is more likely a mistake, so it is named.
+    unknown = [lead for lead in left_over if not is_other_lead(lead) or (missing and lead.upper() not in FRANK_LEADS)]
     if unknown:
         raise RecordError(
             "unknown_lead",
             f"{', '.join(f'`{lead}`' for lead in unknown)} is no lead of a 12-lead ECG",
             hint=f"the names are {', '.join(LEADS)}",
         )
-    duplicates = sorted({lead for lead in names if names.count(lead) > 1})
-    if duplicates:
-        raise RecordError("duplicate_lead", f"more than one signal is called {', '.join(duplicates)}")
-    absent = {lead.upper() for lead in ecg.absent_leads}
-    if absent & set(names) or not absent <= known:
-        raise ValueError(f"`absent_leads` {ecg.absent_leads} are recorded, or are no leads; there are {ecg.leads}")
-    missing = [lead for lead in config.leads if lead.upper() not in names and lead.upper() not in absent]
-    present = tuple(lead for lead in config.leads if lead.upper() in names)
+    for name in LEADS:
+        if names.count(name) > 1:
+            given = ", ".join(f"`{lead}`" for lead, known in zip(ecg.leads, names, strict=True) if known == name)
+            raise RecordError("duplicate_lead", f"more than one signal is lead {name}: {given}")
+    present = tuple(lead for lead in config.leads if lead in names)
     if missing or not present:
         missing = missing or list(config.leads)
         raise RecordError("missing_leads", f"{len(missing)} of {len(config.leads)} leads missing: {', '.join(missing)}")
-    return present, [names.index(lead.upper()) for lead in present]
+    return present, [names.index(lead) for lead in present]
 
 
 def _check_values(signal_mv: Float[np.ndarray, "lead sample"], names: tuple[str, ...]) -> None:
@@ -192,15 +205,21 @@ def _check_values(signal_mv: Float[np.ndarray, "lead sample"], names: tuple[str,
     if flat.any():
         leads = ", ".join(lead for lead, is_flat in zip(names, flat, strict=True) if is_flat)
         raise RecordError("flat_lead", f"all samples are equal in {leads}")
-    _check_amplitude(signal_mv, names)
 
 
-def _check_amplitude(signal_mv: Float[np.ndarray, "lead sample"], names: tuple[str, ...]) -> None:
+def _check_amplitude(
+    signal_mv: Float[np.ndarray, "lead sample"], names: tuple[str, ...], *, has_offset: bool = False
+) -> None:
+    """`has_offset`: the filter will remove it, so it is no amplitude. Electrodes give up to 300 mV (IEC 60601-2-25)."""
     largest = np.abs(signal_mv).max(axis=1)
-    if largest.max() > MAX_AMPLITUDE_MV:
+    if has_offset and not largest.max() <= MAX_AMPLITUDE_MV:
+        with np.errstate(over="ignore", invalid="ignore"):  # of numbers near the largest that there are
+            largest = np.abs(signal_mv - np.median(signal_mv, axis=1, keepdims=True)).max(axis=1)
+    if not largest.max() <= MAX_AMPLITUDE_MV:  # so NaN is refused as well
         row = int(largest.argmax())
+        beside = " from its median" if has_offset else ""
         raise RecordError(
             "amplitude_too_large",
-            f"lead {names[row]} reaches {largest[row]:.4g} mV, above {MAX_AMPLITUDE_MV:g} mV",
+            f"lead {names[row]} reaches {largest[row]:.4g} mV{beside}, above {MAX_AMPLITUDE_MV:g} mV",
             hint="check the unit and the gain in the header",
         )

@@ -33,14 +33,12 @@ def read_ecg(source: str | os.PathLike[str] | bytes) -> Ecg:
 
 
 def _from_zip(data: bytes) -> Ecg:
-    files: dict[str, bytes] = {}
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = [info for info in archive.infolist() if not info.is_dir()]
-            if sum(info.file_size for info in members) > _MOST_BYTES:
+            members = {name: info for info in archive.infolist() if (name := _file_name(info.filename))}
+            if sum(info.file_size for info in members.values()) > _MOST_BYTES:
                 raise RecordError("unsupported_format", f"the ZIP unpacks to more than {_MOST_BYTES // 1024**2} MiB")
-            for info in members:
-                files[PurePosixPath(info.filename).name] = archive.read(info)
+            files = {name: archive.read(info) for name, info in members.items()}
     except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, NotImplementedError) as error:
         raise RecordError(
             "unsupported_format",
@@ -55,3 +53,11 @@ def _from_zip(data: bytes) -> Ecg:
             hint="put one record into a ZIP: its .hea and the signal file that the header names",
         )
     return decode_wfdb(headers[0], files, max_samples=_MOST_SAMPLES, max_duration_s=_LONGEST_S)
+
+
+def _file_name(path: str) -> str:
+    """The name of a file in a ZIP; "" for a folder and for what macOS puts beside files (`__MACOSX/._r.hea`). Some
+    Windows programs write backslashes between folders."""
+    path = path.replace("\\", "/")
+    parts = PurePosixPath(path).parts
+    return "" if path.endswith("/") or any(part.startswith((".", "__")) for part in parts) else parts[-1]

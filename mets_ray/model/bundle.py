@@ -4,20 +4,27 @@ model.safetensors            weights of the ECG encoder, both projections and th
 prompt_features.safetensors  frozen LM features of the prompt sets, so that their classes need no LM
 config.yaml                  the resolved configuration of the run
 trainer_state.pt             optimizer, schedule and cursor: for resuming only, not in a published bundle
-bundle.json                  facts, and the sha256 of the other files; written last
+bundle.json                  facts, the sha256 of the other files, and the digest of all that; written last
+
+With the environment variable METS_RAY_BUNDLE_KEY, bundles are signed when they are published (HMAC-SHA256 of the
+digest), and only bundles signed with that key are loaded. The digest finds damage; the signature finds forgery.
 """
 
 import hashlib
 import json
+import logging
+import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
@@ -27,16 +34,29 @@ from mets_ray.config.load import dump_config
 from mets_ray.config.older import from_older
 from mets_ray.config.settings import Config
 from mets_ray.ecg.preprocess import SignalConfig
-from mets_ray.errors import CheckpointError
+from mets_ray.errors import CheckpointError, MetsError
 from mets_ray.model.mets import Mets
 from mets_ray.tasks.prompt_sets import PromptSet
 from mets_ray.text.embeddings import EmbeddingTable
 
-BUNDLE_SCHEMA_VERSION = 1
+BUNDLE_SCHEMA_VERSION = 2  # 1, written before version 0.2: no digest
+READ_VERSIONS = (1, BUNDLE_SCHEMA_VERSION)
 MANIFEST_NAME = "bundle.json"
 TRAINER_STATE_NAME = "trainer_state.pt"
 _MODEL, _PROMPTS, _CONFIG = "model.safetensors", "prompt_features.safetensors", "config.yaml"
 _ANCHORS = "anchor_features.safetensors"
+_REQUIRED = (_MODEL, _PROMPTS, _CONFIG)
+_KNOWN = (*_REQUIRED, _ANCHORS, TRAINER_STATE_NAME)
+_KEY_VARIABLE = "METS_RAY_BUNDLE_KEY"
+
+_log = logging.getLogger(__name__)
+
+
+def _run_name(name: str) -> str:
+    # Results are kept in folders that carry a run's name.
+    if fault := storage.path_fault(name) or ("it has a slash" if "/" in name else ""):
+        raise ValueError(f"{name!r} is not the name of a run: {fault}")
+    return name
 
 
 class BundleFacts(BaseModel):
@@ -45,12 +65,13 @@ class BundleFacts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     schema_version: int = BUNDLE_SCHEMA_VERSION
-    run: str
+    run: Annotated[str, AfterValidator(_run_name)]
     sampling_rate_hz: int
     duration_s: float
     leads: tuple[str, ...]
     highpass_hz: float | None = None  # bundles older than the setting were trained without a filter
     text_model: str
+    text_revision: str | None = None  # the commit of a hub model; not known before version 0.2
     text_pooling: str
     text_max_length: int
     text_fingerprint: str
@@ -81,12 +102,16 @@ class BundleFacts(BaseModel):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A loaded bundle; `prompts` holds the LM features of every prompt in `facts.prompt_sets`."""
+    """A bundle; `prompts` holds the LM features of every prompt in `facts.prompt_sets`.
+
+    `digest` is that of the manifest it was read from, and so stands for all its files; "" for one that was not read.
+    """
 
     model: Mets
     config: Config
     facts: BundleFacts
     prompts: EmbeddingTable
+    digest: str = ""
 
 
 def build_model(config: Config, *, leads: int, text_features: int) -> Mets:
@@ -125,47 +150,99 @@ def write_bundle(folder: Path, bundle: Bundle, trainer_state: dict[str, Any] | N
         torch.save(trainer_state, folder / TRAINER_STATE_NAME)
         files[TRAINER_STATE_NAME] = _sha256(folder / TRAINER_STATE_NAME)
     facts = bundle.facts.model_copy(update={"files": files})
-    (folder / MANIFEST_NAME).write_text(facts.model_dump_json(indent=1), encoding="utf-8")
+    (folder / MANIFEST_NAME).write_bytes(storage.seal(facts.model_dump_json()))
 
 
-def read_bundle(folder: Path) -> Bundle:
+def read_bundle(folder: Path, where: str = "") -> Bundle:
     """Load a bundle from a local folder onto the CPU, in eval mode.
 
-    Raises CheckpointError if the manifest has another schema, or a file is missing or has another hash.
+    where: names the bundle in errors; default: the folder.
+    Raises CheckpointError if the manifest has another schema or another content than was written, or a file is missing,
+    has another hash or does not fit. A manifest of schema version 1 has no digest, so only its form and the hashes of
+    the other files are checked; a warning says so.
     """
-    facts = _parse_facts((folder / MANIFEST_NAME).read_bytes(), str(folder))
-    for name, expected in facts.files.items():
-        path = folder / name
-        if name == TRAINER_STATE_NAME and not path.exists():
-            continue
-        if not path.exists() or _sha256(path) != expected:
-            raise CheckpointError(
-                f"`{name}` is not the file that `{MANIFEST_NAME}` describes (missing, or another sha256)",
-                where=str(folder),
-                hint="copy the whole bundle again",
-            )
-    config = _parse_config((folder / _CONFIG).read_text(encoding="utf-8"), str(folder))
-    model = build_model(config, leads=len(facts.leads), text_features=facts.text_features)
-    state = load_file(folder / _MODEL)
-    model.to(dtype=next(value.dtype for value in state.values() if value.is_floating_point()))
-    model.load_state_dict(state)
+    where = where or str(folder)
+    with _faults_of(MANIFEST_NAME, where):
+        manifest = (folder / MANIFEST_NAME).read_bytes()
+    sealed = _unsealed(manifest, where)
+    facts = _facts(sealed, where)
+    _check_files(folder, facts, where)
+    if not sealed.stated:
+        _log.warning(
+            "bundle `%s` is of schema version 1: its facts and prompts have no digest and cannot be checked", facts.run
+        )
+    with _faults_of(_CONFIG, where):
+        config = _parse_config((folder / _CONFIG).read_text(encoding="utf-8"), where)
+    with _faults_of(_MODEL, where):
+        model = build_model(config, leads=len(facts.leads), text_features=facts.text_features)
+        state = load_file(folder / _MODEL)
+        model.to(dtype=next(value.dtype for value in state.values() if value.is_floating_point()))
+        model.load_state_dict(state)
     if _ANCHORS in facts.files:
-        model.anchors = torch.from_numpy(load_arrays(folder / _ANCHORS)["features"])
+        with _faults_of(_ANCHORS, where):
+            model.anchors = torch.from_numpy(load_arrays(folder / _ANCHORS)["features"])
     model.eval()
-    arrays = load_arrays(folder / _PROMPTS)
-    return Bundle(model, config, facts, EmbeddingTable(arrays["text_id"], arrays["features"].astype(np.float16)))
+    with _faults_of(_PROMPTS, where):
+        arrays = load_arrays(folder / _PROMPTS)
+        prompts = EmbeddingTable(arrays["text_id"], arrays["features"].astype(np.float16))
+    return Bundle(model, config, facts, prompts, sealed.digest)
 
 
 def read_trainer_state(folder: Path) -> dict[str, Any]:
-    """Optimizer, schedule and cursor of a checkpoint; loads tensors and plain values only, never pickled code."""
-    state: dict[str, Any] = torch.load(folder / TRAINER_STATE_NAME, map_location="cpu", weights_only=True)
+    """Optimizer, schedule and cursor of a checkpoint; loads tensors and plain values only, never pickled code.
+
+    Raises CheckpointError if the file is missing or holds anything else.
+    """
+    with _faults_of(TRAINER_STATE_NAME, str(folder)):
+        state: dict[str, Any] = torch.load(folder / TRAINER_STATE_NAME, map_location="cpu", weights_only=True)
     return state
+
+
+def _check_files(folder: Path, facts: BundleFacts, where: str) -> None:
+    """Raise CheckpointError where the files in `folder` are not those of the manifest, all of them and no other."""
+    for name in facts.files:
+        if name not in _KNOWN:
+            raise CheckpointError(
+                f"`{MANIFEST_NAME}` names the file {name!r}, and a bundle has {', '.join(_KNOWN)}",
+                where=where,
+                hint="read the bundle with the version of mets_ray that wrote it",
+            )
+    for name in _KNOWN:
+        expected, path = facts.files.get(name), folder / name
+        if not path.exists() and (name == TRAINER_STATE_NAME or (name == _ANCHORS and expected is None)):
+            continue
+        if expected is None or not path.is_file() or _sha256(path) != expected:
+            raise CheckpointError(
+                f"`{name}` is not the file that `{MANIFEST_NAME}` describes (missing, or another sha256)",
+                where=where,
+                hint="copy the whole bundle again",
+            )
+
+
+@contextmanager
+def _faults_of(name: str, where: str) -> Iterator[None]:
+    """Turn whatever a library raises for a damaged or unfitting file into a CheckpointError that names it."""
+    try:
+        yield
+    except MetsError:
+        raise
+    except Exception as error:
+        raise _damaged(name, where, f"{type(error).__name__}: {str(error)[:300]}") from error
+
+
+def _damaged(name: str, where: str, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"`{name}` cannot be read: {why}",
+        where=where,
+        hint="copy the whole bundle again, or go on from an older checkpoint",
+    )
 
 
 def load_bundle(bundle_uri: str) -> Bundle:
     """Fetch a bundle from any storage and load it.
 
-    Raises CheckpointError if `bundle_uri` holds no complete bundle of this schema.
+    Raises CheckpointError if `bundle_uri` holds no complete bundle of this schema, or METS_RAY_BUNDLE_KEY is set and
+    the bundle is not signed with it.
     """
     if not storage.exists(storage.join(bundle_uri, MANIFEST_NAME)):
         raise CheckpointError(
@@ -174,7 +251,10 @@ def load_bundle(bundle_uri: str) -> Bundle:
         )
     with tempfile.TemporaryDirectory() as folder:
         storage.download_folder(bundle_uri, folder)
-        return read_bundle(Path(folder))
+        with _faults_of(MANIFEST_NAME, bundle_uri):  # it is gone while the bundle is published again
+            manifest = (Path(folder) / MANIFEST_NAME).read_bytes()
+        _check_signature(_unsealed(manifest, bundle_uri), bundle_uri)
+        return read_bundle(Path(folder), bundle_uri)
 
 
 def newest_bundle(uri: str) -> str:
@@ -196,18 +276,23 @@ def newest_bundle(uri: str) -> str:
 
 def read_facts(bundle_uri: str) -> BundleFacts:
     """The facts of a bundle or checkpoint, without its weights."""
-    return _parse_facts(storage.read_bytes(storage.join(bundle_uri, MANIFEST_NAME)), bundle_uri)
+    return _facts(_unsealed(storage.read_bytes(storage.join(bundle_uri, MANIFEST_NAME)), bundle_uri), bundle_uri)
 
 
 def publish_bundle(checkpoint_uri: str, bundle_uri: str) -> None:
-    """Publish a checkpoint as a bundle: copied without the trainer state, the manifest last."""
+    """Publish a checkpoint as a bundle: copied without the trainer state, the manifest last, signed if there is a key.
+
+    Raises CheckpointError as `read_bundle` for files that are not the manifest's.
+    """
     with tempfile.TemporaryDirectory() as folder:
         storage.download_folder(checkpoint_uri, folder)
         (Path(folder) / TRAINER_STATE_NAME).unlink(missing_ok=True)
         manifest = Path(folder) / MANIFEST_NAME
-        facts = _parse_facts(manifest.read_bytes(), checkpoint_uri)
+        facts = _facts(_unsealed(manifest.read_bytes(), checkpoint_uri), checkpoint_uri)
+        _check_files(Path(folder), facts, checkpoint_uri)
         files = {name: value for name, value in facts.files.items() if name != TRAINER_STATE_NAME}
-        manifest.write_text(facts.model_copy(update={"files": files}).model_dump_json(indent=1), encoding="utf-8")
+        published = facts.model_copy(update={"files": files, "schema_version": BUNDLE_SCHEMA_VERSION})
+        manifest.write_bytes(storage.seal(published.model_dump_json(), os.environ.get(_KEY_VARIABLE, "")))
         storage.publish_folder(folder, bundle_uri, MANIFEST_NAME)
 
 
@@ -223,20 +308,44 @@ def _parse_config(text: str, where: str) -> Config:
         ) from error
 
 
-def _parse_facts(data: bytes, where: str) -> BundleFacts:
-    version = json.loads(data).get("schema_version")
-    if version != BUNDLE_SCHEMA_VERSION:
+def _unsealed(data: bytes, where: str) -> storage.Sealed:
+    try:
+        return storage.unseal(data)
+    except ValueError as error:
+        raise _damaged(MANIFEST_NAME, where, str(error)) from error
+
+
+def _check_signature(sealed: storage.Sealed, where: str) -> None:
+    """Raise CheckpointError if there is a key in the environment and the manifest is not signed with it."""
+    key = os.environ.get(_KEY_VARIABLE, "")
+    if key and not sealed.is_signed_with(key):
+        raise CheckpointError(
+            f"`{MANIFEST_NAME}` is not signed with the key in {_KEY_VARIABLE}",
+            where=where,
+            hint=f"use a bundle that was published with this key, or unset {_KEY_VARIABLE}",
+        )
+
+
+def _facts(sealed: storage.Sealed, where: str) -> BundleFacts:
+    version = sealed.facts.get("schema_version")
+    if version not in READ_VERSIONS:
         raise CheckpointError(
             f"the bundle has schema version {version}, this mets_ray reads {BUNDLE_SCHEMA_VERSION}",
             where=where,
             hint="pretrain again, or install the version of mets_ray that wrote it",
         )
     try:
-        return BundleFacts.model_validate_json(data)
+        sealed.check(optional=version == 1)
+        return BundleFacts.model_validate_json(json.dumps(sealed.facts))
     except ValidationError as error:
+        first = error.errors()[0]
         raise CheckpointError(
-            f"`{MANIFEST_NAME}` has {error.error_count()} errors, first: {error.errors()[0]['loc']}", where=where
+            f"`{MANIFEST_NAME}` has {error.error_count()} errors, first: {first['loc']}: {first['msg']}",
+            where=where,
+            hint="copy the whole bundle again",
         ) from error
+    except ValueError as error:
+        raise _damaged(MANIFEST_NAME, where, str(error)) from error
 
 
 def _sha256(path: Path) -> str:

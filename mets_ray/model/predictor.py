@@ -63,6 +63,7 @@ def load_text_encoder(facts: BundleFacts, *, model: str | None = None, device: s
     """
     encoder = FrozenTextEncoder(
         model or facts.text_model,
+        revision=facts.text_revision if model in (None, facts.text_model) else None,
         pooling=facts.text_pooling,  # type: ignore[arg-type]
         max_length=facts.text_max_length,
         device=device,
@@ -109,8 +110,8 @@ class Predictor:
 
     @property
     def model_version(self) -> str:
-        """The run and the first 8 digits of the sha256 of its weights."""
-        return f"{self.facts.run}#{self.facts.files['model.safetensors'][:8]}"
+        """The run and the first 8 digits of the digest of its manifest: of all facts, prompts and files."""
+        return f"{self.facts.run}#{self.bundle.digest[:8]}"
 
     def zero_shot(
         self,
@@ -159,6 +160,13 @@ class Predictor:
             if self._text_encoder is None:
                 self._text_encoder = load_text_encoder(self.facts, device=str(self.device))
             self.keep_features(missing, self._text_encoder.embed(missing))
+
+    def cache_bytes(self) -> dict[str, int]:
+        """What each cache holds now, in bytes: the LM's features of texts, and vectors and texts of class lists."""
+        return {
+            "text_features": len(self._features) * self.facts.text_features * np.dtype(np.float16).itemsize,
+            "class_vectors": int(self._class_vectors.currsize),
+        }
 
     def untrained(self, seed: int) -> "Predictor":
         """The same predictor with random weights, as a baseline without training. It shares the text features."""

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float32, Int16
 
 from mets_ray.ecg.ecg import FRANK_LEADS, Ecg, check_sampling_rate
+from mets_ray.ecg.leads import standard_lead
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.errors import RecordError
 
@@ -66,12 +67,13 @@ def cut_windows(ecg: Ecg, signal: SignalConfig) -> Windows:
 def _remarks(ecg: Ecg, signal: SignalConfig) -> list[tuple[str, str]]:
     remarks = []
     if ecg.sampling_rate_hz != signal.sampling_rate_hz:
-        remarks.append(("resampled", f"{ecg.sampling_rate_hz:g} Hz was resampled to {signal.sampling_rate_hz} Hz"))
-    known = {lead.upper() for lead in signal.leads}
-    unused = [lead for lead in ecg.leads if lead.strip().upper() not in known]
+        remarks.append(("resampled", f"{ecg.sampling_rate_hz:.10g} Hz was resampled to {signal.sampling_rate_hz} Hz"))
+    unused = [lead for lead in ecg.leads if standard_lead(lead) not in signal.leads]
     if unused:
         kind = "Frank leads" if {lead.upper() for lead in unused} <= set(FRANK_LEADS) else "leads"
         remarks.append(("leads_unused", f"{kind} that the model does not use: {', '.join(unused)}"))
+    if ecg.other_signals:
+        remarks.append(("signals_unused", f"signals that are no ECG: {', '.join(ecg.other_signals)}"))
     return remarks
 
 

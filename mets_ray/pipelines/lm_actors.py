@@ -4,6 +4,7 @@ Both modes run the same class, `TextEmbedder`. A training worker never holds the
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import ray
@@ -18,7 +19,7 @@ from mets_ray.console import progress_bar
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.errors import DatasetError
 from mets_ray.text.embeddings import EmbeddingTable, part_folder, read_store, write_part
-from mets_ray.text.language_model import FrozenTextEncoder, Pooling, text_model_fingerprint
+from mets_ray.text.language_model import FrozenTextEncoder, hub_commit, resolve_text_model, text_model_fingerprint
 from mets_ray.text.reports import text_id
 
 _TEXTS_PER_PART = 1024
@@ -26,12 +27,16 @@ _TEXTS_PER_PART = 1024
 
 @dataclass(frozen=True)
 class EmbeddedTexts:
-    """The LM's vectors for a data set, and how many texts had to be embedded this time."""
+    """The LM's vectors for a data set, and how many texts had to be embedded this time.
+
+    revision: the commit of an LM that came from the hub.
+    """
 
     table: EmbeddingTable
     fingerprint: str
     reports_embedded: int
     prompts_embedded: int
+    revision: str | None = None
 
 
 def store_uri(config: Config, dataset: PreparedDataset) -> str:
@@ -56,7 +61,8 @@ def embed_texts(text: TextConfig, store: str, *, reports: list[str], prompts: li
         gpus=text.num_gpus_per_actor,
         resources=text.resources,
     )
-    fingerprint = _fingerprint(text)
+    fingerprint, revision = _identity(text)
+    text = text.model_copy(update={"revision": revision})  # the hub may get a newer one before the actors look
     table = read_store(store, fingerprint)
     new_reports = table.missing(reports)
     known = set(new_reports)
@@ -69,7 +75,7 @@ def embed_texts(text: TextConfig, store: str, *, reports: list[str], prompts: li
     if len({item["text_id"] for item in missing}) != len(missing):
         raise DatasetError("two different texts have the same 64-bit id", hint="report this: it is a 1 in 10^6 event")
     if not missing:
-        return EmbeddedTexts(table, fingerprint, 0, 0)
+        return EmbeddedTexts(table, fingerprint, 0, 0, revision)
 
     folder = part_folder(store, fingerprint)
     blocks = max(1, min(len(missing) // text.batch_size, 8 * text.max_actors))
@@ -86,6 +92,7 @@ def embed_texts(text: TextConfig, store: str, *, reports: list[str], prompts: li
         fingerprint=fingerprint,
         reports_embedded=sum(count[0] for count in counts),
         prompts_embedded=sum(count[1] for count in counts),
+        revision=revision,
     )
 
 
@@ -99,6 +106,7 @@ def embed_stage(dataset: Dataset, text: TextConfig, *, batch_size: int) -> Datas
             "max_length": text.max_length,
             "batch_size": text.batch_size,
             "device": "cuda" if text.num_gpus_per_actor else "cpu",
+            "revision": text.revision,
         },
         batch_size=batch_size,
         compute=ActorPoolStrategy(min_size=text.min_actors, max_size=text.max_actors),
@@ -108,13 +116,20 @@ def embed_stage(dataset: Dataset, text: TextConfig, *, batch_size: int) -> Datas
     )
 
 
-def _fingerprint(text: TextConfig) -> str:
+def _identity(text: TextConfig) -> tuple[str, str | None]:
+    """The LM's fingerprint, and its commit if it came from the hub."""
     # Runs on a node that can hold the LM: the driver's node may not have the model files.
-    task = ray.remote(text_model_fingerprint).options(
+    task = ray.remote(_identity_here).options(
         num_cpus=text.num_cpus_per_actor, num_gpus=text.num_gpus_per_actor, resources=text.resources
     )
     with own_errors():
-        return str(ray.get(task.remote(text.model, text.pooling, text.max_length)))
+        found: tuple[str, str | None] = ray.get(task.remote(text))
+    return found
+
+
+def _identity_here(text: TextConfig) -> tuple[str, str | None]:
+    folder = resolve_text_model(text.model, text.revision)
+    return text_model_fingerprint(folder, text.pooling, text.max_length), hub_commit(text.model, folder)
 
 
 class TextEmbedder:
@@ -123,9 +138,9 @@ class TextEmbedder:
     `embedded` is 1 for each row that sent its text through the LM, so the counts come from the actors themselves.
     """
 
-    def __init__(self, *, model: str, pooling: Pooling, max_length: int, batch_size: int, device: str) -> None:
-        self._settings = {"pooling": pooling, "max_length": max_length, "batch_size": batch_size, "device": device}
-        self._model = model
+    def __init__(self, *, model: str, **settings: Any) -> None:
+        """model, settings: arguments of `FrozenTextEncoder`."""
+        self._model, self._settings = model, settings
         self._encoder: FrozenTextEncoder | None = None
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -133,7 +148,7 @@ class TextEmbedder:
         first = np.zeros(len(texts), dtype=np.int8)
         first[np.unique(np.asarray(texts, dtype=object), return_index=True)[1]] = 1
         if self._encoder is None:  # not in __init__: Ray hides errors raised while an actor starts
-            self._encoder = FrozenTextEncoder(self._model, **self._settings)  # type: ignore[arg-type]
+            self._encoder = FrozenTextEncoder(self._model, **self._settings)
         before = self._encoder.texts_embedded
         embedding = self._encoder(texts)
         if self._encoder.texts_embedded - before != int(first.sum()):

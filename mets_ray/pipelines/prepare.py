@@ -7,16 +7,19 @@ from mets_ray import storage
 from mets_ray.cluster.ray_data import item_dataset, own_errors, plain, unpack_item
 from mets_ray.config.settings import Config, PrepareConfig
 from mets_ray.console import progress_bar, say
-from mets_ray.dataset.card import CARD_NAME, SCHEMA_VERSION, DatasetCard, fingerprint, read_card, rows_per_shard
+from mets_ray.dataset.card import CARD_NAME, SCHEMA_VERSION, DatasetCard, read_card, rows_per_shard, write_card
 from mets_ray.dataset.plan import RowGroup
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.dataset.shard_reader import signals
-from mets_ray.dataset.shard_writer import ShardSummary, ShardTask, write_shard
+from mets_ray.dataset.shard_writer import CONVERSION_VERSION, ShardSummary, ShardTask, write_shard
 from mets_ray.ecg.preprocess import SignalConfig
-from mets_ray.errors import DatasetError
+from mets_ray.errors import DatasetError, RecordError
 from mets_ray.pictures.ecg import draw_ecg
 from mets_ray.sources.catalogue import dataset_uri_of, read_manifest, source_of
 from mets_ray.sources.manifest import Manifest
+from mets_ray.text.reports import clean_report
+
+_SIGNALS_NAMED = 10
 
 
 def prepare(config: Config, dataset_uri: str, command: str) -> PreparedDataset:
@@ -48,7 +51,7 @@ def prepare(config: Config, dataset_uri: str, command: str) -> PreparedDataset:
             bar.update(done[row["name"]].records_in)
     card = _card(config, manifest, signal, name, [done[task.name] for task in tasks], command)
     _check_rejected(card, settings, dataset_uri)
-    storage.write_bytes(storage.join(dataset_uri, CARD_NAME), card.model_dump_json(indent=1).encode())
+    write_card(dataset_uri, card)
     return PreparedDataset(dataset_uri, card)
 
 
@@ -73,16 +76,32 @@ def show_card(card: DatasetCard) -> None:
 
 
 def dataset_fingerprint(settings: PrepareConfig, manifest: Manifest, root: str) -> str:
-    """Identifies the bytes that prepare will write: what is read below `root`, and how it is converted."""
+    """Identifies the bytes that prepare will write: all columns of what is read below `root`, and how it is converted.
+
+    The samples in the signal files are not part of it, because they are read only once; their names are.
+    """
     how = settings.model_dump(mode="json", include={"sampling_rate_hz", "duration_s", "highpass_hz"})
     # The location of the source is not part of it: a copy in another bucket gives the same bytes.
     rows = [
-        [row.record_id, row.patient_id, row.fold, row.record_uri.removeprefix(root), row.report, row.labels]
+        vars(row) | {"record_uri": row.record_uri.removeprefix(root), "written_report": _written_report(row.report)}
         for row in manifest.rows
     ]
-    return fingerprint(
-        {"schema": SCHEMA_VERSION, "manifest": manifest.sha256, "how": how, "rows": fingerprint({"": rows})}
-    )
+    facts = {
+        "schema": SCHEMA_VERSION,
+        "conversion": CONVERSION_VERSION,
+        "manifest": manifest.sha256,
+        "has_reports": manifest.has_reports,
+        "how": how,
+    }
+    return storage.digest_of(facts | {"rows": storage.digest_of({"": rows})})
+
+
+def _written_report(report: str) -> str:
+    # Shards hold the cleaned report: cleaning that works otherwise gives other bytes.
+    try:
+        return clean_report(report)
+    except RecordError as error:
+        return error.reason
 
 
 def draw_first_record(dataset: PreparedDataset) -> str:
@@ -105,7 +124,8 @@ def _shard_tasks(manifest: Manifest, rows: int, name: str) -> list[ShardTask]:
         for position, row in enumerate(part):
             if row.record_id in seen:
                 duplicates.append(position)
-            seen.add(row.record_id)
+            if row.fault is None:
+                seen.add(row.record_id)
         shard_name = f"part-{number:05d}-{name[:8]}"
         tasks.append(ShardTask(shard_name, tuple(part), frozenset(duplicates), manifest.has_reports))
     if not tasks:
@@ -118,8 +138,9 @@ def _refuse_other_dataset(dataset_uri: str, name: str) -> None:
         return
     if read_card(dataset_uri).fingerprint != name:
         raise DatasetError(
-            f"`{dataset_uri}` holds another data set: its settings or its manifest differ",
-            hint="choose another dataset_uri, or delete that folder first",
+            f"`{dataset_uri}` holds another data set: its settings or its manifest differ, or another version of "
+            "mets_ray made it",
+            hint="choose another dataset_uri, or delete that folder first; jobs still read what is in it",
         )
 
 
@@ -143,13 +164,21 @@ def _card(
         rejected=_add([summary.rejected for summary in summaries]),
         folds=_add([summary.folds for summary in summaries]),
         shards=shards,
-        notes=manifest.notes,
+        notes=(*manifest.notes, *_signal_notes(_add([summary.other_signals for summary in summaries]))),
         has_reports=manifest.has_reports,
         shuffled_reports=config.prepare.shuffle_reports,
         focus_s=manifest.focus_s,
         command=command,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _signal_notes(records: dict[str, int]) -> tuple[str, ...]:
+    if not records:
+        return ()
+    names = sorted(records, key=lambda name: -records[name])[:_SIGNALS_NAMED]
+    words = ", ".join(f"{name[:20]} in {records[name]} records" for name in names)
+    return (f"signals that are no ECG were left out: {words}{', …' if len(records) > _SIGNALS_NAMED else ''}",)
 
 
 def _check_rejected(card: DatasetCard, settings: PrepareConfig, dataset_uri: str) -> None:

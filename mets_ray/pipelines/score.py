@@ -26,7 +26,7 @@ from mets_ray.cluster.ray_data import own_errors, plain
 from mets_ray.cluster.shares import check_actor_fits
 from mets_ray.config.settings import Config, ScoreConfig
 from mets_ray.console import progress_bar, say
-from mets_ray.dataset.card import DatasetCard, Shard, fingerprint
+from mets_ray.dataset.card import DatasetCard, Shard
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.dataset.shard_reader import open_shard, read_ahead, signals
 from mets_ray.errors import DatasetError
@@ -118,7 +118,7 @@ class ShardScorer:
 
     def _row_groups(self, shard: Shard) -> Iterator[pa.Table]:
         """Yields one row group at a time; the next is read while the caller computes."""
-        file = open_shard(self._dataset.uri, shard.path)
+        file = open_shard(self._dataset.uri, shard)
         columns = [*_KEPT_COLUMNS, "signal_uv"]
         groups = (file.read_row_group(index, columns=columns) for index in range(len(shard.row_group_rows)))
         with ThreadPoolExecutor(1) as reader:
@@ -237,6 +237,7 @@ def _metadata(
     facts, prompt_set = predictor.facts, questions.prompts
     identity = {
         "model_sha256": facts.files["model.safetensors"],
+        "bundle_digest": predictor.bundle.digest,
         "text_fingerprint": facts.text_fingerprint,
         "prompt_set": {"name": prompt_set.name, "version": prompt_set.version, "sha256": prompt_set.sha256},
         "tasks": list(questions.tasks),
@@ -244,7 +245,7 @@ def _metadata(
         "dataset_sha256": card.content_sha256,
     }
     return identity | {
-        "fingerprint": fingerprint(identity),
+        "fingerprint": storage.digest_of(identity),
         "bundle_uri": bundle_uri,
         "run": facts.run,
         "logit_scale": predictor.logit_scale,
@@ -265,9 +266,14 @@ def _claim(config: Config, metadata: dict[str, Any]) -> str:
     if not storage.exists(manifest_uri):
         storage.write_bytes(manifest_uri, json.dumps(metadata | {"finished": False}, indent=1).encode())
         return output_uri
-    before = json.loads(storage.read_bytes(manifest_uri))
+    try:
+        before = dict(json.loads(storage.read_bytes(manifest_uri)))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DatasetError(
+            f"`{manifest_uri}` is damaged: {error}", hint="delete this file: finished shards are kept"
+        ) from error
     changed = sorted(key for key in metadata if key != "bundle_uri" and before.get(key) != metadata[key])
-    if before["fingerprint"] != metadata["fingerprint"]:
+    if before.get("fingerprint") != metadata["fingerprint"]:
         raise DatasetError(
             f"`{output_uri}` holds other scores: {', '.join(f'`{key}`' for key in changed if key != 'fingerprint')} "
             "differ",

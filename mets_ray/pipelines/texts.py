@@ -75,7 +75,12 @@ def _by_the_lm_of(
 ) -> EmbeddingTable:
     facts = bundle.facts
     settings = config.text.model_copy(
-        update={"model": facts.text_model, "pooling": facts.text_pooling, "max_length": facts.text_max_length}
+        update={
+            "model": facts.text_model,
+            "revision": facts.text_revision,
+            "pooling": facts.text_pooling,
+            "max_length": facts.text_max_length,
+        }
     )
     embedded = embed_texts(settings, store_uri(config, dataset), reports=reports, prompts=prompts)
     check_text_model(facts, embedded.fingerprint)

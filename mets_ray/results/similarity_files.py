@@ -56,7 +56,7 @@ def read_similarities(result_uri: str, task: str) -> TaskSimilarities | None:
             similarity.astype(np.float64),
             label.astype(np.bool_),
         )
-    except (KeyError, ValueError, pa.ArrowInvalid) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, OSError, pa.ArrowException) as error:
         raise DatasetError(
             f"`{uri}` holds no similarities: {error}", hint="give the result folder of jobs/evaluate.py"
         ) from error

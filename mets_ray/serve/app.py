@@ -1,10 +1,15 @@
 """The HTTP routes. They do not use Ray: the same app runs under plain uvicorn."""
 
 import asyncio
+import base64
+import hashlib
+import logging
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel
@@ -12,13 +17,15 @@ from starlette.staticfiles import StaticFiles
 
 from mets_ray.ecg.ecg import Ecg
 from mets_ray.errors import RequestError
-from mets_ray.serve import messages
+from mets_ray.serve import audit, messages
 from mets_ray.serve.bodies import JsonEcg
 from mets_ray.serve.examples import example_json, list_examples
-from mets_ray.serve.guard import Guard, Telemetry, add_error_answers, read_token
+from mets_ray.serve.guard import Guard, Telemetry, add_error_answers
 from mets_ray.serve.openapi import BATCH_BODY, ECG_BODY, EMBED_BODY, PROMPT_SET_BODY, ZERO_SHOT_BODY, describe
 from mets_ray.serve.reading import Reader
+from mets_ray.serve.request_id import name_requests_in_log
 from mets_ray.serve.service import Service, Timings
+from mets_ray.serve.tokens import Tokens
 
 EcgQuery = Annotated[messages.SignalParameters, Query()]
 ZeroShotQuery = Annotated[messages.ZeroShotQuery, Query()]
@@ -26,23 +33,34 @@ ZeroShotQuery = Annotated[messages.ZeroShotQuery, Query()]
 _PAGE = Path(__file__).parent / "page"
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+# Swagger UI sets styles in its elements; its one script in the page is allowed by its hash.
+_DOCS_POLICY = (
+    "default-src 'self'; script-src 'self' 'sha256-{script}'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "frame-ancestors 'none'"
+)
 
 
-def create_app(service: Service, telemetry: Telemetry) -> FastAPI:
-    """The application of one replica. Raises ConfigError if `auth` is bearer and no token is set."""
+def create_app(service: Service, telemetry: Telemetry, *, names_requests: bool = True) -> FastAPI:
+    """The application of one replica. `names_requests`: see Guard.
+
+    Raises ConfigError if `auth` is bearer and there is no token, or tokens that cannot be used.
+    """
     config = service.config
+    tokens = None if config.auth == "none" else Tokens(config)
     app = FastAPIOffline(
         title="mets_ray",
         summary="Which of these diagnoses fits this ECG? Classes are just text.",
         description=messages.NOTICE,
         version="1",
+        docs_url=None,
         redoc_url=None,
+        # Ray traces and counts requests. FastAPI's own spans hold the query string, which names classes.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     _add_pages(app, service)
+    _add_docs(app)
     reader = Reader(service.limits)
     _add_scoring(app, service, reader)
     _add_model(app, service, reader)
@@ -50,11 +68,13 @@ def create_app(service: Service, telemetry: Telemetry) -> FastAPI:
     describe(app, bearer=config.auth == "bearer")
     app.add_middleware(
         Guard,
-        token=read_token(config),
-        deadline_s=config.deadline_s,
-        retry_after_s=config.retry_after_s,
+        config=config,
+        tokens=tokens,
         telemetry=telemetry,
+        model_version=lambda: service.predictor.model_version,
+        names_requests=names_requests,
     )
+    name_requests_in_log(logging.getLogger("ray.serve"))
     return app
 
 
@@ -85,20 +105,41 @@ def _add_pages(app: FastAPI, service: Service) -> None:
         return Response(found, media_type="application/json")
 
 
+def _add_docs(app: FastAPI) -> None:
+    @app.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> Response:
+        root = request.scope.get("root_path", "")
+        page = get_swagger_ui_html(
+            openapi_url=f"{root}{app.openapi_url}",
+            title=app.title,
+            swagger_js_url=f"{root}/static-offline-docs/swagger-ui-bundle.js",
+            swagger_css_url=f"{root}/static-offline-docs/swagger-ui.css",
+            swagger_favicon_url=f"{root}/static/icon.svg",
+        )
+        (script,) = re.findall(rb"<script>(.*?)</script>", bytes(page.body), re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(script).digest()).decode()
+        page.headers["Content-Security-Policy"] = _DOCS_POLICY.format(script=digest)
+        return page
+
+
 def _add_scoring(app: FastAPI, service: Service, reader: Reader) -> None:
     @app.post("/v1/zero-shot", summary="Score one ECG against classes", openapi_extra=ZERO_SHOT_BODY)
     async def zero_shot(request: Request, query: ZeroShotQuery) -> Response:
         timings = Timings()
         options, ecg = await reader.one(request, query)
         timings.stop("decode", timings.began)
-        return _json(await service.zero_shot(ecg, options, timings))
+        answer = await service.zero_shot(ecg, options, timings)
+        _note_classes(request, options, answer.prompt_set)
+        return _json(answer)
 
     @app.post("/v1/zero-shot/batch", summary="Score several ECGs against the same classes", openapi_extra=BATCH_BODY)
     async def zero_shot_batch(request: Request, query: ZeroShotQuery) -> Response:
         timings = Timings()
         options, ecgs = await reader.several(request, query)
         timings.stop("decode", timings.began)
-        return _json(await service.batch(ecgs, options, timings))
+        answer = await service.batch(ecgs, options, timings)
+        _note_classes(request, options, answer.prompt_set)
+        return _json(answer)
 
     @app.post("/v1/embed", summary="Embed an ECG or texts into the shared space", openapi_extra=EMBED_BODY)
     async def embed(request: Request, query: EcgQuery) -> Response:
@@ -121,12 +162,16 @@ def _add_model(app: FastAPI, service: Service, reader: Reader) -> None:
 
     @app.put("/v1/prompt-sets/{name}", summary="Register a class list", openapi_extra=PROMPT_SET_BODY)
     async def put_prompt_set(name: str, request: Request) -> Response:
-        answer, is_new = await service.register(name, await reader.prompt_set(request))
+        asked = await reader.prompt_set(request)
+        answer, is_new = await service.register(name, asked)
+        audit.note(request, prompt_set=answer.prompt_set, classes=asked.model_dump())
         return _json(answer, status=201 if is_new else 200)
 
     @app.delete("/v1/prompt-sets/{name}", summary="Retire a class list: no version of it resolves any more")
-    async def delete_prompt_set(name: str) -> messages.RetiredAnswer:
-        return await service.retire(name)
+    async def delete_prompt_set(name: str, request: Request) -> messages.RetiredAnswer:
+        retired = await service.retire(name)
+        audit.note(request, prompt_set=f"{name}@{retired.retired_through_version}")
+        return retired
 
 
 class _PageFiles(StaticFiles):
@@ -136,6 +181,15 @@ class _PageFiles(StaticFiles):
         response = super().file_response(*arguments, **named)
         response.headers["Cache-Control"] = "no-cache"
         return response
+
+
+def _note_classes(request: Request, options: messages.Options, prompt_set: str | None) -> None:
+    given = options.candidate_labels
+    audit.note(
+        request,
+        prompt_set=prompt_set,
+        classes=None if given is None else [given, options.hypothesis_template],
+    )
 
 
 def _json(answer: BaseModel, status: int = 200) -> Response:

@@ -319,7 +319,7 @@ def _check_size(shape: tuple[int, ...], rate: float, limits: BodyLimits) -> None
     if shape[0] > MAX_LEADS:
         raise RecordError("unknown_lead", f"the record has {shape[0]} signals, and a 12-lead ECG has 12")
     # At an implausible rate the duration means nothing: `preprocess` rejects the rate itself.
-    if rate >= SAMPLING_RATES_HZ[0] and shape[1] > limits.max_duration_s * rate:
+    if rate >= SAMPLING_RATES_HZ[0] and shape[1] >= limits.max_duration_s * rate + 1:
         raise RecordError(
             "too_long",
             f"{shape[1]} samples at {rate:g} Hz are {shape[1] / rate:.1f} s; the limit is {limits.max_duration_s:g} s",

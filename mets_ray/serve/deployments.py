@@ -60,10 +60,10 @@ class ZeroShot:
     """HTTP ingress and batched ECG encoder in one replica: a hop between them would halve the requests per second."""
 
     def __init__(self, config: ServeConfig, bundle_uri: str, text_encoder: DeploymentHandle[Any] | None) -> None:
-        self._telemetry = RequestTelemetry()
         device = _device(config.encoder_gpus)
         bundle = load_bundle(bundle_uri)
         self._predictor = Predictor(bundle, device=device, text_cache_texts=config.text_cache_texts)
+        self._telemetry = RequestTelemetry(self._predictor.model_version, self._predictor.cache_bytes)
         self._text_encoder = text_encoder
         threads = 1 if device == "cuda" else config.encoder_threads or _threads(config.encoder_cpus)
         self._service = Service(
@@ -91,7 +91,11 @@ class ZeroShot:
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self._service, self._telemetry)
+        return create_app(self._service, self._telemetry, names_requests=False)
+
+    async def check_health(self) -> None:
+        """Serve calls this every `health_check_period_s`."""
+        self._telemetry.refresh()
 
     async def _ask_lm(self, texts: list[str]) -> np.ndarray:
         assert self._text_encoder is not None

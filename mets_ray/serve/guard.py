@@ -1,24 +1,28 @@
-"""What surrounds every request: the token, the deadline, metrics, and every error as JSON with a reason."""
+"""What surrounds every request: who is let in, its id, the deadline, metrics, and every error as JSON with a reason."""
 
 import asyncio
-import hmac
 import logging
-import os
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mets_ray.errors import ConfigError, DatasetError, RecordError, RequestError
+from mets_ray.errors import DatasetError, RecordError, RequestError
+from mets_ray.serve.access import AccessError, Need, find_route, require
+from mets_ray.serve.audit import AuditLine
 from mets_ray.serve.messages import ErrorAnswer, ErrorFacts
+from mets_ray.serve.request_id import begin_request
 from mets_ray.serve.service import error_facts
 from mets_ray.serve.settings import ServeConfig
+from mets_ray.serve.sites import add_security_headers, check_site
+from mets_ray.serve.tokens import Tokens
 
 logger = logging.getLogger("ray.serve")
 
@@ -33,86 +37,116 @@ class Telemetry(Protocol):
     def rejected(self, reason: str) -> None: ...
 
 
-def read_token(config: ServeConfig) -> str | None:
-    """The bearer token, or None where `auth` is none. Raises ConfigError if it is required and missing."""
-    if config.auth == "none":
-        return None
-    token = os.environ.get(config.token_env, "")
-    if not token.strip():
-        raise ConfigError(
-            f"`auth` is bearer, but the environment variable {config.token_env} of the replicas is empty",
-            hint=f"set {config.token_env} where the cluster starts, or use auth=none on 127.0.0.1",
-        )
-    return token.strip()
-
-
 class Guard:
-    """ASGI middleware. `/v1` needs the token if one is set; the page, its files, health and docs do not."""
+    """ASGI middleware around all routes, and around the requests that none of them answers.
+
+    `tokens` None: no token is asked for, and only this machine's own names and pages are let in.
+    names_requests: False if what stands before the app adds `X-Request-ID` to answers itself, as Ray Serve does.
+    """
 
     def __init__(
-        self, app: ASGIApp, *, token: str | None, deadline_s: float, retry_after_s: int, telemetry: Telemetry
+        self,
+        app: ASGIApp,
+        *,
+        config: ServeConfig,
+        tokens: Tokens | None,
+        telemetry: Telemetry,
+        model_version: Callable[[], str],
+        names_requests: bool,
     ) -> None:
         self._app = app
-        self._expected = None if token is None else f"Bearer {token}".encode()
-        self._deadline_s = deadline_s
-        self._retry_after_s = retry_after_s
+        self._config = config
+        self._tokens = tokens
         self._telemetry = telemetry
+        self._model_version = model_version
+        self._names_requests = names_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "websocket":  # there is no such route, and none could be opened by a token
+            await send({"type": "websocket.close", "code": 1008})
+        elif scope["type"] == "http":
+            await self._answer(scope, receive, send)
+        else:
             await self._app(scope, receive, send)
-            return
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
-        status = 0
-
-        async def watched(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                if status in (429, 503):
-                    message["headers"] = [
-                        *message.get("headers", []),
-                        (b"retry-after", str(self._retry_after_s).encode()),
-                    ]
-            await send(message)
-
+        given = [value for name, value in scope["headers"] if name == b"x-request-id"]
+        answer = _Answer(send, given, self._config.retry_after_s, with_id=self._names_requests)
+        if scope["method"] == "HEAD":
+            answer.has_body = False
+            scope = {**scope, "method": "GET"}
+        found = find_route(scope["app"].routes, scope)
+        audit = AuditLine(scope, found, answer.request_id) if found.need in ("score", "register") else None
         self._telemetry.began()
         try:
-            async with asyncio.timeout(self._deadline_s):
-                if self._is_refused(scope):
-                    raise RequestError(401, "no_token", "the token is missing or wrong", hint="Authorization: Bearer …")
-                await self._app(scope, receive, watched)
+            async with asyncio.timeout(self._config.deadline_s):
+                self._let_in(scope, found.need, audit)
+                await self._app(scope, receive if audit is None else audit.reads(receive), answer.send)
         except TimeoutError:
-            error = RequestError(503, "deadline", f"no answer within {self._deadline_s:g} s", hint="try again later")
-            await self._answer_unless_begun(error, status, scope, receive, watched)
+            fact = f"no answer within {self._config.deadline_s:g} s"
+            await self._refuse(RequestError(503, "deadline", fact, hint="try again later"), answer, scope, receive)
         except RequestError as error:
-            await self._answer_unless_begun(error, status, scope, receive, watched)
+            await self._refuse(error, answer, scope, receive)
         except Exception as error:
-            # The message is never logged: it could quote an ECG or a report.
-            logger.error(
-                "%s %s failed: %s\n%s",
-                scope["method"],
-                _route(scope),
-                type(error).__name__,
-                "".join(traceback.format_tb(error.__traceback__)),
-            )
+            _log_fault(scope, error)
             fault = RequestError(500, "internal_error", "the server failed; see its log")
-            await self._answer_unless_begun(fault, status, scope, receive, watched)
+            await self._refuse(fault, answer, scope, receive)
         finally:
-            self._telemetry.ended(_route(scope), status, 1000 * (time.perf_counter() - began))
+            route = found.pattern or _route(scope)
+            self._telemetry.ended(route, answer.status, 1000 * (time.perf_counter() - began))
+            if audit is not None:
+                audit.write(answer.status, self._model_version())
 
-    def _is_refused(self, scope: Scope) -> bool:
-        if self._expected is None or not scope["path"].startswith("/v1"):
-            return False
-        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        return not hmac.compare_digest(given, self._expected)
+    def _let_in(self, scope: Scope, need: Need, audit: AuditLine | None) -> None:
+        """Raises RequestError 401 or 403."""
+        if self._tokens is None or self._config.allowed_hosts:
+            check_site(scope, self._config.allowed_host_names)
+        if self._tokens is not None:
+            caller = self._tokens.caller([value for name, value in scope["headers"] if name == b"authorization"])
+            if caller is not None and audit is not None:
+                audit.names(caller.name)
+            require(caller, need)
 
-    async def _answer_unless_begun(
-        self, error: RequestError, status: int, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    async def _refuse(self, error: RequestError, answer: "_Answer", scope: Scope, receive: Receive) -> None:
         self._telemetry.rejected(error.reason)
-        if status == 0:
-            await _error_response(error.status, error_facts(error))(scope, receive, send)
+        if answer.status == 0:
+            response = _error_response(error.status, error_facts(error))
+            if isinstance(error, AccessError):
+                response.headers["WWW-Authenticate"] = error.challenge
+            await response(scope, receive, answer.send)
+
+
+class _Answer:
+    """What is sent to the client: each answer gets the request's id, the security headers, and Retry-After."""
+
+    def __init__(self, send: Send, given_ids: Sequence[bytes], retry_after_s: int, *, with_id: bool) -> None:
+        self.request_id = begin_request(given_ids)
+        self.status = 0
+        self.has_body = True
+        self._send = send
+        self._retry_after_s = retry_after_s
+        # Ray Serve repeats the client's id; where another one was made, it must be in the answer as well.
+        self._with_id = with_id or given_ids != [self.request_id.encode()]
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            add_security_headers(message)
+            headers = MutableHeaders(scope=message)
+            if self._with_id:
+                headers["X-Request-ID"] = self.request_id
+            if self.status in (429, 503):
+                headers["Retry-After"] = str(self._retry_after_s)
+        elif message["type"] == "http.response.body" and not self.has_body:
+            message = {**message, "body": b""}
+        await self._send(message)
+
+
+def _log_fault(scope: Scope, error: Exception) -> None:
+    # The message is never logged: it could quote an ECG or a report.
+    trace = "".join(traceback.format_tb(error.__traceback__))
+    logger.error("%s %s failed: %s\n%s", scope["method"], _route(scope), type(error).__name__, trace)
 
 
 def add_error_answers(app: FastAPI, telemetry: Telemetry) -> None:
@@ -165,10 +199,7 @@ def _fields(where: str, faults: Sequence[Any]) -> ErrorFacts:
 
 
 def _error_response(status: int, facts: ErrorFacts) -> Response:
-    response = Response(ErrorAnswer(error=facts).model_dump_json(), status_code=status, media_type="application/json")
-    if status == 401:
-        response.headers["WWW-Authenticate"] = "Bearer"
-    return response
+    return Response(ErrorAnswer(error=facts).model_dump_json(), status_code=status, media_type="application/json")
 
 
 def _route(scope: Scope) -> str:

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from mets_ray.serve.bodies import JsonEcg
+from mets_ray.serve.request_id import current_request_id
 
 NOTICE = "Research software, not a medical device. Scores are not calibrated probabilities."
 
@@ -98,6 +99,9 @@ class ErrorFacts(BaseModel):
     # Errors quote their input, which can be as long as a body.
     message: Annotated[str, AfterValidator(lambda message: message[:_MESSAGE_CHARS])]
     hint: str | None = None
+    request_id: str | None = Field(
+        default_factory=current_request_id, description="the answer's X-Request-ID; the server's log names it"
+    )
 
 
 class ErrorAnswer(BaseModel):

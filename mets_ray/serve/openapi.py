@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from mets_ray.serve import messages
+from mets_ray.serve.access import need_of
 from mets_ray.serve.bodies import JsonEcg
 
 _REF = "#/components/schemas/{model}"
@@ -38,7 +39,7 @@ _FILES: dict[str, Any] = {
 _ERRORS = {
     400: "malformed body",
     401: "the token is missing or wrong",
-    403: "this server does not store prompt sets",
+    403: "the token lacks the scope, the request comes from a foreign site, or this server does not store prompt sets",
     404: "no such prompt set or example",
     409: "the name is a prompt set of the bundle, or the store's quota is used up",
     410: "the prompt set is retired",
@@ -81,12 +82,15 @@ def describe(app: FastAPI, *, bearer: bool) -> None:
                 schemas.setdefault(name, schema)
             error = {"application/json": {"schema": {"$ref": _REF.format(model="ErrorAnswer")}}}
             for path, operations in document["paths"].items():
-                for operation in operations.values() if path.startswith("/v1/") else ():
+                for method, operation in operations.items():
+                    need = need_of(path, method.upper())
+                    if need == "nothing":
+                        continue
                     operation["responses"] |= {
                         str(status): {"description": meaning, "content": error} for status, meaning in _ERRORS.items()
                     }
                     if bearer:
-                        operation["security"] = [{"bearer": []}]
+                        operation["security"] = [{"bearer": [] if need == "any token" else [need]}]
             if bearer:
                 document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
         return app.openapi_schema  # type: ignore[return-value]

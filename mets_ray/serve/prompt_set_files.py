@@ -46,7 +46,7 @@ def is_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-class DamagedFileError(DatasetError):
+class DamagedFileError(storage.DamagedFileError):
     """A file that is there and cannot be used. `file`: its path below `state_uri`."""
 
     def __init__(self, file: str, fact: str) -> None:

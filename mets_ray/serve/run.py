@@ -13,6 +13,7 @@ from mets_ray.console import say
 from mets_ray.errors import ConfigError, MetsError
 from mets_ray.packaged import did_you_mean
 from mets_ray.serve.settings import ServeConfig
+from mets_ray.serve.tokens import Tokens
 
 # As serve_configs/local.yaml: one machine, one user.
 _LOCAL: dict[str, Any] = {
@@ -35,6 +36,8 @@ def run_server(words: Sequence[str]) -> None:
                 f"`auth` is none, but `--host {arguments.host}` lets other machines in",
                 hint=f"set auth=bearer and the environment variable {config.token_env}, or keep --host 127.0.0.1",
             )
+        if config.auth == "bearer" and "RAY_ADDRESS" not in os.environ:
+            Tokens(config)  # replicas on this machine will read the same: what is wrong with it shows at once
         _serve(config, arguments.host, arguments.port)
     except MetsError as error:
         say(f"serve: {error}")

@@ -31,9 +31,11 @@ INTENDED_USE = (
 
 
 class Telemetry(Protocol):
-    """Counters of the text cache."""
+    """Counters of the text cache and of the prompt sets that requests name."""
 
     def text_cache(self, hits: int, misses: int) -> None: ...
+
+    def prompt_set(self, name: str, version: int) -> None: ...
 
 
 @dataclass
@@ -288,6 +290,8 @@ class Service:
                     hint="omit it, or give candidate_labels",
                 )
             found = await self.prompt_sets.find(reference)
+            assert found.chosen.name is not None
+            self._telemetry.prompt_set(found.chosen.name, found.chosen.version)
         vectors = self.predictor.class_vectors(found.chosen.classes)
         if vectors is None:
             await self._learn_or_recall(found.chosen)

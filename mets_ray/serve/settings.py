@@ -1,8 +1,9 @@
 """Every setting of the serving application: flat and scalar, so YAML `args:` and `key=value` words are equivalent."""
 
+import os
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0.0)]
@@ -73,9 +74,30 @@ class ServeConfig(BaseModel):
     )
 
     auth: Literal["bearer", "none"] = Field(
-        "bearer", description="bearer: every /v1 call needs the token; none: for a server that listens on 127.0.0.1"
+        "bearer",
+        description="bearer: every route but the page, documentation and health needs a token; none: for one user on "
+        "127.0.0.1",
     )
-    token_env: str = Field("METS_RAY_TOKEN", description="environment variable of the replicas that holds the token")
+    token_env: str = Field(
+        "METS_RAY_TOKEN", description="environment variable of the replicas that holds one token that may do everything"
+    )
+    tokens_env: str = Field(
+        "METS_RAY_TOKENS", description="environment variable of the replicas with a list of tokens, as in tokens_file"
+    )
+    tokens_file: Annotated[str, AfterValidator(os.path.abspath)] | None = Field(
+        None, description="YAML list of tokens with names and scopes on the replicas' disk; read again when it changes"
+    )
+    allowed_hosts: str | None = Field(
+        None,
+        description="host names beside localhost that are answered, with commas between them, or `*`; without it, any "
+        "with auth=bearer and localhost only with auth=none",
+    )
+
+    @property
+    def allowed_host_names(self) -> tuple[str, ...]:
+        """The names of `allowed_hosts`."""
+        names = (name.strip().lower() for name in (self.allowed_hosts or "").split(","))
+        return tuple(name for name in names if name)
 
     @model_validator(mode="after")
     def _ranges_are_ranges(self) -> "ServeConfig":

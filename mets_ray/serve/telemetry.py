@@ -1,4 +1,9 @@
-"""Metrics of a replica, exported to Prometheus through Ray: `http://<node>:<metrics port>/metrics`, prefix `ray_`."""
+"""Metrics of a replica, exported to Prometheus through Ray: `http://<node>:<metrics port>/metrics`, prefix `ray_`.
+
+Rules and dashboard in docs/deploy/ use these names; `tests/cluster/test_monitoring.py` holds that they exist.
+"""
+
+from collections.abc import Callable, Mapping
 
 from ray.serve import metrics
 
@@ -7,20 +12,26 @@ _BATCH: list[float] = [1, 2, 4, 8, 16, 32, 64, 128]
 
 
 class RequestTelemetry:
-    """Metrics of a ZeroShot replica. Ray adds deployment and replica as tags. They contain no ECG, text or token."""
+    """Metrics of a ZeroShot replica. Ray adds deployment and replica as tags. They contain no ECG, text or token.
 
-    def __init__(self) -> None:
+    model_version: a tag of requests and latencies, so that two bundles can be compared during an update.
+    cache_bytes: what each cache of the replica holds now.
+    """
+
+    def __init__(self, model_version: str, cache_bytes: Callable[[], Mapping[str, int]]) -> None:
         self._requests = metrics.Counter(
             "mets_ray_requests",
             description="answered requests",
-            tag_keys=("route", "status"),  # type: ignore[arg-type]
+            tag_keys=("route", "status", "model_version"),  # type: ignore[arg-type]
         )
         self._latency_ms = metrics.Histogram(
             "mets_ray_request_latency_ms",
             description="time in the replica",
             boundaries=_LATENCY_MS,
-            tag_keys=("route",),
+            tag_keys=("route", "model_version"),  # type: ignore[arg-type]
         )
+        for metric in (self._requests, self._latency_ms):
+            metric.set_default_tags({"model_version": model_version})
         self._rejections = metrics.Counter("mets_ray_rejections", description="error responses", tag_keys=("reason",))
         self._batch_size = metrics.Histogram(
             "mets_ray_batch_size", description="windows in a forward pass", boundaries=_BATCH
@@ -32,6 +43,13 @@ class RequestTelemetry:
         self._text_cache = metrics.Counter(
             "mets_ray_text_cache", description="texts known (hit) or sent to the LM (miss)", tag_keys=("result",)
         )
+        self._prompt_sets = metrics.Counter(
+            "mets_ray_prompt_set_requests",
+            description="requests scored against a named prompt set",
+            tag_keys=("prompt_set", "version"),  # type: ignore[arg-type]
+        )
+        self._held = metrics.Gauge("mets_ray_cache_bytes", description="bytes held by a cache", tag_keys=("cache",))
+        self._cache_bytes = cache_bytes
         self._count = 0
 
     def began(self) -> None:
@@ -43,6 +61,12 @@ class RequestTelemetry:
             self._ongoing.set(0)
         self._requests.inc(tags={"route": route, "status": str(status)})
         self._latency_ms.observe(latency_ms, tags={"route": route})
+
+    def refresh(self) -> None:
+        """Set the gauges again: Ray shows a gauge for two of its export intervals (20 s) and then drops it."""
+        self._ongoing.set(self._count)
+        for cache, size in self._cache_bytes().items():
+            self._held.set(size, tags={"cache": cache})
 
     def rejected(self, reason: str) -> None:
         self._rejections.inc(tags={"reason": reason})
@@ -58,6 +82,9 @@ class RequestTelemetry:
         for result, count in (("hit", hits), ("miss", misses)):
             if count:
                 self._text_cache.inc(count, tags={"result": result})
+
+    def prompt_set(self, name: str, version: int) -> None:
+        self._prompt_sets.inc(tags={"prompt_set": name, "version": str(version)})
 
 
 def lm_texts_counter() -> metrics.Counter:

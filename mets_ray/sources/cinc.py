@@ -8,6 +8,7 @@ There are no reports and no patient ids, so each record counts as a separate pat
 import math
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -16,9 +17,10 @@ from pydantic import Field
 from mets_ray import storage
 from mets_ray.config.kinds import Uri
 from mets_ray.ecg.ecg import Ecg
-from mets_ray.ecg.preprocess import SignalConfig
+from mets_ray.ecg.preprocess import SignalConfig, samples_in
 from mets_ray.ecg.wfdb import HeaderFacts, read_header, read_wfdb
 from mets_ray.errors import DatasetError, RecordError
+from mets_ray.sources.cells import Blanks, age_years, identifier, is_missing, sex
 from mets_ray.sources.csn import ACRONYMS, published_classes
 from mets_ray.sources.csv_table import sha256_of
 from mets_ray.sources.manifest import Manifest, ManifestRow
@@ -30,7 +32,6 @@ Stretch = Literal["start", "first_5s_padded", "windows"]
 
 _HEADERS_IN_FLIGHT = 32
 _PUBLISHED_SAMPLES = 2500  # MERL: "only keep the first 2500 points as METS did", 5 s at 500 Hz
-_SEXES = {"male": "male", "m": "male", "female": "female", "f": "female"}
 _URI = re.compile(r"(?P<record>.+)#cut:start=(?P<start>\d+)&samples=(?P<samples>\d+)&padded_to=(?P<padded>\d+)")
 
 
@@ -57,15 +58,17 @@ def cinc_manifest(source_uri: str, *, database: Database, stretch: Stretch, dura
     with ThreadPoolExecutor(_HEADERS_IN_FLIGHT) as pool:
         headers = list(pool.map(_header, uris))
     rows: list[ManifestRow] = []
+    blanks = Blanks()
     padded = 0
     for uri, header in zip(uris, headers, strict=True):
         cuts = _cuts(header, stretch, duration_s)
         padded += sum(padded_to > samples for _, samples, padded_to in cuts)
-        rows += _rows(uri, header, cuts, database, several=stretch == "windows")
+        about = _About.of(header, database, blanks)
+        rows += _rows(uri, about, cuts, several=stretch == "windows")
     source = "cinc" if database == "any" else database
     files = [header.data for header in headers if header is not None]
     notes = _notes(headers, rows, database, stretch, padded, duration_s)
-    return Manifest(tuple(rows), source, sha256_of(*files), notes, has_reports=False)
+    return Manifest(tuple(rows), source, sha256_of(*files), (*notes, *blanks.notes()), has_reports=False)
 
 
 def read_cut(record_uri: str) -> Ecg:
@@ -83,10 +86,10 @@ def read_cut(record_uri: str) -> Ecg:
     start, samples, padded_to = (int(match[name]) for name in ("start", "samples", "padded"))
     if padded_to == samples:  # one more second, for the length of the resampling filter
         end = start + samples + round(ecg.sampling_rate_hz)
-        return Ecg(ecg.signal_mv[:, start:end], ecg.leads, ecg.sampling_rate_hz)
+        return replace(ecg, signal_mv=ecg.signal_mv[:, start:end])
     signal_mv = ecg.signal_mv[:, start : start + samples]
     zeros = np.zeros((signal_mv.shape[0], padded_to - signal_mv.shape[1]))
-    return Ecg(np.concatenate([signal_mv, zeros], axis=1), ecg.leads, ecg.sampling_rate_hz)
+    return replace(ecg, signal_mv=np.concatenate([signal_mv, zeros], axis=1))
 
 
 def _header(uri: str) -> HeaderFacts | None:
@@ -100,7 +103,7 @@ def _cuts(header: HeaderFacts | None, stretch: Stretch, duration_s: float) -> li
     """(start, samples, padded to) of each row, in samples; empty for a row that is the whole record."""
     if header is None or header.num_samples is None or stretch == "start":
         return []
-    window, length = math.ceil(round(duration_s * header.sampling_rate_hz, 6)), header.num_samples
+    window, length = samples_in(duration_s, header.sampling_rate_hz), header.num_samples
     if stretch == "first_5s_padded":
         samples = min(length, _PUBLISHED_SAMPLES, window)
         return [(0, samples, window)]
@@ -110,14 +113,26 @@ def _cuts(header: HeaderFacts | None, stretch: Stretch, duration_s: float) -> li
     return [(round(float(start)), window, window) for start in starts]
 
 
-def _rows(
-    uri: str, header: HeaderFacts | None, cuts: list[tuple[int, int, int]], database: Database, *, several: bool
-) -> list[ManifestRow]:
+@dataclass(frozen=True)
+class _About:
+    """What the comments of a header say: `#Dx: 164889003,59118001`, `#Age: 74`. Some releases write `# Dx:`."""
+
+    labels: tuple[str, ...]
+    age: float | None
+    sex: str | None
+
+    @classmethod
+    def of(cls, header: HeaderFacts | None, database: Database, blanks: Blanks) -> "_About":
+        pairs = (line.partition(":") for line in (header.comments if header else ()))
+        facts = {key.strip().lower(): value.strip() for key, _, value in pairs}
+        words = (identifier(code) for code in facts.get("dx", "").split(","))
+        codes = tuple(code for code in words if not is_missing(code) and code.lower() != "unknown")
+        published = tuple(f"csn:{word}" for word in published_classes(codes)) if database == "csn" else ()
+        return cls(codes + published, age_years(facts.get("age", ""), blanks), sex(facts.get("sex", ""), blanks))
+
+
+def _rows(uri: str, about: _About, cuts: list[tuple[int, int, int]], *, several: bool) -> list[ManifestRow]:
     name = uri.rpartition("/")[2]
-    facts = _facts(header)
-    codes = tuple(code.strip() for code in facts.get("dx", "").split(",") if code.strip())
-    published = tuple(f"csn:{word}" for word in published_classes(codes)) if database == "csn" else ()
-    age = facts.get("age", "")
     suffixes = [f"#cut:start={start}&samples={samples}&padded_to={padded_to}" for start, samples, padded_to in cuts]
     return [
         ManifestRow(
@@ -127,18 +142,12 @@ def _rows(
             record_uri=uri + suffix,
             report="",
             statements=(),
-            labels=codes + published,
-            age=float(age) if age.isdigit() else None,  # `NaN` if unknown
-            sex=_SEXES.get(facts.get("sex", "").lower()),
+            labels=about.labels,
+            age=about.age,
+            sex=about.sex,
         )
         for number, suffix in enumerate(suffixes or [""])
     ]
-
-
-def _facts(header: HeaderFacts | None) -> dict[str, str]:
-    """`#Dx: 164889003,59118001` → {"dx": ...}. Some releases write `# Dx:`."""
-    pairs = (line.partition(":") for line in (header.comments if header else ()))
-    return {key.strip().lower(): value.strip() for key, _, value in pairs}
 
 
 def _notes(

@@ -14,7 +14,7 @@ from mets_ray.errors import DatasetError
 @dataclass(frozen=True)
 class ManifestRow:
     """One record. `statements` are the parts of the report, `labels` the source's codes; `age` in years, `sex` male,
-    female or None."""
+    female or None. `fault`: why the record is rejected without being read, as reason and fact, or None."""
 
     record_id: str
     patient_id: str
@@ -25,6 +25,7 @@ class ManifestRow:
     labels: tuple[str, ...]
     age: float | None
     sex: str | None
+    fault: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)

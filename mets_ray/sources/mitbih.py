@@ -4,7 +4,7 @@ Moody & Mark 2001, doi:10.1109/51.932724, https://physionet.org/content/mitdb/1.
 leads, 360 Hz. METS scores 5 × 100 of its beats but does not state the window, the leads or the records. Used here:
 
 - window: `duration_s` centred on the annotated sample; a beat too near an end is rejected (`window_outside_recording`).
-- unit: the headers give 200 steps per unit but do not name it. The database's page says 11 bits over 10 mV: mV.
+- unit: the headers give 200 steps per unit but do not name it, which means mV. So says the database's page as well.
 - leads: MLII, the modified limb lead II of a Holter recorder, is used as II; V1 to V6 keep their names. The others
   were not recorded, so they are `Ecg.absent_leads`: zeros.
 - labels: `beat:<symbol>` (METS's classes are N, L, R, A, V), `aami:<class>`, `set:DS1|DS2|paced`, `leads:II+V1`.
@@ -17,7 +17,7 @@ import re
 import tempfile
 import threading
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -27,6 +27,7 @@ from pydantic import Field
 from mets_ray import storage
 from mets_ray.config.kinds import PositiveInt, Uri
 from mets_ray.ecg.ecg import LEADS, Ecg
+from mets_ray.ecg.leads import standard_lead
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.ecg.wfdb import read_header, read_wfdb
 from mets_ray.errors import DatasetError, RecordError
@@ -59,8 +60,6 @@ _SAME_PERSON = {"202": "201"}  # https://physionet.org/physiobank/database/html/
 # Standard deviation of the window in which an encoder looks for the labelled beat. Values from 0.3 to 0.9 s scored
 # beats of 0.5 to 1.2 s equally well (docs/findings.md).
 _BEAT_S = 0.5
-_UNIT = "mV"
-_LEADS = {"MLII": "II", **{f"V{number}": f"V{number}" for number in range(1, 7)}}
 _AAMI_OF = {symbol: name for name, symbols in AAMI_CLASSES.items() for symbol in symbols}
 _URI = re.compile(r"(?P<record>.+)#mitbih:beat=(?P<beat>\d+)&duration_s=(?P<duration>[\d.]+)")
 _SEXES = {"M": "male", "F": "female"}
@@ -117,7 +116,7 @@ def read_beat(record_uri: str) -> Ecg:
             where=record_uri,
         )
     end = start + samples + round(rate)  # one more second, for the length of the resampling filter
-    return Ecg(recording.signal_mv[:, start:end], recording.leads, rate, recording.absent_leads)
+    return replace(recording, signal_mv=recording.signal_mv[:, start:end])
 
 
 _LOCK = threading.Lock()
@@ -125,16 +124,17 @@ _LOCK = threading.Lock()
 
 @functools.lru_cache(maxsize=2)  # 10 MB each; rows come record by record
 def _recording(record_uri: str) -> Ecg:
-    ecg = read_wfdb(record_uri, unstated_unit=_UNIT)
+    ecg = read_wfdb(record_uri)
     leads = _lead_names(ecg.leads, record_uri)
-    return Ecg(ecg.signal_mv, leads, ecg.sampling_rate_hz, tuple(lead for lead in LEADS if lead not in leads))
+    return replace(ecg, leads=leads, absent_leads=tuple(lead for lead in LEADS if lead not in leads))
 
 
 def _lead_names(names: tuple[str, ...], where: str) -> tuple[str, ...]:
-    unknown = [name for name in names if name not in _LEADS]
-    if unknown:
-        raise RecordError("unknown_lead", f"`{unknown[0]}` is not one of {', '.join(_LEADS)}", where=where)
-    return tuple(_LEADS[name] for name in names)
+    leads = [lead for name in names if (lead := standard_lead(name)) is not None]
+    if len(leads) < len(names):
+        unknown = next(name for name in names if standard_lead(name) is None)
+        raise RecordError("unknown_lead", f"`{unknown}` is not MLII, nor a lead of a 12-lead ECG", where=where)
+    return tuple(leads)
 
 
 def _name(stem: str) -> str:
@@ -144,7 +144,7 @@ def _name(stem: str) -> str:
 def _read_recording(stem: str, duration_s: float, beats: int | None, seed: int) -> _Recording:
     name = _name(stem)
     try:
-        header = read_header(stem, unstated_unit=_UNIT)
+        header = read_header(stem)
         leads = _lead_names(header.leads, stem)
     except RecordError as error:
         raise DatasetError(error.fact, where=error.where, hint="fetch the recording again") from error
@@ -216,7 +216,7 @@ def _notes(recordings: list[_Recording], wanted: set[str], beats: int | None, se
     pairs = ", ".join(f"{pair} in {count}" for pair, count in leads.most_common())
     notes.append(f"only two leads were recorded ({pairs} records); MLII is used as II, all other leads are zeros")
     notes.append("a record counts as a patient: intervals resample records, not beats")
-    notes.append("the headers give no unit; mV is what https://physionet.org/content/mitdb/ states")
+    notes.append("the headers give no unit, which means mV (header(5)); so says https://physionet.org/content/mitdb/")
     notes.append("no reports: for evaluation only. Folds: 1 is DS1, 2 is DS2, 3 the paced records, which AAMI excludes")
     notes.append(f"a label belongs to one beat, so a bundle looks near it, mostly at the middle {2 * _BEAT_S:g} s")
     notes.append(f"{sum(recording.not_beats for recording in recordings)} annotations are not beats and have no row")

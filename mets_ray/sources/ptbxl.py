@@ -4,7 +4,6 @@ PTB-XL 1.0.3: Wagner et al. 2020, doi:10.1038/s41597-020-0495-6, https://physion
 PTB-XL+: Strodthoff et al. 2023, doi:10.1038/s41597-023-02153-8, https://physionet.org/content/ptb-xl-plus/1.0.1/.
 """
 
-import ast
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import ClassVar, Literal
@@ -14,7 +13,8 @@ from pydantic import Field
 from mets_ray import storage
 from mets_ray.config.kinds import Uri
 from mets_ray.ecg.preprocess import SignalConfig
-from mets_ray.errors import ConfigError, DatasetError, RecordError
+from mets_ray.errors import ConfigError, RecordError
+from mets_ray.sources.cells import Blanks, age_years, identifier, literal, number, sex, unreadable, whole_number
 from mets_ray.sources.csv_table import read_table, sha256_of
 from mets_ray.sources.manifest import Manifest, ManifestRow
 from mets_ray.sources.source import Source
@@ -22,7 +22,7 @@ from mets_ray.sources.statements_12sl import Statements12SL, read_statements
 from mets_ray.text.reports import clean_report, sentences
 from mets_ray.text.translate import ENGLISH, PhraseTable, Translation
 
-_SEXES = {"0": "male", "1": "female", "": None}  # as PTB-XL's page says
+_SEXES = {"0": "male", "1": "female"}  # as PTB-XL's page says
 _HIDDEN_AGE = 300.0  # "ages above 89 are set to 300", for privacy
 _OLDEST_AGE = 90.0
 
@@ -41,7 +41,8 @@ def ptbxl_manifest(
     `12sl_statements.csv` in `statements_uri`, the `labels` folder of PTB-XL+; an ECG without a row there has an empty
     report), or `both`: the rendered report followed by PTB-XL's own if that describes a finding, with the statements of
     both. `labels` are all keys of `scp_codes`, whatever their likelihood. Age 300, which means "above 89", becomes 90.
-    `fold` is `strat_fold`, `patient_id` is written without PTB-XL's `.0`.
+    `fold` is `strat_fold`, `patient_id` is written without PTB-XL's `.0`. An age or sex that cannot be read is unknown;
+    a row with another cell that cannot be read is rejected.
 
     Raises ConfigError for 12sl and both without `statements_uri`, DatasetError for a table that cannot be read.
     """
@@ -52,47 +53,57 @@ def ptbxl_manifest(
         )
     column = "filename_lr" if records == 100 else "filename_hr"
     database_uri = storage.join(source_uri, "ptbxl_database.csv")
-    table, data = read_table(
+    table = read_table(
         database_uri, ("ecg_id", "patient_id", "age", "sex", "report", "scp_codes", "strat_fold", column)
     )
     rendered = read_statements(statements_uri) if report_source != "report" and statements_uri else None
     phrases = PhraseTable.load() if report_source != "12sl" else None
+    blanks = Blanks()
     rows, translations = [], []
-    for number, cells in enumerate(table.to_dict("records"), start=2):
-        try:
-            texts = {str(name): str(value) for name, value in cells.items()}
-            report = ""
-            statements: tuple[str, ...] = ()
-            if rendered:
-                statements = rendered.statements.get(int(texts["ecg_id"]), ())
-                report = ". ".join(statements)
-            if phrases:
-                own = _described(texts["report"])
-                translation = _in_english(own, phrases)
-                translations.append(translation)
-                statements = tuple(dict.fromkeys((*statements, *translation.statements)))
-                report = f"{report}. {own}" if report and own else report or texts["report"]
-            rows.append(_row(texts, report, statements, column, source_uri))
-        except (ValueError, SyntaxError, KeyError, AttributeError) as error:
-            raise DatasetError(
-                f"a cell cannot be read: {type(error).__name__}: {error}", where=f"{database_uri}, line {number}"
-            ) from error
-    files = (data, *(rendered.files if rendered else ()), *(phrases.files if phrases else ()))
-    return Manifest(tuple(rows), "ptbxl", sha256_of(*files), _notes(rows, rendered, translations))
+    for line, cells in table.rows:
+        report = ""
+        statements: tuple[str, ...] = ()
+        if rendered:
+            ecg_id = identifier(cells["ecg_id"])
+            statements = rendered.statements.get(int(ecg_id), ()) if ecg_id.isdecimal() else ()
+            report = ". ".join(statements)
+        if phrases:
+            own = _described(cells["report"])
+            translation = _in_english(own, phrases)
+            translations.append(translation)
+            statements = tuple(dict.fromkeys((*statements, *translation.statements)))
+            report = f"{report}. {own}" if report and own else report or cells["report"]
+        row = _row(cells, f"line {line}", column, blanks)
+        uri = storage.join(source_uri, row.record_uri)
+        rows.append(replace(row, record_uri=uri, report=report, statements=statements))
+    files = (table.data, *(rendered.files if rendered else ()), *(phrases.files if phrases else ()))
+    notes = (*_notes(rows, rendered, translations), *blanks.notes())
+    return Manifest(tuple(rows), "ptbxl", sha256_of(*files), notes)
 
 
-def _row(cells: dict[str, str], report: str, statements: tuple[str, ...], column: str, source_uri: str) -> ManifestRow:
-    age = float(cells["age"]) if cells["age"] else None
+def _row(cells: dict[str, str], line: str, file_column: str, blanks: Blanks) -> ManifestRow:
+    """All but the report; the URI is the path below the source."""
+    fault, fold, labels = None, 0, tuple[str, ...]()
+    try:
+        for column in ("ecg_id", "patient_id", file_column):
+            if not cells[column]:
+                raise unreadable(column, "")
+        fold = whole_number(cells["strat_fold"], "strat_fold")
+        labels = tuple(str(code) for code in literal(cells["scp_codes"], "scp_codes", dict))
+    except RecordError as error:
+        fault = (error.reason, f"{error.fact} in {line}")
+    is_hidden = number(cells["age"]) == _HIDDEN_AGE
     return ManifestRow(
-        record_id=cells["ecg_id"],
-        patient_id=str(int(float(cells["patient_id"]))),
-        fold=int(cells["strat_fold"]),
-        record_uri=storage.join(source_uri, cells[column]),
-        report=report,
-        statements=statements,
-        labels=tuple(ast.literal_eval(cells["scp_codes"]).keys()),
-        age=_OLDEST_AGE if age == _HIDDEN_AGE else age,
-        sex=_SEXES[cells["sex"]],
+        record_id=identifier(cells["ecg_id"]) or line,
+        patient_id=identifier(cells["patient_id"]) or line,
+        fold=fold,
+        record_uri=cells[file_column].strip(),
+        report="",
+        statements=(),
+        labels=labels,
+        age=_OLDEST_AGE if is_hidden else age_years(cells["age"], blanks),
+        sex=sex(cells["sex"], blanks, _SEXES),
+        fault=fault,
     )
 
 
@@ -129,6 +140,10 @@ def _notes(
     old = sum(row.age == _OLDEST_AGE for row in rows)
     if old:
         notes.append(f"{old} patients above 89 years, whose age PTB-XL hides, are written as {_OLDEST_AGE:g}")
+    if rendered and rendered.unreadable:
+        notes.append(
+            f"{rendered.unreadable} rows of 12sl_statements.csv cannot be read: their ECGs count as without one"
+        )
     if rendered:
         absent = sum(not row.report for row in rows)
         if absent:

@@ -28,7 +28,10 @@ class Source(SourceSettings):
 
     @property
     def root(self) -> str:
-        """The folder that all record URIs begin with; "" for none. A copy elsewhere gives the same data set."""
+        """The folder that all record URIs begin with; "" for none. A copy elsewhere gives the same data set.
+
+        `prepare` rejects a record whose URI is not below it.
+        """
         uri = getattr(self, "uri", None)
         return storage.absolute(uri) if uri else ""
 

@@ -5,11 +5,11 @@ acronyms, such as `SRTH;MSAR`, "Sinus rhythm with marked sinus arrhythmia". Crit
 "Left ventricular hypertrophy with repolarization abnormality ( R in aVL, Sokolow-Lyon )".
 """
 
-import ast
 from dataclasses import dataclass
 
 from mets_ray import storage
-from mets_ray.errors import DatasetError
+from mets_ray.errors import RecordError
+from mets_ray.sources.cells import literal, whole_number
 from mets_ray.sources.csv_table import read_table
 
 _OPEN, _CLOSE, _COMMA = "LPAREN", "RPAREN", "COMMA"
@@ -24,12 +24,14 @@ _PROPER_NAMES = ("Wolff", "Cornell", "Sokolow", "Romhilt", "Mobitz")
 
 @dataclass(frozen=True)
 class Statements12SL:
-    """`statements`: rendered, by ecg_id. `unlisted`: tokens missing from the mapping, with the ecg_id of each use."""
+    """`statements`: rendered, by ecg_id. `unlisted`: tokens missing from the mapping, with the ecg_id of each use.
+    `unreadable`: how many rows of the table cannot be read, so that their ECGs have no statements."""
 
     statements: dict[int, tuple[str, ...]]
     unlisted: dict[str, tuple[int, ...]]
     texts: dict[str, str]
     files: tuple[bytes, bytes]
+    unreadable: int = 0
 
     def text(self, token: str) -> str:
         return _text(token, self.texts)
@@ -39,32 +41,38 @@ def read_statements(labels_uri: str) -> Statements12SL:
     """Render every row of `12sl_statements.csv` below `labels_uri`, the `labels` folder of PTB-XL+.
 
     No token is dropped: one that the mapping lacks is read as in `_UNLISTED`, otherwise as itself in lower case, and is
-    listed in `unlisted`. Raises DatasetError.
+    listed in `unlisted`. Raises DatasetError for a table that cannot be read.
     """
     mapping_uri = storage.join(labels_uri, "mapping/12slv23ToSNOMED.csv")
-    mapping, mapping_data = read_table(mapping_uri, ("Acronym", "FullText"))
+    mapping = read_table(mapping_uri, ("Acronym", "FullText"))
     texts = {
-        str(acronym): " ".join(str(text).split())
-        for acronym, text in zip(mapping["Acronym"], mapping["FullText"], strict=True)
-        if acronym and text
+        cells["Acronym"]: " ".join(cells["FullText"].split())
+        for _, cells in mapping.rows
+        if cells["Acronym"] and cells["FullText"]
     }
     table_uri = storage.join(labels_uri, "12sl_statements.csv")
-    table, data = read_table(table_uri, ("ecg_id", "statements", "statements_cat"))
+    table = read_table(table_uri, ("ecg_id", "statements", "statements_cat"))
     statements: dict[int, tuple[str, ...]] = {}
     unlisted: dict[str, list[int]] = {}
-    for number, row in enumerate(table.itertuples(index=False), start=2):
+    unreadable = 0
+    for _, cells in table.rows:
         try:
-            ecg_id = int(str(row.ecg_id))
-            tokens = [str(token) for token in ast.literal_eval(str(row.statements))]
-            groups = [str(group).split(";") for group in ast.literal_eval(str(row.statements_cat))]
+            ecg_id = whole_number(cells["ecg_id"], "ecg_id")
+            tokens = [str(token) for token in literal(cells["statements"], "statements", list)]
+            groups = [str(group).split(";") for group in literal(cells["statements_cat"], "statements_cat", list)]
             statements[ecg_id] = render_statements(tokens, groups, texts)
-        except (ValueError, SyntaxError) as error:
-            raise DatasetError(f"a cell cannot be read: {error}", where=f"{table_uri}, line {number}") from error
+        except (ValueError, RecordError):
+            unreadable += 1
+            continue
         for token in tokens:
             if token not in texts and token not in (_OPEN, _CLOSE, _COMMA):
                 unlisted.setdefault(token, []).append(ecg_id)
     return Statements12SL(
-        statements, {token: tuple(ids) for token, ids in unlisted.items()}, texts, (data, mapping_data)
+        statements,
+        {token: tuple(ids) for token, ids in unlisted.items()},
+        texts,
+        (table.data, mapping.data),
+        unreadable,
     )
 
 

@@ -1,7 +1,8 @@
 """What went wrong in a store, as a DatasetError that says what the store answered.
 
 A file that is absent from a store that answers is the subclass MissingFileError, so that a reader can count one absent
-record and still stop when the store is down, which is the subclass UnreachableError.
+record and still stop when the store is down, which is an UnreachableError; one that has other bytes than were written
+is a DamagedFileError.
 """
 
 import functools
@@ -48,6 +49,10 @@ class NotAFolderError(DatasetError):
 
 class UnreachableError(DatasetError):
     """The store does not answer, or answers with server errors only."""
+
+
+class DamagedFileError(DatasetError):
+    """The file is there, and is not what was written."""
 
 
 @contextmanager

@@ -42,7 +42,8 @@ def read_bytes(uri: str, *, max_bytes: int | None = None) -> bytes:
 def write_bytes(uri: str, data: bytes) -> None:
     """Write a file that readers see whole or not at all; an older one is replaced. Raises DatasetError.
 
-    Local: a temporary name in the same folder, then a rename. Object stores show an upload only once it is complete.
+    Local: a temporary name in the same folder, then a rename, each on the disk before the next, so that a power cut
+    leaves no name without its content. Object stores show an upload only once it is complete.
     """
     if not is_local(uri):
         fs, path = filesystem(uri)
@@ -52,6 +53,7 @@ def write_bytes(uri: str, data: bytes) -> None:
     target = Path(local_path(uri))
     with store_faults(uri), _finished_sibling(target, data) as finished:
         finished.replace(target)
+        sync(target.parent)
 
 
 def create_bytes(uri: str, data: bytes) -> bool:
@@ -73,6 +75,7 @@ def create_bytes(uri: str, data: bytes) -> bool:
             os.link(finished, target)
         except FileExistsError:
             return False
+        sync(target.parent)
     return True
 
 
@@ -90,14 +93,13 @@ def exists(uri: str) -> bool:
 def list_files(uri: str, suffix: str = "") -> list[str]:
     """URIs of all files at any depth below `uri` that end in `suffix`, sorted; empty where there is no such folder.
 
-    Unfinished files of `write_bytes` are skipped. Raises DatasetError.
+    Local links to folders are followed, and each folder is listed once. Unfinished files of `write_bytes` are skipped.
+    Raises DatasetError.
     """
     fs, root = filesystem(uri)
     try:
         with store_faults(uri, fs):
-            if not fs.isdir(root) and is_local(uri):
-                return []
-            found = fs.find(root)
+            found = list(_local_files(root)) if is_local(uri) else fs.find(root)
     except MissingFileError:
         return []
     relative = [path[len(root) :].lstrip("/") for path in found]
@@ -157,6 +159,32 @@ def delete_files(uris: Sequence[str]) -> None:
             fs.rm([filesystem(uri)[1] for uri in remote])
 
 
+def _local_files(root: str) -> Iterator[str]:
+    """Every file below `root`; a folder that is also linked is listed under its own name, or else the first link's.
+
+    A link to a folder that contains it would lead round in a circle, or out of `root`, and is not followed.
+    """
+    folders, links, listed = [root], list[str](), set[str]()
+    while folders or links:
+        folder = folders.pop() if folders else links.pop(0)
+        real = os.path.realpath(folder)
+        if real in listed:
+            continue
+        listed.add(real)
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError:  # gone by now, not a folder, or closed to us (lost+found): as in a listing of a store
+            continue
+        for entry in entries:
+            is_link = entry.is_symlink()
+            if not (Path(entry.path).is_dir() if is_link else entry.is_dir()):
+                yield entry.path
+            elif not is_link:
+                folders.append(entry.path)
+            elif not f"{real}/".startswith(f"{os.path.realpath(entry.path).rstrip('/')}/"):
+                links.append(entry.path)
+
+
 def temporary_sibling(target: Path) -> Path:
     """A name beside `target` for a file or folder that is not finished; `list_files` skips it."""
     return target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
@@ -178,6 +206,17 @@ def _require_small_file(uri: str, max_bytes: int) -> None:
         raise DatasetError(f"`{uri}` has {size} bytes; at most {max_bytes} are read")
 
 
+def sync(path: Path) -> None:
+    """Wait until a file's bytes, or the names in a folder, are on the disk. Windows cannot do it for folders."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def _finished_sibling(target: Path, data: bytes) -> Iterator[Path]:
     """A whole file with `data` beside `target`, to be moved or linked there; what is left of it is removed."""
@@ -185,6 +224,7 @@ def _finished_sibling(target: Path, data: bytes) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         temporary.write_bytes(data)
+        sync(temporary)
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from mets_ray.errors import DatasetError
 from mets_ray.storage.faults import MissingFileError, store_faults
-from mets_ray.storage.files import exists, list_files, temporary_sibling
+from mets_ray.storage.files import exists, list_files, sync, temporary_sibling
+from mets_ray.storage.names import path_fault
 from mets_ray.storage.stores import filesystem
 from mets_ray.storage.uris import is_local, join, local_path
 
@@ -13,8 +14,9 @@ from mets_ray.storage.uris import is_local, join, local_path
 def publish_folder(local_folder: str | Path, uri: str, manifest_name: str) -> None:
     """Copy a local folder to `uri`, so that a reader who finds `manifest_name` there finds the whole of it.
 
-    Local: copied beside `uri` under a temporary name, then renamed; a folder that is already there is moved away
-    first. Object stores: an older manifest is removed, and the new one is uploaded last. Raises DatasetError.
+    Local: copied beside `uri` under a temporary name, then renamed once all of it is on the disk; a folder that is
+    already there is moved away first. Object stores: an older manifest is removed, and the new one is uploaded last.
+    Raises DatasetError.
     """
     source = Path(local_folder)
     if not (source / manifest_name).is_file():
@@ -41,8 +43,8 @@ def download_folder(uri: str, local_folder: str | Path) -> None:
         raise MissingFileError(f"`{uri}` holds no files")
     for file_uri in uris:
         name = file_uri[len(uri.rstrip("/")) + 1 :]
-        if ".." in name.split("/"):
-            raise DatasetError(f"`{file_uri}` would be written outside the folder that it is copied to")
+        if fault := path_fault(name):
+            raise DatasetError(f"`{file_uri}` would be written outside the folder that it is copied to: {fault}")
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         with store_faults(file_uri, fs):
             fs.get_file(f"{root}/{name}", str(target / name))
@@ -53,10 +55,13 @@ def _publish_local(source: Path, target: Path) -> None:
     temporary, old = temporary_sibling(target), temporary_sibling(target)
     try:
         shutil.copytree(source, temporary)
+        for path in [*temporary.rglob("*"), temporary]:
+            sync(path)
         # A folder cannot replace one that has files. A reader between these two lines finds none, never a mixture.
         if target.exists():
             target.rename(old)
         temporary.rename(target)
+        sync(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

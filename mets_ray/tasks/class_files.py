@@ -8,6 +8,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from mets_ray.errors import ConfigError
 from mets_ray.packaged import did_you_mean
+from mets_ray.storage import name_fault
 from mets_ray.text.reports import apply_template
 
 
@@ -16,6 +17,12 @@ def _characters(text: str) -> str:
         text.encode("utf-8")
     except UnicodeEncodeError as error:  # json and yaml both read half of a surrogate pair
         raise PydanticCustomError("half_character", "half a character") from error
+    return text
+
+
+def _file_name(text: str) -> str:
+    if fault := name_fault(text):  # results of a task are kept in files of its name
+        raise PydanticCustomError("file_name", "no file name", {"fault": fault})
     return text
 
 
@@ -32,6 +39,8 @@ def _template(text: str) -> str:
 
 
 Name = Annotated[str, Strict(), AfterValidator(_characters)]  # strict: YAML reads `NO` as false
+
+TaskName = Annotated[Name, AfterValidator(_file_name)]
 
 Text = Annotated[str, Strict(), AfterValidator(_words)]
 
@@ -52,7 +61,7 @@ class _File(_Model):
 class LabelFile(_File):
     """A family of label sets: the codes of each class, by task."""
 
-    tasks: Annotated[dict[Name, Classes], Field(min_length=1)]
+    tasks: Annotated[dict[TaskName, Classes], Field(min_length=1)]
 
 
 class PromptTask(_Model):
@@ -84,7 +93,7 @@ class PromptTask(_Model):
 class PromptFile(_File):
     """A prompt set: `tasks[task].prompts[class_name]`."""
 
-    tasks: Annotated[dict[Name, PromptTask], Field(min_length=1)]
+    tasks: Annotated[dict[TaskName, PromptTask], Field(min_length=1)]
 
 
 class FlatClasses(RootModel[Classes]):
@@ -130,6 +139,10 @@ def _fact(kind: type[BaseModel], details: ErrorDetails, place: Callable[[_Keys],
         return f"`{keys[-1]}` is not a key of {owner}", did_you_mean(str(keys[-1]), known)
     if keys[-1] == "[key]":
         thing = "task" if keys[:-2] == ("tasks",) else "class"
+        if fault == "file_name":
+            why = details["ctx"]["fault"]
+            owner = f"`{place(keys[:-2])}`" if place(keys[:-2]) else "the file"
+            return f"{owner} has the task {value!r}, which files cannot be named after: {why}", _PLAIN
         return f"`{place(keys[:-2])}` has the {thing} {value!r}, {_NOT_TEXT[fault][0]}", _NOT_TEXT[fault][1]
     if fault == "repeated":
         first, second = details["ctx"]["classes"]
@@ -142,6 +155,8 @@ def _fact(kind: type[BaseModel], details: ErrorDetails, place: Callable[[_Keys],
 
 
 _HALF = ("with half a character that UTF-8 cannot write", "write the character itself and not its \\u escape")
+
+_PLAIN = "name it with letters, digits, blanks, `.`, `_` and `-`"
 
 _NOT_TEXT = {"string_type": ("not text", "put it in quotes"), "half_character": _HALF}
 

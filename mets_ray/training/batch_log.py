@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mets_ray import storage
+from mets_ray.errors import CheckpointError
 from mets_ray.training.collectives import gather_objects, worker_rank
 from mets_ray.training.job import TrainJob
 
@@ -24,11 +25,16 @@ def write_steps(run_uri: str, epoch: int, steps: Mapping[int, Sequence[str]]) ->
 
 
 def read_batches(run_uri: str) -> dict[tuple[int, int], list[str]]:
-    """(epoch, step) → record ids of the global batch."""
+    """(epoch, step) → record ids of the global batch. Raises CheckpointError for a part that is damaged."""
     batches: dict[tuple[int, int], list[str]] = {}
     for uri in storage.list_files(storage.join(run_uri, _FOLDER), suffix=".json"):
-        part = json.loads(storage.read_bytes(uri))
-        batches |= {(part["epoch"], int(step)): ids for step, ids in part["steps"].items()}
+        try:
+            part = json.loads(storage.read_bytes(uri))
+            batches |= {(part["epoch"], int(step)): ids for step, ids in part["steps"].items()}
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise CheckpointError(
+                f"`{uri}` is damaged: {type(error).__name__}: {error}", hint="delete it: training does not need it"
+            ) from error
     return batches
 
 

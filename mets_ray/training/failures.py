@@ -6,10 +6,10 @@ look at their causes. So workers record where they failed, and a restarted group
 
 from collections import defaultdict
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mets_ray import storage
-from mets_ray.errors import MetsError
+from mets_ray.errors import CheckpointError, MetsError
 
 _ALLOWED_AT_ONE_STEP = 1
 
@@ -50,10 +50,18 @@ def record_failure(failure: Failure, folder_uri: str) -> None:
 
 
 def repeated_failure(folder_uri: str) -> Failure | None:
-    """A failure that repeated: two starts of the group raised their own errors at the same epoch and step."""
+    """A failure that repeated: two starts of the group raised their own errors at the same epoch and step.
+
+    Raises CheckpointError for a record that is damaged.
+    """
     starts: dict[tuple[int, int], dict[str, Failure]] = defaultdict(dict)
     for uri in storage.list_files(folder_uri, suffix=".json"):
-        failure = Failure.model_validate_json(storage.read_bytes(uri))
+        try:
+            failure = Failure.model_validate_json(storage.read_bytes(uri))
+        except ValidationError as error:
+            raise CheckpointError(
+                f"`{uri}` is damaged: {error.errors()[0]['msg']}", hint="delete it: it only tells of a failure"
+            ) from error
         starts[failure.epoch, failure.step].setdefault(failure.start, failure)
     for at_one_step in starts.values():
         if len(at_one_step) > _ALLOWED_AT_ONE_STEP:

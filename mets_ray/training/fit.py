@@ -60,6 +60,8 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
     train, validation, _ = selections(config.folds.train, config.folds.validation, config.folds.test)
     prompts = prompt_texts(prompt_sets.values(), questions.tasks)
     texts, embedded = training_texts(config, dataset, prompts, train=train, validation=validation)
+    # Every LM actor of the run, and the bundle, have the commit of the hub that was found now.
+    config = config.model_copy(update={"text": config.text.model_copy(update={"revision": texts.revision})})
     job = TrainJob(
         config=config,
         run_uri=run_uri,

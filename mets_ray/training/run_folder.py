@@ -1,5 +1,6 @@
 """The folder of a run: a new one, or the one to resume, after checking that its settings are the same."""
 
+import json
 import uuid
 from datetime import datetime
 from typing import Any
@@ -15,6 +16,8 @@ from mets_ray.dataset.card import DatasetCard
 from mets_ray.errors import CheckpointError
 from mets_ray.model.bundle import MANIFEST_NAME, read_facts
 
+_CHECKPOINT_LIST = "checkpoint_manager_snapshot.json"  # Ray Train's own: it resumes from what is listed there
+
 
 def earlier_folds_of(config: Config, card: DatasetCard) -> tuple[int, ...]:
     """Folds of the same source that the initial weights of this run were already trained on."""
@@ -27,7 +30,8 @@ def earlier_folds_of(config: Config, card: DatasetCard) -> tuple[int, ...]:
 def open_run_folder(config: Config) -> str:
     """A new run's folder, or the folder of the run to resume, after checking that its settings are the same.
 
-    Raises CheckpointError if `train.resume` is not a run, or if its settings differ."""
+    Raises CheckpointError if `train.resume` is not a run, its settings differ, or its list of checkpoints is damaged.
+    """
     if config.train.resume is None:
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         run_uri = storage.join(storage.absolute(config.run_uri), f"pretrain-{stamp}-{uuid.uuid4().hex[:4]}")
@@ -44,7 +48,7 @@ def open_run_folder(config: Config) -> str:
             f"`train.resume` is `{run_uri}`, a bundle or a checkpoint and not a run",
             hint=f"give the run's folder, {run_uri.rpartition('/')[0]}, or start a new run with train.init_from",
         )
-    before = from_older(yaml.safe_load(storage.read_bytes(config_uri)))
+    before = _read_settings(config_uri)
     changed = _changed(before, config.model_dump(mode="json"))
     if changed:
         lines = [f"`{key}` was {old!r}, is {new!r}" for key, old, new in changed]
@@ -53,7 +57,41 @@ def open_run_folder(config: Config) -> str:
             where=run_uri,
             hint="give the run's own config.yaml as --config, or start a new run with train.init_from",
         )
+    _check_checkpoints(run_uri)
     return run_uri
+
+
+def _check_checkpoints(run_uri: str) -> None:
+    """Raise CheckpointError if Ray Train's list of checkpoints, or the manifest of one that is listed, is damaged."""
+    list_uri = storage.join(run_uri, _CHECKPOINT_LIST)
+    if not storage.exists(list_uri):
+        return  # stopped before the first checkpoint
+    try:
+        results = json.loads(storage.read_bytes(list_uri))["checkpoint_results"]
+        names = [str(result["checkpoint_dir_name"]) for result in results]
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            f"`{list_uri}` is damaged: {type(error).__name__}: {error}",
+            hint="start a new run with train.init_from and one of this run's checkpoint folders",
+        ) from error
+    for name in names:
+        fault = storage.name_fault(name)
+        if fault or not storage.exists(storage.join(run_uri, name, MANIFEST_NAME)):
+            raise CheckpointError(
+                f"`{list_uri}` names the checkpoint {name!r}: {fault or 'it is missing'}",
+                hint="start a new run with train.init_from and one of this run's checkpoint folders",
+            )
+        read_facts(storage.join(run_uri, name))
+
+
+def _read_settings(config_uri: str) -> dict[str, Any]:
+    try:
+        return dict(from_older(yaml.safe_load(storage.read_bytes(config_uri))))
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        raise CheckpointError(
+            f"`{config_uri}` is damaged: {type(error).__name__}: {error}",
+            hint="write it again with the settings of the run, or start a new run with train.init_from",
+        ) from error
 
 
 def _changed(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:

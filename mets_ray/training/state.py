@@ -98,7 +98,7 @@ def start_state(job: TrainJob, texts: Texts, device: torch.device) -> State:
     )
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
-            bundle, saved = read_bundle(Path(folder)), read_trainer_state(Path(folder))
+            bundle, saved = read_bundle(Path(folder), checkpoint.path), read_trainer_state(Path(folder))
         _same_data(bundle.facts, job, texts.fingerprint)
         model.load_state_dict(bundle.model.state_dict())
         state.optimizer.load_state_dict(saved["optimizer"])
@@ -170,6 +170,7 @@ def _bundle(job: TrainJob, texts: Texts, state: State, figures: Figures) -> Bund
         leads=card.leads,
         highpass_hz=card.highpass_hz,
         text_model=config.text.model,
+        text_revision=texts.revision,
         text_pooling=config.text.pooling,
         text_max_length=config.text.max_length,
         text_fingerprint=texts.fingerprint,

@@ -30,6 +30,7 @@ MOST_ANCHORS = 4096
 class Texts:
     """`table`: vectors of the prompts, and of the reports or their statements, from the LM with `fingerprint`.
 
+    `revision`: the LM's commit, if it came from the hub.
     `statements`: the statements of each report if `text.unit` is statement, so that an ECG has several positives;
     otherwise None.
     `anchors`: vectors of the statements that prompts are blended with (`Mets.embed_prompt`); None without statements.
@@ -39,6 +40,7 @@ class Texts:
     fingerprint: str
     statements: ReportStatements | None = None
     anchors: Float16[np.ndarray, "statement feature"] | None = None
+    revision: str | None = None
 
     @property
     def features(self) -> int:
@@ -99,9 +101,12 @@ def training_texts(
         kind = "distinct reports"
     say(f"text: {len(texts)} {kind} and {len(prompts)} prompts, LM `{config.text.model}`")
     embedded = embed_texts(config.text, store_uri(config, dataset), reports=texts, prompts=prompts)
+    if embedded.revision and not config.text.revision:
+        say(f"text: the LM is not pinned; set text.revision={embedded.revision} to get the same one in other runs")
     say(f"text: {embedded.reports_embedded} reports and {embedded.prompts_embedded} prompts went through the LM")
     if config.text.unit == "report":
-        return Texts(embedded.table, embedded.fingerprint), embedded
+        return Texts(embedded.table, embedded.fingerprint, revision=embedded.revision), embedded
     trained = {report: of_reports[report] for report in report_texts(dataset, template, train)}
     anchors = embedded.table.lookup(ReportStatements.build(trained).most_frequent(MOST_ANCHORS))
-    return Texts(embedded.table, embedded.fingerprint, ReportStatements.build(of_reports), anchors), embedded
+    statements = ReportStatements.build(of_reports)
+    return Texts(embedded.table, embedded.fingerprint, statements, anchors, embedded.revision), embedded

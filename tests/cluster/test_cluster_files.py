@@ -407,34 +407,46 @@ def test_the_dockerfile_is_built_of_known_instructions():
     known = {"FROM", "ARG", "ENV", "RUN", "COPY", "WORKDIR", "USER", "CMD"}  # ADD, EXPOSE, VOLUME … are not wanted
     assert {instruction for instruction, _ in dockerfile()} <= known
     assert dockerfile()[0][0] == "FROM"
-    assert len(of("FROM")) == 1
+    assert [rest.rpartition(" AS ")[2] for rest in of("FROM")] == ["serve", "cluster"], "without --target, the last"
+    assert of("FROM")[1] == "serve AS cluster"
     for rest in of("RUN"):
         subprocess.run(["bash", "-n", "-c", rest], check=True)  # its shell syntax
 
 
 def test_the_image_is_of_a_python_and_of_versions_that_the_project_names():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    (base,) = of("FROM")
-    (minor,) = re.fullmatch(r"python:(3\.\d+)-slim-\w+", base).groups()
+    (minor,) = re.fullmatch(r"python:(3\.\d+)-slim-\w+@sha256:[0-9a-f]{64} AS serve", of("FROM")[0]).groups()
     assert f"Programming Language :: Python :: {minor}" in project["classifiers"]
-    (install,) = [rest for rest in of("RUN") if "--constraint constraints.txt" in rest]
-    assert all("--constraint" in rest or "--no-deps" in rest for rest in of("RUN") if "pip install" in rest)
-    constraints = (ROOT / "constraints.txt").read_text().split()
-    assert "torch==2.13.0" in constraints, "a +cpu here would be a CPU image"
-    assert "torch.version.cuda" in install
+    assert f"--python-version {minor}" in (ROOT / "Makefile").read_text(), "the locks are for the images' Python"
+    *hashed, own = [rest for rest in sorted(of("RUN"), key=lambda rest: "--no-build-isolation" in rest)
+                    if "pip install" in rest]  # fmt: skip
+    assert len(hashed) == 2
+    assert all({"--require-hashes", "--no-deps"} <= set(rest.split()) for rest in hashed)
+    assert {"--no-build-isolation", "--no-deps", "."} <= set(own.split()), "nothing else is fetched"
+    assert "torch.version.cuda" in " ".join(hashed)
     arguments = dict(argument.partition("=")[::2] for argument in of("ARG"))
-    assert set(arguments["EXTRAS"].split(",")) <= set(project["optional-dependencies"])
-    assert any(line.startswith(f"{arguments['LAUNCHER']}==") for line in constraints)
+    assert {*arguments["EXTRAS"].split(","), arguments["LAUNCHER"]} <= set(project["optional-dependencies"])
+
+
+def test_extras_of_the_image_become_lock_files():
+    (line,) = [rest for rest in of("RUN") if "EXTRAS" in rest]
+    (shell,) = re.findall(r"\$\((echo .*?)\) +&&", line)
+    for extras in ("quickstart,s3", "gcs", "quickstart,azure,wandb"):
+        done = subprocess.run(["sh", "-c", shell], env={"EXTRAS": extras}, capture_output=True, text=True, check=True)
+        assert done.stdout.split() == [
+            word for extra in extras.split(",") for word in ("--requirement", f"locks/{extra}.txt")
+        ]
 
 
 def test_all_files_name_the_image_that_the_dockerfile_says_it_builds():
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     built = set(re.findall(r"--tag (\S+)", (ROOT / "Dockerfile").read_text()))
-    assert built == {f"mets-ray:{version}"}
+    assert built == {f"mets-ray:{version}", f"mets-ray-serve:{version}"}
     named = {read_aws()["docker"]["image"], read_gcp()["docker"]["image"]}
-    for file in (DEPLOY / "rayjob.yaml", ROOT / "serve_configs" / "rayservice.yaml"):
-        named |= set(images(yaml.safe_load(file.read_text())))
-    assert named == built
+    named |= set(images(yaml.safe_load((DEPLOY / "rayjob.yaml").read_text())))
+    assert named == {f"mets-ray:{version}"}
+    serving = yaml.safe_load((ROOT / "serve_configs" / "rayservice.yaml").read_text())
+    assert set(images(serving)) == {f"mets-ray-serve:{version}"}
     ray = [line for line in (ROOT / "constraints.txt").read_text().split() if line.startswith("ray==")]
     job = yaml.safe_load((DEPLOY / "rayjob.yaml").read_text())["spec"]["rayClusterSpec"]
     assert ray == [f"ray=={job['rayVersion']}"]
@@ -458,9 +470,13 @@ def test_what_is_copied_into_the_image_is_there_and_is_let_in():
 
 
 def test_the_image_has_what_launcher_and_kuberay_call_and_no_rights():
-    apt = of("RUN")[0]
-    assert {"bash", "wget", "rsync", "openssh-client", "gcc"} <= set(apt.split())
-    assert "--uid 1000" in apt
+    serve, cluster = [rest for rest in of("RUN") if "apt-get install" in rest]
+    assert {"bash", "wget"} <= set(serve.split())
+    assert not re.search(r"gcc|g\+\+|clang|build-essential|-dev\b|ssh|rsync", serve), "what serves compiles nothing"
+    assert {"rsync", "openssh-client", "gcc"} <= set(cluster.split())
+    assert "--uid 1000" in serve
+    users = [rest for instruction, rest in dockerfile() if instruction in ("USER", "FROM")]
+    assert users[1:] == ["1000:1000", "serve AS cluster", "0:0", "1000:1000"]
     assert of("USER")[-1] == "1000:1000", "a number: Kubernetes' runAsNonRoot cannot read names"
     everything = (ROOT / "Dockerfile").read_text()
     assert not re.search(r"TOKEN|SECRET|PASSWORD|AWS_ACCESS", everything)

@@ -108,6 +108,19 @@ def test_the_paper_s_setting_is_the_paper_s():
     assert config.text.model == "emilyalsentzer/Bio_ClinicalBERT"
 
 
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_shipped_files_pin_the_hub_model_that_they_name(path):
+    text = load_config(path, ["prepare.source.uri=s3://bucket/x"]).text
+    assert (text.revision is None) == (text.model == "packaged-minilm")
+
+
+@pytest.mark.parametrize("revision", ["main", "v1.0", "d5892b3", "D5892B39A4ADAED74B92212A44081509DB72F87B", "''"])
+def test_a_revision_is_a_commit_and_no_name_that_may_move(revision):
+    with pytest.raises(ConfigError, match=r"`text\.revision` is"):
+        load_config(None, ["text.model=org/bert", f"text.revision={revision}"])
+    assert load_config(None, ["text.model=org/bert", f"text.revision={'0' * 40}"]).text.revision == "0" * 40
+
+
 def test_help_names_every_key_with_default_and_meaning():
     text = describe_settings()
     assert "train.batch_size = 32\n      ECGs in a global batch" in text

@@ -21,8 +21,10 @@ PAGES += sorted((ROOT / "docs").glob("extend/*.md"))
 # Checked for their syntax only: what they need is not on a test machine. Their line says so in a comment.
 NEEDS_MORE = {"serve deploy serve_configs/production.yaml": "# needs a Ray cluster and a bucket"}
 # Started for real by the slow tests of that file; what they submit is checked here.
-RUN_ELSEWHERE = {("ray", "start"): "tests/system/test_jobs.py", ("ray", "job", "submit"): "tests/system/test_jobs.py"}
-SHELL = {"source .venv/bin/activate", "export RAY_AUTH_MODE=disabled"}
+RUN_ELSEWHERE = dict.fromkeys(
+    [("ray", "start"), ("ray", "job", "submit"), ("ray", "get-auth-token", "--generate")], "tests/system/test_jobs.py"
+)
+SHELL = {"source .venv/bin/activate", "export RAY_AUTH_MODE=token", "chmod 600 '~/.ray/auth_token'"}
 
 
 def blocks(page, language="bash"):
@@ -56,6 +58,11 @@ def test_a_command_can_be_typed(line):
             check_job(words[words.index("--") + 1 :])
     else:
         check_job(words)
+
+
+def test_no_page_turns_the_token_off():
+    told = [page.name for page in [*PAGES, *(ROOT / "docs").rglob("*.md")] if "AUTH_MODE=disabled" in page.read_text()]
+    assert told == []
 
 
 def check_job(words):

@@ -52,7 +52,7 @@ def test_score_one_ecg(folder):
 
 def test_score_one_ecg_says_what_is_wrong_with_a_record(folder):
     header = folder / "records/00002_lr.hea"
-    header.write_text(header.read_text().replace("/mV", ""))
+    header.write_text(header.read_text().replace("/mV", "/mmHg"))
     failed = run(folder, ROOT / "examples/score_one_ecg.py", f"{RUN}/bundle", "records/00002_lr", "a", "b", status=1)
     assert "unit" in failed.stderr
     assert "Traceback" not in failed.stderr

@@ -227,16 +227,34 @@ def test_implausible_sampling_rate(rate):
     assert rejected(replace(some_ecg(), sampling_rate_hz=rate)).reason == "implausible_sampling_rate"
 
 
-def test_unknown_lead():
-    error = rejected(replace(some_ecg(), leads=("MLII", *LEADS[1:])))
+@pytest.mark.parametrize("name", ["-aVR", "aVR-", "ECG -aVR", "VR", "ECG", "Lead 4", "MV1", "V7", ""])
+def test_unknown_lead(name):
+    error = rejected(replace(some_ecg(), leads=(*LEADS[:3], name, *LEADS[4:])))
     assert error.reason == "unknown_lead"
-    assert "`MLII`" in error.fact
+    assert f"`{name}`" in error.fact
 
 
-def test_duplicate_lead():
-    error = rejected(replace(some_ecg(), leads=("I", "II", "III", "AVR", "avr", *LEADS[5:])))
+@pytest.mark.parametrize(
+    "leads",
+    [
+        ("I", "II", "III", "AVR", "avr", *LEADS[5:]),
+        ("I", "II", "MLII", *LEADS[3:]),
+        ("C1", "V1", *LEADS[2:6], *LEADS[6:]),
+    ],
+)
+def test_duplicate_lead(leads):
+    error = rejected(replace(some_ecg(), leads=leads))
     assert error.reason == "duplicate_lead"
-    assert "AVR" in error.fact
+    assert "more than one signal is lead" in error.fact
+    assert leads[4 if "avr" in leads else 2 if "MLII" in leads else 0] in error.fact
+
+
+def test_names_as_devices_write_them():
+    names = ("ECG I", "MLII", "D3", "avr", "Lead AVL", "MDC_ECG_LEAD_AVF", "C1", "C2", "C3", "C4", "C5", "C6")
+    expected = preprocess(some_ecg(), TEN_SECONDS)
+    assert np.array_equal(preprocess(replace(some_ecg(), leads=names), TEN_SECONDS), expected)
+    more = replace(some_ecg(), leads=(*names, "V7", "V4R"), signal_mv=np.pad(some_ecg().signal_mv, ((0, 2), (0, 0))))
+    assert np.array_equal(preprocess(more, TEN_SECONDS), expected)
 
 
 def test_missing_leads_are_named():
@@ -251,6 +269,22 @@ def test_too_short():
     assert error.reason == "too_short"
     assert "999 samples" in error.fact
     assert rejected(Ecg(some_ecg(360.0).signal_mv[:, :3599], LEADS, 360.0)).reason == "too_short"
+
+
+@pytest.mark.parametrize("parts_per_million", [-90, -50, -0.2, -1e-6, 1e-6, 0.2, 50, 90])
+@pytest.mark.parametrize("rate", [50, 100, 250, 360, 500, 1000])
+@pytest.mark.parametrize("config", [TEN_SECONDS, SignalConfig(500, 10.0), SignalConfig(100, 9.99)])
+def test_a_rate_that_is_not_quite_round(rate, parts_per_million, config):
+    """As many samples as at the round rate are as long, although less than one sample is missing by calculation."""
+    if rate == 50 and abs(parts_per_million) > 1:
+        return  # outside SAMPLING_RATES_HZ, or more than 20 times as much when resampled to 500 Hz
+    even = some_ecg(float(rate), config.duration_s)
+    odd = replace(even, sampling_rate_hz=rate * (1 + parts_per_million / 1e6))
+    signal_uv = preprocess(odd, config).astype(int)
+    assert signal_uv.shape == (12, config.num_samples)
+    # 90 parts per million of 10 s are 0.9 ms, in which a sine of 12 Hz changes by 68 µV.
+    assert np.abs(signal_uv - preprocess(even, config))[:, :-10].max() <= 80
+    assert rejected(replace(odd, signal_mv=odd.signal_mv[:, :-2]), config).reason == "too_short"
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -282,6 +316,27 @@ def test_amplitude_too_large(value):
     error = rejected(changed("V2", 77, value))
     assert error.reason == "amplitude_too_large"
     assert f"lead V2 reaches {abs(value):.4g} mV" in error.fact
+
+
+@pytest.mark.parametrize("offset_mv", [-300.0, -21.0, 25.0, 300.0])
+@pytest.mark.parametrize("rate", [100.0, 500.0])
+def test_an_offset_is_no_amplitude_if_a_filter_removes_it(offset_mv, rate):
+    ecg = some_ecg(rate)
+    raised = replace(ecg, signal_mv=ecg.signal_mv + offset_mv)
+    filtered = preprocess(raised, NO_WANDER).astype(int)
+    assert np.abs(filtered - preprocess(ecg, NO_WANDER)).max() <= 1  # µV
+    error = rejected(raised)  # without a filter the offset would be in the data
+    assert error.reason == "amplitude_too_large"
+
+
+@pytest.mark.parametrize("value", [1e6, -1e300, 1.7e308])
+def test_a_spike_beside_an_offset_is_refused(value):
+    ecg = some_ecg(500.0)
+    ecg.signal_mv[:] += 25.0
+    ecg.signal_mv[3, 2500] = value
+    assert rejected(ecg, NO_WANDER).reason == "amplitude_too_large"
+    ecg.signal_mv[3, 2000:] = value
+    assert rejected(ecg, NO_WANDER).reason == "amplitude_too_large"
 
 
 def test_largest_amplitude_passes():

@@ -7,8 +7,9 @@ import pytest
 import wfdb
 
 from mets_ray.ecg.ecg import LEADS
+from mets_ray.ecg.leads import standard_lead
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
-from mets_ray.ecg.wfdb import REASONS, read_wfdb
+from mets_ray.ecg.wfdb import REASONS, decode_wfdb, read_header, read_wfdb
 from mets_ray.errors import RecordError
 from tests.support.wfdb_records import DIGITAL, edit_header, packed, rejected, write_record
 
@@ -46,6 +47,33 @@ def test_formats(tmp_path, fmt, samples, leads):
     ecg = read_wfdb(record)
     np.testing.assert_allclose(ecg.signal_mv[1], (digital[:, 1] + 7) / 200.5, rtol=1e-12)
     assert np.array_equal(ecg.signal_mv, wfdb.rdrecord(record).p_signal.T)
+
+
+def test_differences_are_added_up(tmp_path):
+    """Format 8: differences of one byte from the initial value of each signal; wfdb writes none, and reads them."""
+    digital = np.random.default_rng(2).integers(-60, 60, (1000, 3)).cumsum(axis=0)
+    record = write_record(tmp_path, digital=digital)
+    first = np.array([5, -1, 0])
+    (tmp_path / "r.dat").write_bytes(np.diff(digital, axis=0, prepend=first[None]).astype("i1").tobytes())
+    lines = Path(f"{record}.hea").read_text().replace("r.dat 16 ", "r.dat 8 ").split("\n")
+    for number, value in enumerate(first, start=1):
+        fields = lines[number].split()
+        lines[number] = " ".join([*fields[:5], str(value), *fields[6:]])
+    Path(f"{record}.hea").write_text("\n".join(lines))
+    assert np.array_equal(read_wfdb(record).signal_mv, digital.T / 1000)
+    assert np.array_equal(wfdb.rdrecord(record).p_signal, digital / 1000)
+
+
+@pytest.mark.parametrize("fmt", ["508", "516", "524"])
+def test_flac(tmp_path, fmt):
+    digital = np.random.default_rng(1).integers(-100, 100, (1000, 3))
+    digital[7, 1] = {"508": -(2**7), "516": -(2**15), "524": -(2**23)}[fmt]  # marked as invalid
+    record = write_record(tmp_path, digital=digital, fmt=fmt)
+    ecg = read_wfdb(record)
+    assert np.argwhere(np.isnan(ecg.signal_mv)).tolist() == [[1, 7]]
+    np.testing.assert_array_equal(ecg.signal_mv, wfdb.rdrecord(record).p_signal.T)
+    (tmp_path / "r.dat").write_bytes(b"fLaC" + bytes(500))
+    rejected(record, "truncated_file")
 
 
 def test_each_lead_has_its_own_unit_and_gain(tmp_path):
@@ -98,7 +126,7 @@ def test_length_missing_in_the_header(tmp_path):
     assert np.array_equal(read_wfdb(record).signal_mv, DIGITAL.T / 1000)
 
 
-@pytest.mark.parametrize(("fmt", "mark"), [("16", -32768), ("212", -2048)])
+@pytest.mark.parametrize(("fmt", "mark"), [("16", -32768), ("212", -2048), ("24", -(2**23)), ("32", -(2**31))])
 def test_invalid_samples_become_nan(tmp_path, fmt, mark):
     digital = np.clip(DIGITAL, -2000, 2000)
     digital[20:23, 4] = mark
@@ -158,15 +186,18 @@ def test_changed_byte(tmp_path, fmt):
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        ("1000.0(0)/mV", "1000.0(0)", "missing_unit"),
-        ("1000.0(0)/mV", "1000.0", "missing_unit"),
         ("1000.0(0)/mV", "0(0)/mV", "missing_unit"),
+        ("1000.0(0)/mV", "0", "missing_unit"),
+        ("1000.0(0)/mV", "0.00/uV", "missing_unit"),
+        ("1000.0(0)/mV", "1e999/mV", "unreadable_header"),
         ("1000.0(0)/mV", "1000.0(0)/mmHg", "unknown_unit"),
         ("1000.0(0)/mV", "lots/mV", "unreadable_header"),
         ("r 12 100 1000", "r 13 100 1000", "header_mismatch"),
         ("r 12 100 1000", "r 11 100 1000", "header_mismatch"),
         ("r 12 100 1000", "r 0 100 1000", "header_mismatch"),
         ("r 12 100 1000", "r 12", "unreadable_header"),
+        ("r 12 100 1000", "r 12 100,5 1000", "unreadable_header"),
+        ("r 12 100 1000", "r 12 100Hz 1000", "unreadable_header"),
         ("r 12 100 1000", "r twelve 100 1000", "unreadable_header"),
         ("r 12 100 1000", "r 12 100 many", "unreadable_header"),
         ("r.dat 16 ", "r.dat ? ", "unreadable_header"),
@@ -200,7 +231,8 @@ def test_leads_that_are_wrong_reach_preprocess(tmp_path):
     config = SignalConfig(100, 10.0)
     cases = {
         "missing_leads": write_record(tmp_path, "few", DIGITAL[:, :8]),
-        "unknown_lead": write_record(tmp_path, "odd", sig_name=["MLII", *LEADS[1:]]),
+        "unknown_lead": write_record(tmp_path, "odd", sig_name=["-aVR", *LEADS[1:]]),
+        "duplicate_lead": write_record(tmp_path, "twice", sig_name=["MLII", *LEADS[1:]]),
         "flat_lead": write_record(tmp_path, "flat", DIGITAL * (np.arange(12) != 3)),
         "amplitude_too_large": write_record(tmp_path, "large", adc_gain=[100.0] * 12),
         "too_short": write_record(tmp_path, "short", DIGITAL[:999]),
@@ -216,7 +248,132 @@ def test_every_reason_has_a_test():
     assert all(f'"{reason}"' in text for reason in REASONS)
 
 
-def test_real_mitdb_has_no_unit(data_folder):
-    """Its headers give 200 and nothing else; header(5) lets one assume mV, and we do not."""
-    for header in sorted((data_folder / "mitdb").glob("*.hea")):
-        rejected(str(header), "missing_unit")
+# --- what headers hold beside what is needed
+
+
+@pytest.mark.parametrize(
+    "rest",
+    ["12:00:00 25/12/2020", "12/25/2020", "24:00:00 01/01/2000", "00:00:00 00/00/0000", "10:00 29/02/2021",
+     "2020-12-25",
+     "05-May-2020 12:33:36", "12:00:00.123456 1/1/20", "25.12.2020 12h", "[a remark] é"],
+)  # fmt: skip
+def test_base_time_and_date_are_not_read(tmp_path, rest):
+    record = write_record(tmp_path)
+    edit_header(record, ("r 12 100 1000", f"r 12 100 1000 {rest}"))
+    assert np.array_equal(read_wfdb(record).signal_mv, DIGITAL.T / 1000)
+
+
+@pytest.mark.parametrize("fields", ["16 0 0", "12.5 - x", "? 0.5 1e3"])
+def test_fields_that_are_not_needed_are_not_read(tmp_path, fields):
+    """Resolution, ADC zero beside a baseline, and initial value of what holds no differences."""
+    record = write_record(tmp_path)
+    lines = [line.split() for line in Path(f"{record}.hea").read_text().split("\n") if line]
+    text = "\n".join(" ".join([*line[:3], fields, *line[6:]] if line[0] == "r.dat" else line) for line in lines)
+    Path(f"{record}.hea").write_text(text)
+    assert np.array_equal(read_wfdb(record).signal_mv, DIGITAL.T / 1000)
+
+
+@pytest.mark.parametrize("rate", ["100", "100.", "1e2", "+100", "100/360", "100/1(0)", "100/360.5(-7.25)"])
+def test_a_rate_may_have_a_counter_frequency(tmp_path, rate):
+    record = write_record(tmp_path)
+    edit_header(record, ("r 12 100 1000", f"r 12 {rate} 1000"))
+    assert read_wfdb(record).sampling_rate_hz == 100.0
+
+
+@pytest.mark.parametrize("code", [0x0B, 0x0C, 0x1C, 0x1D, 0x1E, 0x85, 0x2028, 0x2029, 0x0D])
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_only_a_linefeed_ends_a_line(tmp_path, code, encoding):
+    """str.splitlines ends lines at all of these. 0x85 is an ellipsis in Windows' encoding."""
+    if code > 0xFF and encoding == "latin-1":
+        return
+    record = write_record(tmp_path)
+    edit_header(record, ("r 12 100 1000", f"# Dr{chr(code)}Who\nr 12 100 1000"), encoding=encoding)
+    with Path(f"{record}.hea").open("ab") as file:
+        file.write(f"#Dx: a{chr(code)}b\n".encode(encoding))
+    assert np.array_equal(read_wfdb(record).signal_mv, DIGITAL.T / 1000)
+    assert read_header(record).comments == (f"Dr{chr(code)}Who", f"Dx: a{chr(code)}b")
+
+
+def test_windows_line_ends_and_a_byte_order_mark(tmp_path):
+    record = write_record(tmp_path)
+    data = Path(f"{record}.hea").read_bytes()
+    Path(f"{record}.hea").write_bytes(b"\xef\xbb\xbf" + data.replace(b"\n", b"\r\n"))
+    assert read_wfdb(record).leads == LEADS
+    assert np.array_equal(read_wfdb(record).signal_mv, DIGITAL.T / 1000)
+
+
+# --- units and signals beside the ECG
+
+
+@pytest.mark.parametrize("gain", ["1000", "1000.0(0)", "1e3", "1000.0"])
+def test_a_gain_without_a_unit_is_in_millivolts(tmp_path, gain):
+    """header(5): a missing unit may be assumed to be a millivolt."""
+    record = write_record(tmp_path)
+    edit_header(record, ("1000.0(0)/mV", gain))
+    assert np.array_equal(read_wfdb(record).signal_mv, DIGITAL.T / 1000)
+
+
+MONITOR = ("RESP", "ABP", "PLETH", "HR", "anything")
+
+
+def test_signals_that_are_no_ecg_are_left_out(tmp_path):
+    """The lines of a bedside monitor: other units, no unit and no calibration, in the same file as the ECG."""
+    digital = np.concatenate([DIGITAL[:, :6], DIGITAL[:, :5] * 3, DIGITAL[:, 6:]], axis=1)
+    names = [*LEADS[:6], *MONITOR, *LEADS[6:]]
+    record = write_record(tmp_path, digital=digital, sig_name=names, units=["mV"] * 17)
+    lines = Path(f"{record}.hea").read_text().split("\n")
+    for name, calibration in zip(MONITOR, ["1000/mV", "12.5(-3)/mmHg", "0", "1/bpm", "2/NU"], strict=True):
+        lines[1 + names.index(name)] = lines[1 + names.index(name)].replace("1000.0(0)/mV", calibration)
+    Path(f"{record}.hea").write_text("\n".join(lines))
+    ecg = read_wfdb(record)
+    assert (ecg.leads, ecg.other_signals) == (LEADS, MONITOR)
+    assert np.array_equal(ecg.signal_mv, DIGITAL.T / 1000)
+    assert np.array_equal(preprocess(ecg, SignalConfig(100, 10.0)), DIGITAL.T)
+    assert read_header(record).leads == LEADS
+
+
+def test_a_record_without_an_ecg(tmp_path):
+    ecg = read_wfdb(write_record(tmp_path, digital=DIGITAL[:, :2], sig_name=["ABP", "CVP"], units=["mmHg", "mmHg"]))
+    assert (ecg.leads, ecg.other_signals, ecg.signal_mv.shape) == ((), ("ABP", "CVP"), (0, 1000))
+    with pytest.raises(RecordError, match="12 of 12 leads missing") as caught:
+        preprocess(ecg, SignalConfig(100, 10.0))
+    assert caught.value.reason == "missing_leads"
+
+
+def test_signal_files_of_different_lengths(tmp_path):
+    record = write_record(tmp_path)
+    samples = DIGITAL.astype("<i2")
+    (tmp_path / "r.dat").write_bytes(samples[:, :5].tobytes())
+    (tmp_path / "r2.dat").write_bytes(samples[:-1, 5:].tobytes())
+    lines = Path(f"{record}.hea").read_text().replace("r 12 100 1000", "r 12 100").split("\n")
+    lines = [line.replace("r.dat", "r2.dat") if number > 5 else line for number, line in enumerate(lines)]
+    Path(f"{record}.hea").write_text(
+        "\n".join(" ".join(line.split()[:3]) if number else line for number, line in enumerate(lines))
+    )
+    error = rejected(record, "header_mismatch")
+    assert "different numbers" in error.fact
+
+
+# --- real records
+
+
+def test_real_mitdb(data_folder):
+    """Its headers give 200 and no unit, which is mV."""
+    for header in sorted((data_folder / "mitdb").glob("*.hea"))[::11]:
+        ecg, theirs = read_wfdb(str(header)), wfdb.rdrecord(str(header)[:-4])
+        assert np.array_equal(ecg.signal_mv, theirs.p_signal.T)
+        assert {standard_lead(lead) for lead in ecg.leads} <= {"II", "V1", "V2", "V4", "V5"}
+
+
+def test_real_ptb_diagnostic(data_folder):
+    """Gain 2000 without a unit, lead names in lower case, Frank leads in a second file."""
+    path = data_folder / "formats" / "wfdb_15lead" / "s0010_re"
+    if not path.with_suffix(".hea").exists():
+        pytest.skip("METS_TEST_DATA has no formats/wfdb_15lead")
+    ecg = read_wfdb(str(path))
+    assert np.array_equal(ecg.signal_mv, wfdb.rdrecord(str(path)).p_signal.T)
+    files = {f"r{suffix}": path.with_suffix(suffix).read_bytes() for suffix in (".hea", ".dat", ".xyz")}
+    files |= {f"{path.name}{suffix}": files[f"r{suffix}"] for suffix in (".dat", ".xyz")}
+    sent = decode_wfdb("r.hea", files, max_samples=8 * 2**20, max_duration_s=120.0)  # as at the endpoint
+    assert np.array_equal(sent.signal_mv, ecg.signal_mv)
+    assert np.abs(preprocess(ecg, SignalConfig(1000, 10.0)) - ecg.signal_mv[:12, :10_000] * 1000).max() <= 0.5

@@ -154,6 +154,9 @@ def test_features_beyond_the_bound_are_forgotten_oldest_first(bundle):
     features = np.zeros((3, 384), dtype=np.float16)
     predictor.keep_features(["a", "b", "c"], features)
     assert predictor.missing_texts(["a", "b", "c"]) == ["a"]
+    assert predictor.cache_bytes() == {"text_features": 2 * 384 * 2, "class_vectors": 0}
+    assert predictor.class_vectors({"b": ("b",), "c": ("c",)}).shape == (2, 128)
+    assert 2 * 128 * 4 < predictor.cache_bytes()["class_vectors"] < 2 * 128 * 4 + 2048  # with their texts
 
 
 def test_one_window_is_what_preprocess_gives(predictor, bundle):
@@ -175,6 +178,25 @@ def test_longer_recordings_are_seen_as_evenly_spread_windows(predictor, bundle, 
         for start in starts_s
     ]
     np.testing.assert_array_equal(predictor.windows(ecg).signal_uv, np.stack(expected))
+
+
+@pytest.mark.parametrize("rate", [499.9999, 500.0001, 500.003])
+def test_a_rate_that_is_not_quite_round_loses_no_window(predictor, rate):
+    ecg = replace(synthetic_ecg(duration_s=25, sampling_rate_hz=500), sampling_rate_hz=rate)
+    windows = predictor.windows(ecg)
+    assert len(windows.signal_uv) == 3
+    assert [reason for reason, _ in windows.warnings] == ["resampled", "windows_averaged"]
+    assert f"{rate:.10g} Hz was resampled" in dict(windows.warnings)["resampled"]
+    one = replace(synthetic_ecg(sampling_rate_hz=500), sampling_rate_hz=rate)
+    assert len(predictor.windows(one).signal_uv) == 1
+
+
+def test_signals_that_are_no_ecg_and_leads_under_other_names(predictor):
+    ecg = synthetic_ecg()
+    names = ("ECG I", "MLII", "d3", "avr", "Lead aVL", "AVF", "C1", "C2", "C3", "C4", "C5", "C6")
+    windows = predictor.windows(replace(ecg, leads=names, other_signals=("ABP", "RESP")))
+    np.testing.assert_array_equal(windows.signal_uv, predictor.windows(ecg).signal_uv)
+    assert windows.warnings == (("signals_unused", "signals that are no ECG: ABP, RESP"),)
 
 
 def test_a_bad_window_of_a_long_recording_is_left_out_with_a_warning(predictor):
@@ -297,14 +319,3 @@ def test_build_takes_the_newest_bundle_and_refuses_a_folder_without_one(tmp_path
         make_bundle(tmp_path, run=f"pretrain-2026010{day}-000000-test")
     app = build(ServeConfig(bundle_uri=str(tmp_path), auth="none"))
     assert app._bound_deployment.init_args[1].split("/")[-2] == "pretrain-20260103-000000-test"
-
-
-def test_the_token_must_be_there(monkeypatch, bundle):
-    from mets_ray.serve.guard import read_token
-
-    monkeypatch.delenv("METS_RAY_TOKEN", raising=False)
-    with pytest.raises(ConfigError, match="METS_RAY_TOKEN"):
-        read_token(ServeConfig(bundle_uri="x"))
-    monkeypatch.setenv("METS_RAY_TOKEN", " secret\n")
-    assert read_token(ServeConfig(bundle_uri="x")) == "secret"
-    assert read_token(CONFIG) is None

@@ -1,6 +1,8 @@
 """The main job on one small cluster: prepare → text → train → evaluate, twice."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,11 +12,13 @@ import torch
 from mets_ray import storage
 from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.prepared import PreparedDataset
+from mets_ray.ecg.ecg import LEADS
 from mets_ray.errors import CheckpointError, ConfigError, DatasetError
 from mets_ray.model.bundle import load_bundle, read_facts
 from mets_ray.pipelines.embed import EcgEmbedder
 from tests.support.datasets import auroc_of_fold, synthetic_rows, write_dataset
 from tests.support.pipeline import config_of, losses
+from tests.support.wfdb_records import DIGITAL, write_record
 
 
 def test_an_lm_that_holds_every_cpu_still_writes_what_it_made(ray_cluster, tmp_path):
@@ -44,6 +48,39 @@ def test_prepare_refuses_a_folder_that_holds_another_data_set(prepared):
         prepare(config_of("unused", "seed=7", dataset_uri=prepared), prepared, "other")
 
 
+def test_a_damaged_shard_stops_a_job_by_name_and_prepare_makes_it_again(prepared):
+    from mets_ray.pipelines.prepare import prepare
+    from mets_ray.pipelines.texts import report_texts
+
+    dataset = PreparedDataset.open(prepared)
+    path = Path(prepared) / dataset.card.shards[0].path
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:])
+    try:
+        with pytest.raises(DatasetError, match=rf"{path.name}` is damaged.*") as error:
+            report_texts(dataset, "{}", dataset.all_folds)
+        assert "run prepare again" in error.value.hint
+        again = prepare(config_of("unused", dataset_uri=prepared), prepared, "again")
+        assert again.card.content_sha256 == dataset.card.content_sha256
+        assert path.read_bytes() == whole
+    finally:
+        path.write_bytes(whole)
+
+
+def test_prepare_passes_no_shard_of_an_earlier_version_as_its_own(prepared, tmp_path):
+    from mets_ray.pipelines.prepare import prepare
+
+    folder = tmp_path / "older"
+    shutil.copytree(prepared, folder)
+    card = storage.unseal((folder / "card.json").read_bytes()).facts
+    for shard in card["shards"]:
+        del shard["pieces"]
+    (folder / "card.json").write_text(json.dumps(card | {"schema_version": 1, "fingerprint": "of another version"}))
+    assert PreparedDataset.open(str(folder)).card.records_out == 300
+    with pytest.raises(DatasetError, match=r"holds another data set.*another version"):
+        prepare(config_of("unused", dataset_uri=str(folder)), str(folder), "again")
+
+
 def test_prepare_fails_above_the_share_of_rejected_records_and_goes_on_from_there(ray_cluster, tmp_path):
     from mets_ray.pipelines.prepare import prepare
 
@@ -60,6 +97,15 @@ def test_prepare_fails_above_the_share_of_rejected_records_and_goes_on_from_ther
     assert not (tmp_path / "out" / "card.json").exists()
     reasons = pq.read_table(tmp_path / "out" / "rejected").column("reason").to_pylist()
     assert sorted(reasons) == ["empty_report", "missing_file"]
+
+    digital = np.pad(DIGITAL, ((0, 0), (0, 1)), mode="wrap")
+    write_record(tmp_path, "a", digital, sig_name=[*LEADS, "ABP"], units=[*["mV"] * 12, "mmHg"])
+    (tmp_path / "records.csv").write_text("record,report,fold,sex\na,sinus rhythm,1,other\nb,sinus rhythm,one,\n")
+    words += ["prepare.max_rejected_fraction=0.5"]
+    card = prepare(config_of(tmp_path, *words), str(tmp_path / "out"), "test").card
+    assert (card.records_out, card.rejected) == (1, {"unreadable_cell": 1})
+    assert "1 cells of `sex` cannot be read and are unknown: `other` (1)" in card.notes
+    assert "signals that are no ECG were left out: ABP in 1 records" in card.notes
 
 
 def test_training_learns_and_keeps_what_it_says(trained):

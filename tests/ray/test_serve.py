@@ -121,6 +121,31 @@ def test_what_prometheus_sees(served, client):
     assert served.metric("mets_ray_text_cache_total", result="hit") >= 1
     assert served.metric("mets_ray_ongoing_requests") == 0
 
+    client.post("/v1/zero-shot", json={"ecg": ecg, "prompt_set": "mets:synthetic"})
+    assert metric_after(served, "mets_ray_prompt_set_requests_total", 1, prompt_set="mets:synthetic", version="1") >= 1
+    assert metric_after(served, "mets_ray_cache_bytes", 1, cache="class_vectors") >= 1
+    version = client.get("/v1/model").json()["model_version"]
+    assert served.metric("mets_ray_requests_total", model_version=version, **reasons) == before + 1
+    assert served.metric("mets_ray_request_latency_ms_count", model_version=version) >= 1
+
+
+def test_rules_and_dashboard_name_what_this_cluster_shows(served, client):
+    """`tests/cluster/test_monitoring.py` finds the names in the sources; here Prometheus would read them."""
+    from tests.cluster.test_monitoring import named_metrics
+
+    failing = {"ray_serve_health_check_failures_total"}  # shown from the first failure on
+    body, shown = {"ecg": json_ecg(synthetic_ecg())}, set()
+    for _ in range(30):
+        assert client.post("/v1/zero-shot", json=body | {"candidate_labels": ["a new one", "another"]}).is_success
+        assert client.post("/v1/zero-shot", json=body | {"prompt_set": "mets:synthetic"}).is_success
+        assert client.post("/v1/zero-shot", json=body).status_code == 422
+        text = httpx.get(served.metrics_url, timeout=10).text
+        shown |= {line.split("{")[0] for line in text.splitlines() if not line.startswith("#")}
+        if not (missing := named_metrics() - shown - failing):
+            break
+        time.sleep(1)
+    assert sorted(missing) == []
+
 
 def test_logs_hold_requests_and_no_patient(served, client):
     import ray
@@ -131,10 +156,18 @@ def test_logs_hold_requests_and_no_patient(served, client):
     assert client.post("/v1/zero-shot", json=body).status_code == 422
     query = {"unit": "uV", "sampling_rate_hz": 100, "leads": LEADS, "candidate_labels": marker}
     assert client.post("/v1/zero-shot", params=query, content=b"x", headers=NPY).status_code == 400
+    named = client.post("/v1/zero-shot", json=body, headers={"x-request-id": "id-of-this-test"})
+    made = client.head("/nothing")
+    assert named.headers.get_list("x-request-id") == ["id-of-this-test"]  # Ray answers it too, and once is enough
+    assert named.json()["error"]["request_id"] == "id-of-this-test"
+    assert len(made.headers.get_list("x-request-id")) == 1
     time.sleep(2)
     logs = Path(ray._private.worker._global_node.get_session_dir_path()) / "logs"
     text = "".join(path.read_text(errors="replace") for path in logs.rglob("*") if path.is_file())
     assert "POST /v1/zero-shot 422" in text
+    lines = {line.partition("audit ")[2] for line in text.splitlines() if '{"request_id": "id-of-this-test"' in line}
+    (audited,) = lines  # of the replica's file, and of what a worker's output repeats
+    assert '"status": 422' in audited
     assert marker not in text
     assert "0.123987" not in text
 

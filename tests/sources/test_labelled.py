@@ -117,7 +117,7 @@ def test_mitbih_rows(tmp_path):
     assert manifest.focus_s == 0.5
     assert "records: 107 109 202" in manifest.notes
     assert any(note.startswith("21 of 22 records of DS1 are not in the folder") for note in manifest.notes)
-    assert any("mV is what https://physionet.org/content/mitdb/ states" in note for note in manifest.notes)
+    assert any("the headers give no unit, which means mV" in note for note in manifest.notes)
     assert "3 annotations are not beats and have no row" in manifest.notes
     assert positives(manifest.rows, "mitbih", "mitbih")[0] == {"N": 6, "L": 3, "R": 0, "A": 0, "V": 6}
     assert positives(manifest.rows, "mitbih", "mitbih_aami") == ({"N": 6, "S": 2, "V": 4, "F": 0, "Q": 2}, 14)
@@ -163,8 +163,8 @@ def test_mitbih_draw_depends_on_seed_and_record_alone(tmp_path):
 def test_mitbih_elsewhere_and_damaged(tmp_path):
     with pytest.raises(DatasetError, match="no recording of the MIT-BIH"):
         mitbih_manifest(str(tmp_path), duration_s=10.0, beats=None, seed=0)
-    write_recording(tmp_path, "109", BEATS, leads=("MLII", "ABP"))
-    with pytest.raises(DatasetError, match="`ABP` is not one of MLII"):
+    write_recording(tmp_path, "109", BEATS, leads=("MLII", "D4"))
+    with pytest.raises(DatasetError, match="`D4` is not MLII"):
         mitbih_manifest(str(tmp_path), duration_s=10.0, beats=None, seed=0)
     (tmp_path / "109.hea").unlink()
     with pytest.raises(DatasetError, match=r"109\.hea` does not exist"):
@@ -267,6 +267,34 @@ def test_cinc_windows_cover_the_record(tmp_path):
     assert np.array_equal(windows[3][:, :4000], short.T)
     assert not windows[3][:, 4000:].any()
     assert any("2 records are 4 windows of 10 s, 1 of them with zeros" in note for note in manifest.notes)
+
+
+def test_cinc_comments_that_cannot_be_read(tmp_path):
+    write_challenge(tmp_path, "A0001", "164889003.0, nan,Unknown,")
+    path = tmp_path / "A0001.hea"
+    text = path.read_text()
+    for old, new in (("Age: 85", "Age: 300"), ("Sex: Male", "Sex: Other")):
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+    manifest = cinc_manifest(str(tmp_path), database="any", stretch="start", duration_s=10.0)
+    (row,) = manifest.rows
+    assert (row.labels, row.age, row.sex) == (("164889003",), None, None)
+    assert "1 cells of `age` cannot be read and are unknown: `300` (1)" in manifest.notes
+    assert "1 cells of `sex` cannot be read and are unknown: `Other` (1)" in manifest.notes
+
+
+@pytest.mark.parametrize("rate", ["500.0001", "499.9999"])
+@pytest.mark.parametrize("stretch", ["start", "first_5s_padded", "windows"])
+def test_cinc_at_a_rate_that_is_not_quite_round(tmp_path, rate, stretch):
+    digital = write_challenge(tmp_path, "A0001", "164889003", samples=10_000)
+    path = tmp_path / "A0001.hea"
+    path.write_text(path.read_text().replace("A0001 12 500 ", f"A0001 12 {rate} "))
+    manifest = cinc_manifest(str(tmp_path), database="any", stretch=stretch, duration_s=10.0)
+    windows = [preprocess(Cinc(kind="cinc").read(row.record_uri), SignalConfig(500, 10.0)) for row in manifest.rows]
+    kept = 2500 if stretch == "first_5s_padded" else 4999
+    assert np.array_equal(windows[0][:, :kept], digital[:kept].T)
+    assert not any("1 of them with zeros" in note for note in manifest.notes)
 
 
 def test_cinc_elsewhere(tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,10 @@ from mets_ray.sources.manifest import Manifest
 from mets_ray.sources.ptbxl import ptbxl_manifest
 from mets_ray.sources.statements_12sl import read_statements, render_statements
 from mets_ray.sources.synthetic import render_synthetic, synthetic_manifest
-from mets_ray.sources.wfdb_folder import wfdb_folder_manifest
+from mets_ray.sources.wfdb_folder import WfdbFolder, wfdb_folder_manifest
 from mets_ray.tasks.label_sets import label_matrix, load_label_sets
 from mets_ray.text.reports import clean_report
+from tests.support.datasets import write_rows
 from tests.support.wfdb_records import DIGITAL, rejected, write_record
 
 # --- from S3
@@ -116,7 +118,7 @@ def test_folder_manifest_with_all_columns(tmp_path):
     assert (rows[0].record_id, rows[0].patient_id, rows[0].fold) == ("e1", "007", 3)
     assert rows[0].report == 'Normal, "sinus" rhythm'
     assert (rows[0].labels, rows[0].age, rows[0].sex) == (("SR", "NORM"), 61.5, "female")
-    assert (rows[1].report, rows[1].labels, rows[1].age, rows[1].sex) == ("NA", (), None, None)
+    assert (rows[1].report, rows[1].labels, rows[1].age, rows[1].sex) == ("", (), None, None)
 
 
 def test_folder_manifest_with_required_columns_only(tmp_path):
@@ -145,11 +147,14 @@ def test_derived_folds_keep_patients_together(tmp_path):
         ("a,b\n1,2\n", "column `record`, `report` is missing"),
         ("record,report\n", "has no rows"),
         ("", "is not a CSV"),
-        ("record,report\na,b,c,d\na\nb,c,d,e,f\n", "is not a CSV"),
-        ("record,report\n,text\n", "`record` is empty"),
-        ("record,report,fold\na,b,one\n", "is not a number"),
-        ("record,report,age\na,b,old\n", "is not a number"),
-        ("record,report,sex\na,b,x\n", "`sex` is `x`"),
+        ("\n\n", "names no column"),
+        ("record,report\n,\n,\n", "has no rows"),
+        ('record,report\na,"sinus rhythm\nb,normal\n', "is not a CSV"),  # the quote is never closed
+        ("record,report,report\na,b,c\n", "two columns `report`"),
+        ("record,report\na,sinus rhythm, normal\n", r"has 3 cells, the first line names 2 columns\n.*, line 2\n"),
+        ("record,report\na,b\n\nc\n", r"has 1 cells, the first line names 2 columns\n.*, line 4\n"),
+        ("record,report\na,b,,x\n", r"has 4 cells.*\n.*, line 2\n"),
+        ('record,report\na,"b\nb\nb"\nc\n', r"has 1 cells.*\n.*, line 5\n"),
     ],
 )
 def test_folder_manifest_refuses(tmp_path, text, message):
@@ -157,13 +162,114 @@ def test_folder_manifest_refuses(tmp_path, text, message):
         folder_manifest(tmp_path, text)
 
 
-def test_folder_manifest_names_line_and_encoding(tmp_path):
-    with pytest.raises(DatasetError, match="line 3"):
-        folder_manifest(tmp_path, "record,report,age\na,b,5\nc,d,old\n")
+def test_folder_manifest_names_encoding(tmp_path):
     with pytest.raises(DatasetError, match="UTF-8"):
         folder_manifest(tmp_path, "record,report\na,Vorhofflimmern mit Überleitung\n", "latin-1")
     with pytest.raises(DatasetError, match="does not exist"):
         wfdb_folder_manifest("/nowhere", str(tmp_path / "absent.csv"))
+
+
+@pytest.mark.parametrize("end", [",", ", ", ",,,"])
+def test_empty_cells_behind_the_last_column_shift_nothing(tmp_path, end):
+    text = "record,report{0}\nrec1,Sinus rhythm{1}\nrec2,Atrial fibrillation{1}\n"
+    for header in ("", end):
+        rows = folder_manifest(tmp_path, text.format(header, end)).rows
+        assert [(row.record_id, row.report) for row in rows] == [
+            ("rec1", "Sinus rhythm"), ("rec2", "Atrial fibrillation"),
+        ]  # fmt: skip
+
+
+def test_an_index_column_and_empty_rows_are_left_out(tmp_path):
+    rows = folder_manifest(tmp_path, "\n,record,report\n0,a,x\n\n,,\n1,b,y\n").rows
+    assert [(row.record_id, row.report) for row in rows] == [("a", "x"), ("b", "y")]
+
+
+MISSING = ["", " ", "nan", "NaN", "NAN", "-nan", "NA", "na", "N/A", "n/a", "#N/A", "<NA>", "NULL", "null", "None",
+           "none", "NaT", "(null)", "\\N", "-", "--", ".", "?", " nan "]  # fmt: skip
+
+
+@pytest.mark.parametrize("word", MISSING)
+def test_a_missing_value_is_missing_in_every_column(tmp_path, word):
+    text = "record,report,record_id,patient_id,fold,labels,age,sex\n" + ",".join(["a", *[word] * 7]) + "\n"
+    (row,) = folder_manifest(tmp_path, text).rows
+    expected = folder_manifest(tmp_path, "record,report\na,\n")
+    assert row == expected.rows[0]
+    assert folder_manifest(tmp_path, text).notes == ()
+    for report in ("text", "nan"):
+        (row,) = folder_manifest(tmp_path, f"record,report\n{word},{report}\n").rows  # rejected, and not lost
+        assert row.fault == ("unreadable_cell", "`record` is empty in line 2")
+
+
+@pytest.mark.parametrize("word", ["nan", "None", "NA", "null", "<NA>"])
+def test_a_missing_value_is_no_label_and_no_statement_among_others(tmp_path, word):
+    """A report that was joined from several columns."""
+    text = f"record,report,labels\na,sinus rhythm. {word}. normal ecg. {word},SR; {word};NORM\n"
+    (row,) = folder_manifest(tmp_path, text).rows
+    assert row.labels == ("SR", "NORM")
+    assert row.statements == ("sinus rhythm", "normal ecg")
+
+
+def test_ids_are_the_same_with_and_without_point_zero(tmp_path):
+    text = (
+        "record,report,record_id,patient_id,fold\n"
+        "a,x,1.0,15709.0,\nb,x,2,15709,\nc,x,3.00,15709.00,\nd,x,v1.0,p1.0,3.0\ne,x,1.5,0015709.0,\nf,x,1,157090,\n"
+    )
+    rows = folder_manifest(tmp_path, text).rows
+    assert [row.record_id for row in rows] == ["1", "2", "3", "v1.0", "1.5", "1"]
+    assert [row.patient_id for row in rows] == ["15709", "15709", "15709", "p1.0", "0015709", "157090"]
+    assert len({row.fold for row in rows[:3]}) == 1
+    assert rows[3].fold == 3
+
+
+def test_a_patients_stated_fold_counts_for_all_of_their_records(tmp_path):
+    text = "record,report,patient_id,fold\na,x,7,\nb,x,7.0,4\nc,x,8,1\nd,x,8,2\ne,x,8,\n"
+    manifest = folder_manifest(tmp_path, text)
+    assert [row.fold for row in manifest.rows[:4]] == [4, 4, 1, 2]
+    assert any(note.startswith("1 patients have records in several folds") for note in manifest.notes)
+
+
+@pytest.mark.parametrize("fold", ["one", "3.5", "1e20", "inf", "0x3", "3 of 10"])
+def test_a_fold_that_is_no_number_rejects_its_row_and_no_other(tmp_path, fold):
+    rows = folder_manifest(tmp_path, f"record,report,fold\na,x,1\nb,x,{fold}\nc,x,2.0\n").rows
+    assert [row.fault for row in rows] == [None, ("unreadable_cell", f"`fold` is `{fold}` in line 3"), None]
+    assert (rows[0].fold, rows[2].fold) == (1, 2)
+
+
+def test_sexes_and_ages_that_cannot_be_read_are_unknown_and_counted(tmp_path):
+    sexes = ["male", "other", "O", "FEMALE", "unknown", "x", "0", "1", "1.0", "U", "m\u00e4nnlich", "other", "m"]
+    ages = ["61", "61.5", "old", "300", "> 89", "89+", "-1", "057Y", "006M", "nan", "unknown", "inf", "0"]
+    lines = "".join(f"r{n},x,{sex},{age}\n" for n, (sex, age) in enumerate(zip(sexes, ages, strict=True)))
+    manifest = folder_manifest(tmp_path, "record,report,sex,age\n" + lines)
+    known = {0: "male", 3: "female", 12: "male"}
+    assert [row.sex for row in manifest.rows] == [known.get(number) for number in range(13)]
+    assert [row.age for row in manifest.rows] == [61.0, 61.5, *[None] * 5, 57.0, 0.5, *[None] * 3, 0.0]
+    assert not any(row.fault for row in manifest.rows)
+    assert "8 cells of `sex` cannot be read and are unknown: `other` (2), `O` (1), `x` (1), …" in manifest.notes
+    assert any(note.startswith("6 cells of `age` cannot be read and are unknown: `old` (1)") for note in manifest.notes)
+
+
+def test_a_rejected_row_is_counted_by_its_reason(tmp_path):
+    write_record(tmp_path, "a")
+    (tmp_path / "list.csv").write_text("record,report,fold\na,normal,1\na,normal,one\na,nan,2\n,normal,1\n")
+    manifest = wfdb_folder_manifest(str(tmp_path), str(tmp_path / "list.csv"))
+    rows = [replace(row, record_id=f"{number}") for number, row in enumerate(manifest.rows)]
+    summary = write_rows(tmp_path / "out", rows, source=WfdbFolder(kind="wfdb"))
+    assert summary.records_in == 4
+    assert summary.rejected == {"empty_report": 1, "unreadable_cell": 2}
+    assert summary.folds == {1: 1}
+
+
+def test_signals_beside_the_ecg_are_counted_by_name(tmp_path):
+    digital = np.concatenate([DIGITAL, DIGITAL[:, :2]], axis=1)
+    for name in ("a", "b"):
+        names = [*LEADS, "ABP", "RESP" if name == "a" else "PLETH"]
+        write_record(tmp_path, name, digital, sig_name=names, units=[*["mV"] * 12, "mmHg", "NU"])
+    write_record(tmp_path, "c")
+    (tmp_path / "list.csv").write_text("record,report\na,normal\nb,normal\nc,normal\nd,normal\n")
+    manifest = wfdb_folder_manifest(str(tmp_path), str(tmp_path / "list.csv"))
+    summary = write_rows(tmp_path / "out", manifest.rows, source=WfdbFolder(kind="wfdb"))
+    assert summary.other_signals == {"ABP": 2, "PLETH": 1, "RESP": 1}
+    assert summary.rejected == {"missing_file": 1}
 
 
 # --- 12SL statements
@@ -227,9 +333,19 @@ def test_unlisted_tokens_are_counted(tmp_path):
     table = read_statements(str(tmp_path))
     assert table.unlisted == {"XYZ": (1, 5)}
     assert table.statements == {1: ("Sinus rhythm xyz",), 5: ("xyz",)}
-    (tmp_path / "12sl_statements.csv").write_text("ecg_id,statements,statements_cat\n1,['SRTH,\n")
-    with pytest.raises(DatasetError, match=r"line 2|is not a CSV"):
-        read_statements(str(tmp_path))
+    assert table.unreadable == 0
+
+
+@pytest.mark.parametrize("cell", ["['SRTH", "SRTH", "", "nan", "{'SRTH': 1}", "[" * 300, "['AB']"])
+def test_a_row_of_statements_that_cannot_be_read_is_counted(tmp_path, cell):
+    (tmp_path / "mapping").mkdir()
+    (tmp_path / "mapping" / "12slv23ToSNOMED.csv").write_text("Acronym,FullText\nSRTH,Sinus rhythm\n")
+    with (tmp_path / "12sl_statements.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [("ecg_id", "statements", "statements_cat"), ("1.0", "['SRTH']", "['SRTH']"), ("2", cell, "['SRTH']")]
+        )
+    table = read_statements(str(tmp_path))
+    assert (table.statements, table.unreadable) == ({1: ("Sinus rhythm",)}, 1)
 
 
 # --- PTB-XL, a small one of our own
@@ -323,12 +439,45 @@ def test_ptbxl_12sl_needs_statements(small_ptbxl, source):
         ptbxl_manifest(str(small_ptbxl), records=100, report_source=source, statements_uri=None)
 
 
-@pytest.mark.parametrize(("old", "new"), [("{}", "{"), ("300.0", "old"), ("13243.0,300", "nobody,300"), ("{}", "[]")])
-def test_ptbxl_names_the_line(small_ptbxl, old, new):
+@pytest.mark.parametrize(
+    ("old", "new", "column"),
+    [("{}", "{", "scp_codes"), ("{}", "[]", "scp_codes"), ("{}", "", "scp_codes"),
+     (",10,00002", ",ten,00002", "strat_fold"),
+     ("13243.0,300", "nan,300", "patient_id"), ("00002_lr", "", "filename_lr")],
+)  # fmt: skip
+def test_ptbxl_rejects_a_row_that_cannot_be_read(small_ptbxl, old, new, column):
     path = small_ptbxl / "ptbxl_database.csv"
     path.write_text(path.read_text().replace(old, new, 1))
-    with pytest.raises(DatasetError, match="line 3"):
-        ptbxl_manifest(str(small_ptbxl), records=100, report_source="report", statements_uri=None)
+    manifest = ptbxl_manifest(str(small_ptbxl), records=100, report_source="report", statements_uri=None)
+    faults = [row.fault for row in manifest.rows]
+    assert faults[0] is faults[2] is None
+    assert faults[1] is not None
+    assert faults[1][0] == "unreadable_cell"
+    assert f"`{column}`" in faults[1][1]
+    assert "line 3" in faults[1][1]
+
+
+def test_ptbxl_cells_written_otherwise(small_ptbxl):
+    path = small_ptbxl / "ptbxl_database.csv"
+    text = path.read_text()
+    for old, new in (
+        (",56.0,1,", ",> 89,1.0,"),
+        ("\n2,", "\n2.0,"),
+        ("13243.0,300.0,0", "13243,300,2"),
+        ("\n3,13243.0,,,,", "\n3,13243.0,NA,nan,<NA>,"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+    labels = str(small_ptbxl / "labels")
+    manifest = ptbxl_manifest(str(small_ptbxl), records=100, report_source="both", statements_uri=labels)
+    assert [row.record_id for row in manifest.rows] == ["1", "2", "3"]
+    assert [row.patient_id for row in manifest.rows] == ["15709", "13243", "13243"]
+    assert [(row.age, row.sex) for row in manifest.rows] == [(None, "female"), (90.0, None), (None, None)]
+    assert [row.report for row in manifest.rows[1:]] == ["sinusrhythmus Edit: NORM 100", ""]
+    assert not any(row.fault for row in manifest.rows)
+    assert "1 cells of `age` cannot be read and are unknown: `> 89` (1)" in manifest.notes
+    assert "1 cells of `sex` cannot be read and are unknown: `2` (1)" in manifest.notes
 
 
 def test_ptbxl_elsewhere(tmp_path):

@@ -1,5 +1,6 @@
 """storage.py on local disk and on S3: moto's server on loopback, a real S3 API over HTTP."""
 
+import hashlib
 import os
 import signal
 import socket
@@ -152,6 +153,37 @@ def test_missing_file(root):
         storage.read_bytes(storage.join(root, "b"))
 
 
+def test_linked_folders_are_listed_once_and_circles_end(tmp_path):
+    for name in (
+        "source/plain/A1.hea",
+        "source/z/Z1.hea",
+        "elsewhere/E1.hea",
+        "elsewhere/deep/E2.hea",
+        "beside/B1.hea",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1")
+    source = tmp_path / "source"
+    (source / "georgia").symlink_to(tmp_path / "elsewhere")  # a folder on another disk
+    (source / "again").symlink_to("georgia")
+    (source / "deep").symlink_to(tmp_path / "elsewhere" / "deep")  # part of it
+    (source / "a").symlink_to("z")  # beside the folder itself
+    (source / "plain" / "round").symlink_to("..")
+    (source / "plain" / "up").symlink_to(tmp_path)  # not followed: out of `source`, and through it again
+    (tmp_path / "elsewhere" / "back").symlink_to(source)
+    (source / "self").symlink_to("self")
+    (source / "one.hea").symlink_to(tmp_path / "beside" / "B1.hea")
+    (source / "gone.hea").symlink_to(tmp_path / "gone")
+    names = [uri.removeprefix(f"{source}/") for uri in storage.list_files(str(source), ".hea")]
+    assert names == [
+        "again/E1.hea", "again/deep/E2.hea", "gone.hea", "one.hea", "plain/A1.hea", "z/Z1.hea",
+    ]  # fmt: skip
+    (tmp_path / "linked").symlink_to(source)
+    linked = str(tmp_path / "linked")
+    assert storage.list_files(linked, ".hea") == [storage.join(linked, name) for name in names]
+    assert storage.list_files(str(source / "one.hea")) == []
+
+
 def test_list_files(root):
     assert storage.list_files(root) == []
     for name in ("b.parquet", "a.parquet", "deep/c.parquet", "card.json"):
@@ -202,6 +234,29 @@ def test_pyarrow_reads_and_writes(root):
     assert storage.list_files(root) == [storage.join(root, "table.parquet")]
 
 
+def test_a_file_in_pieces_is_checked_where_it_is_read(root):
+    uri, data = storage.join(root, "file"), os.urandom(100_000)
+    whole = hashlib.sha256(data).hexdigest()
+    pieces = storage.cut(data, [10, 20, 30_000, 90_000], 1_000)
+    assert [piece.size for piece in pieces] == [20, 29_980, 60_000, 10_000]
+    storage.write_bytes(uri, data)
+    assert storage.open_checked(uri, whole).read() == data
+    file = storage.open_checked(uri, whole, pieces)
+    assert (file.size(), file.read_at(10, 5), file.read_at(70_000, 15)) == (100_000, data[5:15], data[15:70_015])
+    flipped = bytearray(data)
+    flipped[95_000] ^= 1
+    storage.write_bytes(uri, bytes(flipped))
+    file = storage.open_checked(uri, whole, pieces, hint="make it again")
+    assert file.read_at(90_000, 0) == data[:90_000]
+    with pytest.raises(storage.DamagedFileError, match=r"is damaged: bytes 90000 to 100000.*\nhint: make it again"):
+        file.read_at(1, 99_999)
+    with pytest.raises(storage.DamagedFileError, match="is damaged: it has another sha256"):
+        storage.open_checked(uri, whole)
+    assert (storage.is_whole(uri, whole), storage.is_whole(f"{uri}2", whole)) == (False, False)
+    with pytest.raises(MissingFileError):
+        storage.open_checked(f"{uri}2", whole, pieces)
+
+
 def test_many_threads(root):
     uris = [storage.join(root, f"{n:03d}") for n in range(100)]
     with ThreadPoolExecutor(32) as pool:
@@ -211,6 +266,32 @@ def test_many_threads(root):
 
 
 # --- local: whole or not at all
+
+
+def test_bytes_and_names_are_on_the_disk_before_they_count(tmp_path, monkeypatch):
+    """What a power cut leaves is what was synced: first the bytes, then the name, then the folder that has the name."""
+    events = []
+    sync, rename, link = os.fsync, os.replace, os.link
+
+    def synced(descriptor):
+        sync(descriptor)
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        events.append(("folder" if path.is_dir() else "bytes", path.stat().st_size if path.is_file() else path.name))
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", lambda *paths: (rename(*paths), events.append(("named",))))
+    monkeypatch.setattr(os, "rename", lambda *paths: (rename(*paths), events.append(("named",))))
+    monkeypatch.setattr(os, "link", lambda *paths: (link(*paths), events.append(("named",))))
+    expected = [("bytes", 3), ("named",), ("folder", "new")]
+    storage.write_bytes(str(tmp_path / "new" / "card.json"), b"abc")
+    assert events == expected
+    events.clear()
+    storage.create_bytes(str(tmp_path / "new" / "once.json"), b"abc")
+    assert events == expected
+    events.clear()
+    storage.publish_folder(tmp_path / "new", str(tmp_path / "bundle"), "card.json")
+    assert sorted(events[:2]) == [("bytes", 3), ("bytes", 3)]
+    assert [event[0] for event in events[2:]] == ["folder", "named", "folder"]
 
 
 def test_local_readers_see_whole_files(tmp_path):

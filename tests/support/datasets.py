@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mets_ray import storage
-from mets_ray.dataset.card import CARD_NAME, SCHEMA_VERSION, DatasetCard
+from mets_ray.dataset import card as cards
+from mets_ray.dataset.card import SCHEMA_VERSION, DatasetCard
 from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.dataset.shard_writer import ShardTask, write_shard
@@ -71,7 +72,7 @@ def write_card(dataset_uri, summaries, **changes):
         "created_at": "",
     }
     card = DatasetCard(**facts | changes)
-    storage.write_bytes(storage.join(str(dataset_uri), CARD_NAME), card.model_dump_json().encode())
+    cards.write_card(str(dataset_uri), card)
     return card
 
 

@@ -154,6 +154,9 @@ class Counts:
     def text_cache(self, hits, misses):
         self.calls.append(("text_cache", hits, misses))
 
+    def prompt_set(self, name, version):
+        self.calls.append(("prompt_set", name, version))
+
 
 def make_service(bundle_uri, counts, *, with_lm=True, **settings):
     """The service of one replica without Ray: the same predictor, the real LM, forward passes of one window."""

@@ -119,8 +119,11 @@ def test_ray_job_submit_runs_the_job_and_passes_its_status_on(tmp_path):
     # As after `source .venv/bin/activate`: the entrypoint's `python` is looked up where the head was started.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+    environment |= {"RAY_AUTH_MODE": "token", "HOME": str(tmp_path)}  # as README says, with a token of its own
     environment.pop("RAY_ADDRESS", None)
     ray = [sys.executable, "-m", "ray.scripts.scripts"]
+    subprocess.run([*ray, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
+    (tmp_path / ".ray" / "auth_token").chmod(0o600)
     options = {
         "port": port,
         "num-cpus": "4",
@@ -136,7 +139,7 @@ def test_ray_job_submit_runs_the_job_and_passes_its_status_on(tmp_path):
         env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
 
-    def submit(*words):
+    def submit(*words, environment=environment):
         command = [*ray, "job", "submit", "--address", f"http://127.0.0.1:{dashboard}", "--working-dir", ".", "--"]
         return subprocess.run(
             [*command, "python", "jobs/pretrain.py", *words],
@@ -149,6 +152,10 @@ def test_ray_job_submit_runs_the_job_and_passes_its_status_on(tmp_path):
             assert time.monotonic() < deadline, done.stdout + done.stderr
             time.sleep(2)
         assert done.returncode != 0
+        stranger = submit(environment=environment | {"RAY_AUTH_MODE": "disabled"})
+        assert stranger.returncode != 0
+        assert "inside a copy" not in stranger.stdout, "a job ran without the token"
+        assert "token" in (stranger.stdout + stranger.stderr).lower()
         assert "inside a copy of the working folder" in submit().stdout
 
         done = submit(*SMALL, f"run_uri={tmp_path}")

@@ -218,11 +218,27 @@ def test_a_faulty_yaml_file_is_called_by_its_name(tmp_path):
         assert "this is not YAML: " in refusal(tmp_path, "a.yaml", content).fact
 
 
-@pytest.mark.parametrize("name", ["my words.json", "-x.csv", ".json.json"])
+@pytest.mark.parametrize("name", ["my words.json", "-x.csv", ".json.json", "con.json", f"{'x' * 201}.csv"])
 def test_a_file_without_a_plain_name_is_refused(tmp_path, name):
     content = 'task,class,prompt\nt,c,"p"\n' if name.endswith("csv") else '{"NORM": "a"}'
     error = refusal(tmp_path, name, content)
     assert f"the prompt set is called {name.rpartition('.')[0]!r}, not a plain name" in error.fact
+
+
+@pytest.mark.parametrize("task", ["../../../x", "a/b", "..", "a\\b", "C:x", "x\0", "nul", ".x", "x" * 300, "s3://x"])
+def test_a_task_that_no_file_can_be_named_after_is_refused(tmp_path, task):
+    """Results are kept in files of the tasks' names."""
+    forms = {
+        "words.json": {task: {"c": "a"}},
+        "ours.json": OURS | {"tasks": {task: {"template": "{}", "classes": {"c": ["a"]}}}},
+        "ours.yaml": yaml.safe_dump(OURS | {"tasks": {task: {"template": "{}", "classes": {"c": ["a"]}}}}),
+        "words.csv": f'task,class,prompt\n"{task}",c,a\n',
+    }
+    for name, content in forms.items():
+        error = refusal(tmp_path, name, content)
+        assert f"has the task {task!r}, which files cannot be named after" in error.fact
+        assert error.where.startswith(f"prompt file `{name}`")
+        assert "letters" in error.hint
 
 
 def test_a_file_of_another_kind_or_size_is_refused(tmp_path):

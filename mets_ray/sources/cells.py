@@ -1,0 +1,122 @@
+"""What a cell of a table or a comment of a header means: missing values, ids, numbers, age and sex.
+
+What a record can do without is unknown where it cannot be read, and is counted; nothing is guessed.
+"""
+
+import ast
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import TypeVar
+
+from mets_ray.errors import RecordError
+
+_Kind = TypeVar("_Kind")
+
+# In lower case: what pandas.read_csv takes for missing (`na_values`), what databases and statistics programs write, and
+# bare punctuation.
+_MISSING = frozenset(
+    {"", "nan", "-nan", "na", "n/a", "#n/a", "#na", "#n/a n/a", "<na>", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"}
+    | {"none", "null", "<null>", "(null)", "nil", "nat", "missing", "\\n", "-", "--", "---", ".", "?"}
+)
+
+_UNKNOWN = frozenset({"unknown", "unk", "u"})
+
+SEXES = {"m": "male", "male": "male", "f": "female", "female": "female"}
+"""In lower case. Other words and numbers have a meaning only where a source's documentation gives them one."""
+
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?", re.IGNORECASE | re.ASCII)
+_WHOLE = re.compile(r"([-+]?\d+)\.0+", re.ASCII)
+_DICOM_AGE = re.compile(r"(\d{3})([DWMY])", re.ASCII)  # Age String: three digits and days, weeks, months or years
+_PER_YEAR = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0}
+_OLDEST_YEARS = 130.0  # above the oldest person known, 122; some sources write 300 for "above 89"
+_MOST_SHOWN = 3
+
+
+class Blanks:
+    """Cells that could not be read and were written as unknown, counted by column."""
+
+    def __init__(self) -> None:
+        self._cells: dict[str, Counter[str]] = {}
+
+    def add(self, column: str, value: str) -> None:
+        """Count one cell."""
+        self._cells.setdefault(column, Counter())[value[:12]] += 1
+
+    def notes(self) -> tuple[str, ...]:
+        """A sentence for the card for each column, with the most frequent values."""
+        return tuple(
+            f"{counts.total()} cells of `{column}` cannot be read and are unknown: "
+            + ", ".join(f"`{value}` ({count})" for value, count in counts.most_common(_MOST_SHOWN))
+            + (", …" if len(counts) > _MOST_SHOWN else "")
+            for column, counts in sorted(self._cells.items())
+        )
+
+
+def is_missing(text: str) -> bool:
+    """Whether a cell stands for a missing value: empty, or a word such as `nan`, `NULL` or `<NA>`, in any case."""
+    return text.strip().lower() in _MISSING
+
+
+def identifier(text: str) -> str:
+    """An id without the `.0` that a whole number gets from pandas where its column has a missing value."""
+    match = _WHOLE.fullmatch(text.strip())
+    return match[1] if match else text.strip()
+
+
+def number(text: str) -> float | None:
+    """A finite number with a decimal point; None for every other text."""
+    value = float(text) if _NUMBER.fullmatch(text.strip()) else math.nan
+    return value if math.isfinite(value) else None
+
+
+def whole_number(text: str, column: str) -> int:
+    """`3` of `3` and `3.0`. Raises RecordError `unreadable_cell` for what is no whole number of 32 bits."""
+    value = number(text)
+    if value is None or not value.is_integer() or abs(value) >= 2**31:
+        raise unreadable(column, text)
+    return int(value)
+
+
+def age_years(text: str, blanks: Blanks) -> float | None:
+    """An age in years, from 0 to 130, or in DICOM's way (`057Y`, `006M`). Others, such as `> 89`, 300 and `old`, are
+    unknown and counted."""
+    text = text.strip()
+    if is_missing(text) or text.lower() in _UNKNOWN:
+        return None
+    if match := _DICOM_AGE.fullmatch(text):
+        return int(match[1]) / _PER_YEAR[match[2]]
+    value = number(text)
+    if value is None or not 0 <= value <= _OLDEST_YEARS:
+        blanks.add("age", text)
+        return None
+    return value
+
+
+def sex(text: str, blanks: Blanks, codes: Mapping[str, str] = SEXES) -> str | None:
+    """`male` or `female` by `codes` (keys in lower case). Others, such as `other`, `O` and `2`, are unknown and
+    counted."""
+    word = identifier(text).lower()
+    if is_missing(word) or word in _UNKNOWN:
+        return None
+    if word not in codes:
+        blanks.add("sex", text.strip())
+    return codes.get(word)
+
+
+def literal(text: str, column: str, kind: type[_Kind]) -> _Kind:
+    """A Python literal, such as the dict `{'NORM': 100.0}`. Raises RecordError `unreadable_cell` for all else."""
+    try:
+        value = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        value = None
+    if not isinstance(value, kind):
+        raise unreadable(column, text)
+    return value
+
+
+def unreadable(column: str, text: str) -> RecordError:
+    """The rejection of a record for a cell that it cannot do without."""
+    fact = f"`{column}` is `{text[:40]}`" if text else f"`{column}` is empty"
+    return RecordError("unreadable_cell", fact)

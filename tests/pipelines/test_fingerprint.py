@@ -1,0 +1,62 @@
+"""The fingerprint of a data set holds all that its bytes depend on."""
+
+from dataclasses import fields, replace
+
+import pytest
+
+from mets_ray.config.load import load_config
+from mets_ray.pipelines import prepare
+from mets_ray.sources.manifest import ManifestRow
+from mets_ray.sources.wfdb_folder import wfdb_folder_manifest
+
+OTHER = {
+    "record_id": "b",
+    "patient_id": "p",
+    "fold": 11,
+    "record_uri": "/src/b",
+    "report": "Sinus rhythm.",
+    "statements": ("Sinus rhythm", "Left bundle branch block"),
+    "labels": ("LBBB",),
+    "age": 61.0,
+    "sex": "female",
+}
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    (tmp_path / "m.csv").write_text("record,report,age\na,Sinus rhythm. LBBB,60\n")
+    return wfdb_folder_manifest("/src", str(tmp_path / "m.csv"))
+
+
+def name_of(manifest, *words, root="/src"):
+    return prepare.dataset_fingerprint(load_config(None, list(words)).prepare, manifest, root)
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(ManifestRow)])
+def test_every_column_is_part_of_it(manifest, field):
+    (row,) = manifest.rows
+    changed = replace(manifest, rows=(replace(row, **{field: OTHER[field]}),))
+    assert name_of(changed) != name_of(manifest)
+
+
+def test_settings_and_rules_are_part_of_it(manifest, monkeypatch):
+    names = {
+        name_of(manifest),
+        name_of(manifest, "prepare.sampling_rate_hz=500"),
+        name_of(manifest, "prepare.duration_s=5"),
+        name_of(manifest, "prepare.highpass_hz=null"),
+        name_of(replace(manifest, has_reports=False)),
+        name_of(replace(manifest, sha256="other")),
+    }
+    monkeypatch.setattr(prepare, "CONVERSION_VERSION", 99)
+    names.add(name_of(manifest))
+    monkeypatch.undo()
+    monkeypatch.setattr(prepare, "clean_report", str.lower)
+    names.add(name_of(manifest))
+    assert len(names) == 8
+
+
+def test_where_the_source_lies_is_no_part_of_it(manifest):
+    (row,) = manifest.rows
+    copy = replace(manifest, rows=(replace(row, record_uri="s3://bucket/src/a"),))
+    assert name_of(copy, root="s3://bucket/src") == name_of(manifest)
