@@ -1,5 +1,6 @@
 """A loaded bundle that scores ECGs against classes described in words. Independent of Ray and HTTP."""
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +24,8 @@ from mets_ray.tasks.questions import label_classes, prompt_classes
 from mets_ray.text.language_model import FrozenTextEncoder
 from mets_ray.text.reports import text_id
 
-_CLASS_LISTS = 512
+_CLASS_VECTOR_BYTES = 64 * 2**20  # with the texts that they are kept by, which take more than the vectors
+_OBJECT_BYTES = 1024  # of each kept list beside these
 
 
 class ScoredClass(NamedTuple):
@@ -39,6 +41,11 @@ class Encoded(NamedTuple):
 
     embeddings: Float32[np.ndarray, "window dimension"]
     features: Float32[np.ndarray, "window feature"]
+
+
+class _Kept(NamedTuple):
+    vectors: Tensor
+    size_bytes: int
 
 
 def load_predictor(bundle_uri: str, *, device: str = "cpu") -> "Predictor":
@@ -81,7 +88,9 @@ class Predictor:
         self.logit_scale, self._logit_bias = float(self._model.logit_scale), float(self._model.logit_bias)
         self._stored = dict(zip(bundle.prompts.ids.tolist(), bundle.prompts.vectors, strict=True))
         self._features = LRUCache[int, np.ndarray](text_cache_texts)
-        self._class_vectors = LRUCache[tuple[tuple[str, ...], ...], Tensor](_CLASS_LISTS)
+        self._class_vectors = LRUCache[tuple[tuple[str, ...], ...], _Kept](
+            _CLASS_VECTOR_BYTES, getsizeof=lambda kept: kept.size_bytes
+        )
         self._text_encoder: FrozenTextEncoder | None = None
 
     @property
@@ -153,10 +162,10 @@ class Predictor:
             self.keep_features(missing, self._text_encoder.embed(missing))
 
     def cache_bytes(self) -> dict[str, int]:
-        """What each cache holds now, in bytes: the LM's features of texts, and vectors of whole class lists."""
+        """What each cache holds now, in bytes: the LM's features of texts, and vectors and texts of class lists."""
         return {
             "text_features": len(self._features) * self.facts.text_features * np.dtype(np.float16).itemsize,
-            "class_vectors": sum(vectors.nbytes for vectors in self._class_vectors.values()),
+            "class_vectors": int(self._class_vectors.currsize),
         }
 
     def untrained(self, seed: int) -> "Predictor":
@@ -194,16 +203,13 @@ class Predictor:
 
     def missing_texts(self, texts: Sequence[str]) -> list[str]:
         """Distinct texts with LM features neither in the bundle nor in the cache."""
-        return [
-            text
-            for text in dict.fromkeys(texts)
-            if text_id(text) not in self._stored and text_id(text) not in self._features
-        ]
+        ids = {text: text_id(text) for text in texts}
+        return [text for text, number in ids.items() if number not in self._stored and number not in self._features]
 
     def keep_features(self, texts: Sequence[str], features: Float16[np.ndarray, "text feature"]) -> None:
         """Cache the LM features of `texts`; the least recently used are evicted first."""
         for text, vector in zip(texts, features, strict=True):
-            self._features[text_id(text)] = vector
+            self._features[text_id(text)] = vector.copy()  # a row alone would keep all of `features` in memory
 
     def features(self, texts: Sequence[str]) -> Float16[np.ndarray, "text feature"]:
         """Stored or cached LM features. Raises KeyError for a text of `missing_texts`."""
@@ -220,11 +226,14 @@ class Predictor:
         key = tuple(classes.values())
         kept = self._class_vectors.get(key)
         if kept is None:
-            if self.missing_texts([text for wordings in key for text in wordings]):
+            texts = [text for wordings in key for text in wordings]
+            if self.missing_texts(texts):
                 return None
-            kept = class_embeddings(self.wording_vectors(classes)).float().cpu()
-            self._class_vectors[key] = kept
-        return kept
+            vectors = class_embeddings(self.wording_vectors(classes)).float().cpu()
+            kept = _Kept(vectors, _OBJECT_BYTES + vectors.nbytes + sum(map(sys.getsizeof, texts)))
+            if kept.size_bytes <= _CLASS_VECTOR_BYTES:
+                self._class_vectors[key] = kept
+        return kept.vectors
 
     @torch.inference_mode()
     def wording_vectors(self, classes: Mapping[str, tuple[str, ...]]) -> list[Float[Tensor, "_ dimension"]]:

@@ -19,7 +19,7 @@ from mets_ray.errors import RequestError
 from mets_ray.model.windows import Windows
 from mets_ray.serve import audit, messages
 from mets_ray.serve.bodies import JsonEcg
-from mets_ray.serve.examples import example, list_examples
+from mets_ray.serve.examples import example_json, list_examples
 from mets_ray.serve.guard import Guard, Telemetry, add_error_answers
 from mets_ray.serve.openapi import BATCH_BODY, ECG_BODY, EMBED_BODY, PROMPT_SET_BODY, ZERO_SHOT_BODY, describe
 from mets_ray.serve.reading import Reader
@@ -101,10 +101,10 @@ def _add_pages(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/examples/{name}", summary="A synthetic ECG in the form that a request takes", response_model=JsonEcg)
     async def one_example(name: str) -> Response:
-        found = await asyncio.to_thread(example, name, max(10.0, service.predictor.facts.duration_s))
+        found = await asyncio.to_thread(example_json, name, max(10.0, service.predictor.facts.duration_s))
         if found is None:
             raise RequestError(404, "unknown_example", "there is no example with this name", hint="see /v1/examples")
-        return _json(found)
+        return Response(found, media_type="application/json")
 
 
 def _add_docs(app: FastAPI) -> None:
@@ -157,12 +157,22 @@ def _add_model(app: FastAPI, service: Service, reader: Reader) -> None:
     async def model() -> messages.ModelAnswer:
         return await service.model()
 
+    @app.get("/v1/prompt-sets", summary="List the prompt sets, page by page")
+    async def list_prompt_sets(query: Annotated[messages.PromptSetPage, Query()]) -> messages.PromptSetsAnswer:
+        return await service.listed(after=query.after, limit=query.limit)
+
     @app.put("/v1/prompt-sets/{name}", summary="Register a class list", openapi_extra=PROMPT_SET_BODY)
     async def put_prompt_set(name: str, request: Request) -> Response:
         asked = await reader.prompt_set(request)
         answer, is_new = await service.register(name, asked)
         audit.note(request, prompt_set=answer.prompt_set, classes=asked.model_dump())
         return _json(answer, status=201 if is_new else 200)
+
+    @app.delete("/v1/prompt-sets/{name}", summary="Retire a class list: no version of it resolves any more")
+    async def delete_prompt_set(name: str, request: Request) -> messages.RetiredAnswer:
+        retired = await service.retire(name)
+        audit.note(request, prompt_set=f"{name}@{retired.retired_through_version}")
+        return retired
 
 
 class _PageFiles(StaticFiles):

@@ -51,7 +51,7 @@ class TextEncoder:
             self._lm_texts.inc(len(new))
             known |= dict(zip(new, features, strict=True))
             for text, vector in zip(new, features, strict=True):
-                self._kept[text_id(text)] = vector
+                self._kept[text_id(text)] = vector.copy()  # a row alone would keep all of `features` in memory
         return np.stack([known[text] for text in texts])
 
 

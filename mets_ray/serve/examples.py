@@ -41,16 +41,19 @@ def list_examples() -> list[messages.Example]:
     ]
 
 
-@functools.cache
-def example(name: str, duration_s: float) -> JsonEcg | None:
+def example_json(name: str, duration_s: float) -> bytes | None:
     """The example `name` in the form that a request takes, in whole microvolts at 500 Hz; None for an unknown name."""
     index = _records().get(name)
-    if index is None:
-        return None
+    return None if index is None else _rendered(index, duration_s)
+
+
+@functools.lru_cache(maxsize=len(CLASSES))  # of known examples only: a third of a megabyte each
+def _rendered(index: int, duration_s: float) -> bytes:
     ecg = render(describe(index, seed=_SEED), sampling_rate_hz=_SAMPLING_RATE_HZ, duration_s=duration_s)
-    return JsonEcg(
+    found = JsonEcg(
         signal=np.rint(ecg.signal_mv * 1000).tolist(),
         unit="uV",
         leads=list(ecg.leads),
         sampling_rate_hz=ecg.sampling_rate_hz,
     )
+    return found.model_dump_json().encode()

@@ -193,11 +193,31 @@ class PromptSetAnswer(BaseModel):
     hypothesis_template: str | None
 
 
+class RetiredAnswer(BaseModel):
+    name: str
+    retired_through_version: int = Field(description="no version up to this one resolves any more")
+
+
 class KnownPromptSet(BaseModel):
     name: str
     version: int
     classes: list[str]
     origin: str = Field(description="bundle or registered")
+
+
+class PromptSetPage(BaseModel):
+    """Query string of a page of prompt sets."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: str = Field("", description="`next_after` of the page before")
+    limit: int = Field(100, ge=1, le=500, description="registered prompt sets per page")
+
+
+class PromptSetsAnswer(BaseModel):
+    prompt_sets: list[KnownPromptSet] = Field(description="the newest readable version of each name")
+    next_after: str | None = Field(description="`after` of the next page, if there is one")
+    warnings: list[Warned] = Field(description="what cannot be read, and whether the store answers")
 
 
 class SignalFacts(BaseModel):
@@ -230,7 +250,9 @@ class ModelAnswer(BaseModel):
     signal: SignalFacts
     text_model: TextModelFacts
     hypothesis_template: str = Field(description="used when a request gives labels but no template")
-    prompt_sets: list[KnownPromptSet]
+    prompt_sets: list[KnownPromptSet] = Field(description="the bundle's, and the first of those registered")
+    next_after: str | None = Field(description="`after` of /v1/prompt-sets for the rest of them, if there are more")
+    warnings: list[Warned] = Field(description="what cannot be read, and whether the store of prompt sets answers")
     default_prompt_set: str | None
     training_data: TrainingFacts
     intended_use: str

@@ -41,11 +41,13 @@ _ERRORS = {
     401: "the token is missing or wrong",
     403: "the token lacks the scope, the request comes from a foreign site, or this server does not store prompt sets",
     404: "no such prompt set or example",
-    409: "the name is a prompt set of the bundle",
+    409: "the name is a prompt set of the bundle, or the store's quota is used up",
+    410: "the prompt set is retired",
     413: "larger than this server accepts",
     415: "unsupported content type",
     422: "well-formed but unusable: unknown unit, missing leads, NaN, ...",
     429: "too many requests are waiting; see Retry-After",
+    500: "the server failed, or a stored prompt set is damaged",
     503: "overloaded or past the deadline; see Retry-After",
 }
 

@@ -16,14 +16,17 @@ from mets_ray.model.predictor import Predictor
 from mets_ray.model.windows import Windows, mean_embedding
 from mets_ray.serve import messages
 from mets_ray.serve.bodies import BodyLimits
-from mets_ray.serve.class_lists import ClassList, PromptSets, class_list, labels_as_classes
+from mets_ray.serve.class_lists import ClassList, check_texts, class_list, labels_as_classes
 from mets_ray.serve.health import Health
+from mets_ray.serve.prompt_sets import Found, PromptSets
 from mets_ray.serve.settings import WORDINGS_PER_CLASS, ServeConfig
 
 # New texts go to the language model in slices, and of the requests with more than one slice only a few at a time: a
 # request with a few new classes waits for a few slices, not for all texts of those before it.
 _SLICE_TEXTS = 32
 _LONG_LISTS = 2
+
+_MODEL_PROMPT_SETS = 256  # registered ones in /v1/model; all of them are in the pages of /v1/prompt-sets
 
 INTENDED_USE = (
     "Research on zero-shot recognition of findings in 12-lead ECGs. Not a medical device: not for diagnosis, "
@@ -108,11 +111,12 @@ class Service:
     async def zero_shot(self, windows: Windows, options: messages.Options, timings: Timings) -> messages.ZeroShotAnswer:
         """Scores of one ECG. Raises RequestError."""
         since = time.perf_counter()
-        chosen, vectors = await self._classes(options)
+        (chosen, warnings), vectors = await self._classes(options)
         since = timings.stop("classes", since)
         embedding = await self._embed(windows)
         timings.stop("encode", since)
         scored = self._scored(windows, embedding, chosen, vectors, options.multi_label)
+        scored.warnings += _warned(warnings)
         return messages.ZeroShotAnswer.model_construct(**vars(scored), **self._facts(chosen, options, timings))
 
     async def batch(
@@ -120,7 +124,7 @@ class Service:
     ) -> messages.BatchAnswer:
         """Scores of several ECGs. An unusable ECG gets its error instead; the others are scored."""
         since = time.perf_counter()
-        chosen, vectors = await self._classes(options)
+        (chosen, warnings), vectors = await self._classes(options)
         since = timings.stop("classes", since)
 
         async def embedded(ecg: Windows | RecordError, place: int) -> np.ndarray | None:
@@ -135,7 +139,9 @@ class Service:
                 results.append(messages.ErrorAnswer(error=error_facts(ecg)))
             else:
                 assert embedding is not None
-                results.append(self._scored(ecg, embedding, chosen, vectors, options.multi_label))
+                scored = self._scored(ecg, embedding, chosen, vectors, options.multi_label)
+                scored.warnings += _warned(warnings)
+                results.append(scored)
                 await asyncio.sleep(0)  # 64 ECGs with 256 classes take 50 ms: other requests come in between
         timings.stop("encode", since)
         return messages.BatchAnswer.model_construct(results=results, **self._facts(chosen, options, timings))
@@ -147,13 +153,13 @@ class Service:
             dimension=len(vector),
             model_version=self.predictor.model_version,
             windows=len(windows.signal_uv),
-            warnings=_warned(windows),
+            warnings=_warned(windows.warnings),
         )
 
     async def embed_texts(self, texts: list[str]) -> messages.EmbedAnswer:
         """Embeddings of texts as given. Raises RequestError 422 beyond the limits for classes."""
-        given = class_list(dict.fromkeys(texts, ("x",)), None, self.config, default_template="{}")
-        await self.learn(list(given.classes))
+        check_texts(texts, self.config)
+        await self.learn(texts)
         vectors = self.predictor.embed_texts(texts)
         await asyncio.sleep(0)  # two thousand texts take 40 ms to embed and to write down
         return messages.EmbedAnswer.model_construct(
@@ -168,7 +174,7 @@ class Service:
             duration_s=facts.duration_s,
             signal_uv=windows.signal_uv[0].tolist(),
             windows=len(windows.signal_uv),
-            warnings=_warned(windows),
+            warnings=_warned(windows.warnings),
         )
 
     async def register(self, name: str, request: messages.PromptSetRequest) -> tuple[messages.PromptSetAnswer, bool]:
@@ -191,8 +197,23 @@ class Service:
         )
         return answer, is_new
 
+    async def retire(self, name: str) -> messages.RetiredAnswer:
+        """Make no version of a registered list resolve any more. Raises as `PromptSets.retire`."""
+        return messages.RetiredAnswer(name=name, retired_through_version=await self.prompt_sets.retire(name))
+
+    async def listed(self, *, after: str, limit: int) -> messages.PromptSetsAnswer:
+        """A page of the registered lists; the first page begins with those of the bundle."""
+        page = await self.prompt_sets.page(after=after, limit=limit)
+        of_bundle = [] if after else [_known(one, "bundle") for one in self.prompt_sets.bundle_lists]
+        return messages.PromptSetsAnswer(
+            prompt_sets=of_bundle + [_known(one, "registered") for one in page.lists],
+            next_after=page.following,
+            warnings=_warned(page.warnings),
+        )
+
     async def model(self) -> messages.ModelAnswer:
         facts, config = self.predictor.facts, self.config
+        sets = await self.listed(after="", limit=_MODEL_PROMPT_SETS)
         return messages.ModelAnswer(
             model_version=self.predictor.model_version,
             bundle_uri=self.bundle_uri,
@@ -209,12 +230,9 @@ class Service:
                 fingerprint=facts.text_fingerprint,
             ),
             hypothesis_template=self.predictor.template,
-            prompt_sets=[
-                messages.KnownPromptSet(
-                    name=item.name or "", version=item.version, classes=list(item.classes), origin=origin
-                )
-                for item, origin in await self.prompt_sets.known()
-            ],
+            prompt_sets=sets.prompt_sets,
+            next_after=sets.next_after,
+            warnings=sets.warnings,
             default_prompt_set=config.prompt_set,
             training_data=messages.TrainingFacts(
                 source=facts.dataset_source,
@@ -279,17 +297,19 @@ class Service:
             ) from error
         self.predictor.keep_features(texts, features)
 
-    async def _classes(self, options: messages.Options) -> tuple[ClassList, Tensor]:
+    async def _classes(self, options: messages.Options) -> tuple[Found, Tensor]:
         if options.candidate_labels is not None and options.prompt_set is not None:
             raise RequestError(
                 422, "two_class_lists", "`candidate_labels` and `prompt_set` are both given", hint="give one of them"
             )
         if options.candidate_labels is not None:
-            chosen = class_list(
-                labels_as_classes(options.candidate_labels),
-                options.hypothesis_template,
-                self.config,
-                default_template=self.predictor.template,
+            found = Found(
+                class_list(
+                    labels_as_classes(options.candidate_labels),
+                    options.hypothesis_template,
+                    self.config,
+                    default_template=self.predictor.template,
+                )
             )
         else:
             reference = options.prompt_set or self.config.prompt_set
@@ -307,17 +327,30 @@ class Service:
                     "`hypothesis_template` is given, but the wordings of a prompt set are complete",
                     hint="omit it, or give candidate_labels",
                 )
-            chosen = await self.prompt_sets.find(reference)
-            assert chosen.name is not None
-            self._telemetry.prompt_set(chosen.name, chosen.version)
-        vectors = self.predictor.class_vectors(chosen.classes)
+            found = await self.prompt_sets.find(reference)
+            assert found.chosen.name is not None
+            self._telemetry.prompt_set(found.chosen.name, found.chosen.version)
+        vectors = self.predictor.class_vectors(found.chosen.classes)
         if vectors is None:
-            await self.learn(chosen.texts)
-            vectors = self.predictor.class_vectors(chosen.classes)
+            await self._learn_or_recall(found.chosen)
+            vectors = self.predictor.class_vectors(found.chosen.classes)
             assert vectors is not None, "the features that were just kept are gone"
         else:
-            self._telemetry.text_cache(len(chosen.classes), 0)
-        return chosen, vectors
+            self._telemetry.text_cache(len(found.chosen.classes), 0)
+        return found, vectors
+
+    async def _learn_or_recall(self, chosen: ClassList) -> None:
+        """Make sure that the features of a list are known: from the store, if it is registered, else from the LM.
+
+        Raises as `learn`, and RequestError 500 or DatasetError if the store's features are damaged or out of reach and
+        there is no LM.
+        """
+        fault = await self.prompt_sets.recall(chosen) if self.predictor.missing_texts(chosen.texts) else None
+        if fault is not None and self._ask_lm is None:
+            raise fault
+        await self.learn(chosen.texts)
+        if isinstance(fault, RequestError):
+            self.prompt_sets.repair(chosen)
 
     async def _embed(self, windows: Windows, place: int = 0) -> np.ndarray:
         """Unit vectors [window, dimension]. place: how many windows of the same request come before."""
@@ -338,7 +371,7 @@ class Service:
                 for name, value, cosine, rank in of_class
             ],
             windows=len(windows.signal_uv),
-            warnings=[*_warned(windows), *_of_classes(chosen, multi_label)],
+            warnings=[*_warned(windows.warnings), *_of_classes(chosen, multi_label)],
         )
 
     def _facts(self, chosen: ClassList, options: messages.Options, timings: Timings) -> dict[str, Any]:
@@ -364,5 +397,9 @@ def _of_classes(chosen: ClassList, multi_label: bool) -> list[messages.Warned]:
     return [messages.Warned(reason="one_class", message=words)]
 
 
-def _warned(windows: Windows) -> list[messages.Warned]:
-    return [messages.Warned(reason=reason, message=message) for reason, message in windows.warnings]
+def _warned(warnings: Sequence[tuple[str, str]]) -> list[messages.Warned]:
+    return [messages.Warned(reason=reason, message=message) for reason, message in warnings]
+
+
+def _known(one: ClassList, origin: str) -> messages.KnownPromptSet:
+    return messages.KnownPromptSet(name=one.name or "", version=one.version, classes=list(one.classes), origin=origin)

@@ -58,6 +58,20 @@ class ServeConfig(BaseModel):
     deadline_s: Seconds = Field(10.0, description="a request that takes longer gets 503")
     retry_after_s: Count = Field(1, description="Retry-After of 429 and 503 responses")
     prompt_set_refresh_s: Seconds = Field(5.0, description="how often a replica checks for a newer version of a set")
+    store_patience_s: Seconds = Field(
+        3.0,
+        description="how long a request waits for an answer of the store of prompt sets, at most half of deadline_s; "
+        "then known lists are served with a warning, and others get 503",
+    )
+    prompt_set_cache_bytes: Count = Field(32 * MIB, description="registered class lists kept per replica, in bytes")
+    max_prompt_sets: Count = Field(500, description="maximum names of registered class lists")
+    max_prompt_set_versions: Count = Field(100, description="maximum versions per name")
+    max_prompt_set_bytes: Count = Field(
+        64 * MIB, description="maximum bytes per name in the store: its versions and the features of their texts"
+    )
+    max_state_bytes: Count = Field(
+        4096 * MIB, description="maximum bytes of all names; each replica counts again every minute"
+    )
 
     auth: Literal["bearer", "none"] = Field(
         "bearer",

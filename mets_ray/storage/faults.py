@@ -1,7 +1,8 @@
 """What went wrong in a store, as a DatasetError that says what the store answered.
 
 A file that is absent from a store that answers is the subclass MissingFileError, so that a reader can count one absent
-record and still stop when the store is down; one that has other bytes than were written is a DamagedFileError.
+record and still stop when the store is down, which is an UnreachableError; one that has other bytes than were written
+is a DamagedFileError.
 """
 
 import functools
@@ -42,6 +43,14 @@ class MissingFileError(DatasetError):
     """The store answers, and has no such file."""
 
 
+class NotAFolderError(DatasetError):
+    """A file has the place of a folder."""
+
+
+class UnreachableError(DatasetError):
+    """The store does not answer, or answers with server errors only."""
+
+
 class DamagedFileError(DatasetError):
     """The file is there, and is not what was written."""
 
@@ -58,17 +67,20 @@ def store_faults(uri: str, fs: fsspec.AbstractFileSystem | None = None) -> Itera
             _require_bucket(fs, fs._strip_protocol(uri))
         raise MissingFileError(f"`{uri}` does not exist") from error
     except Exception as error:
+        fault = DatasetError
         names = {kind.__name__ for link in _causes(error) for kind in type(link).__mro__}
         if isinstance(error, PermissionError) or names & _REFUSED:
             fact, hint = f"access to `{uri}` is refused", "check the credentials in the environment and their rights"
             hint = "check the file's permissions" if is_local(uri) else hint
         elif names & _UNREACHABLE:
             fact, hint = f"the store of `{uri}` cannot be reached", "check the network and AWS_ENDPOINT_URL"
+            fault = UnreachableError
         elif any(_status(link) >= 500 for link in _causes(error)):
             fact, hint = f"the store of `{uri}` answers with server errors", "the request was retried; try later"
+            fault = UnreachableError
         else:
             fact, hint = f"`{uri}` cannot be used", ""
-        raise DatasetError(f"{fact}: {type(error).__name__}: {error}", hint=hint) from error
+        raise fault(f"{fact}: {type(error).__name__}: {error}", hint=hint) from error
 
 
 def _status(error: BaseException) -> int:

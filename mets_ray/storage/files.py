@@ -1,18 +1,34 @@
 """Single files: read whole, and written so that readers see all of one or none of it."""
 
 import os
+import stat
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
-from mets_ray.storage.faults import MissingFileError, store_faults
+from mets_ray.errors import DatasetError
+from mets_ray.storage.faults import MissingFileError, NotAFolderError, store_faults
 from mets_ray.storage.stores import filesystem
 from mets_ray.storage.uris import is_local, join, local_path
 
 
-def read_bytes(uri: str) -> bytes:
-    """The whole file. Raises MissingFileError, and DatasetError for every other failure."""
+class Entry(NamedTuple):
+    """One name in a folder."""
+
+    name: str
+    is_folder: bool
+    size_bytes: int
+
+
+def read_bytes(uri: str, *, max_bytes: int | None = None) -> bytes:
+    """The whole file. Raises MissingFileError, and DatasetError for every other failure.
+
+    max_bytes: a larger file, or what is no file (a folder, a pipe), is refused before it is read, with DatasetError.
+    """
+    if max_bytes is not None:
+        _require_small_file(uri, max_bytes)
     if is_local(uri):
         with store_faults(uri):
             return Path(local_path(uri)).read_bytes()
@@ -90,6 +106,59 @@ def list_files(uri: str, suffix: str = "") -> list[str]:
     return [join(uri, path) for path in sorted(relative) if path.endswith(suffix) and not _is_temporary(path)]
 
 
+def list_folder(uri: str) -> list[Entry]:
+    """What is directly in a folder, by name; empty where there is none. Unfinished files are skipped.
+
+    Raises NotAFolderError where `uri` is a file, and DatasetError for every other failure.
+    """
+    fs, root = filesystem(uri)
+    try:
+        with store_faults(uri, fs):
+            found = fs.ls(root, detail=True)
+    except MissingFileError:
+        return []
+    entries = {}
+    for info in sorted(found, key=lambda info: info["type"] != "directory"):  # a file hides a folder of its name
+        path = str(info["name"]).rstrip("/")
+        if path == root and info["type"] != "directory":
+            raise NotAFolderError(f"`{uri}` is a file, not a folder")
+        name = path.rsplit("/", 1)[-1]
+        if path != root and not _is_temporary(name):
+            is_folder = info["type"] == "directory" or bool(info.get("islink") and Path(path).is_dir())
+            entries[name] = Entry(name, is_folder, int(info.get("size") or 0))
+    return [entries[name] for name in sorted(entries)]
+
+
+def folder_bytes(uri: str, *, max_file_bytes: int) -> int:
+    """Bytes of all files at any depth below `uri`; 0 where there is no such folder. Raises DatasetError.
+
+    max_file_bytes: larger files are left out.
+    """
+    fs, root = filesystem(uri)
+    try:
+        with store_faults(uri, fs):
+            sizes = [int(info.get("size") or 0) for info in fs.find(root, detail=True).values()]
+    except MissingFileError:
+        return 0
+    return sum(size for size in sizes if size <= max_file_bytes)
+
+
+def delete_files(uris: Sequence[str]) -> None:
+    """Delete files, some of which may be gone already, and local folders that are empty then. Raises DatasetError."""
+    for uri in (uri for uri in uris if is_local(uri)):
+        path = Path(local_path(uri))
+        with store_faults(uri):
+            if path.is_symlink() or not path.is_dir():  # a folder in the place of a file is left alone
+                path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.parent.rmdir()
+    remote = [uri for uri in uris if not is_local(uri)]
+    if remote:
+        fs, _ = filesystem(remote[0])
+        with store_faults(remote[0], fs), suppress(FileNotFoundError):
+            fs.rm([filesystem(uri)[1] for uri in remote])
+
+
 def _local_files(root: str) -> Iterator[str]:
     """Every file below `root`; a folder that is also linked is listed under its own name, or else the first link's.
 
@@ -119,6 +188,22 @@ def _local_files(root: str) -> Iterator[str]:
 def temporary_sibling(target: Path) -> Path:
     """A name beside `target` for a file or folder that is not finished; `list_files` skips it."""
     return target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+
+
+def _require_small_file(uri: str, max_bytes: int) -> None:
+    if is_local(uri):
+        with store_faults(uri):
+            status = Path(local_path(uri)).stat()
+        is_file, size = stat.S_ISREG(status.st_mode), status.st_size
+    else:
+        fs, path = filesystem(uri)
+        with store_faults(uri, fs):
+            info = fs.info(path)
+        is_file, size = info["type"] == "file", int(info.get("size") or 0)
+    if not is_file:
+        raise DatasetError(f"`{uri}` is not a file")
+    if size > max_bytes:
+        raise DatasetError(f"`{uri}` has {size} bytes; at most {max_bytes} are read")
 
 
 def sync(path: Path) -> None:

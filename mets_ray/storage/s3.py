@@ -29,6 +29,7 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
+from mets_ray.storage.patience import seconds_left
 from mets_ray.storage.resends import RESENDS
 
 RETRY_FOR_S = 90.0
@@ -101,7 +102,8 @@ class RetryingCall:
 
     Retried, with growing and random pauses, for up to `RETRY_FOR_S`: 5xx, throttling, timeouts, connections and bodies
     that break off. An endpoint that refuses connections or is unknown is retried for that long only once it has
-    answered this client; what the store refuses (credentials, absent files) is never retried.
+    answered this client; what the store refuses (credentials, absent files) is never retried. Within
+    `storage.patience` it ends with the block's time, whatever it is waiting for.
     """
 
     def __init__(self, call: Call, *, retry_for_s: float | None = None) -> None:
@@ -114,6 +116,11 @@ class RetryingCall:
             # Marks the upload as ours, for the case that it arrives and its answer is lost.
             metadata = parameters.get("Metadata", {}) | {"mets-ray-upload": uuid.uuid4().hex}
             parameters = parameters | {"Metadata": metadata}
+        # fsspec runs this on a thread of its own, and asyncio copies the caller's context there.
+        async with asyncio.timeout(seconds_left()):
+            return await self._until_answered(operation, parameters)
+
+    async def _until_answered(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
         began, tries, told = time.monotonic(), 0, False
         while True:
             tries += 1

@@ -130,14 +130,13 @@ def test_prompt_files_of_the_pages_can_be_read():
 def test_the_changelog_names_the_schema_versions():
     from mets_ray.dataset import card
     from mets_ray.model import bundle
-    from mets_ray.serve.class_lists import _Stored
+    from mets_ray.serve import prompt_set_files
 
     text = (ROOT / "CHANGELOG.md").read_text()
-    prompt_set = _Stored.model_fields["schema_version"].default
     for name, version, read in (
         ("data set", card.SCHEMA_VERSION, card.READ_VERSIONS),
         ("bundle", bundle.BUNDLE_SCHEMA_VERSION, bundle.READ_VERSIONS),
-        ("registered prompt set", prompt_set, (prompt_set,)),
+        ("registered prompt set", prompt_set_files.SCHEMA_VERSION, (1, prompt_set_files.SCHEMA_VERSION)),
     ):
         assert re.search(rf"^\| {name} \| [^|]+ \| {version} \| {', '.join(map(str, read))} \|$", text, re.MULTILINE), (
             name

@@ -156,7 +156,7 @@ def test_features_beyond_the_bound_are_forgotten_oldest_first(bundle):
     assert predictor.missing_texts(["a", "b", "c"]) == ["a"]
     assert predictor.cache_bytes() == {"text_features": 2 * 384 * 2, "class_vectors": 0}
     assert predictor.class_vectors({"b": ("b",), "c": ("c",)}).shape == (2, 128)
-    assert predictor.cache_bytes()["class_vectors"] == 2 * 128 * 4
+    assert 2 * 128 * 4 < predictor.cache_bytes()["class_vectors"] < 2 * 128 * 4 + 2048  # with their texts
 
 
 def test_one_window_is_what_preprocess_gives(predictor, bundle):

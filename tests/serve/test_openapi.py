@@ -26,11 +26,13 @@ CHECKS = [
     response_schema_conformance,
 ]
 OPERATIONS = [
+    "DELETE /v1/prompt-sets/{name}",
     "GET /healthz",
     "GET /readyz",
     "GET /v1/examples",
     "GET /v1/examples/{name}",
     "GET /v1/model",
+    "GET /v1/prompt-sets",
     "POST /v1/ecg",
     "POST /v1/embed",
     "POST /v1/zero-shot",
@@ -71,6 +73,9 @@ GOOD = {
     "i": ("PUT /v1/prompt-sets/{name}", 200, {"body": {"candidate_labels": LABELS}, "path_parameters": {"name": "h"}}),
     "j": ("GET /v1/examples/{name}", 200, {"path_parameters": {"name": "afib"}}),
     "k": ("GET /v1/model", 200, {}),
+    "l": ("GET /v1/prompt-sets", 200, {"query": {"limit": 1}}),
+    "m": ("DELETE /v1/prompt-sets/{name}", 200, {"path_parameters": {"name": "h"}}),
+    "n": ("DELETE /v1/prompt-sets/{name}", 404, {"path_parameters": {"name": "never"}}),
 }
 
 

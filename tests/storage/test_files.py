@@ -477,3 +477,50 @@ def test_of_many_creators_at_a_time_one_wins(root):
         made = list(pool.map(lambda number: storage.create_bytes(uri, b"%d" % number), range(16)))
     assert made.count(True) == 1
     assert storage.read_bytes(uri) == b"%d" % made.index(True)
+
+
+def test_a_folder_is_listed_at_one_depth(root, tmp_path):
+    for name in ("b", "a", "sub/c", "sub/deeper/d"):
+        storage.write_bytes(f"{root}/{name}", name.encode())
+    assert storage.list_folder(root) == [
+        ("a", False, 1),
+        ("b", False, 1),
+        ("sub", True, storage.list_folder(root)[2][2]),
+    ]
+    assert [entry.name for entry in storage.list_folder(f"{root}/sub")] == ["c", "deeper"]
+    assert storage.list_folder(f"{root}/nothing") == []
+    (tmp_path / "linked").symlink_to(tmp_path)
+    assert {entry.name: entry.is_folder for entry in storage.list_folder(str(tmp_path))}["linked"]
+    with pytest.raises(storage.NotAFolderError, match="is a file"):
+        storage.list_folder(f"{root}/a")
+
+
+def test_bytes_are_counted_without_the_files_that_are_too_large(root):
+    for name, size in (("a", 10), ("sub/b", 20), ("sub/c", 1000)):
+        storage.write_bytes(f"{root}/{name}", bytes(size))
+    assert storage.folder_bytes(root, max_file_bytes=1000) == 1030
+    assert storage.folder_bytes(root, max_file_bytes=999) == 30
+    assert storage.folder_bytes(f"{root}/nothing", max_file_bytes=1) == 0
+
+
+def test_files_are_deleted_and_may_be_gone_already(root):
+    for name in ("a", "sub/b", "sub/c", "keep/d"):
+        storage.write_bytes(f"{root}/{name}", b"1")
+    gone = [f"{root}/{name}" for name in ("a", "sub/b", "sub/c", "nothing", "none/at/all")]
+    storage.delete_files(gone)
+    storage.delete_files(gone)
+    storage.delete_files([])
+    assert storage.list_files(root) == [f"{root}/keep/d"]
+    assert [entry.name for entry in storage.list_folder(root)] == ["keep"]
+
+
+def test_a_file_that_is_too_large_or_none_is_refused_before_it_is_read(root, tmp_path):
+    storage.write_bytes(f"{root}/a", b"12345")
+    assert storage.read_bytes(f"{root}/a", max_bytes=5) == b"12345"
+    with pytest.raises(DatasetError, match="has 5 bytes; at most 4"):
+        storage.read_bytes(f"{root}/a", max_bytes=4)
+    with pytest.raises(MissingFileError):
+        storage.read_bytes(f"{root}/b", max_bytes=4)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DatasetError, match="is not a file"):
+        storage.read_bytes(str(tmp_path / "pipe"), max_bytes=4)

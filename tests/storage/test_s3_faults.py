@@ -218,6 +218,26 @@ def test_patience_ends(proxy, root, monkeypatch, caplog):
     assert root not in line
 
 
+def test_a_server_has_less_patience_than_a_job(proxy, root):
+    storage.write_bytes(f"{root}/a", b"1")
+    calls = [
+        lambda: storage.read_bytes(f"{root}/a"),
+        lambda: storage.read_bytes(f"{root}/a", max_bytes=10),
+        lambda: storage.list_folder(root),
+        lambda: storage.create_bytes(f"{root}/b", b"1"),
+        lambda: storage.delete_files([f"{root}/c"]),
+    ]
+    for fault, call in [*(("stall", call) for call in calls), ("slow_down", calls[0]), ("reset", calls[0])]:
+        proxy.always = fault
+        began = time.monotonic()
+        with pytest.raises(storage.UnreachableError), storage.patience(0.2):
+            call()
+        assert time.monotonic() - began < 1.4  # the proxy stalls for 1.5 s
+    proxy.always = None
+    with storage.patience(20):
+        assert storage.read_bytes(f"{root}/a") == b"1"
+
+
 def test_a_store_that_was_there_and_is_gone_for_a_while_is_waited_for(store, monkeypatch, root):
     """A restart of the store, or of what stands before it: connections are refused."""
     with faulty_proxy(store["AWS_ENDPOINT_URL"]) as proxy:

@@ -131,6 +131,10 @@ class FaultyProxy:
             started.set()
             await stop.wait()
             await runner.cleanup()
+            stalled = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in stalled:
+                task.cancel()
+            await asyncio.gather(*stalled, return_exceptions=True)
 
 
 def _closed(request: web.BaseRequest) -> web.StreamResponse:

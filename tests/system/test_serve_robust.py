@@ -533,7 +533,7 @@ def test_stored_classes_outlive_the_language_model(cluster):
 
 @serve_proxy
 @pytest.mark.timeout(300)
-def test_a_hundred_class_lists_registered_under_load_are_everywhere_at_once_and_stay(cluster):
+def test_a_hundred_class_lists_registered_under_load_are_everywhere_at_once_and_stay_until_retired(cluster):
     cluster.ensure_production()
     names = [f"set-{number}" for number in range(100)]
 
@@ -571,6 +571,11 @@ def test_a_hundred_class_lists_registered_under_load_are_everywhere_at_once_and_
     assert [row["similarity"] for row in again[0].json()["classes"]] == pytest.approx(
         [row["similarity"] for row in registered[0][1][0].json()["classes"]], abs=1e-5
     )
+
+    assert client.delete(f"/v1/prompt-sets/{names[0]}").json() == {"name": names[0], "retired_through_version": 1}
+    retired = [names[0], f"{names[0]}@1"] * 6
+    eventually(lambda: {use(reference).status_code for reference in retired} == {410}, within_s=30)
+    assert use(names[1]).status_code == 200
 
 
 @serve_proxy
