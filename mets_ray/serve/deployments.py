@@ -64,7 +64,7 @@ class ZeroShot:
         device = _device(config.encoder_gpus)
         bundle = load_bundle(bundle_uri)
         self._predictor = Predictor(bundle, device=device, text_cache_texts=config.text_cache_texts)
-        self._telemetry = RequestTelemetry(self._predictor.model_version, self._predictor.cache_bytes)
+        self._telemetry = RequestTelemetry(self._predictor.model_version)
         self._text_encoder = text_encoder
         threads = 1 if device == "cuda" else config.encoder_threads or _threads(config.encoder_cpus)
         self._batches = Batches(
@@ -95,7 +95,7 @@ class ZeroShot:
 
     async def check_health(self) -> None:
         """Called by Serve every `health_check_period_s`; a replica that raises three times in a row is replaced."""
-        self._telemetry.refresh()
+        self._telemetry.refresh(self._service.cache_bytes(), store_answers=self._service.store_answers)
         if self._service.health.model_fails:
             raise RuntimeError(f"{self._batches.failed_in_a_row} forward passes failed in a row")
         self._canary.check(await self._batches.probe(self._canary.window))

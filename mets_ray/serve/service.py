@@ -108,6 +108,16 @@ class Service:
         """Which parts answer."""
         return await self.health.readiness()
 
+    def cache_bytes(self) -> dict[str, int]:
+        """What each cache of this replica holds now, in bytes."""
+        store = self.prompt_sets.store
+        return self.predictor.cache_bytes() | ({} if store is None else {"prompt_sets": store.cached_bytes})
+
+    @property
+    def store_answers(self) -> bool | None:
+        """Whether the store of prompt sets answered when it was asked last; None without a store."""
+        return None if self.prompt_sets.store is None else self.prompt_sets.store.is_answering
+
     async def zero_shot(self, windows: Windows, options: messages.Options, timings: Timings) -> messages.ZeroShotAnswer:
         """Scores of one ECG. Raises RequestError."""
         since = time.perf_counter()

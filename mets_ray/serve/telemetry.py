@@ -3,7 +3,7 @@
 Rules and dashboard in docs/deploy/ use these names; `tests/cluster/test_monitoring.py` holds that they exist.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from ray.serve import metrics
 
@@ -15,10 +15,9 @@ class RequestTelemetry:
     """Metrics of a ZeroShot replica. Ray adds deployment and replica as tags. They contain no ECG, text or token.
 
     model_version: a tag of requests and latencies, so that two bundles can be compared during an update.
-    cache_bytes: what each cache of the replica holds now.
     """
 
-    def __init__(self, model_version: str, cache_bytes: Callable[[], Mapping[str, int]]) -> None:
+    def __init__(self, model_version: str) -> None:
         self._requests = metrics.Counter(
             "mets_ray_requests",
             description="answered requests",
@@ -49,7 +48,7 @@ class RequestTelemetry:
             tag_keys=("prompt_set", "version"),  # type: ignore[arg-type]
         )
         self._held = metrics.Gauge("mets_ray_cache_bytes", description="bytes held by a cache", tag_keys=("cache",))
-        self._cache_bytes = cache_bytes
+        self._store = metrics.Gauge("mets_ray_store_answers", description="whether the store of prompt sets answers")
         self._count = 0
 
     def began(self) -> None:
@@ -62,11 +61,16 @@ class RequestTelemetry:
         self._requests.inc(tags={"route": route, "status": str(status)})
         self._latency_ms.observe(latency_ms, tags={"route": route})
 
-    def refresh(self) -> None:
-        """Set the gauges again: Ray shows a gauge for two of its export intervals (20 s) and then drops it."""
+    def refresh(self, cache_bytes: Mapping[str, int], *, store_answers: bool | None) -> None:
+        """Set the gauges again: Ray shows a gauge for two of its export intervals (20 s) and then drops it.
+
+        cache_bytes: what each cache of the replica holds now. store_answers: None for a replica without a store.
+        """
         self._ongoing.set(self._count)
-        for cache, size in self._cache_bytes().items():
+        for cache, size in cache_bytes.items():
             self._held.set(size, tags={"cache": cache})
+        if store_answers is not None:
+            self._store.set(int(store_answers))
 
     def rejected(self, reason: str) -> None:
         self._rejections.inc(tags={"reason": reason})

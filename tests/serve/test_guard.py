@@ -460,7 +460,7 @@ def test_every_answer_has_the_security_headers_and_an_id(app_of, monkeypatch):
         "415": client.post("/v1/zero-shot", headers=RIGHT, content=b"x"),
         "422": client.post("/v1/embed", json={"texts": []}, headers=RIGHT),
     }
-    monkeypatch.setattr(Predictor, "windows", None)
+    monkeypatch.setattr(Predictor, "class_vectors", None)
     answers["500"] = client.post("/v1/zero-shot", json={"ecg": json_ecg(synthetic_ecg())}, headers=RIGHT)
     assert answers["redirect"].status_code == 307
     for name, answer in answers.items():
