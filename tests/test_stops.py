@@ -28,8 +28,9 @@ def wait(seconds=20.0):
 """
 
 
-def counts_of(code, *signals, pause_s=0.0):
-    """What `code` prints last, after one signal at each "ready"."""
+def counts_of(code, *signals, pause_s=0.05):
+    """What `code` prints last, after one signal at each "ready"; the pause lets its sleep begin, which a signal just
+    before it would not end."""
     process = subprocess.Popen(
         [sys.executable, "-c", PREAMBLE + code],
         env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True,
