@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -171,14 +170,7 @@ def add_error_answers(app: FastAPI, telemetry: Telemetry) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def query_error(request: Request, error: RequestValidationError) -> Response:
-        return answer(422, _fields("the query string", error.errors()))
-
-    @app.exception_handler(ValidationError)
-    async def body_error(request: Request, error: ValidationError) -> Response:
-        faults = error.errors(include_url=False, include_context=False, include_input=False)
-        if faults[0]["type"] == "json_invalid":
-            return answer(400, ErrorFacts(reason="malformed_body", message=f"the body is not JSON: {faults[0]['msg']}"))
-        return answer(422, _fields("the body", faults))
+        return answer(422, _query_faults(error.errors()))
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
@@ -188,13 +180,13 @@ def add_error_answers(app: FastAPI, telemetry: Telemetry) -> None:
         return response
 
 
-def _fields(where: str, faults: Sequence[Any]) -> ErrorFacts:
+def _query_faults(faults: Sequence[Any]) -> ErrorFacts:
     lines = []
     for fault in faults[:3]:
-        place = ".".join(str(part) for part in fault["loc"] if part not in ("query", "body"))
+        place = ".".join(str(part) for part in fault["loc"] if part != "query")
         lines.append(f"`{place}`: {fault['msg']}" if place else str(fault["msg"]))
     more = len(faults) - len(lines)
-    message = f"{where} is invalid: {'; '.join(lines)}" + (f"; and {more} more" if more else "")
+    message = f"the query string is invalid: {'; '.join(lines)}" + (f"; and {more} more" if more else "")
     return ErrorFacts(reason="bad_fields", message=message, hint="see /docs")
 
 
