@@ -76,22 +76,21 @@ class Reader:
         return self._take(found, self.searching) if found else self._skip()
 
     def after_statement(self) -> _State:
-        found = self._next(follows_statement=True)
-        if found is None or found.meaning.denies:
-            return self._add_leads() or self._qualified_farther_on() or self._skip()
-        if found.meaning.qualifies:
-            return self._qualify(found)
-        return self._take(found, self.after_statement)
+        return self._after(self.after_statement)
 
     def after_head(self) -> _State:
+        return self._after(self.after_head, gives_way=True)
+
+    def _after(self, state: _State, *, gives_way: bool = False) -> _State:
+        """Read on in `state`, behind a statement that `gives_way` to an item of its head."""
         found = self._next(follows_statement=True)
         if found is None or found.meaning.denies:
             return self._add_leads() or self._qualified_farther_on() or self._skip()
         if found.meaning.qualifies:
             return self._qualify(found)
-        if found.is_item:
+        if gives_way and found.is_item:
             self.said.pop()
-        return self._take(found, self.after_head)
+        return self._take(found, state)
 
     def after_negation(self) -> _State:
         if self._begins_sentence(self._at):
