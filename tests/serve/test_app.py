@@ -1,9 +1,7 @@
 """The HTTP routes over real HTTP, without Ray: formats, classes, prompt sets, errors, token, limits, deadline."""
 
-import io
 import json
 import time
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -16,6 +14,7 @@ from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.model.bundle import load_bundle
 from mets_ray.tasks.prompt_sets import load_prompt_set
 from tests.support.serving import json_ecg, make_bundle, npy, plain_server, synthetic_ecg
+from tests.support.zips import zipped
 
 LABELS = ["atrial fibrillation", "sinus rhythm", "left bundle branch block"]
 NPY = {"content-type": "application/x-npy"}
@@ -69,14 +68,6 @@ def wfdb_files(folder, ecg, name="rec"):
         write_dir=str(folder),
     )
     return {f"{name}{suffix}": (folder / f"{name}{suffix}").read_bytes() for suffix in (".hea", ".dat")}
-
-
-def zipped(files):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return buffer.getvalue()
 
 
 def test_an_answer_holds_all_that_it_should(client, bundle):

@@ -22,6 +22,7 @@ from mets_ray.model.predictor import Predictor
 from mets_ray.serve.bodies import BodyLimits, BodyParameters, JsonEcg, decode_body, parse_json
 from tests.support.serving import json_ecg, make_bundle, npy, plain_server, synthetic_ecg
 from tests.support.wfdb_records import edit_header, packed, write_record
+from tests.support.zips import zipped
 
 MIB = 2**20
 LIMITS = BodyLimits(max_body_bytes=MIB, max_ecgs=4, max_duration_s=120.0)
@@ -34,6 +35,7 @@ HEADER = "r 12 100 1000\n" + "".join(
     f"r.dat 16 1000/mV 16 0 0 {total} 0 {lead}\n"
     for lead, total in zip(LEADS, DIGITAL.sum(0, dtype="<i2"), strict=True)
 )
+
 ONE_LEAD = "r 1 100 1000\nr.dat 16 1000/mV\n"
 
 
@@ -45,14 +47,6 @@ def bundle(tmp_path_factory):
 @pytest.fixture(scope="module")
 def predictor(bundle):
     return Predictor(load_bundle(str(bundle)), device="cpu", text_cache_texts=10_000)
-
-
-def zipped(files, method=zipfile.ZIP_DEFLATED):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return buffer.getvalue()
 
 
 def form(*files):

@@ -1,13 +1,13 @@
 """Bodies that are built to stop a server, each of the largest size that it accepts, by name."""
 
 import gzip
-import io
 import json
 import zipfile
 
 import numpy as np
 
 from mets_ray.ecg.ecg import LEADS
+from tests.support.zips import zipped
 
 JSON, NPY, CSV, ZIP = "application/json", "application/x-npy", "text/csv", "application/zip"
 FORM = "multipart/form-data; boundary=cut"
@@ -152,42 +152,34 @@ def tables(size):
     }
 
 
-def _zipped(files, method=zipfile.ZIP_DEFLATED):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return buffer.getvalue()
-
-
 def zips(size):
     record = np.random.default_rng(0).integers(-99, 99, (120 * 10_000 // 4, 12), np.int16)  # 30 s
     header = f"r 12 10000 {len(record)}\n" + "".join(
         f"r.dat 16 1000/mV 16 0 0 {total} 0 {lead}\n"
         for lead, total in zip(LEADS, record.sum(0, dtype="<i2"), strict=True)
     )
-    entry = _zipped({"a": b""}, zipfile.ZIP_STORED)
+    entry = zipped({"a": b""}, zipfile.ZIP_STORED)
     directory, end = entry.find(b"PK\1\2"), entry.find(b"PK\5\6")
     entries = entry[directory:end] * (size // (end - directory) - 3)
     tail = bytearray(entry[end:])
     tail[12:16] = len(entries).to_bytes(4, "little")
     nested = {"a.csv": b"I\n0\n"}
     for _ in range(15):
-        nested = {"a.zip": _zipped(nested) + bytes(10**5)}
+        nested = {"a.zip": zipped(nested) + bytes(10**5)}
     return {
-        "a record": _zipped({"r.hea": header, "r.dat": record.tobytes()}, zipfile.ZIP_STORED),
-        "a bomb": _zipped({"a.csv": bytes(100 * size)}),
-        "a bomb of JSON": _zipped({"a.json": json_bodies(size)["zeros in one row"][9:-1]}),
-        "64 bombs": _zipped({f"{number}.dat": bytes(size // 2) for number in range(64)}),
-        "a large bomb": _zipped(
+        "a record": zipped({"r.hea": header, "r.dat": record.tobytes()}, zipfile.ZIP_STORED),
+        "a bomb": zipped({"a.csv": bytes(100 * size)}),
+        "a bomb of JSON": zipped({"a.json": json_bodies(size)["zeros in one row"][9:-1]}),
+        "64 bombs": zipped({f"{number}.dat": bytes(size // 2) for number in range(64)}),
+        "a large bomb": zipped(
             {"r.hea": header, "r.dat": np.random.default_rng(0).bytes(size - 10**6), "b": bytes(4 * size)}
         ),
         "entries": entry[:directory] + entries + bytes(tail),
-        "1000 entries": _zipped({f"{number}/a": b"" for number in range(1000)}),
-        "nested": _zipped(nested),
-        "long names": _zipped({"n" * 60_000 + str(number): b"" for number in range(60)}),
-        "a header of comments": _zipped({"r.hea": "#\n" * (size // 3), "r.dat": b""}, zipfile.ZIP_STORED),
-        "signal lines": _zipped({"r.hea": "r 64 100 10\n" + "r.dat 16 1000/mV\n" * (size // 20)}, zipfile.ZIP_STORED),
+        "1000 entries": zipped({f"{number}/a": b"" for number in range(1000)}),
+        "nested": zipped(nested),
+        "long names": zipped({"n" * 60_000 + str(number): b"" for number in range(60)}),
+        "a header of comments": zipped({"r.hea": "#\n" * (size // 3), "r.dat": b""}, zipfile.ZIP_STORED),
+        "signal lines": zipped({"r.hea": "r 64 100 10\n" + "r.dat 16 1000/mV\n" * (size // 20)}, zipfile.ZIP_STORED),
         "marks of entries": b"PK\1\2" * (size // 4),
         "random bytes": np.random.default_rng(0).bytes(size),
     }
