@@ -9,6 +9,7 @@ import pytest
 
 import tests.support.typecheck  # noqa: F401  jaxtyping looks it up as an attribute of `tests`
 from tests.support.processes import NO_STATE_API
+from tests.support.warm_workers import warm_server, warm_workers
 
 _home = tempfile.TemporaryDirectory(prefix="mets_ray_home_", ignore_cleanup_errors=True)
 # Before ray is imported anywhere: a HOME of its own, no token, reports that return at once, and fewer processes.
@@ -38,11 +39,18 @@ def data_folder():
 
 
 @pytest.fixture(scope="session")
-def ray_cluster():
+def warm():
+    """A server that forks Ray's workers, for clusters whose start is not what is tested."""
+    with warm_server():
+        yield
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(warm):
     """A local cluster with 4 logical CPUs, whatever the machine has."""
     import ray
 
-    with mock.patch.dict(os.environ, NO_STATE_API):
+    with warm_workers(), mock.patch.dict(os.environ, NO_STATE_API):
         ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield ray
     ray.shutdown()

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from tests.support.processes import NO_STATE_API, train_workers
+from tests.support.warm_workers import warm_workers
 
 WORDS = [
     "prepare.source.records=400",
@@ -121,4 +122,5 @@ def newest_epoch(folder):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    with warm_workers():
+        main(sys.argv[1], sys.argv[2])

@@ -54,7 +54,7 @@ def assert_stopped(job, by=signal.SIGTERM):
 def test_an_interrupted_prepare_is_no_data_set_and_goes_on(ray_address, tmp_path):
     from mets_ray.training.fit import fit
 
-    words = ["prepare.source.records=6000"]  # four shards
+    words = ["prepare.source.records=800", "prepare.sampling_rate_hz=350"]  # four shards of one row group
     straight, broken = (storage.join(str(tmp_path), name) for name in ("straight", "broken"))
     status, _, shown = run_job("prepare", *words, f"run_uri={tmp_path}", f"dataset_uri={straight}", address=ray_address)
     assert status == 0, shown
@@ -76,7 +76,7 @@ def test_an_interrupted_prepare_is_no_data_set_and_goes_on(ray_address, tmp_path
         fit(load_config(None, [f"run_uri={tmp_path}", f"dataset_uri={broken}"]), broken)
     status, result, shown = run_job("prepare", *again, address=ray_address)
     assert status == 0, shown
-    assert result["records_out"] == 6000
+    assert result["records_out"] == 800
     assert {uri: Path(uri).stat().st_mtime_ns for uri in finished} == finished  # not written again
     for uri in storage.list_files(f"{straight}/shards"):
         assert storage.read_bytes(uri) == storage.read_bytes(uri.replace(straight, broken))

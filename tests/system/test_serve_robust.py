@@ -22,6 +22,7 @@ import yaml
 
 from tests.conftest import ROOT
 from tests.support.serving import free_port, json_ecg, make_bundle, synthetic_ecg
+from tests.support.warm_workers import ray_command
 
 TOKEN = "a-token-of-the-tests"
 BIN = Path(sys.executable).parent
@@ -177,7 +178,7 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster(request, tmp_path_factory):
+def cluster(request, warm, tmp_path_factory):
     """A cluster with either proxy: `request.param` is environment variables of its nodes."""
     port, dashboard, agent, client = (str(free_port()) for _ in range(4))
     temporary = tempfile.mkdtemp(prefix="rs", dir="/tmp")  # short: sockets have short paths
@@ -202,7 +203,7 @@ def cluster(request, tmp_path_factory):
         "dashboard-port": dashboard,
         "dashboard-agent-listen-port": agent,
     }
-    command = [str(BIN / "ray"), "start", "--head", "--block", *(f"--{key}={value}" for key, value in options.items())]
+    command = ray_command("start", "--head", "--block", *(f"--{key}={value}" for key, value in options.items()))
     with process(command, env=environment):
         address = f"http://127.0.0.1:{dashboard}"
 
