@@ -30,12 +30,37 @@ _RATE_TOLERANCE = 5e-5  # a recorder's quartz: 49.9999 Hz is 50 Hz
 
 
 @dataclass(frozen=True)
+class EcgMeta:
+    """What a file says beside its signal, as it says it; None or () for what it does not say.
+
+    format: name of the file format, as in `ecg.formats`. statements: the findings that the device or the reader wrote,
+    one each; language: of the statements, as BCP 47 (`en`, `fr`), where the file names it. age in years; sex: male or
+    female. device: maker and model. recorded_at: ISO 8601, in the file's own time zone. highpass_hz, lowpass_hz,
+    notch_hz: filters that the stored signal has gone through.
+    """
+
+    format: str = ""
+    statements: tuple[str, ...] = ()
+    language: str | None = None
+    record_id: str | None = None
+    patient_id: str | None = None
+    age: float | None = None
+    sex: str | None = None
+    device: str | None = None
+    recorded_at: str | None = None
+    highpass_hz: float | None = None
+    lowpass_hz: float | None = None
+    notch_hz: float | None = None
+
+
+@dataclass(frozen=True)
 class Ecg:
     """An ECG as its source has it: any leads in any order, any rate, any length; millivolts.
 
     `absent_leads` are leads that the source says it never recorded (a two-lead Holter): `preprocess` writes them as
     zeros. A wanted lead that is neither in `leads` nor here is missing, and the record is rejected.
     `other_signals` names what the record holds beside its ECG (blood pressure, respiration): it is not in `signal_mv`.
+    `derived_leads` are leads of `leads` that the source did not store: exact sums of I and II.
     """
 
     signal_mv: Float[np.ndarray, "lead sample"]
@@ -43,6 +68,8 @@ class Ecg:
     sampling_rate_hz: float
     absent_leads: tuple[str, ...] = ()
     other_signals: tuple[str, ...] = ()
+    derived_leads: tuple[str, ...] = ()
+    meta: EcgMeta = EcgMeta()
 
 
 def to_millivolts(signal: Float[np.ndarray, "*shape"], unit: str | None) -> Float[np.ndarray, "*shape"]:
