@@ -896,7 +896,7 @@ def test_mutated_bodies_are_read_or_refused(predictor):
     decode("application/zip", zipped(RECORD))  # what is imported on the first use is not counted
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     outcomes = {}
-    for number in range(4000):
+    for number in range(2000):
         content_type, body, parameters = mutated(random)
         began = time.perf_counter()
         try:
@@ -920,9 +920,9 @@ def test_mutated_bodies_are_read_or_refused(predictor):
     grown_mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert grown_mib < 128, grown_mib
     # The fuzz reaches all layers: whole ECGs, formats, headers, values.
-    assert outcomes["read"] > 400, outcomes
+    assert outcomes["read"] > 200, outcomes
     for reason in ("malformed_body", "truncated_file", "unknown_lead", "too_short", "missing_parameter", "non_finite"):
-        assert outcomes.get(reason, 0) > 5, outcomes
+        assert outcomes.get(reason, 0) > 2, outcomes
 
 
 def test_mutated_bodies_over_http_are_answered(bundle):

@@ -12,6 +12,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+_PRELOADED = ["pytest", "torch.nn.parallel", "torch.multiprocessing", "mets_ray.training.grad_cache"]
+_PRELOADED += ["mets_ray.training.global_loss", "mets_ray.model.mets"]
+
 Body = Callable[[int, int], dict[Any, Any]]
 
 
@@ -19,8 +22,9 @@ def run_groups(
     body: Body, worlds: Iterable[int], tmp_path_factory: pytest.TempPathFactory, *, limit_s: float
 ) -> dict[int, list[dict[Any, Any]]]:
     """By number of workers, what `body(rank, world)` found on each; one group of processes per world."""
-    # A server that has imported the body's module once forks all workers: importing torch takes longer than they do.
-    multiprocessing.set_forkserver_preload([body.__module__])
+    # A server that has imported once forks all workers: importing torch takes longer than they do. It is the same list
+    # for all tests, because the first one to start the server decides.
+    multiprocessing.set_forkserver_preload(_PRELOADED)
     answers = {}
     for world in worlds:
         folder = tmp_path_factory.mktemp(f"world{world}")
