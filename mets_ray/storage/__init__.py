@@ -1,6 +1,13 @@
 """A URI becomes a filesystem; files are written whole or not at all, and checked when they are read."""
 
-from mets_ray.storage.faults import DamagedFileError, MissingFileError, NotAFolderError, UnreachableError
+from mets_ray.storage.faults import (
+    DamagedFileError,
+    MissingFileError,
+    NotAFileError,
+    NotAFolderError,
+    TooLargeError,
+    UnreachableError,
+)
 from mets_ray.storage.files import (
     Entry,
     create_bytes,
@@ -30,9 +37,11 @@ __all__ = [
     "FolderInUseError",
     "Lease",
     "MissingFileError",
+    "NotAFileError",
     "NotAFolderError",
     "Piece",
     "Sealed",
+    "TooLargeError",
     "UnreachableError",
     "absolute",
     "arrow_filesystem",

@@ -8,8 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from mets_ray.errors import DatasetError
-from mets_ray.storage.faults import MissingFileError, NotAFolderError, store_faults
+from mets_ray.storage.faults import MissingFileError, NotAFileError, NotAFolderError, TooLargeError, store_faults
 from mets_ray.storage.stores import filesystem
 from mets_ray.storage.uris import is_local, join, local_path
 
@@ -25,7 +24,8 @@ class Entry(NamedTuple):
 def read_bytes(uri: str, *, max_bytes: int | None = None) -> bytes:
     """The whole file. Raises MissingFileError, and DatasetError for every other failure.
 
-    max_bytes: a larger file, or what is no file (a folder, a pipe), is refused before it is read, with DatasetError.
+    max_bytes: before it is read, a larger file is refused with TooLargeError, and what is no file (a folder, a pipe)
+    with NotAFileError.
     """
     if max_bytes is not None:
         _require_small_file(uri, max_bytes)
@@ -223,9 +223,9 @@ def _require_small_file(uri: str, max_bytes: int) -> None:
             info = fs.info(path)
         is_file, size = info["type"] == "file", int(info.get("size") or 0)
     if not is_file:
-        raise DatasetError(f"`{uri}` is not a file")
+        raise NotAFileError(f"`{uri}` is not a file")
     if size > max_bytes:
-        raise DatasetError(f"`{uri}` has {size} bytes; at most {max_bytes} are read")
+        raise TooLargeError(f"`{uri}` has {size} bytes; at most {max_bytes} are read")
 
 
 def sync(path: Path) -> None:
