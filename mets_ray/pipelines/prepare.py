@@ -178,13 +178,22 @@ def _card(
         rejected=_add([summary.rejected for summary in summaries]),
         folds=_add([summary.folds for summary in summaries]),
         shards=shards,
-        notes=(*manifest.notes, *_signal_notes(_add([summary.other_signals for summary in summaries]))),
+        notes=(*source_of(config).notes(), *manifest.notes, *_notes(summaries)),
         has_reports=manifest.has_reports,
         shuffled_reports=config.prepare.shuffle_reports,
         focus_s=manifest.focus_s,
         command=command,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _notes(summaries: list[ShardSummary]) -> tuple[str, ...]:
+    """What was counted while the shards were written."""
+    stated = []
+    for fact in sorted({fact for summary in summaries for fact in summary.stated}):
+        counts = _add([summary.stated.get(fact, {}) for summary in summaries])
+        stated.append(f"{fact}: " + ", ".join(f"{value} in {count} records" for value, count in counts.items()))
+    return (*stated, *_signal_notes(_add([summary.other_signals for summary in summaries])))
 
 
 def _signal_notes(records: dict[str, int]) -> tuple[str, ...]:

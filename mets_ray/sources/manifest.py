@@ -6,7 +6,7 @@ are as in the source: `clean_report` is applied when shards are written.
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,7 +18,7 @@ Column = Literal["patient_id", "fold", "report", "age", "sex"]
 """What the file of a record may say itself."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ManifestRow:
     """One record. `statements` are the parts of the report, `labels` the source's codes; `age` in years, `sex` male,
     female or None. `fault`: why the record is rejected without being read, as reason and fact, or None. `from_file`:
@@ -68,9 +68,9 @@ def completed(row: ManifestRow, meta: EcgMeta) -> ManifestRow:
     if not row.from_file:
         return row
     known = {"patient_id": meta.patient_id or row.record_id, "age": meta.age, "sex": meta.sex}
-    change = {name: known[name] for name in row.from_file if name in known}
+    change: dict[str, Any] = {name: known[name] for name in row.from_file if name in known}
     if "fold" in row.from_file:
-        change["fold"] = fold_of(str(change.get("patient_id", row.patient_id)))
+        change["fold"] = fold_of(change.get("patient_id", row.patient_id))
     if "report" in row.from_file:
         statements = statements_of(meta.statements)
         if not statements:

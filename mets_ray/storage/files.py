@@ -202,7 +202,7 @@ def _local_files(root: str) -> Iterator[str]:
 
 def _size(path: str) -> int:
     try:
-        return os.stat(path).st_size
+        return Path(path).stat().st_size
     except OSError:  # a link to nowhere: whoever opens it is told
         return 0
 
