@@ -54,9 +54,7 @@ def parse(data: bytes) -> ET.Element:
             return _Reader(encoding).read(data)
         except (expat.ExpatError, LookupError, ValueError) as error:  # an encoding that Python does not know
             faults.append(error)
-    raise RecordError(
-        "unreadable_file", f"this is no XML that can be read: {faults[0]}", hint="export the file again"
-    )
+    raise RecordError("unreadable_file", f"this is no XML that can be read: {faults[0]}", hint="export the file again")
 
 
 def text_of(element: ET.Element | None, path: str = ".") -> str:
