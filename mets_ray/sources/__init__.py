@@ -5,10 +5,12 @@ __all__ = [
     "cinc",
     "csn",
     "csv_table",
+    "files",
     "manifest",
     "mitbih",
+    "parquet_table",
     "ptbxl",
     "statements_12sl",
     "synthetic",
-    "wfdb_folder",
+    "table_manifest",
 ]

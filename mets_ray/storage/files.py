@@ -106,6 +106,21 @@ def list_files(uri: str, suffix: str = "") -> list[str]:
     return [join(uri, path) for path in sorted(relative) if path.endswith(suffix) and not _is_temporary(path)]
 
 
+def list_sizes(uri: str) -> dict[str, int]:
+    """The files of `list_files`, by their path below `uri`, with their size in bytes; no file is opened."""
+    fs, root = filesystem(uri)
+    try:
+        with store_faults(uri, fs):
+            if is_local(uri):
+                sizes = {path: _size(path) for path in _local_files(root)}
+            else:
+                sizes = {path: int(info.get("size") or 0) for path, info in fs.find(root, detail=True).items()}
+    except MissingFileError:
+        return {}
+    relative = {path[len(root) :].lstrip("/"): size for path, size in sizes.items()}
+    return {path: relative[path] for path in sorted(relative) if not _is_temporary(path)}
+
+
 def list_folder(uri: str) -> list[Entry]:
     """What is directly in a folder, by name; empty where there is none. Unfinished files are skipped.
 
@@ -183,6 +198,13 @@ def _local_files(root: str) -> Iterator[str]:
                 folders.append(entry.path)
             elif not f"{real}/".startswith(f"{os.path.realpath(entry.path).rstrip('/')}/"):
                 links.append(entry.path)
+
+
+def _size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:  # a link to nowhere: whoever opens it is told
+        return 0
 
 
 def temporary_sibling(target: Path) -> Path:
