@@ -19,6 +19,7 @@ SOURCES = {
     "synthetic": "mets_ray.sources.synthetic:Synthetic",
     "ptbxl": "mets_ray.sources.ptbxl:PtbXl",
     "files": "mets_ray.sources.files:Files",
+    "mimic": "mets_ray.sources.mimic:MimicIvEcg",
     "mitbih": "mets_ray.sources.mitbih:MitBih",
     "cinc": "mets_ray.sources.cinc:Cinc",
 }

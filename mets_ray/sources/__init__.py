@@ -1,12 +1,14 @@
 """Sources of ECGs: their manifests (patient, fold, report, labels) and how to read one record."""
 
 __all__ = [
+    "arrow_table",
     "catalogue",
     "cinc",
     "csn",
     "csv_table",
     "files",
     "manifest",
+    "mimic",
     "mitbih",
     "parquet_table",
     "ptbxl",
