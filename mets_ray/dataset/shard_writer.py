@@ -20,13 +20,14 @@ from pydantic import BaseModel, ConfigDict
 from mets_ray import storage
 from mets_ray.console import say
 from mets_ray.dataset.card import MAX_ROW_GROUP_ROWS, REJECTED_SCHEMA, Shard, shard_schema
+from mets_ray.ecg.derived_leads import derivation
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.errors import RecordError
 from mets_ray.sources.manifest import ManifestRow
 from mets_ray.sources.source import Source
 from mets_ray.text.reports import clean_report
 
-CONVERSION_VERSION = 2
+CONVERSION_VERSION = 3
 """Raise it when the same files and settings give other samples, or other records are rejected: `ecg`, `Source.read`."""
 
 # A missing or damaged file may have been fixed since: a shard with such records is read again.
@@ -51,7 +52,8 @@ class ShardTask:
 
 class ShardSummary(BaseModel):
     """The outcome for one shard's records; `shard` is None if none passed. `other_signals`: in how many records a
-    signal that is no ECG was left out, by its name."""
+    signal that is no ECG was left out, by its name. `derived_leads`: in how many records leads were derived, by what
+    `derivation` says."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,18 +63,20 @@ class ShardSummary(BaseModel):
     rejected: dict[str, int]
     folds: dict[int, int]
     other_signals: dict[str, int] = {}
+    derived_leads: dict[str, int] = {}
     reused: bool = False
 
 
 @dataclass(frozen=True)
 class Accepted:
     """A record that passed every check, ready to be written; `signal_uv` is int16 [lead, sample]. `other_signals`: see
-    `Ecg`."""
+    `Ecg`. `derived_leads`: see `derivation`."""
 
     row: ManifestRow
     report: str
     signal_uv: np.ndarray
     other_signals: tuple[str, ...] = ()
+    derived_leads: str = ""
 
 
 def write_shard(
@@ -98,7 +102,8 @@ def write_shard(
             _check_location(row.record_uri, source.root)
             report = clean_report(row.report) if task.has_reports else ""
             ecg = source.read(row.record_uri)
-            return Accepted(row, report, preprocess(ecg, signal), ecg.other_signals)
+            signal_uv = preprocess(ecg, signal)
+            return Accepted(row, report, signal_uv, ecg.other_signals, derivation(ecg, signal.leads))
         except RecordError as error:
             return error
 
@@ -118,6 +123,7 @@ def write_shard(
         rejected=_count([error.reason for _, error in rejected]),
         folds=_count([item.row.fold for item in accepted]),
         other_signals=_count([name for item in accepted for name in item.other_signals]),
+        derived_leads=_count([item.derived_leads for item in accepted if item.derived_leads]),
     )
     storage.write_bytes(progress_uri, storage.seal(summary.model_dump_json(exclude={"reused"})))
     return summary
