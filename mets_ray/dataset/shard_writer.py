@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from mets_ray import storage
 from mets_ray.console import say
 from mets_ray.dataset.card import MAX_ROW_GROUP_ROWS, REJECTED_SCHEMA, Shard, shard_schema
+from mets_ray.ecg.derived_leads import derivation
 from mets_ray.ecg.ecg import EcgMeta
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.errors import RecordError
@@ -27,7 +28,7 @@ from mets_ray.sources.manifest import ManifestRow, completed
 from mets_ray.sources.source import Source
 from mets_ray.text.reports import clean_report
 
-CONVERSION_VERSION = 2
+CONVERSION_VERSION = 3
 """Raise it when the same files and settings give other samples, or other records are rejected: `ecg`, `Source.read`."""
 
 # A missing or damaged file may have been fixed since: a shard with such records is read again.
@@ -52,8 +53,9 @@ class ShardTask:
 
 class ShardSummary(BaseModel):
     """The outcome for one shard's records; `shard` is None if none passed. `other_signals`: in how many records a
-    signal that is no ECG was left out, by its name. `stated`: what the records' own files say, and in how many records:
-    `{"language of the reports": {"fr": 12}}`."""
+    signal that is no ECG was left out, by its name. `derived_leads`: in how many records leads were derived, by what
+    `derivation` says. `stated`: what the records' own files say, and in how many records:
+    `{"language of the statements": {"fr": 12}}`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -63,6 +65,7 @@ class ShardSummary(BaseModel):
     rejected: dict[str, int]
     folds: dict[int, int]
     other_signals: dict[str, int] = {}
+    derived_leads: dict[str, int] = {}
     stated: dict[str, dict[str, int]] = {}
     reused: bool = False
 
@@ -70,12 +73,13 @@ class ShardSummary(BaseModel):
 @dataclass(frozen=True)
 class Accepted:
     """A record that passed every check, ready to be written; `signal_uv` is int16 [lead, sample]. `other_signals`: see
-    `Ecg`, `stated` `ShardSummary`."""
+    `Ecg`. `derived_leads`: see `derivation`. `stated`: see `ShardSummary`."""
 
     row: ManifestRow
     report: str
     signal_uv: np.ndarray
     other_signals: tuple[str, ...] = ()
+    derived_leads: str = ""
     stated: dict[str, str] = field(default_factory=dict)
 
 
@@ -105,7 +109,14 @@ def write_shard(
             ecg = source.read(row.record_uri)
             whole = completed(row, ecg.meta)
             report = clean_report(whole.report) if task.has_reports else ""
-            return Accepted(whole, report, preprocess(ecg, signal), ecg.other_signals, _stated(row, ecg.meta))
+            return Accepted(
+                row=whole,
+                report=report,
+                signal_uv=preprocess(ecg, signal),
+                other_signals=ecg.other_signals,
+                derived_leads=derivation(ecg, signal.leads),
+                stated=_stated(row, ecg.meta),
+            )
         except RecordError as error:
             return error
 
@@ -125,6 +136,7 @@ def write_shard(
         rejected=_count([error.reason for _, error in rejected]),
         folds=_count([item.row.fold for item in accepted]),
         other_signals=_count([name for item in accepted for name in item.other_signals]),
+        derived_leads=_count([item.derived_leads for item in accepted if item.derived_leads]),
         stated={
             fact: _count([item.stated[fact] for item in accepted if fact in item.stated])
             for fact in sorted({fact for item in accepted for fact in item.stated})

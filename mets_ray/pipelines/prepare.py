@@ -178,7 +178,7 @@ def _card(
         rejected=_add([summary.rejected for summary in summaries]),
         folds=_add([summary.folds for summary in summaries]),
         shards=shards,
-        notes=(*source_of(config).notes(), *manifest.notes, *_notes(summaries)),
+        notes=(*source_of(config).notes(), *manifest.notes, *_stated_notes(summaries), *_signal_notes(summaries)),
         has_reports=manifest.has_reports,
         shuffled_reports=config.prepare.shuffle_reports,
         focus_s=manifest.focus_s,
@@ -187,21 +187,24 @@ def _card(
     )
 
 
-def _notes(summaries: list[ShardSummary]) -> tuple[str, ...]:
-    """What was counted while the shards were written."""
-    stated = []
+def _stated_notes(summaries: list[ShardSummary]) -> tuple[str, ...]:
+    notes = []
     for fact in sorted({fact for summary in summaries for fact in summary.stated}):
         counts = _add([summary.stated.get(fact, {}) for summary in summaries])
-        stated.append(f"{fact}: " + ", ".join(f"{value} in {count} records" for value, count in counts.items()))
-    return (*stated, *_signal_notes(_add([summary.other_signals for summary in summaries])))
+        notes.append(f"{fact}: " + ", ".join(f"{value} in {count} records" for value, count in counts.items()))
+    return tuple(notes)
 
 
-def _signal_notes(records: dict[str, int]) -> tuple[str, ...]:
-    if not records:
-        return ()
-    names = sorted(records, key=lambda name: -records[name])[:_SIGNALS_NAMED]
-    words = ", ".join(f"{name[:20]} in {records[name]} records" for name in names)
-    return (f"signals that are no ECG were left out: {words}{', …' if len(records) > _SIGNALS_NAMED else ''}",)
+def _signal_notes(summaries: list[ShardSummary]) -> tuple[str, ...]:
+    derived = _add([summary.derived_leads for summary in summaries])
+    notes = [f"{words} in {count} records" for words, count in derived.items()]
+    if records := _add([summary.other_signals for summary in summaries]):
+        names = sorted(records, key=lambda name: -records[name])[:_SIGNALS_NAMED]
+        words = ", ".join(f"{name[:20]} in {records[name]} records" for name in names)
+        notes.append(
+            f"signals that are no ECG were left out: {words}{', …' if len(records) > _SIGNALS_NAMED else ''}"
+        )
+    return tuple(notes)
 
 
 def _check_rejected(card: DatasetCard, settings: PrepareConfig, dataset_uri: str) -> None:
