@@ -20,9 +20,8 @@ from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.errors import RecordError
 from mets_ray.sources.cells import identifier
 from mets_ray.sources.csv_table import read_table, sha256_of
-from mets_ray.sources.manifest import Manifest, ManifestRow
+from mets_ray.sources.manifest import Manifest, ManifestRow, fold_of
 from mets_ray.sources.source import Source
-from mets_ray.sources.wfdb_folder import fold_of
 from mets_ray.text.reports import sentences
 
 

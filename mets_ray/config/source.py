@@ -18,11 +18,16 @@ class SourceSettings(Section):
 SOURCES = {
     "synthetic": "mets_ray.sources.synthetic:Synthetic",
     "ptbxl": "mets_ray.sources.ptbxl:PtbXl",
-    "wfdb": "mets_ray.sources.wfdb_folder:WfdbFolder",
+    "files": "mets_ray.sources.files:Files",
+    "mimic": "mets_ray.sources.mimic:MimicIvEcg",
     "mitbih": "mets_ray.sources.mitbih:MitBih",
     "cinc": "mets_ray.sources.cinc:Cinc",
 }
 """The table of sources: `prepare.source.kind` → the class that knows the source, loaded when it is named."""
+
+
+RENAMED = {"wfdb": "files"}
+"""Kinds of earlier versions, which are still read."""
 
 
 def source_class(kind: str) -> type[SourceSettings]:
@@ -30,6 +35,7 @@ def source_class(kind: str) -> type[SourceSettings]:
 
     Raises ConfigError where there is none.
     """
+    kind = RENAMED.get(kind, kind)
     module_name, colon, class_name = SOURCES.get(kind, kind).partition(":")
     if not colon:
         raise ConfigError(
@@ -60,7 +66,8 @@ def as_source(value: Any) -> Any:
     tree = {"kind": value} if isinstance(value, str) else value
     if not isinstance(tree, dict) or not isinstance(tree.get("kind"), str):
         raise ValueError("give the kind of source and its settings, for example {kind: ptbxl, uri: ...}")
-    return source_class(tree["kind"]).model_validate(tree)
+    kind = RENAMED.get(tree["kind"], tree["kind"])
+    return source_class(kind).model_validate(tree | {"kind": kind})
 
 
 AnySource = Annotated[SerializeAsAny[SourceSettings], BeforeValidator(as_source)]

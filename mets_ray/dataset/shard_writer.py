@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -20,13 +20,15 @@ from pydantic import BaseModel, ConfigDict
 from mets_ray import storage
 from mets_ray.console import say
 from mets_ray.dataset.card import MAX_ROW_GROUP_ROWS, REJECTED_SCHEMA, Shard, shard_schema
+from mets_ray.ecg.derived_leads import derivation
+from mets_ray.ecg.ecg import EcgMeta
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.errors import RecordError
-from mets_ray.sources.manifest import ManifestRow
+from mets_ray.sources.manifest import ManifestRow, completed
 from mets_ray.sources.source import Source
 from mets_ray.text.reports import clean_report
 
-CONVERSION_VERSION = 2
+CONVERSION_VERSION = 3
 """Raise it when the same files and settings give other samples, or other records are rejected: `ecg`, `Source.read`."""
 
 # A missing or damaged file may have been fixed since: a shard with such records is read again.
@@ -51,7 +53,9 @@ class ShardTask:
 
 class ShardSummary(BaseModel):
     """The outcome for one shard's records; `shard` is None if none passed. `other_signals`: in how many records a
-    signal that is no ECG was left out, by its name."""
+    signal that is no ECG was left out, by its name. `derived_leads`: in how many records leads were derived, by what
+    `derivation` says. `stated`: what the records' own files say, and in how many records:
+    `{"language of the statements": {"fr": 12}}`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,18 +65,22 @@ class ShardSummary(BaseModel):
     rejected: dict[str, int]
     folds: dict[int, int]
     other_signals: dict[str, int] = {}
+    derived_leads: dict[str, int] = {}
+    stated: dict[str, dict[str, int]] = {}
     reused: bool = False
 
 
 @dataclass(frozen=True)
 class Accepted:
     """A record that passed every check, ready to be written; `signal_uv` is int16 [lead, sample]. `other_signals`: see
-    `Ecg`."""
+    `Ecg`. `derived_leads`: see `derivation`. `stated`: see `ShardSummary`."""
 
     row: ManifestRow
     report: str
     signal_uv: np.ndarray
     other_signals: tuple[str, ...] = ()
+    derived_leads: str = ""
+    stated: dict[str, str] = field(default_factory=dict)
 
 
 def write_shard(
@@ -96,9 +104,19 @@ def write_shard(
             if position in task.duplicates:
                 raise RecordError("duplicate_record_id", f"`record_id` {row.record_id} already appears in the manifest")
             _check_location(row.record_uri, source.root)
-            report = clean_report(row.report) if task.has_reports else ""
+            if task.has_reports and "report" not in row.from_file:  # before the signal is fetched in vain
+                clean_report(row.report)
             ecg = source.read(row.record_uri)
-            return Accepted(row, report, preprocess(ecg, signal), ecg.other_signals)
+            whole = completed(row, ecg.meta)
+            report = clean_report(whole.report) if task.has_reports else ""
+            return Accepted(
+                row=whole,
+                report=report,
+                signal_uv=preprocess(ecg, signal),
+                other_signals=ecg.other_signals,
+                derived_leads=derivation(ecg, signal.leads),
+                stated=_stated(row, ecg.meta),
+            )
         except RecordError as error:
             return error
 
@@ -118,6 +136,11 @@ def write_shard(
         rejected=_count([error.reason for _, error in rejected]),
         folds=_count([item.row.fold for item in accepted]),
         other_signals=_count([name for item in accepted for name in item.other_signals]),
+        derived_leads=_count([item.derived_leads for item in accepted if item.derived_leads]),
+        stated={
+            fact: _count([item.stated[fact] for item in accepted if fact in item.stated])
+            for fact in sorted({fact for item in accepted for fact in item.stated})
+        },
     )
     storage.write_bytes(progress_uri, storage.seal(summary.model_dump_json(exclude={"reused"})))
     return summary
@@ -145,6 +168,18 @@ def _finished(name: str, progress_uri: str, dataset_uri: str) -> ShardSummary | 
             say(f"`{uri}` is missing or damaged, so it is made again")
             return None
     return summary
+
+
+def _stated(row: ManifestRow, meta: EcgMeta) -> dict[str, str]:
+    """What the card counts of a record that its own file describes."""
+    if not row.from_file:
+        return {}
+    facts = {"format": meta.format or "not stated"}
+    if "report" in row.from_file:
+        facts["language of the statements"] = meta.language or "not stated"
+    if "patient_id" in row.from_file:
+        facts["patient"] = "named" if meta.patient_id else "not named, so counted as a patient of its own"
+    return facts
 
 
 def _check_location(record_uri: str, root: str) -> None:

@@ -4,55 +4,92 @@ import io
 import os
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from mets_ray import storage
+from mets_ray.ecg import formats
 from mets_ray.ecg.ecg import Ecg
+from mets_ray.ecg.formats.limits import MAX_BYTES, check_bytes
+from mets_ray.ecg.formats.stated import Stated
 from mets_ray.ecg.wfdb import decode_wfdb, read_wfdb
 from mets_ray.errors import RecordError
 
-_MOST_BYTES = 512 * 1024**2  # of a zip, unpacked
-_MOST_SAMPLES = 64 * 1024**2  # of all leads together
+_MOST_SAMPLES = 64 * 1024**2  # of all leads of a WFDB record in a ZIP
 _LONGEST_S = 7 * 86_400.0
 
 
-def read_ecg(source: str | os.PathLike[str] | bytes) -> Ecg:
+def read_ecg(
+    source: str | os.PathLike[str] | bytes,
+    *,
+    sampling_rate_hz: float | None = None,
+    unit: str | None = None,
+    leads: Sequence[str] | None = None,
+) -> Ecg:
     """One ECG, in millivolts, with its own leads, sampling rate and length.
 
-    source: a WFDB record (its path or URI with or without `.hea`; local, s3://, gs://, az://), a ZIP that holds one
-    record's files, or the bytes of such a ZIP.
+    source: a file in any format of `mets_ray.ecg.formats`, recognised by its content; a WFDB record (its path with or
+    without `.hea`); a ZIP that holds one record's files or one file of another format; or the bytes of such a file.
+    Paths are local or URIs (s3://, gs://, az://).
+    sampling_rate_hz, unit (mV, uV, V), leads: of a file that does not say them (CSV, NPY, MATLAB, HDF5 without
+    attributes). They are never guessed, and a file's own header is believed before them.
 
     Raises RecordError with its `reason` for an ECG that cannot be used, DatasetError for a store that does not answer.
     """
+    stated = Stated(sampling_rate_hz, unit, None if leads is None else tuple(leads))
     if isinstance(source, bytes):
-        return _from_zip(source)
+        return _decode(source, stated)
     uri = os.fspath(source)
-    if uri.lower().endswith(".zip"):
-        return _from_zip(storage.read_bytes(uri))
-    return read_wfdb(uri)
+    if uri.endswith(".hea"):
+        return read_wfdb(uri)
+    try:
+        data = storage.read_bytes(uri, max_bytes=MAX_BYTES)
+    except (storage.MissingFileError, storage.NotAFileError):
+        return read_wfdb(uri)  # a record without its `.hea`
+    except storage.TooLargeError as error:
+        raise RecordError("too_large", error.fact, hint="cut the recording into parts") from error
+    try:
+        return _decode(data, stated)
+    except RecordError as error:
+        error.where = error.where or uri
+        raise
 
 
-def _from_zip(data: bytes) -> Ecg:
+def _decode(data: bytes, stated: Stated) -> Ecg:
+    check_bytes(len(data))
+    if data.startswith(b"PK") and formats.recognise(data) is None:  # NPZ is a ZIP too
+        return _from_zip(data, stated)
+    return formats.decode(data, stated)
+
+
+def _from_zip(data: bytes, stated: Stated) -> Ecg:
+    files = _unpacked(data)
+    headers = [name for name in files if name.lower().endswith(".hea")]
+    if len(headers) == 1:
+        return decode_wfdb(headers[0], files, max_samples=_MOST_SAMPLES, max_duration_s=_LONGEST_S)
+    if len(files) == 1 and not (file := next(iter(files.values()))).startswith(b"PK"):
+        return formats.decode(file, stated)
+    raise RecordError(
+        "unsupported_format",
+        f"the ZIP holds {len(files)} files and {len(headers)} WFDB headers (.hea)",
+        hint="put one record into a ZIP: its .hea and the signal file that the header names, or one file of another "
+        "format",
+    )
+
+
+def _unpacked(data: bytes) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = {name: info for info in archive.infolist() if (name := _file_name(info.filename))}
-            if sum(info.file_size for info in members.values()) > _MOST_BYTES:
-                raise RecordError("unsupported_format", f"the ZIP unpacks to more than {_MOST_BYTES // 1024**2} MiB")
-            files = {name: archive.read(info) for name, info in members.items()}
+            if sum(info.file_size for info in members.values()) > MAX_BYTES:
+                raise RecordError("unsupported_format", f"the ZIP unpacks to more than {MAX_BYTES // 1024**2} MiB")
+            return {name: archive.read(info) for name, info in members.items()}
     except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, NotImplementedError) as error:
         raise RecordError(
             "unsupported_format",
             f"these {len(data)} bytes are no ZIP that can be read: {error}",
             hint="give the path of a WFDB record, or a ZIP of its .hea and its signal file",
         ) from error
-    headers = [name for name in files if name.lower().endswith(".hea")]
-    if len(headers) != 1:
-        raise RecordError(
-            "unsupported_format",
-            f"the ZIP holds {len(headers)} WFDB headers (.hea)",
-            hint="put one record into a ZIP: its .hea and the signal file that the header names",
-        )
-    return decode_wfdb(headers[0], files, max_samples=_MOST_SAMPLES, max_duration_s=_LONGEST_S)
 
 
 def _file_name(path: str) -> str:

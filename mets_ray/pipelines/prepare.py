@@ -1,5 +1,7 @@
 """Convert a source into a prepared data set: one task per shard, the card last."""
 
+import functools
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,10 +18,11 @@ from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.errors import DatasetError, RecordError
 from mets_ray.pictures.ecg import draw_ecg
 from mets_ray.sources.catalogue import dataset_uri_of, read_manifest, source_of
-from mets_ray.sources.manifest import Manifest
+from mets_ray.sources.manifest import Manifest, ManifestRow
 from mets_ray.text.reports import clean_report
 
 _SIGNALS_NAMED = 10
+_COLUMNS = tuple(field.name for field in fields(ManifestRow))
 
 
 def prepare(config: Config, dataset_uri: str, command: str) -> PreparedDataset:
@@ -87,11 +90,6 @@ def dataset_fingerprint(settings: PrepareConfig, manifest: Manifest, root: str) 
     The samples in the signal files are not part of it, because they are read only once; their names are.
     """
     how = settings.model_dump(mode="json", include={"sampling_rate_hz", "duration_s", "highpass_hz"})
-    # The location of the source is not part of it: a copy in another bucket gives the same bytes.
-    rows = [
-        vars(row) | {"record_uri": row.record_uri.removeprefix(root), "written_report": _written_report(row.report)}
-        for row in manifest.rows
-    ]
     facts = {
         "schema": SCHEMA_VERSION,
         "conversion": CONVERSION_VERSION,
@@ -99,7 +97,17 @@ def dataset_fingerprint(settings: PrepareConfig, manifest: Manifest, root: str) 
         "has_reports": manifest.has_reports,
         "how": how,
     }
-    return storage.digest_of(facts | {"rows": storage.digest_of({"": rows})})
+    written = functools.cache(_written_report)  # a million ECGs share a few hundred thousand reports
+    rows = storage.digest_of_rows(_row_facts(row, root, written(row.report)) for row in manifest.rows)
+    return storage.digest_of(facts | {"rows": rows})
+
+
+def _row_facts(row: ManifestRow, root: str, written_report: str) -> dict[str, Any]:
+    facts: dict[str, Any] = {name: getattr(row, name) for name in _COLUMNS}
+    if not facts["from_file"]:
+        del facts["from_file"]  # as in fingerprints from before this column
+    # The location of the source is not part of it: a copy in another bucket gives the same bytes.
+    return facts | {"record_uri": row.record_uri.removeprefix(root), "written_report": written_report}
 
 
 def _written_report(report: str) -> str:
@@ -170,7 +178,7 @@ def _card(
         rejected=_add([summary.rejected for summary in summaries]),
         folds=_add([summary.folds for summary in summaries]),
         shards=shards,
-        notes=(*manifest.notes, *_signal_notes(_add([summary.other_signals for summary in summaries]))),
+        notes=(*source_of(config).notes(), *manifest.notes, *_stated_notes(summaries), *_signal_notes(summaries)),
         has_reports=manifest.has_reports,
         shuffled_reports=config.prepare.shuffle_reports,
         focus_s=manifest.focus_s,
@@ -179,12 +187,24 @@ def _card(
     )
 
 
-def _signal_notes(records: dict[str, int]) -> tuple[str, ...]:
-    if not records:
-        return ()
-    names = sorted(records, key=lambda name: -records[name])[:_SIGNALS_NAMED]
-    words = ", ".join(f"{name[:20]} in {records[name]} records" for name in names)
-    return (f"signals that are no ECG were left out: {words}{', …' if len(records) > _SIGNALS_NAMED else ''}",)
+def _stated_notes(summaries: list[ShardSummary]) -> tuple[str, ...]:
+    notes = []
+    for fact in sorted({fact for summary in summaries for fact in summary.stated}):
+        counts = _add([summary.stated.get(fact, {}) for summary in summaries])
+        notes.append(f"{fact}: " + ", ".join(f"{value} in {count} records" for value, count in counts.items()))
+    return tuple(notes)
+
+
+def _signal_notes(summaries: list[ShardSummary]) -> tuple[str, ...]:
+    derived = _add([summary.derived_leads for summary in summaries])
+    notes = [f"{words} in {count} records" for words, count in derived.items()]
+    if records := _add([summary.other_signals for summary in summaries]):
+        names = sorted(records, key=lambda name: -records[name])[:_SIGNALS_NAMED]
+        words = ", ".join(f"{name[:20]} in {records[name]} records" for name in names)
+        notes.append(
+            f"signals that are no ECG were left out: {words}{', …' if len(records) > _SIGNALS_NAMED else ''}"
+        )
+    return tuple(notes)
 
 
 def _check_rejected(card: DatasetCard, settings: PrepareConfig, dataset_uri: str) -> None:

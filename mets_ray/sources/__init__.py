@@ -1,14 +1,18 @@
 """Sources of ECGs: their manifests (patient, fold, report, labels) and how to read one record."""
 
 __all__ = [
+    "arrow_table",
     "catalogue",
     "cinc",
     "csn",
     "csv_table",
+    "files",
     "manifest",
+    "mimic",
     "mitbih",
+    "parquet_table",
     "ptbxl",
     "statements_12sl",
     "synthetic",
-    "wfdb_folder",
+    "table_manifest",
 ]

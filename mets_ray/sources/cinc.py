@@ -23,9 +23,8 @@ from mets_ray.errors import DatasetError, RecordError
 from mets_ray.sources.cells import Blanks, age_years, identifier, is_missing, sex
 from mets_ray.sources.csn import ACRONYMS, published_classes
 from mets_ray.sources.csv_table import sha256_of
-from mets_ray.sources.manifest import Manifest, ManifestRow
+from mets_ray.sources.manifest import Manifest, ManifestRow, fold_of
 from mets_ray.sources.source import Source
-from mets_ray.sources.wfdb_folder import fold_of
 
 Database = Literal["cpsc2018", "csn", "any"]
 Stretch = Literal["start", "first_5s_padded", "windows"]

@@ -13,27 +13,32 @@ from mets_ray.sources.cells import is_missing
 @dataclass(frozen=True)
 class Table:
     """`rows`: the number of the line that a row begins on, and its cells by column, "" where the value is missing.
-    `data`: the file's bytes."""
+    `data`: the file's bytes. `counts`: what the numbers count, `line` or `row`."""
 
     uri: str
     columns: tuple[str, ...]
     rows: tuple[tuple[int, dict[str, str]], ...]
     data: bytes
+    counts: str = "line"
 
 
 def read_table(uri: str, required: tuple[str, ...]) -> Table:
+    """`parse_csv` of a file. Raises DatasetError."""
+    return parse_csv(uri, storage.read_bytes(uri), required)
+
+
+def parse_csv(uri: str, data: bytes, required: tuple[str, ...]) -> Table:
     """The table of a CSV file in UTF-8. Words for a missing value, such as `nan` and `NULL`, are "" in every column.
     Columns without a name and empty lines are left out.
 
-    Raises DatasetError if it is missing, is not a UTF-8 CSV, has no rows, lacks one of the `required` columns, has a
+    Raises DatasetError if it is not a UTF-8 CSV, has no rows, lacks one of the `required` columns, has a
     column twice, or has a row with more or fewer cells than columns; empty cells behind the last column do not count.
     """
-    data = storage.read_bytes(uri)
     try:
         lines = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
         header = next(([name.strip() for name in cells] for cells in lines if _is_filled(cells)), [])
         names = tuple(name for name in header if name)
-        _check_columns(uri, names, required)
+        check_columns(uri, names, required)
         rows, line = [], lines.line_num + 1
         for cells in lines:
             if _is_filled(cells):
@@ -46,7 +51,8 @@ def read_table(uri: str, required: tuple[str, ...]) -> Table:
     return Table(uri, names, tuple(rows), data)
 
 
-def _check_columns(uri: str, names: tuple[str, ...], required: tuple[str, ...]) -> None:
+def check_columns(uri: str, names: tuple[str, ...], required: tuple[str, ...]) -> None:
+    """Raise DatasetError where a table has no columns, lacks a required one, or has one twice."""
     if not names:
         raise DatasetError(f"`{uri}` is not a CSV: its first line names no column")
     missing = [name for name in required if name not in names]

@@ -1,20 +1,28 @@
-"""Where ECGs come from: a manifest (who, which fold, which report) and `read_ecg`, which fetches one record.
+"""Which ECGs a source has: who, which fold, which report, and the URI that `Source.read` fetches the signal from.
 
 A manifest is light (text only) and made once per job; signals are fetched record by record on the workers. Its reports
 are as in the source: `clean_report` is applied when shards are written.
 """
 
+import hashlib
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
-from mets_ray.errors import DatasetError
+from mets_ray.ecg.ecg import EcgMeta
+from mets_ray.errors import DatasetError, RecordError
+from mets_ray.text.reports import join_statements, statements_of
+
+Column = Literal["patient_id", "fold", "report", "age", "sex"]
+"""What the file of a record may say itself."""
 
 
 @dataclass(frozen=True)
 class ManifestRow:
     """One record. `statements` are the parts of the report, `labels` the source's codes; `age` in years, `sex` male,
-    female or None. `fault`: why the record is rejected without being read, as reason and fact, or None."""
+    female or None. `fault`: why the record is rejected without being read, as reason and fact, or None. `from_file`:
+    columns that nothing but the record's own file says; `completed` fills them in once it is read."""
 
     record_id: str
     patient_id: str
@@ -26,6 +34,7 @@ class ManifestRow:
     age: float | None
     sex: str | None
     fault: tuple[str, str] | None = None
+    from_file: tuple[Column, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ class Manifest:
 
     `notes` say what users of the data set should know about how rows were made, with counts. A source without
     reports (`has_reports=False`) can be scored but not trained on: its rows' `report` is empty. `focus_s`: see
-    `schema.DatasetCard`.
+    `DatasetCard`.
     """
 
     rows: tuple[ManifestRow, ...]
@@ -45,15 +54,50 @@ class Manifest:
     focus_s: float | None = None
 
 
+def fold_of(patient_id: str) -> int:
+    """A fold from 1 to 10, the same for a patient in every run and on every machine."""
+    return 1 + int.from_bytes(hashlib.sha256(patient_id.encode()).digest()) % 10
+
+
+def completed(row: ManifestRow, meta: EcgMeta) -> ManifestRow:
+    """The row with what its `from_file` names, as the file says it in `meta`; what the file does not say is unknown.
+
+    A record whose file names no patient counts as a patient of its own. Where the fold is left to the file it is that
+    of the patient's id. Raises RecordError `no_statements` for a report that the file does not hold.
+    """
+    if not row.from_file:
+        return row
+    known = {"patient_id": meta.patient_id or row.record_id, "age": meta.age, "sex": meta.sex}
+    change: dict[str, Any] = {name: known[name] for name in row.from_file if name in known}
+    if "fold" in row.from_file:
+        change["fold"] = fold_of(change.get("patient_id", row.patient_id))
+    if "report" in row.from_file:
+        statements = statements_of(meta.statements)
+        if not statements:
+            raise RecordError(
+                "no_statements",
+                "the file holds no statement about its ECG",
+                hint="give reports in a table (prepare.source.manifest_uri), or set prepare.source.reports=none to "
+                "prepare the ECGs for scoring only",
+            )
+        change |= {"statements": statements, "report": join_statements(statements)}
+    return replace(row, from_file=(), **change)
+
+
 def shuffle_reports(manifest: Manifest, seed: int) -> Manifest:
     """Each record with the report and statements of another record of its fold; signals and labels stay.
 
     A model trained on it learns the distribution of reports and nothing about ECGs: the baseline of a zero-shot score.
-    Raises DatasetError for a source without reports.
+    Raises DatasetError for a source without reports, or with reports that only the records' own files hold.
     """
     if not manifest.has_reports:
         raise DatasetError(
             f"the source `{manifest.source}` has no reports to shuffle", hint="do not set prepare.shuffle_reports"
+        )
+    if any("report" in row.from_file for row in manifest.rows):
+        raise DatasetError(
+            "the reports stand in the records' own files, which are read when shards are written: too late to shuffle",
+            hint="give them in a table with prepare.source.manifest_uri, or do not set prepare.shuffle_reports",
         )
     generator = np.random.default_rng(seed)
     rows = list(manifest.rows)

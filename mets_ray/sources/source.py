@@ -23,6 +23,12 @@ class Source(SourceSettings):
     synthetic: ClassVar[bool] = False
     """True for synthetic ECGs: everything made from them says so."""
 
+    licence: ClassVar[str] = ""
+    """What the data may be used for, as its publisher writes it; "" for data of your own."""
+
+    citation: ClassVar[str] = ""
+    """Who asks to be cited, with a DOI or a URL."""
+
     needs: ClassVar[dict[str, str]] = {}
     """Settings that may be missing until `prepare` reads the source: name → what to set it to."""
 
@@ -34,6 +40,11 @@ class Source(SourceSettings):
         """
         uri = getattr(self, "uri", None)
         return storage.absolute(uri) if uri else ""
+
+    def notes(self) -> tuple[str, ...]:
+        """Licence and citation, for the card."""
+        words = {"licence": self.licence, "cite": self.citation}
+        return tuple(f"{name}: {text}" for name, text in words.items() if text)
 
     def faults(self) -> Iterator[tuple[str, str]]:
         """What prevents `prepare` from reading this source: (fact, hint)."""

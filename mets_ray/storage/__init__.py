@@ -1,6 +1,13 @@
 """A URI becomes a filesystem; files are written whole or not at all, and checked when they are read."""
 
-from mets_ray.storage.faults import DamagedFileError, MissingFileError, NotAFolderError, UnreachableError
+from mets_ray.storage.faults import (
+    DamagedFileError,
+    MissingFileError,
+    NotAFileError,
+    NotAFolderError,
+    TooLargeError,
+    UnreachableError,
+)
 from mets_ray.storage.files import (
     Entry,
     create_bytes,
@@ -9,6 +16,7 @@ from mets_ray.storage.files import (
     folder_bytes,
     list_files,
     list_folder,
+    list_sizes,
     read_bytes,
     write_bytes,
 )
@@ -18,7 +26,7 @@ from mets_ray.storage.names import name_fault, path_fault
 from mets_ray.storage.patience import patience
 from mets_ray.storage.pieces import Piece, cut, is_whole, open_checked
 from mets_ray.storage.resends import RESENDS
-from mets_ray.storage.sealed import Sealed, digest_of, seal, unseal
+from mets_ray.storage.sealed import Sealed, digest_of, digest_of_rows, seal, unseal
 from mets_ray.storage.stores import arrow_filesystem, filesystem
 from mets_ray.storage.uris import absolute, is_local, join
 
@@ -29,9 +37,11 @@ __all__ = [
     "FolderInUseError",
     "Lease",
     "MissingFileError",
+    "NotAFileError",
     "NotAFolderError",
     "Piece",
     "Sealed",
+    "TooLargeError",
     "UnreachableError",
     "absolute",
     "arrow_filesystem",
@@ -39,6 +49,7 @@ __all__ = [
     "cut",
     "delete_files",
     "digest_of",
+    "digest_of_rows",
     "download_folder",
     "exists",
     "filesystem",
@@ -49,6 +60,7 @@ __all__ = [
     "join",
     "list_files",
     "list_folder",
+    "list_sizes",
     "name_fault",
     "open_checked",
     "path_fault",

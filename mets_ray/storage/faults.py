@@ -43,6 +43,14 @@ class MissingFileError(DatasetError):
     """The store answers, and has no such file."""
 
 
+class NotAFileError(DatasetError):
+    """A folder or a pipe has the place of a file."""
+
+
+class TooLargeError(DatasetError):
+    """The file has more bytes than its reader allows."""
+
+
 class NotAFolderError(DatasetError):
     """A file has the place of a folder."""
 

@@ -8,8 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from mets_ray.errors import DatasetError
-from mets_ray.storage.faults import MissingFileError, NotAFolderError, store_faults
+from mets_ray.storage.faults import MissingFileError, NotAFileError, NotAFolderError, TooLargeError, store_faults
 from mets_ray.storage.stores import filesystem
 from mets_ray.storage.uris import is_local, join, local_path
 
@@ -25,7 +24,8 @@ class Entry(NamedTuple):
 def read_bytes(uri: str, *, max_bytes: int | None = None) -> bytes:
     """The whole file. Raises MissingFileError, and DatasetError for every other failure.
 
-    max_bytes: a larger file, or what is no file (a folder, a pipe), is refused before it is read, with DatasetError.
+    max_bytes: before it is read, a larger file is refused with TooLargeError, and what is no file (a folder, a pipe)
+    with NotAFileError.
     """
     if max_bytes is not None:
         _require_small_file(uri, max_bytes)
@@ -104,6 +104,21 @@ def list_files(uri: str, suffix: str = "") -> list[str]:
         return []
     relative = [path[len(root) :].lstrip("/") for path in found]
     return [join(uri, path) for path in sorted(relative) if path.endswith(suffix) and not _is_temporary(path)]
+
+
+def list_sizes(uri: str) -> dict[str, int]:
+    """The files of `list_files`, by their path below `uri`, with their size in bytes; no file is opened."""
+    fs, root = filesystem(uri)
+    try:
+        with store_faults(uri, fs):
+            if is_local(uri):
+                sizes = {path: _size(path) for path in _local_files(root)}
+            else:
+                sizes = {path: int(info.get("size") or 0) for path, info in fs.find(root, detail=True).items()}
+    except MissingFileError:
+        return {}
+    relative = {path[len(root) :].lstrip("/"): size for path, size in sizes.items()}
+    return {path: relative[path] for path in sorted(relative) if not _is_temporary(path)}
 
 
 def list_folder(uri: str) -> list[Entry]:
@@ -185,6 +200,13 @@ def _local_files(root: str) -> Iterator[str]:
                 links.append(entry.path)
 
 
+def _size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:  # a link to nowhere: whoever opens it is told
+        return 0
+
+
 def temporary_sibling(target: Path) -> Path:
     """A name beside `target` for a file or folder that is not finished; `list_files` skips it."""
     return target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
@@ -201,9 +223,9 @@ def _require_small_file(uri: str, max_bytes: int) -> None:
             info = fs.info(path)
         is_file, size = info["type"] == "file", int(info.get("size") or 0)
     if not is_file:
-        raise DatasetError(f"`{uri}` is not a file")
+        raise NotAFileError(f"`{uri}` is not a file")
     if size > max_bytes:
-        raise DatasetError(f"`{uri}` has {size} bytes; at most {max_bytes} are read")
+        raise TooLargeError(f"`{uri}` has {size} bytes; at most {max_bytes} are read")
 
 
 def sync(path: Path) -> None:

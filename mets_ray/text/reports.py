@@ -3,6 +3,7 @@
 import hashlib
 import re
 import unicodedata
+from collections.abc import Iterable
 
 from mets_ray.errors import ConfigError, RecordError
 from mets_ray.text.sentence_ends import split_sentences
@@ -53,6 +54,23 @@ def sentences(text: str) -> tuple[str, ...]:
     except RecordError:
         return ()
     return split_sentences(_lines(text), len(report))  # only tails are cleaned away
+
+
+def statements_of(parts: Iterable[str]) -> tuple[str, ...]:
+    """A report that came as a list: each part is a statement, on one line, in its own words. Parts without a finding
+    (blank, "unconfirmed report") and repetitions are left out."""
+    statements = []
+    for part in parts:
+        try:
+            statements.append(clean_report(part))
+        except RecordError:
+            continue
+    return tuple(dict.fromkeys(statements))
+
+
+def join_statements(statements: Iterable[str]) -> str:
+    """The statements as one report: `Sinus rhythm. Normal ECG`."""
+    return ". ".join(statement.rstrip(" .") for statement in statements)
 
 
 def _lines(text: str) -> list[str]:

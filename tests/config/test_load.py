@@ -59,7 +59,7 @@ def test_settings_that_cannot_work_together_are_refused(words, fact, hint):
     ("words", "fact"),
     [
         (["prepare.source=ptbxl"], "`prepare.source.uri` is not set"),
-        (["prepare.source=wfdb", "prepare.source.uri=x"], "`prepare.source.manifest_uri` is not set"),
+        (["prepare.source=wfdb"], "`prepare.source` is files, but `prepare.source.uri` is not set"),
         (
             ["prepare.source.uri=x", "prepare.source=ptbxl", "prepare.source.report=12sl"],
             "source.statements_uri` is not",

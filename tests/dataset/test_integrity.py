@@ -13,8 +13,9 @@ from mets_ray.dataset.card import CARD_NAME, read_card
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.dataset.shard_reader import open_shard, signals
 from mets_ray.errors import DatasetError
+from mets_ray.sources.files import Files
 from mets_ray.sources.manifest import ManifestRow
-from mets_ray.sources.wfdb_folder import WfdbFolder, wfdb_folder_manifest
+from mets_ray.sources.table_manifest import table_manifest
 from tests.support.datasets import SIGNAL, synthetic_rows, write_dataset, write_rows
 from tests.support.flips import try_flips
 
@@ -206,7 +207,7 @@ def test_a_record_that_leaves_its_source_is_counted_and_never_read(tmp_path):
         )  # fmt: skip
     records = ["r", "../r", "a/../../r", "..\\r", "./r", "s3://bucket/r", "a::file:///r", "C:\\r"]
     (tmp_path / "m.csv").write_text("record,report\n" + "".join(f"{name},sinus rhythm\n" for name in records))
-    manifest = wfdb_folder_manifest(str(source), str(tmp_path / "m.csv"))
-    wfdb_source = WfdbFolder(kind="wfdb", uri=str(source), manifest_uri=str(tmp_path / "m.csv"))
+    manifest = table_manifest(str(source), str(tmp_path / "m.csv"))
+    wfdb_source = Files(kind="files", uri=str(source), manifest_uri=str(tmp_path / "m.csv"))
     summary = write_rows(tmp_path / "out", manifest.rows, source=wfdb_source)
     assert summary.rejected == {"unsafe_path": 6}

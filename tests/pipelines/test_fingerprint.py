@@ -7,7 +7,7 @@ import pytest
 from mets_ray.config.load import load_config
 from mets_ray.pipelines import prepare
 from mets_ray.sources.manifest import ManifestRow
-from mets_ray.sources.wfdb_folder import wfdb_folder_manifest
+from mets_ray.sources.table_manifest import table_manifest
 
 OTHER = {
     "record_id": "b",
@@ -19,6 +19,7 @@ OTHER = {
     "labels": ("LBBB",),
     "age": 61.0,
     "sex": "female",
+    "from_file": ("age", "report"),
     "fault": ("unreadable_row", "the row has another number of cells"),
 }
 
@@ -26,7 +27,7 @@ OTHER = {
 @pytest.fixture
 def manifest(tmp_path):
     (tmp_path / "m.csv").write_text("record,report,age\na,Sinus rhythm. LBBB,60\n")
-    return wfdb_folder_manifest("/src", str(tmp_path / "m.csv"))
+    return table_manifest("/src", str(tmp_path / "m.csv"))
 
 
 def name_of(manifest, *words, root="/src"):

@@ -16,11 +16,12 @@ from mets_ray.ecg.ecg import LEADS
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.ecg.wfdb import read_wfdb
 from mets_ray.errors import ConfigError, DatasetError, RecordError
+from mets_ray.sources.files import Files
 from mets_ray.sources.manifest import Manifest
 from mets_ray.sources.ptbxl import ptbxl_manifest
 from mets_ray.sources.statements_12sl import read_statements, render_statements
 from mets_ray.sources.synthetic import render_synthetic, synthetic_manifest
-from mets_ray.sources.wfdb_folder import WfdbFolder, wfdb_folder_manifest
+from mets_ray.sources.table_manifest import table_manifest
 from mets_ray.tasks.label_sets import label_matrix, load_label_sets
 from mets_ray.text.reports import clean_report
 from tests.support.datasets import write_rows
@@ -52,8 +53,8 @@ def test_records_and_manifests_from_s3(tmp_path, monkeypatch):
         (tmp_path / "list.csv").write_text("record,report\na,normal ecg\nb,flutter\nc,gone\nd,never there\n")
         for path in tmp_path.iterdir():
             client.put_object(Bucket="ecgs", Key=f"in/{path.name}", Body=path.read_bytes())
-        manifest = wfdb_folder_manifest("s3://ecgs/in", "s3://ecgs/in/list.csv")
-        assert manifest == _with_uris(wfdb_folder_manifest(str(tmp_path), str(tmp_path / "list.csv")), "s3://ecgs/in")
+        manifest = table_manifest("s3://ecgs/in", "s3://ecgs/in/list.csv")
+        assert manifest == _with_uris(table_manifest(str(tmp_path), str(tmp_path / "list.csv")), "s3://ecgs/in")
         assert np.array_equal(read_wfdb(manifest.rows[0].record_uri).signal_mv, DIGITAL.T / 1000)
         assert np.array_equal(read_wfdb(manifest.rows[1].record_uri).signal_mv, np.clip(DIGITAL, -2000, 2000).T / 1000)
         rejected("s3://ecgs/in/c", "missing_file")
@@ -104,7 +105,7 @@ def test_synthetic_uri_is_checked():
 
 def folder_manifest(tmp_path: Path, text: str, encoding: str = "utf-8") -> Manifest:
     (tmp_path / "list.csv").write_bytes(text.encode(encoding))
-    return wfdb_folder_manifest("s3://bucket/ecgs", str(tmp_path / "list.csv"))
+    return table_manifest("s3://bucket/ecgs", str(tmp_path / "list.csv"))
 
 
 def test_folder_manifest_with_all_columns(tmp_path):
@@ -144,7 +145,7 @@ def test_derived_folds_keep_patients_together(tmp_path):
     ("text", "message"),
     [
         ("record,text\na,b\n", "column `report` is missing; there are `record`, `text`"),
-        ("a,b\n1,2\n", "column `record`, `report` is missing"),
+        ("a,b\n1,2\n", "column `record` is missing"),
         ("record,report\n", "has no rows"),
         ("", "is not a CSV"),
         ("\n\n", "names no column"),
@@ -166,7 +167,7 @@ def test_folder_manifest_names_encoding(tmp_path):
     with pytest.raises(DatasetError, match="UTF-8"):
         folder_manifest(tmp_path, "record,report\na,Vorhofflimmern mit Überleitung\n", "latin-1")
     with pytest.raises(DatasetError, match="does not exist"):
-        wfdb_folder_manifest("/nowhere", str(tmp_path / "absent.csv"))
+        table_manifest("/nowhere", str(tmp_path / "absent.csv"))
 
 
 @pytest.mark.parametrize("end", [",", ", ", ",,,"])
@@ -193,7 +194,7 @@ def test_a_missing_value_is_missing_in_every_column(tmp_path, word):
     text = "record,report,record_id,patient_id,fold,labels,age,sex\n" + ",".join(["a", *[word] * 7]) + "\n"
     (row,) = folder_manifest(tmp_path, text).rows
     expected = folder_manifest(tmp_path, "record,report\na,\n")
-    assert row == expected.rows[0]
+    assert row == replace(expected.rows[0], from_file=())
     assert folder_manifest(tmp_path, text).notes == ()
     for report in ("text", "nan"):
         (row,) = folder_manifest(tmp_path, f"record,report\n{word},{report}\n").rows  # rejected, and not lost
@@ -251,9 +252,9 @@ def test_sexes_and_ages_that_cannot_be_read_are_unknown_and_counted(tmp_path):
 def test_a_rejected_row_is_counted_by_its_reason(tmp_path):
     write_record(tmp_path, "a")
     (tmp_path / "list.csv").write_text("record,report,fold\na,normal,1\na,normal,one\na,nan,2\n,normal,1\n")
-    manifest = wfdb_folder_manifest(str(tmp_path), str(tmp_path / "list.csv"))
+    manifest = table_manifest(str(tmp_path), str(tmp_path / "list.csv"))
     rows = [replace(row, record_id=f"{number}") for number, row in enumerate(manifest.rows)]
-    summary = write_rows(tmp_path / "out", rows, source=WfdbFolder(kind="wfdb"))
+    summary = write_rows(tmp_path / "out", rows, source=Files(kind="files"))
     assert summary.records_in == 4
     assert summary.rejected == {"empty_report": 1, "unreadable_cell": 2}
     assert summary.folds == {1: 1}
@@ -266,8 +267,8 @@ def test_signals_beside_the_ecg_are_counted_by_name(tmp_path):
         write_record(tmp_path, name, digital, sig_name=names, units=[*["mV"] * 12, "mmHg", "NU"])
     write_record(tmp_path, "c")
     (tmp_path / "list.csv").write_text("record,report\na,normal\nb,normal\nc,normal\nd,normal\n")
-    manifest = wfdb_folder_manifest(str(tmp_path), str(tmp_path / "list.csv"))
-    summary = write_rows(tmp_path / "out", manifest.rows, source=WfdbFolder(kind="wfdb"))
+    manifest = table_manifest(str(tmp_path), str(tmp_path / "list.csv"))
+    summary = write_rows(tmp_path / "out", manifest.rows, source=Files(kind="files"))
     assert summary.other_signals == {"ABP": 2, "PLETH": 1, "RESP": 1}
     assert summary.rejected == {"missing_file": 1}
 

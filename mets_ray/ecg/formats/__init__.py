@@ -1,1 +1,72 @@
-"""One module for each file format of ECGs: `recognises` its first bytes, and `read` turns a whole file into an `Ecg`."""
+"""One module for each file format of ECGs: `recognises` its first bytes, and `read` turns a whole file into an `Ecg`.
+
+`FORMATS` is the table of them. A file is what its content says; its name is not looked at. Files come from strangers:
+a reader checks what a file asks for before it allocates memory, and raises RecordError and nothing else. WFDB, whose
+records are several files, is in `ecg/wfdb.py`.
+"""
+
+import importlib
+from dataclasses import dataclass
+from types import ModuleType
+
+from mets_ray.ecg.ecg import Ecg
+from mets_ray.ecg.formats.stated import Stated
+from mets_ray.errors import RecordError
+
+HEAD_BYTES = 4096
+"""How much of a file `recognises` sees."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """name: of the module in this package, and what `EcgMeta.format` says. title: for people. has_header: whether a
+    file says its own leads, unit and sampling rate; one that does not takes them from `Stated`."""
+
+    name: str
+    title: str
+    has_header: bool = True
+
+    @property
+    def module(self) -> ModuleType:
+        return importlib.import_module(f"{__name__}.{self.name}")
+
+
+# In the order in which a file's first bytes are compared: a format with a signature of its own comes before one that
+# is recognised by its structure. MATLAB 7.3 is HDF5 with a MATLAB signature before it. Text comes last.
+FORMATS = (
+    Format("dicom", "DICOM ECG"),
+    Format("scp", "SCP-ECG"),
+    Format("edf", "EDF, EDF+, BDF"),
+    Format("ishne", "ISHNE Holter"),
+    Format("mfer", "MFER"),
+    Format("aecg", "HL7 aECG"),
+    Format("muse", "GE MUSE XML"),
+    Format("sierra", "Philips Sierra XML"),
+    Format("matlab", "MATLAB", has_header=False),
+    Format("hdf5", "HDF5", has_header=False),
+    Format("npy", "NPY, NPZ", has_header=False),
+    Format("text", "CSV, TSV, text", has_header=False),
+)
+
+
+def recognise(data: bytes) -> Format | None:
+    """The format of a file, from its first `HEAD_BYTES`; None where it is none of `FORMATS`."""
+    head = data[:HEAD_BYTES]
+    return next((one for one in FORMATS if one.module.recognises(head)), None)
+
+
+def decode(data: bytes, stated: Stated) -> Ecg:
+    """The ECG of a whole file. `stated` counts only for a format without a header.
+
+    Raises RecordError `unsupported_format` for what is none of `FORMATS`, `missing_library` where the format needs the
+    extra `clinical`, and each reader's own.
+    """
+    found = recognise(data)
+    if found is None:
+        raise RecordError(
+            "unsupported_format",
+            f"these {len(data)} bytes are in no format that can be read",
+            hint=f"formats that can be read: WFDB (also in a ZIP), {', '.join(one.title for one in FORMATS)}",
+        )
+    ecg: Ecg = found.module.read(data) if found.has_header else found.module.read(data, stated)
+    return ecg

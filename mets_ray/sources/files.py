@@ -1,0 +1,125 @@
+"""Any folder or bucket of ECG files, in every format that can be read; with or without a table that says more.
+
+Without a table the files speak for themselves: the statements that a device or a reader wrote are the report, and the
+patient's id, age and sex are the file's. They are read with the signal, when a shard is written, and not when the
+manifest is made. So each file is fetched once, by many workers, also where there are millions; and a prepare that
+goes on after a stop lists names and sizes, and reads only what is not written yet. The price: the fingerprint of the
+data set knows the files by name and size, as it knows all signal files, and reports cannot be shuffled.
+"""
+
+import fnmatch
+from collections.abc import Iterator
+from typing import ClassVar
+
+from pydantic import Field
+
+from mets_ray import storage
+from mets_ray.config.kinds import Uri
+from mets_ray.ecg.ecg import Ecg
+from mets_ray.ecg.preprocess import SignalConfig
+from mets_ray.ecg.read import read_ecg
+from mets_ray.ecg.wfdb import read_wfdb
+from mets_ray.errors import DatasetError, RecordError
+from mets_ray.sources.csv_table import sha256_of
+from mets_ray.sources.manifest import Column, Manifest, ManifestRow, fold_of
+from mets_ray.sources.source import Source
+from mets_ray.sources.table_manifest import Reports, table_manifest
+
+_WFDB_SIGNALS = (".dat", ".mat")
+
+
+def folder_manifest(source_uri: str, *, match: str, has_reports: bool) -> Manifest:
+    """A row for each file at any depth below `source_uri` whose path matches the pattern; its file says all else.
+
+    The files of a WFDB record are one row: those that share their name with a `.hea`, and `.dat` and `.mat` beside one.
+    Hidden files and folders, and what macOS puts into archives, are left out. Raises DatasetError where nothing is
+    left.
+    """
+    sizes = storage.list_sizes(source_uri)
+    shown = [path for path in sizes if not any(part.startswith((".", "__MACOSX")) for part in path.split("/"))]
+    records = [path for path in _records(shown) if fnmatch.fnmatchcase(path.lower(), match.lower())]
+    if not records:
+        raise DatasetError(
+            f"`{source_uri}` holds no file that matches `{match}`; it has {len(shown)} files",
+            hint="set prepare.source.uri to the folder of the ECGs, and prepare.source.match to * or *.xml",
+        )
+    stated: tuple[Column, ...] = ("patient_id", "fold", "age", "sex")
+    from_file: tuple[Column, ...] = (*stated, "report") if has_reports else stated
+    rows = tuple(_row(source_uri, path, from_file) for path in records)
+    listing = "".join(f"{path}\0{sizes[path]}\n" for path in shown)
+    notes = [
+        "reports, patients, ages and sexes are what the files say" if has_reports else "no reports: for scoring only",
+        "patients were assigned to folds 1 to 10 by a hash of their id",
+        f"{len(sizes)} files, {len(records)} of them a record that matches `{match}`",
+    ]
+    return Manifest(rows, "files", sha256_of(listing.encode()), tuple(notes), has_reports=has_reports)
+
+
+def _records(paths: list[str]) -> list[str]:
+    """The files without those that belong to the header of a WFDB record."""
+    stems = {path.removesuffix(".hea") for path in paths if path.endswith(".hea")}
+    folders = {stem.rpartition("/")[0] for stem in stems}
+
+    def is_part(path: str) -> bool:
+        of_folder = path.endswith(_WFDB_SIGNALS) and path.rpartition("/")[0] in folders
+        return not path.endswith(".hea") and (of_folder or path.rpartition(".")[0] in stems)
+
+    return [path for path in paths if not is_part(path)]
+
+
+def _row(source_uri: str, path: str, from_file: tuple[Column, ...]) -> ManifestRow:
+    record_id = path.removesuffix(".hea")
+    return ManifestRow(
+        record_id=record_id,
+        patient_id=record_id,
+        fold=fold_of(record_id),
+        record_uri=storage.join(source_uri, path),
+        report="",
+        statements=(),
+        labels=(),
+        age=None,
+        sex=None,
+        from_file=from_file,
+    )
+
+
+class Files(Source):
+    """Any folder of ECG files: vendors' XML, DICOM, SCP, WFDB and others; with their own statements, or a table."""
+
+    needs: ClassVar[dict[str, str]] = {"uri": "name the folder that contains the files"}
+    uri: Uri | None = Field(None, description="folder of the files, at any depth (local, s3://, gs://, az://)")
+    manifest_uri: Uri | None = Field(
+        None,
+        description="CSV or Parquet with the column `record`; default: every file of the folder is a record, with its "
+        "own statements as report",
+    )
+    match: str = Field("*", description="without a table: which files, as a pattern in either case, such as *.xml")
+    reports: Reports | None = Field(
+        None,
+        description="where reports are: in the table, or in each file, which is rejected if it has none; none: for "
+        "scoring only; default: the table if there is one",
+    )
+    sampling_rate_hz: float | None = Field(None, description="of files that do not say it (CSV, NPY, MATLAB, HDF5)")
+    unit: str | None = Field(None, description="of files that do not say it: mV, uV or V")
+    leads: tuple[str, ...] | None = Field(None, description="of files that do not say them, in the files' order")
+
+    def manifest(self, signal: SignalConfig, *, seed: int) -> Manifest:
+        self.check()
+        if self.manifest_uri is None:
+            return folder_manifest(self.root, match=self.match, has_reports=self.reports != "none")
+        return table_manifest(self.root, self.manifest_uri, reports=self.reports or "table")
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        yield from super().faults()
+        if self.reports == "table" and self.manifest_uri is None:
+            yield "`prepare.source.reports` is table, but `prepare.source.manifest_uri` is not set", "name the table"
+
+    def read(self, record_uri: str) -> Ecg:
+        """A file in any format, or a WFDB record with or without `.hea`."""
+        if "." not in record_uri.rpartition("/")[2]:  # most likely WFDB: look for its header first
+            try:
+                return read_wfdb(record_uri)
+            except RecordError as error:
+                if error.reason != "missing_file":
+                    raise
+        return read_ecg(record_uri, sampling_rate_hz=self.sampling_rate_hz, unit=self.unit, leads=self.leads)
