@@ -42,6 +42,15 @@ class PrepareConfig(Section):
         False,
         description="give each record another record's report, as a control: a bundle trained on it scores at chance",
     )
+    deidentify: Literal["keep", "mask", "refuse"] = Field(
+        "mask",
+        description="what becomes of names, dates, times, numbers and addresses that are found in a report: mask "
+        "writes `[date]` in their place, refuse rejects the record, keep leaves them; the card counts them",
+    )
+    pseudonymise: bool = Field(
+        False,
+        description="replace the ids of records and patients by an HMAC with the key in METS_RAY_PSEUDONYM_KEY",
+    )
     reads_in_flight: PositiveInt = Field(32, description="records that each read task fetches concurrently")
     max_rejected_fraction: Fraction = Field(0.1, description="the job fails if a larger share of records is rejected")
 

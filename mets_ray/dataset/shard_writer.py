@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from mets_ray import storage
 from mets_ray.console import say
 from mets_ray.dataset.card import MAX_ROW_GROUP_ROWS, REJECTED_SCHEMA, Shard, shard_schema
+from mets_ray.dataset.privacy import Finds, Privacy
 from mets_ray.ecg.derived_leads import derivation
 from mets_ray.ecg.ecg import EcgMeta
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
@@ -33,6 +34,8 @@ CONVERSION_VERSION = 3
 
 # A missing or damaged file may have been fixed since: a shard with such records is read again.
 MENDABLE = frozenset({"missing_file", "truncated_file", "header_mismatch", "unreadable_header"})
+
+_SAMPLE_OF_A_KIND = 20  # of finds of identifying text, in each shard
 
 _LEAST_PIECE_BYTES = 256 * 1024
 _PARQUET_TAIL_BYTES = 8  # the footer's length and `PAR1`
@@ -55,7 +58,8 @@ class ShardSummary(BaseModel):
     """The outcome for one shard's records; `shard` is None if none passed. `other_signals`: in how many records a
     signal that is no ECG was left out, by its name. `derived_leads`: in how many records leads were derived, by what
     `derivation` says. `stated`: what the records' own files say, and in how many records:
-    `{"language of the statements": {"fr": 12}}`."""
+    `{"language of the reports": {"fr": 12}}`. `identifying`: in how many records each kind of identifying text was
+    found, and some of them as kind, `record_id` and the masked words around it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -67,13 +71,15 @@ class ShardSummary(BaseModel):
     other_signals: dict[str, int] = {}
     derived_leads: dict[str, int] = {}
     stated: dict[str, dict[str, int]] = {}
+    identifying: dict[str, int] = {}
+    identifying_sample: tuple[tuple[str, str, str], ...] = ()
     reused: bool = False
 
 
 @dataclass(frozen=True)
 class Accepted:
     """A record that passed every check, ready to be written; `signal_uv` is int16 [lead, sample]. `other_signals`: see
-    `Ecg`. `derived_leads`: see `derivation`. `stated`: see `ShardSummary`."""
+    `Ecg`. `derived_leads`: see `derivation`. `stated`: see `ShardSummary`. `finds`: see `Privacy`."""
 
     row: ManifestRow
     report: str
@@ -81,10 +87,17 @@ class Accepted:
     other_signals: tuple[str, ...] = ()
     derived_leads: str = ""
     stated: dict[str, str] = field(default_factory=dict)
+    finds: Finds = field(default_factory=Finds)
 
 
 def write_shard(
-    task: ShardTask, source: Source, *, signal: SignalConfig, dataset_uri: str, reads_in_flight: int
+    task: ShardTask,
+    source: Source,
+    *,
+    signal: SignalConfig,
+    dataset_uri: str,
+    reads_in_flight: int,
+    privacy: Privacy,
 ) -> ShardSummary:
     """Write `shards/<name>.parquet`, `rejected/<name>.parquet` and, last, `progress/<name>.json`.
 
@@ -102,20 +115,23 @@ def write_shard(
             if row.fault is not None:
                 raise RecordError(*row.fault)
             if position in task.duplicates:
-                raise RecordError("duplicate_record_id", f"`record_id` {row.record_id} already appears in the manifest")
+                raise RecordError("duplicate_record_id", "the manifest lists this `record_id` already")
             _check_location(row.record_uri, source.root)
-            if task.has_reports and "report" not in row.from_file:  # before the signal is fetched in vain
-                clean_report(row.report)
+            if "report" not in row.from_file:  # before the signal is fetched in vain
+                privacy.of_text(row)
+                if task.has_reports:
+                    clean_report(row.report)
             ecg = source.read(row.record_uri)
-            whole = completed(row, ecg.meta)
+            whole, finds = privacy.of_text(completed(row, ecg.meta))
             report = clean_report(whole.report) if task.has_reports else ""
             return Accepted(
-                row=whole,
+                row=privacy.of_ids(whole),
                 report=report,
                 signal_uv=preprocess(ecg, signal),
                 other_signals=ecg.other_signals,
                 derived_leads=derivation(ecg, signal.leads),
                 stated=_stated(row, ecg.meta),
+                finds=finds,
             )
         except RecordError as error:
             return error
@@ -131,7 +147,7 @@ def write_shard(
     shard = write_accepted(task.name, accepted, signal, dataset_uri) if accepted else None
     summary = ShardSummary(
         shard=shard,
-        rejected_sha256=_write_rejected(task.name, rejected, dataset_uri) if rejected else "",
+        rejected_sha256=_write_rejected(task.name, rejected, privacy, dataset_uri) if rejected else "",
         records_in=len(task.rows),
         rejected=_count([error.reason for _, error in rejected]),
         folds=_count([item.row.fold for item in accepted]),
@@ -141,6 +157,8 @@ def write_shard(
             fact: _count([item.stated[fact] for item in accepted if fact in item.stated])
             for fact in sorted({fact for item in accepted for fact in item.stated})
         },
+        identifying=_count([kind for item in accepted for kind in item.finds.counts]),
+        identifying_sample=_sample(accepted),
     )
     storage.write_bytes(progress_uri, storage.seal(summary.model_dump_json(exclude={"reused"})))
     return summary
@@ -182,6 +200,16 @@ def _stated(row: ManifestRow, meta: EcgMeta) -> dict[str, str]:
     return facts
 
 
+def _sample(accepted: list[Accepted]) -> tuple[tuple[str, str, str], ...]:
+    """The first finds of each kind, with the masked words around them."""
+    found = [(kind, item.row.record_id, words) for item in accepted for kind, words in item.finds.contexts]
+    return tuple(one for kind in sorted({one[0] for one in found}) for one in _of_kind(found, kind)[:_SAMPLE_OF_A_KIND])
+
+
+def _of_kind(found: list[tuple[str, str, str]], kind: str) -> list[tuple[str, str, str]]:
+    return [one for one in found if one[0] == kind]
+
+
 def _check_location(record_uri: str, root: str) -> None:
     """Raise RecordError `unsafe_path` for a record that is not below the folder of its source; "" is no folder."""
     if not root:
@@ -190,7 +218,7 @@ def _check_location(record_uri: str, root: str) -> None:
     if fault := storage.path_fault(record_uri[len(root.rstrip("/")) + 1 :]) if below else "it is elsewhere":
         raise RecordError(
             "unsafe_path",
-            f"the record's path {record_uri!r} is not one below `{root}`: {fault}",
+            f"the record's path is not one below `{root}`: {fault}",
             hint="name records by their path below the source's folder, with `/`",
         )
 
@@ -238,19 +266,12 @@ def _rejected_path(name: str) -> str:
     return f"rejected/{name}.parquet"
 
 
-def _write_rejected(name: str, rejected: list[tuple[ManifestRow, RecordError]], dataset_uri: str) -> str:
+def _write_rejected(
+    name: str, rejected: list[tuple[ManifestRow, RecordError]], privacy: Privacy, dataset_uri: str
+) -> str:
     """Write `rejected/<name>.parquet`. Returns its sha256."""
     table = pa.Table.from_pylist(
-        [
-            {
-                "record_id": row.record_id,
-                "record_uri": row.record_uri,
-                "reason": error.reason,
-                "detail": error.fact,
-                "report": row.report,
-            }
-            for row, error in rejected
-        ],
+        [privacy.of_rejected(row, error) for row, error in rejected],
         schema=REJECTED_SCHEMA,
     )
     data = _parquet(table)

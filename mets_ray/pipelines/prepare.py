@@ -12,6 +12,7 @@ from mets_ray.console import progress_bar, say
 from mets_ray.dataset.card import CARD_NAME, SCHEMA_VERSION, DatasetCard, read_card, rows_per_shard, write_card
 from mets_ray.dataset.plan import RowGroup
 from mets_ray.dataset.prepared import PreparedDataset
+from mets_ray.dataset.privacy import Policy, Privacy, note_of_finds, write_sample
 from mets_ray.dataset.shard_reader import signals
 from mets_ray.dataset.shard_writer import CONVERSION_VERSION, ShardSummary, ShardTask, write_shard
 from mets_ray.ecg.preprocess import SignalConfig
@@ -39,15 +40,21 @@ def _prepare(config: Config, dataset_uri: str, command: str, lease: storage.Leas
     settings = config.prepare
     signal = SignalConfig(settings.sampling_rate_hz, settings.duration_s, highpass_hz=settings.highpass_hz)
     source = source_of(config)
+    privacy = Privacy.of(settings.deidentify, pseudonymise=settings.pseudonymise)
     manifest = read_manifest(config, signal)
-    name = dataset_fingerprint(settings, manifest, source.root)
+    name = dataset_fingerprint(settings, manifest, source.root, privacy)
     _refuse_other_dataset(dataset_uri, name)
     tasks = _shard_tasks(manifest, rows_per_shard(signal), name)
 
     def write(batch: dict[str, Any]) -> dict[str, Any]:
         task: ShardTask = unpack_item(batch)
         summary = write_shard(
-            task, source, signal=signal, dataset_uri=dataset_uri, reads_in_flight=settings.reads_in_flight
+            task,
+            source,
+            signal=signal,
+            dataset_uri=dataset_uri,
+            reads_in_flight=settings.reads_in_flight,
+            privacy=privacy,
         )
         return {"name": [task.name], "summary": [summary.model_dump_json()]}
 
@@ -60,6 +67,7 @@ def _prepare(config: Config, dataset_uri: str, command: str, lease: storage.Leas
     card = _card(config, manifest, signal, name, [done[task.name] for task in tasks], command)
     _check_rejected(card, settings, dataset_uri)
     lease.confirm()
+    write_sample(dataset_uri, [one for summary in done.values() for one in summary.identifying_sample])
     write_card(dataset_uri, card)
     return PreparedDataset(dataset_uri, card)
 
@@ -84,7 +92,7 @@ def show_card(card: DatasetCard) -> None:
         say(f"note: {note}")
 
 
-def dataset_fingerprint(settings: PrepareConfig, manifest: Manifest, root: str) -> str:
+def dataset_fingerprint(settings: PrepareConfig, manifest: Manifest, root: str, privacy: Privacy) -> str:
     """Identifies the bytes that prepare will write: all columns of what is read below `root`, and how it is converted.
 
     The samples in the signal files are not part of it, because they are read only once; their names are.
@@ -97,6 +105,7 @@ def dataset_fingerprint(settings: PrepareConfig, manifest: Manifest, root: str) 
         "has_reports": manifest.has_reports,
         "how": how,
     }
+    facts |= privacy.facts(manifest.rows)
     written = functools.cache(_written_report)  # a million ECGs share a few hundred thousand reports
     rows = storage.digest_of_rows(_row_facts(row, root, written(row.report)) for row in manifest.rows)
     return storage.digest_of(facts | {"rows": rows})
@@ -178,7 +187,7 @@ def _card(
         rejected=_add([summary.rejected for summary in summaries]),
         folds=_add([summary.folds for summary in summaries]),
         shards=shards,
-        notes=(*source_of(config).notes(), *manifest.notes, *_stated_notes(summaries), *_signal_notes(summaries)),
+        notes=(*source_of(config).notes(), *manifest.notes, *_notes(summaries, config.prepare.deidentify)),
         has_reports=manifest.has_reports,
         shuffled_reports=config.prepare.shuffle_reports,
         focus_s=manifest.focus_s,
@@ -187,12 +196,14 @@ def _card(
     )
 
 
-def _stated_notes(summaries: list[ShardSummary]) -> tuple[str, ...]:
-    notes = []
+def _notes(summaries: list[ShardSummary], policy: Policy) -> tuple[str, ...]:
+    """What was counted while the shards were written."""
+    stated = []
     for fact in sorted({fact for summary in summaries for fact in summary.stated}):
         counts = _add([summary.stated.get(fact, {}) for summary in summaries])
-        notes.append(f"{fact}: " + ", ".join(f"{value} in {count} records" for value, count in counts.items()))
-    return tuple(notes)
+        stated.append(f"{fact}: " + ", ".join(f"{value} in {count} records" for value, count in counts.items()))
+    finds = note_of_finds(_add([summary.identifying for summary in summaries]), policy)
+    return (*stated, *finds, *_signal_notes(summaries))
 
 
 def _signal_notes(summaries: list[ShardSummary]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 import pytest
 
 from mets_ray.config.load import load_config
+from mets_ray.dataset.privacy import Privacy
 from mets_ray.pipelines import prepare
 from mets_ray.sources.manifest import ManifestRow
 from mets_ray.sources.table_manifest import table_manifest
@@ -31,7 +32,9 @@ def manifest(tmp_path):
 
 
 def name_of(manifest, *words, root="/src"):
-    return prepare.dataset_fingerprint(load_config(None, list(words)).prepare, manifest, root)
+    settings = load_config(None, list(words)).prepare
+    privacy = Privacy.of(settings.deidentify, pseudonymise=settings.pseudonymise)
+    return prepare.dataset_fingerprint(settings, manifest, root, privacy)
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(ManifestRow)])

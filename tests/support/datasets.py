@@ -11,6 +11,7 @@ from mets_ray.dataset import card as cards
 from mets_ray.dataset.card import SCHEMA_VERSION, DatasetCard
 from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.prepared import PreparedDataset
+from mets_ray.dataset.privacy import Privacy
 from mets_ray.dataset.shard_writer import ShardTask, write_shard
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.ecg.wfdb import read_wfdb
@@ -43,11 +44,26 @@ class SyntheticAndFiles(Synthetic):
 
 
 def write_rows(
-    dataset_uri, rows, *, source=None, name="part-00000-abc", duplicates=(), reads_in_flight=4, reports=True
+    dataset_uri,
+    rows,
+    *,
+    source=None,
+    name="part-00000-abc",
+    duplicates=(),
+    reads_in_flight=4,
+    reports=True,
+    privacy=Privacy(),  # noqa: B008  it is frozen
 ):
     source = source or SyntheticAndFiles(kind="synthetic")
     task = ShardTask(name, tuple(rows), frozenset(duplicates), reports)
-    return write_shard(task, source, signal=SIGNAL, dataset_uri=str(dataset_uri), reads_in_flight=reads_in_flight)
+    return write_shard(
+        task,
+        source,
+        signal=SIGNAL,
+        dataset_uri=str(dataset_uri),
+        reads_in_flight=reads_in_flight,
+        privacy=privacy,
+    )
 
 
 def write_card(dataset_uri, summaries, **changes):
