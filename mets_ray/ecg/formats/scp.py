@@ -1,5 +1,5 @@
-"""SCP-ECG: EN 1064, ISO 11073-91064. Read here and not by ecgdatakit, which takes three times as long, allocates as many
-samples as a header asks for, and reads on where a checksum is wrong.
+"""SCP-ECG: EN 1064, ISO 11073-91064. Read here and not by ecgdatakit, which takes three times as long, allocates as
+many samples as a header asks for, and reads on where a checksum is wrong.
 
 Sections 2 to 6 give the signal: Huffman code, leads, reference beat and where it was subtracted, differences. Sections
 1, 8 and 11 are in `scp_meta`. A reference beat is needed to restore the rhythm and is not itself given.
@@ -92,23 +92,15 @@ def _sections(data: bytes) -> dict[int, bytes]:
         raise RecordError("truncated_file", f"the SCP file has {len(data)} bytes of the {size} that it says")
     data = data[:size]
     is_whole = _has_checksum(data)
-    length = int.from_bytes(data[10:14], "little")
-    if not _RECORD_HEADER + _SECTION_HEADER <= _RECORD_HEADER + length <= size:
-        raise RecordError("unreadable_file", f"section 0 of the SCP file has {length} bytes of {size}")
-    pointers = {0: (length, _RECORD_HEADER + 1)}
-    for at in range(_RECORD_HEADER + _SECTION_HEADER, _RECORD_HEADER + length - _POINTER.size + 1, _POINTER.size):
-        number, section_length, position = _POINTER.unpack_from(data, at)
-        if number and section_length:
-            pointers[number] = (section_length, position)
+    pointers = _pointers(data)
     if _LONG_TERM in pointers and 6 not in pointers:
         raise RecordError("unsupported_format", "the SCP file holds a long-term rhythm (section 12)")
     sections = {}
-    for number in _USED:
-        section_length, position = pointers.get(number, (0, 1))
-        section = data[position - 1 : position - 1 + section_length]
-        if not section_length:
+    for number, (length, position) in pointers.items():
+        if number not in _USED:
             continue
-        if position < 1 or len(section) < max(section_length, _SECTION_HEADER):
+        section = data[position - 1 : position - 1 + length]
+        if position < 1 or len(section) < max(length, _SECTION_HEADER):
             raise RecordError("truncated_file", f"section {number} of the SCP file goes beyond its end")
         if int.from_bytes(section[2:4], "little") != number:
             raise RecordError("header_mismatch", f"section {number} of the SCP file is not where its pointer says")
@@ -116,6 +108,19 @@ def _sections(data: bytes) -> dict[int, bytes]:
             raise RecordError("header_mismatch", f"section {number} of the SCP file has another checksum than it says")
         sections[number] = section[_SECTION_HEADER:]
     return sections
+
+
+def _pointers(data: bytes) -> dict[int, tuple[int, int]]:
+    """Length and position of each section, of section 0 itself first."""
+    length = int.from_bytes(data[10:14], "little")
+    if not _SECTION_HEADER <= length <= len(data) - _RECORD_HEADER:
+        raise RecordError("unreadable_file", f"section 0 of the SCP file has {length} bytes of {len(data)}")
+    pointers = {0: (length, _RECORD_HEADER + 1)}
+    for at in range(_RECORD_HEADER + _SECTION_HEADER, _RECORD_HEADER + length - _POINTER.size + 1, _POINTER.size):
+        number, section_length, position = _POINTER.unpack_from(data, at)
+        if number and section_length:
+            pointers[number] = (section_length, position)
+    return pointers
 
 
 def _has_checksum(part: bytes) -> bool:
