@@ -212,9 +212,7 @@ def _signal_notes(summaries: list[ShardSummary]) -> tuple[str, ...]:
     if records := _add([summary.other_signals for summary in summaries]):
         names = sorted(records, key=lambda name: -records[name])[:_SIGNALS_NAMED]
         words = ", ".join(f"{name[:20]} in {records[name]} records" for name in names)
-        notes.append(
-            f"signals that are no ECG were left out: {words}{', …' if len(records) > _SIGNALS_NAMED else ''}"
-        )
+        notes.append(f"signals that are no ECG were left out: {words}{', …' if len(records) > _SIGNALS_NAMED else ''}")
     return tuple(notes)
 
 
