@@ -41,6 +41,11 @@ def from_older(tree: dict[str, Any]) -> dict[str, Any]:
         moved = {old.split(".")[1] for old in MOVED if old.startswith("prepare.")}
         prepare = {key: value for key, value in prepare.items() if key not in moved} | {"source": source}
         tree = {key: value for key, value in tree.items() if key != "synthetic"} | {"prepare": prepare}
+    encoder, augment = tree.get("encoder"), tree.get("augment")
+    if isinstance(encoder, dict):
+        tree = tree | {"encoder": {"lead_mask": "none"} | encoder}
+    if isinstance(augment, dict):
+        tree = tree | {"augment": {"usual_leads": 0.0} | augment}
     if isinstance(loss, dict):
         of_statements = (tree.get("text") or {}).get("unit", "statement") == "statement"
         tree = tree | {"loss": "sigmoid" if of_statements else loss.get("targets", "one_hot")}

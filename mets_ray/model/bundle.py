@@ -116,15 +116,17 @@ class Bundle:
 
 def build_model(config: Config, *, leads: int, text_features: int) -> Mets:
     """The untrained model that a configuration describes."""
-    return Mets(
+    model = Mets(
         leads=leads,
         width=config.encoder.width,
         norm=config.encoder.norm,
+        lead_mask=config.encoder.lead_mask,
         text_features=text_features,
         dimension=config.encoder.embedding_dimension,
-        activation_checkpointing=config.encoder.activation_checkpointing,
         sigmoid=config.text.unit == "statement",
     )
+    model.ecg_encoder.activation_checkpointing = config.encoder.activation_checkpointing
+    return model
 
 
 def untrained_model(bundle: Bundle, seed: int) -> Mets:
