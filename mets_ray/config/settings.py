@@ -38,6 +38,11 @@ class PrepareConfig(Section):
     highpass_hz: Annotated[float, Field(gt=0.0, le=5.0)] | None = Field(
         0.5, description="cut-off of the zero-phase filter that removes baseline wander; null: no filter, as in METS"
     )
+    missing_leads: Literal["reject", "zero"] = Field(
+        "reject",
+        description="records that lack leads: reject them, or keep them with zeros in place of these, which bundles "
+        "trained with augment.lead_dropout take",
+    )
     shuffle_reports: bool = Field(
         False,
         description="give each record another record's report, as a control: a bundle trained on it scores at chance",

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from mets_ray import storage
 from mets_ray.console import say
 from mets_ray.dataset.card import MAX_ROW_GROUP_ROWS, REJECTED_SCHEMA, Shard, shard_schema
+from mets_ray.ecg.lead_sets import with_absent_leads
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.errors import RecordError
 from mets_ray.sources.manifest import ManifestRow
@@ -41,17 +42,19 @@ Key = TypeVar("Key", int, str)
 @dataclass(frozen=True)
 class ShardTask:
     """Manifest rows of one shard, in order. `duplicates`: positions of rows that repeat the `record_id` of an earlier
-    row. Without `has_reports` the source has no reports, and rows are written with an empty one."""
+    row. Without `has_reports` the source has no reports, and rows are written with an empty one. With `zero_leads`,
+    leads that a record lacks are zeros."""
 
     name: str
     rows: tuple[ManifestRow, ...]
     duplicates: frozenset[int]
     has_reports: bool = True
+    zero_leads: bool = False
 
 
 class ShardSummary(BaseModel):
     """The outcome for one shard's records; `shard` is None if none passed. `other_signals`: in how many records a
-    signal that is no ECG was left out, by its name."""
+    signal that is no ECG was left out, by its name. `absent_leads`: in how many a lead is zeros."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,18 +64,20 @@ class ShardSummary(BaseModel):
     rejected: dict[str, int]
     folds: dict[int, int]
     other_signals: dict[str, int] = {}
+    absent_leads: dict[str, int] = {}
     reused: bool = False
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """A record that passed every check, ready to be written; `signal_uv` is int16 [lead, sample]. `other_signals`: see
-    `Ecg`."""
+    """A record that passed every check, ready to be written; `signal_uv` is int16 [lead, sample]. `other_signals` and
+    `absent_leads`: see `Ecg`."""
 
     row: ManifestRow
     report: str
     signal_uv: np.ndarray
     other_signals: tuple[str, ...] = ()
+    absent_leads: tuple[str, ...] = ()
 
 
 def write_shard(
@@ -98,7 +103,9 @@ def write_shard(
             _check_location(row.record_uri, source.root)
             report = clean_report(row.report) if task.has_reports else ""
             ecg = source.read(row.record_uri)
-            return Accepted(row, report, preprocess(ecg, signal), ecg.other_signals)
+            if task.zero_leads:
+                ecg = with_absent_leads(ecg, signal.leads)
+            return Accepted(row, report, preprocess(ecg, signal), ecg.other_signals, ecg.absent_leads)
         except RecordError as error:
             return error
 
@@ -118,6 +125,7 @@ def write_shard(
         rejected=_count([error.reason for _, error in rejected]),
         folds=_count([item.row.fold for item in accepted]),
         other_signals=_count([name for item in accepted for name in item.other_signals]),
+        absent_leads=_count([name for item in accepted for name in item.absent_leads]),
     )
     storage.write_bytes(progress_uri, storage.seal(summary.model_dump_json(exclude={"reused"})))
     return summary

@@ -19,9 +19,9 @@ LEAD_SETS: dict[str, tuple[str, ...]] = {
 """Sets of leads that devices record, by name; quality is measured on each."""
 
 
-def usual_sets(leads: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Those of `LEAD_SETS` that lie within `leads`."""
-    return {name: members for name, members in LEAD_SETS.items() if set(members) <= set(leads)}
+def fewer_leads(leads: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Those of `LEAD_SETS` that some of `leads` make up, but not all."""
+    return {name: members for name, members in LEAD_SETS.items() if set(members) < set(leads)}
 
 
 def lead_mask(members: Iterable[str], leads: Sequence[str]) -> Bool[np.ndarray, " lead"]:
@@ -32,8 +32,7 @@ def lead_mask(members: Iterable[str], leads: Sequence[str]) -> Bool[np.ndarray, 
 
 def recorded(signal_uv: Int16[np.ndarray, "ecg lead sample"]) -> Bool[np.ndarray, "ecg lead"]:
     """Which leads were recorded: `preprocess` refuses a flat lead, so one that is zero throughout was not."""
-    present: np.ndarray = signal_uv.any(axis=2)
-    return present
+    return np.asarray(signal_uv.any(axis=2))
 
 
 def with_absent_leads(ecg: Ecg, leads: Sequence[str]) -> Ecg:

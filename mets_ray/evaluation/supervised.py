@@ -119,9 +119,9 @@ def train_supervised(
 ) -> SupervisedResult:
     """Train from random weights with binary cross-entropy over classes; keep the epoch with the best validation AUROC.
 
-    encoder: width, norm and lead_mask are used; norm `sync` means `batch`, because a single process trains. settings: epochs,
-    batch_size, optimizer, learning_rate, weight_decay, schedule and warmup_fraction are used. augment: views as in
-    pretraining (`augment.draw_views`), sampled anew in each step.
+    encoder: width, norm and lead_mask are used; norm `sync` means `batch`, because a single process trains. settings:
+    epochs, batch_size, optimizer, learning_rate, weight_decay, schedule and warmup_fraction are used. augment: views as
+    in pretraining (`augment.draw_views`), sampled anew in each step.
 
     METS_RECIPE is that of METS (PMLR v227, li24a: Adam, constant learning rate and weight decay of 1e-3, batch size
     32, 50 epochs "for pre-training and downstream tasks"). The paper specifies neither the loss nor how the epoch is
@@ -146,9 +146,7 @@ def train_supervised(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         norm: Norm = "group" if encoder.norm == "group" else "batch"
-        model = SupervisedEcg(
-            classes=classes, leads=leads, width=encoder.width, norm=norm, lead_mask=encoder.lead_mask
-        )
+        model = SupervisedEcg(classes=classes, leads=leads, width=encoder.width, norm=norm, lead_mask=encoder.lead_mask)
     training = _Training(model.to(device), train, settings, augment, seed)
 
     history: list[EpochFigures] = []

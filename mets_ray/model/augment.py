@@ -13,7 +13,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from mets_ray.config.settings import AugmentConfig
-from mets_ray.ecg.lead_sets import lead_mask, usual_sets
+from mets_ray.ecg.lead_sets import fewer_leads, lead_mask
 
 # The shortest crop still has some beats at any heart rate, and the gain must not turn a high voltage into a low one.
 SHORTEST_STRETCH = 0.25
@@ -57,8 +57,8 @@ def draw_views(
     normal = random.standard_normal(batch.rows)[own]
     is_usual, of_set = random.random((2, batch.rows))[:, own]  # last: they came later, and the others stay as they were
 
-    kept = order <= (of_count * len(leads)).astype(np.int64)[:, None]  # `order`: a permutation of 0 .. leads - 1 per row
-    if sets := [lead_mask(members, leads) for members in usual_sets(leads).values() if len(members) < len(leads)]:
+    kept = order <= (of_count * len(leads)).astype(np.int64)[:, None]  # `order`: a permutation of the leads per row
+    if sets := [lead_mask(members, leads) for members in fewer_leads(leads).values()]:
         usual = np.stack(sets)[(of_set * len(sets)).astype(np.int64)]
         kept = np.where((is_usual < settings.usual_leads)[:, None], usual, kept)
     kept |= (loses_leads >= settings.lead_dropout)[:, None]

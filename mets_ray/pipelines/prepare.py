@@ -12,6 +12,7 @@ from mets_ray.dataset.plan import RowGroup
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.dataset.shard_reader import signals
 from mets_ray.dataset.shard_writer import CONVERSION_VERSION, ShardSummary, ShardTask, write_shard
+from mets_ray.ecg.ecg import LEADS
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.errors import DatasetError, RecordError
 from mets_ray.pictures.ecg import draw_ecg
@@ -39,7 +40,7 @@ def _prepare(config: Config, dataset_uri: str, command: str, lease: storage.Leas
     manifest = read_manifest(config, signal)
     name = dataset_fingerprint(settings, manifest, source.root)
     _refuse_other_dataset(dataset_uri, name)
-    tasks = _shard_tasks(manifest, rows_per_shard(signal), name)
+    tasks = _shard_tasks(manifest, rows_per_shard(signal), name, settings)
 
     def write(batch: dict[str, Any]) -> dict[str, Any]:
         task: ShardTask = unpack_item(batch)
@@ -87,6 +88,8 @@ def dataset_fingerprint(settings: PrepareConfig, manifest: Manifest, root: str) 
     The samples in the signal files are not part of it, because they are read only once; their names are.
     """
     how = settings.model_dump(mode="json", include={"sampling_rate_hz", "duration_s", "highpass_hz"})
+    if settings.missing_leads != "reject":  # the setting came later: without it data sets keep their fingerprint
+        how["missing_leads"] = settings.missing_leads
     # The location of the source is not part of it: a copy in another bucket gives the same bytes.
     rows = [
         vars(row) | {"record_uri": row.record_uri.removeprefix(root), "written_report": _written_report(row.report)}
@@ -121,7 +124,8 @@ def draw_first_record(dataset: PreparedDataset) -> str:
     return uri
 
 
-def _shard_tasks(manifest: Manifest, rows: int, name: str) -> list[ShardTask]:
+def _shard_tasks(manifest: Manifest, rows: int, name: str, settings: PrepareConfig) -> list[ShardTask]:
+    zero_leads = settings.missing_leads == "zero"
     seen: set[str] = set()
     tasks = []
     for number, start in enumerate(range(0, len(manifest.rows), rows)):
@@ -133,7 +137,7 @@ def _shard_tasks(manifest: Manifest, rows: int, name: str) -> list[ShardTask]:
             if row.fault is None:
                 seen.add(row.record_id)
         shard_name = f"part-{number:05d}-{name[:8]}"
-        tasks.append(ShardTask(shard_name, tuple(part), frozenset(duplicates), manifest.has_reports))
+        tasks.append(ShardTask(shard_name, tuple(part), frozenset(duplicates), manifest.has_reports, zero_leads))
     if not tasks:
         raise DatasetError(f"the manifest of `{manifest.source}` lists no records", hint="check the CSV")
     return tasks
@@ -170,7 +174,11 @@ def _card(
         rejected=_add([summary.rejected for summary in summaries]),
         folds=_add([summary.folds for summary in summaries]),
         shards=shards,
-        notes=(*manifest.notes, *_signal_notes(_add([summary.other_signals for summary in summaries]))),
+        notes=(
+            *manifest.notes,
+            *_signal_notes(_add([summary.other_signals for summary in summaries])),
+            *_lead_notes(_add([summary.absent_leads for summary in summaries])),
+        ),
         has_reports=manifest.has_reports,
         shuffled_reports=config.prepare.shuffle_reports,
         focus_s=manifest.focus_s,
@@ -185,6 +193,11 @@ def _signal_notes(records: dict[str, int]) -> tuple[str, ...]:
     names = sorted(records, key=lambda name: -records[name])[:_SIGNALS_NAMED]
     words = ", ".join(f"{name[:20]} in {records[name]} records" for name in names)
     return (f"signals that are no ECG were left out: {words}{', …' if len(records) > _SIGNALS_NAMED else ''}",)
+
+
+def _lead_notes(records: dict[str, int]) -> tuple[str, ...]:
+    words = ", ".join(f"{lead} in {records[lead]:,}" for lead in LEADS if lead in records)
+    return (f"leads that were not recorded are zeros, by records: {words}",) if words else ()
 
 
 def _check_rejected(card: DatasetCard, settings: PrepareConfig, dataset_uri: str) -> None:
