@@ -44,6 +44,7 @@ MANIFEST_NAME = "scores.json"
 
 METADATA_KEY = b"mets_ray"
 _KEPT_COLUMNS = ("record_id", "patient_id", "fold")
+_COLUMNS_VERSION = 2  # 1 had no `leads_missing`: files of both are not mixed in one folder
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,6 @@ class ShardScorer:
             table = _with_columns(table, f"similarity:{task.task}", task.classes, similarity)
             table = _with_columns(table, f"score:{task.task}", task.classes, scores)
         return table
-
 
     def _leads_missing(self, signal_uv: np.ndarray, rows: pa.Table) -> pa.Array:
         """Names of the leads that were not recorded, by row. Raises RecordError if the bundle needs every lead."""
@@ -271,6 +271,7 @@ def _metadata(
     """The metadata stored with each file; `fingerprint` covers everything that the values depend on."""
     facts, prompt_set = predictor.facts, questions.prompts
     identity = {
+        "columns": _COLUMNS_VERSION,
         "model_sha256": facts.files["model.safetensors"],
         "bundle_digest": predictor.bundle.digest,
         "text_fingerprint": facts.text_fingerprint,

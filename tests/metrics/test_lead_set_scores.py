@@ -31,9 +31,7 @@ def test_a_set_has_the_mean_of_its_tasks_and_the_paired_loss_of_each():
     assert tuple(whole.loss) == (0.0, 0.0, 0.0)
     for score, name in ((whole, "12 leads"), (fewer, "II")):
         for task, of in found[name].items():
-            alone = bootstrap_macro_auroc(
-                of.similarity, of.truth, of.patients, samples=60, seed=3, drawn_from=PATIENTS
-            )
+            alone = bootstrap_macro_auroc(of.similarity, of.truth, of.patients, samples=60, seed=3, drawn_from=PATIENTS)
             assert score.tasks[task] == alone.macro
         assert score.macro.value == pytest.approx(np.mean([interval.value for interval in score.tasks.values()]))
         assert score.macro.low < score.macro.value < score.macro.high

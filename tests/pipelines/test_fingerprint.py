@@ -46,6 +46,7 @@ def test_settings_and_rules_are_part_of_it(manifest, monkeypatch):
         name_of(manifest, "prepare.sampling_rate_hz=500"),
         name_of(manifest, "prepare.duration_s=5"),
         name_of(manifest, "prepare.highpass_hz=null"),
+        name_of(manifest, "prepare.missing_leads=zero"),
         name_of(replace(manifest, has_reports=False)),
         name_of(replace(manifest, sha256="other")),
     }
@@ -54,7 +55,14 @@ def test_settings_and_rules_are_part_of_it(manifest, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(prepare, "clean_report", str.lower)
     names.add(name_of(manifest))
-    assert len(names) == 8
+    assert len(names) == 9
+
+
+def test_the_card_says_which_leads_are_zeros():
+    assert prepare._lead_notes({}) == ()
+    assert prepare._lead_notes({"V1": 1200, "III": 3}) == (
+        "leads that were not recorded are zeros, by records: III in 3, V1 in 1,200",
+    )
 
 
 def test_where_the_source_lies_is_no_part_of_it(manifest):
