@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from mets_ray import storage
 from mets_ray.console import say
 from mets_ray.dataset.card import MAX_ROW_GROUP_ROWS, REJECTED_SCHEMA, Shard, shard_schema
+from mets_ray.ecg.derived_leads import derivation
 from mets_ray.ecg.lead_sets import with_absent_leads
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.errors import RecordError
@@ -27,7 +28,7 @@ from mets_ray.sources.manifest import ManifestRow
 from mets_ray.sources.source import Source
 from mets_ray.text.reports import clean_report
 
-CONVERSION_VERSION = 2
+CONVERSION_VERSION = 3
 """Raise it when the same files and settings give other samples, or other records are rejected: `ecg`, `Source.read`."""
 
 # A missing or damaged file may have been fixed since: a shard with such records is read again.
@@ -54,7 +55,8 @@ class ShardTask:
 
 class ShardSummary(BaseModel):
     """The outcome for one shard's records; `shard` is None if none passed. `other_signals`: in how many records a
-    signal that is no ECG was left out, by its name. `absent_leads`: in how many a lead is zeros."""
+    signal that is no ECG was left out, by its name. `derived_leads`: in how many records leads were derived, by what
+    `derivation` says. `absent_leads`: in how many records a lead is zeros."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -64,6 +66,7 @@ class ShardSummary(BaseModel):
     rejected: dict[str, int]
     folds: dict[int, int]
     other_signals: dict[str, int] = {}
+    derived_leads: dict[str, int] = {}
     absent_leads: dict[str, int] = {}
     reused: bool = False
 
@@ -71,12 +74,13 @@ class ShardSummary(BaseModel):
 @dataclass(frozen=True)
 class Accepted:
     """A record that passed every check, ready to be written; `signal_uv` is int16 [lead, sample]. `other_signals` and
-    `absent_leads`: see `Ecg`."""
+    `absent_leads`: see `Ecg`. `derived_leads`: see `derivation`."""
 
     row: ManifestRow
     report: str
     signal_uv: np.ndarray
     other_signals: tuple[str, ...] = ()
+    derived_leads: str = ""
     absent_leads: tuple[str, ...] = ()
 
 
@@ -105,7 +109,8 @@ def write_shard(
             ecg = source.read(row.record_uri)
             if task.zero_leads:
                 ecg = with_absent_leads(ecg, signal.leads)
-            return Accepted(row, report, preprocess(ecg, signal), ecg.other_signals, ecg.absent_leads)
+            signal_uv, derived = preprocess(ecg, signal), derivation(ecg, signal.leads)
+            return Accepted(row, report, signal_uv, ecg.other_signals, derived, ecg.absent_leads)
         except RecordError as error:
             return error
 
@@ -125,6 +130,7 @@ def write_shard(
         rejected=_count([error.reason for _, error in rejected]),
         folds=_count([item.row.fold for item in accepted]),
         other_signals=_count([name for item in accepted for name in item.other_signals]),
+        derived_leads=_count([item.derived_leads for item in accepted if item.derived_leads]),
         absent_leads=_count([name for item in accepted for name in item.absent_leads]),
     )
     storage.write_bytes(progress_uri, storage.seal(summary.model_dump_json(exclude={"reused"})))

@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Int16
 
+from mets_ray.ecg.derived_leads import derivable_leads
 from mets_ray.ecg.ecg import FRANK_LEADS, LEADS, Ecg
 from mets_ray.ecg.leads import standard_lead
 
 LEAD_SETS: dict[str, tuple[str, ...]] = {
     "12 leads": LEADS,
-    "limb leads": LEADS[:6],  # also I and II alone: the other four are sums of these
-    "I, II": ("I", "II"),
+    "limb leads": LEADS[:6],  # also what I and II alone become: the other four are derived from them
+    "I, II": ("I", "II"),  # as they are, without the derived ones: modified limb leads of a Holter
     "II": ("II",),  # a rhythm strip, a monitor
     "V1, II, V5": ("V1", "II", "V5"),  # the three strips below a printed 12-lead ECG; telemetry
 }
@@ -35,15 +36,21 @@ def recorded(signal_uv: Int16[np.ndarray, "ecg lead sample"]) -> Bool[np.ndarray
     return np.asarray(signal_uv.any(axis=2))
 
 
+def missing_leads(ecg: Ecg, leads: Sequence[str]) -> tuple[str, ...]:
+    """Those of `leads` that `ecg` has no signal for, and that `derive_leads` cannot make of others."""
+    there = {*map(standard_lead, ecg.leads), *derivable_leads(ecg, leads)}
+    return tuple(lead for lead in leads if lead not in there)
+
+
 def with_absent_leads(ecg: Ecg, leads: Sequence[str]) -> Ecg:
-    """`ecg`, with every one of `leads` that it lacks declared absent, so that `preprocess` writes zeros for it.
+    """`ecg`, with its `missing_leads` declared absent, so that `preprocess` writes zeros for them.
 
     Unchanged where it has none of `leads`, or a signal beside them that may be one of them under another name (V7 where
     V6 is missing): `preprocess` refuses it.
     """
     names = [standard_lead(lead) for lead in ecg.leads]
-    known = {*names, *(standard_lead(lead) for lead in ecg.absent_leads)}
-    absent = tuple(lead for lead in leads if lead not in known)
+    declared = {standard_lead(lead) for lead in ecg.absent_leads}
+    absent = tuple(lead for lead in missing_leads(ecg, leads) if lead not in declared)
     unsure = [lead for lead, name in zip(ecg.leads, names, strict=True) if name is None]
     if not absent or not set(names) & set(leads) or any(lead.upper() not in FRANK_LEADS for lead in unsure):
         return ecg

@@ -60,16 +60,23 @@ def is_other_lead(name: str) -> bool:
     return _bare(_plain(name)) in _OTHER_LEADS
 
 
+def is_modified_lead(name: str) -> bool:
+    """Whether `name` is a modified limb lead (MLII), whose electrodes are on the chest."""
+    return _bare(_plain(name)).startswith("ML")
+
+
+def is_ecg_name(name: str) -> bool:
+    """Whether `name` says that the signal is an ECG: a lead, or a number behind a word for ECG (`ECG 1`)."""
+    return standard_lead(name) is not None or is_other_lead(name) or _PREFIX.match(_plain(name)) is not None
+
+
 def is_ecg_signal(name: str, unit: str | None) -> bool:
     """Whether a signal can be an ECG lead: it may be under any name, but not beside a name or unit that says otherwise.
 
     unit: as the source writes it; None for none. A lead's name is believed before its unit, so that a lead with a
     wrong unit is refused and not left out.
     """
-    plain = _plain(name)
-    if standard_lead(name) or is_other_lead(name) or _PREFIX.match(plain):
-        return True
-    return _NOT_ECG.fullmatch(plain) is None and (unit is None or unit in UNITS)
+    return is_ecg_name(name) or (_NOT_ECG.fullmatch(_plain(name)) is None and (unit is None or unit in UNITS))
 
 
 def _plain(name: str) -> str:

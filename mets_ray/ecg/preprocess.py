@@ -7,13 +7,14 @@ repaired or guessed at.
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
 import scipy  # scipy.signal is imported at first use: it takes a second that processes that only read shards save
 from jaxtyping import Float, Int16
 
+from mets_ray.ecg.derived_leads import check_source_leads, derivable_leads, derive_leads
 from mets_ray.ecg.ecg import FRANK_LEADS, LEADS, Ecg, check_sampling_rate
 from mets_ray.ecg.leads import is_other_lead, standard_lead
 from mets_ray.errors import ConfigError, RecordError
@@ -104,27 +105,32 @@ def preprocess(ecg: Ecg, config: SignalConfig) -> Int16[np.ndarray, "lead sample
     (plus the filter's reach, if the record goes on). Only that stretch is checked: a fault later in a long record does
     not matter. It is then filtered as `config.highpass_hz` says, on its own: no sample beyond it enters the filter.
     A record that is less than one of its samples too short is long enough.
+    Limb leads that the record lacks are derived from two of I, II and III (`derive_leads`).
     Leads that `ecg.absent_leads` names are zeros; at least one wanted lead must be there.
 
     Raises RecordError with one of `REASONS`; checks run in the order of that list.
     """
     rate = ecg.sampling_rate_hz
     check_sampling_rate(rate)
+    ratio = (Fraction(config.sampling_rate_hz) / Fraction(rate)).limit_denominator(_MAX_RATIO)
+    # Half the length of resample_poly's filter, in samples of the record.
+    reach = 0 if ratio == 1 else 10 * math.ceil(max(1.0, float(1 / ratio))) + 1
+    samples_present = ecg.signal_mv.shape[1]
+    end = math.ceil(round(config.duration_s * rate, 6)) + reach
+    if derivable_leads(ecg, config.leads):
+        ecg = derive_leads(replace(ecg, signal_mv=ecg.signal_mv[:, :end]), config.leads)
     present, rows = _lead_rows(ecg, config)
 
-    samples_present = ecg.signal_mv.shape[1]
     if samples_present < samples_in(config.duration_s, rate):
         raise RecordError(
             "too_short",
             f"the record has {samples_present} samples at {rate:.10g} Hz ({samples_present / rate:.3f} s) "
             f"of the {config.duration_s:g} s that are needed",
         )
-    ratio = (Fraction(config.sampling_rate_hz) / Fraction(rate)).limit_denominator(_MAX_RATIO)
-    # Half the length of resample_poly's filter, in samples of the record.
-    reach = 0 if ratio == 1 else 10 * math.ceil(max(1.0, float(1 / ratio))) + 1
-    end = math.ceil(round(config.duration_s * rate, 6)) + reach
     signal_mv = ecg.signal_mv[rows, :end].astype(np.float64, copy=False)
     _check_values(signal_mv, present)
+    if ecg.derived_leads:
+        check_source_leads(ecg)
     _check_amplitude(signal_mv, present, has_offset=config.highpass_hz is not None)
 
     if ratio != 1:

@@ -4,9 +4,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
 
-from mets_ray.ecg.ecg import Ecg
 from mets_ray.ecg.lead_sets import nearest_set
-from mets_ray.ecg.leads import standard_lead
 
 NEEDS_EVERY_LEAD = (
     "this bundle was trained on whole ECGs alone, so it needs every lead; use one that was trained with "
@@ -29,12 +27,6 @@ class LeadSetQuality(BaseModel):
     high: float | None
     tasks: dict[str, float | None]
     records: int
-
-
-def missing_leads(ecg: Ecg, leads: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of `leads` that `ecg` has no signal for."""
-    names = {standard_lead(lead) for lead in ecg.leads}
-    return tuple(lead for lead in leads if lead not in names)
 
 
 def remark(missing: tuple[str, ...], leads: tuple[str, ...], measured: Mapping[str, LeadSetQuality]) -> tuple[str, str]:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float32, Int16
 
+from mets_ray.ecg.derived_leads import derivation
 from mets_ray.ecg.ecg import FRANK_LEADS, Ecg, check_sampling_rate
-from mets_ray.ecg.lead_sets import with_absent_leads
+from mets_ray.ecg.lead_sets import missing_leads, with_absent_leads
 from mets_ray.ecg.leads import standard_lead
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.errors import RecordError
-from mets_ray.model.lead_quality import LeadSetQuality, missing_leads, remark
+from mets_ray.model.lead_quality import LeadSetQuality, remark
 
 # A recording up to 5% longer than the model's window is one window; its end is ignored.
 _TOLERATED_SHARE = 0.05
@@ -90,6 +91,8 @@ def _remarks(ecg: Ecg, signal: SignalConfig) -> list[tuple[str, str]]:
     if unused:
         kind = "Frank leads" if {lead.upper() for lead in unused} <= set(FRANK_LEADS) else "leads"
         remarks.append(("leads_unused", f"{kind} that the model does not use: {', '.join(unused)}"))
+    if derived := derivation(ecg, signal.leads):
+        remarks.append(("leads_derived", derived))
     if ecg.other_signals:
         remarks.append(("signals_unused", f"signals that are no ECG: {', '.join(ecg.other_signals)}"))
     return remarks

@@ -174,11 +174,7 @@ def _card(
         rejected=_add([summary.rejected for summary in summaries]),
         folds=_add([summary.folds for summary in summaries]),
         shards=shards,
-        notes=(
-            *manifest.notes,
-            *_signal_notes(_add([summary.other_signals for summary in summaries])),
-            *_lead_notes(_add([summary.absent_leads for summary in summaries])),
-        ),
+        notes=(*manifest.notes, *_signal_notes(summaries)),
         has_reports=manifest.has_reports,
         shuffled_reports=config.prepare.shuffle_reports,
         focus_s=manifest.focus_s,
@@ -187,17 +183,17 @@ def _card(
     )
 
 
-def _signal_notes(records: dict[str, int]) -> tuple[str, ...]:
-    if not records:
-        return ()
-    names = sorted(records, key=lambda name: -records[name])[:_SIGNALS_NAMED]
-    words = ", ".join(f"{name[:20]} in {records[name]} records" for name in names)
-    return (f"signals that are no ECG were left out: {words}{', …' if len(records) > _SIGNALS_NAMED else ''}",)
-
-
-def _lead_notes(records: dict[str, int]) -> tuple[str, ...]:
-    words = ", ".join(f"{lead} in {records[lead]:,}" for lead in LEADS if lead in records)
-    return (f"leads that were not recorded are zeros, by records: {words}",) if words else ()
+def _signal_notes(summaries: list[ShardSummary]) -> tuple[str, ...]:
+    derived = _add([summary.derived_leads for summary in summaries])
+    notes = [f"{words} in {count} records" for words, count in derived.items()]
+    if records := _add([summary.other_signals for summary in summaries]):
+        names = sorted(records, key=lambda name: -records[name])[:_SIGNALS_NAMED]
+        words = ", ".join(f"{name[:20]} in {records[name]} records" for name in names)
+        notes.append(f"signals that are no ECG were left out: {words}{', …' if len(records) > _SIGNALS_NAMED else ''}")
+    if absent := _add([summary.absent_leads for summary in summaries]):
+        words = ", ".join(f"{lead} in {absent[lead]:,}" for lead in LEADS if lead in absent)
+        notes.append(f"leads that were not recorded are zeros, by records: {words}")
+    return tuple(notes)
 
 
 def _check_rejected(card: DatasetCard, settings: PrepareConfig, dataset_uri: str) -> None:

@@ -325,7 +325,7 @@ def only(ecg, leads):
     return replace(ecg, signal_mv=ecg.signal_mv[[ecg.leads.index(lead) for lead in leads]], leads=tuple(leads))
 
 
-@pytest.mark.parametrize("leads", [("II",), ("I", "II"), ("V5", "V1", "II"), LEADS[:6], LEADS[:8]])
+@pytest.mark.parametrize("leads", [("II",), ("I", "V2"), ("V5", "V1", "II"), LEADS[:6], LEADS[:8]])
 def test_an_ecg_with_some_of_the_leads_is_the_whole_one_with_zeros(bundle, predictor, leads):
     ecg = synthetic_ecg()
     windows = predictor.windows(only(ecg, leads))
@@ -340,6 +340,13 @@ def test_an_ecg_with_some_of_the_leads_is_the_whole_one_with_zeros(bundle, predi
     long = only(synthetic_ecg(duration_s=30), leads)
     assert len(predictor.windows(long).signal_uv) == 3
     assert [reason for reason, _ in predictor.windows(long).warnings] == ["leads_missing", "windows_averaged"]
+
+
+def test_i_and_ii_are_the_six_limb_leads(predictor):
+    windows = predictor.windows(only(synthetic_ecg(), ("II", "I")))
+    assert windows.signal_uv.any(axis=2).tolist() == [[True] * 6 + [False] * 6]
+    assert dict(windows.warnings)["leads_derived"] == "III, aVR, aVL, aVF were derived from I and II"
+    assert dict(windows.warnings)["leads_missing"].startswith("6 of 12 leads, without V1, V2, V3, V4, V5, V6;")
 
 
 def test_a_bundle_that_needs_every_lead_refuses_and_says_why(bundle):

@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 import pytest
 
 from mets_ray.config.load import load_config
+from mets_ray.dataset.shard_writer import ShardSummary
 from mets_ray.pipelines import prepare
 from mets_ray.sources.manifest import ManifestRow
 from mets_ray.sources.wfdb_folder import wfdb_folder_manifest
@@ -59,10 +60,11 @@ def test_settings_and_rules_are_part_of_it(manifest, monkeypatch):
 
 
 def test_the_card_says_which_leads_are_zeros():
-    assert prepare._lead_notes({}) == ()
-    assert prepare._lead_notes({"V1": 1200, "III": 3}) == (
-        "leads that were not recorded are zeros, by records: III in 3, V1 in 1,200",
+    summary = ShardSummary(shard=None, records_in=1, rejected={}, folds={}, absent_leads={"V1": 600, "III": 3})
+    assert prepare._signal_notes([summary, summary]) == (
+        "leads that were not recorded are zeros, by records: III in 6, V1 in 1,200",
     )
+    assert prepare._signal_notes([summary.model_copy(update={"absent_leads": {}})]) == ()
 
 
 def test_where_the_source_lies_is_no_part_of_it(manifest):
