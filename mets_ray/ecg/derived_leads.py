@@ -87,9 +87,7 @@ def check_source_leads(ecg: Ecg) -> None:
     pair = source_leads(ecg)
     flat = [lead for lead in pair if np.ptp(ecg.signal_mv[_rows(ecg)[lead]]) == 0]
     if flat:
-        raise RecordError(
-            "flat_lead", f"all samples are equal in {', '.join(flat)}, which other leads are derived from"
-        )
+        raise RecordError("flat_lead", f"all samples are equal in {', '.join(flat)}, which other leads are derived from")
 
 
 def _rows(ecg: Ecg) -> dict[str, int]:
@@ -98,7 +96,5 @@ def _rows(ecg: Ecg) -> dict[str, int]:
     return {
         name: names.index(name)
         for name in ("I", "II", "III")
-        if names.count(name) == 1
-        and name not in ecg.derived_leads
-        and not is_modified_lead(ecg.leads[names.index(name)])
+        if names.count(name) == 1 and name not in ecg.derived_leads and not is_modified_lead(ecg.leads[names.index(name)])
     }
