@@ -29,9 +29,16 @@ _KEYS_OF = {
     "cinc": {"source_uri": "uri", "cinc_database": "database", "cinc_stretch": "stretch"},
 }
 
+_ADDED: dict[str, dict[str, Any]] = {
+    "prepare": {"missing_leads": "reject"},
+    "encoder": {"lead_mask": "none"},
+    "augment": {"usual_leads": 0.0},
+}
+"""Settings that came later than some bundles and runs, with what was done before."""
+
 
 def from_older(tree: dict[str, Any]) -> dict[str, Any]:
-    """A tree of settings as version 0.1 kept it in a bundle, in today's form; any other tree as it is."""
+    """A tree of settings as an earlier version kept it in a bundle, in today's form; any other tree as it is."""
     prepare, loss = tree.get("prepare"), tree.get("loss")
     if isinstance(prepare, dict) and isinstance(prepare.get("source"), str):
         kind = prepare["source"]
@@ -41,6 +48,9 @@ def from_older(tree: dict[str, Any]) -> dict[str, Any]:
         moved = {old.split(".")[1] for old in MOVED if old.startswith("prepare.")}
         prepare = {key: value for key, value in prepare.items() if key not in moved} | {"source": source}
         tree = {key: value for key, value in tree.items() if key != "synthetic"} | {"prepare": prepare}
+    for section, since in _ADDED.items():
+        if isinstance(tree.get(section), dict):
+            tree = tree | {section: since | tree[section]}
     if isinstance(loss, dict):
         of_statements = (tree.get("text") or {}).get("unit", "statement") == "statement"
         tree = tree | {"loss": "sigmoid" if of_statements else loss.get("targets", "one_hot")}

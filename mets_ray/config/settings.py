@@ -38,6 +38,11 @@ class PrepareConfig(Section):
     highpass_hz: Annotated[float, Field(gt=0.0, le=5.0)] | None = Field(
         0.5, description="cut-off of the zero-phase filter that removes baseline wander; null: no filter, as in METS"
     )
+    missing_leads: Literal["reject", "zero"] = Field(
+        "reject",
+        description="records that lack leads: reject them, or keep them with zeros in place of these, which bundles "
+        "trained with augment.lead_dropout take",
+    )
     shuffle_reports: bool = Field(
         False,
         description="give each record another record's report, as a control: a bundle trained on it scores at chance",
@@ -125,6 +130,11 @@ class EncoderConfig(Section):
         "batch", description="batch: per worker; sync: over all workers, GPU only; group: independent of the batch"
     )
     embedding_dimension: PositiveInt = Field(128, description="length of the shared ECG and text embedding")
+    lead_mask: Literal["none", "bias", "film"] = Field(
+        "none",
+        description="what the encoder knows of leads that were not recorded: none: they are zeros, as in the paper; "
+        "bias: a learned vector for each of them; film: a learned gain as well",
+    )
     activation_checkpointing: Annotated[bool, FREE_AT_RESUME] = Field(
         False, description="recompute each stage in the backward pass: less memory, a third more compute time"
     )
@@ -135,6 +145,11 @@ class AugmentConfig(Section):
 
     lead_dropout: Fraction = Field(
         0.5, description="share of ECGs that keep only a random number of leads, at least one; 0 is off"
+    )
+    usual_leads: Fraction = Field(
+        0.0,
+        description="share of the ECGs that lose leads which keep a set that devices record (limb leads; I, II; II; "
+        "V1, II, V5) in place of random ones",
     )
     cropping: Fraction = Field(
         0.5, description="share of ECGs that keep only one segment, at least a quarter of their length; 0 is off"

@@ -23,6 +23,7 @@ from mets_ray.dataset.card import MAX_ROW_GROUP_ROWS, REJECTED_SCHEMA, Shard, sh
 from mets_ray.dataset.privacy import Finds, Privacy
 from mets_ray.ecg.derived_leads import derivation
 from mets_ray.ecg.ecg import EcgMeta
+from mets_ray.ecg.lead_sets import with_absent_leads
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.errors import RecordError
 from mets_ray.sources.manifest import ManifestRow, completed
@@ -46,20 +47,22 @@ Key = TypeVar("Key", int, str)
 @dataclass(frozen=True)
 class ShardTask:
     """Manifest rows of one shard, in order. `duplicates`: positions of rows that repeat the `record_id` of an earlier
-    row. Without `has_reports` the source has no reports, and rows are written with an empty one."""
+    row. Without `has_reports` the source has no reports, and rows are written with an empty one. With `zero_leads`,
+    leads that a record lacks are zeros."""
 
     name: str
     rows: tuple[ManifestRow, ...]
     duplicates: frozenset[int]
     has_reports: bool = True
+    zero_leads: bool = False
 
 
 class ShardSummary(BaseModel):
     """The outcome for one shard's records; `shard` is None if none passed. `other_signals`: in how many records a
     signal that is no ECG was left out, by its name. `derived_leads`: in how many records leads were derived, by what
-    `derivation` says. `stated`: what the records' own files say, and in how many records:
-    `{"language of the reports": {"fr": 12}}`. `identifying`: in how many records each kind of identifying text was
-    found, and some of them as kind, `record_id` and the masked words around it."""
+    `derivation` says. `absent_leads`: in how many records a lead is zeros. `stated`: what the records' own files say,
+    and in how many records: `{"language of the reports": {"fr": 12}}`. `identifying`: in how many records each kind of
+    identifying text was found, and some of them as kind, `record_id` and the masked words around it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -70,6 +73,7 @@ class ShardSummary(BaseModel):
     folds: dict[int, int]
     other_signals: dict[str, int] = {}
     derived_leads: dict[str, int] = {}
+    absent_leads: dict[str, int] = {}
     stated: dict[str, dict[str, int]] = {}
     identifying: dict[str, int] = {}
     identifying_sample: tuple[tuple[str, str, str], ...] = ()
@@ -78,14 +82,15 @@ class ShardSummary(BaseModel):
 
 @dataclass(frozen=True)
 class Accepted:
-    """A record that passed every check, ready to be written; `signal_uv` is int16 [lead, sample]. `other_signals`: see
-    `Ecg`. `derived_leads`: see `derivation`. `stated`: see `ShardSummary`. `finds`: see `Privacy`."""
+    """A record that passed every check, ready to be written; `signal_uv` is int16 [lead, sample]. `other_signals` and
+    `absent_leads`: see `Ecg`. `derived_leads`: see `derivation`. `stated`: see `ShardSummary`. `finds`: see `Privacy`."""
 
     row: ManifestRow
     report: str
     signal_uv: np.ndarray
     other_signals: tuple[str, ...] = ()
     derived_leads: str = ""
+    absent_leads: tuple[str, ...] = ()
     stated: dict[str, str] = field(default_factory=dict)
     finds: Finds = field(default_factory=Finds)
 
@@ -124,12 +129,15 @@ def write_shard(
             ecg = source.read(row.record_uri)
             whole, finds = privacy.of_text(completed(row, ecg.meta))
             report = clean_report(whole.report) if task.has_reports else ""
+            if task.zero_leads:
+                ecg = with_absent_leads(ecg, signal.leads)
             return Accepted(
                 row=privacy.of_ids(whole),
                 report=report,
                 signal_uv=preprocess(ecg, signal),
                 other_signals=ecg.other_signals,
                 derived_leads=derivation(ecg, signal.leads),
+                absent_leads=ecg.absent_leads,
                 stated=_stated(row, ecg.meta),
                 finds=finds,
             )
@@ -159,6 +167,7 @@ def write_shard(
         },
         identifying=_count([kind for item in accepted for kind in item.finds.counts]),
         identifying_sample=_sample(accepted),
+        absent_leads=_count([name for item in accepted for name in item.absent_leads]),
     )
     storage.write_bytes(progress_uri, storage.seal(summary.model_dump_json(exclude={"reused"})))
     return summary

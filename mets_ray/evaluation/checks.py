@@ -89,6 +89,12 @@ def notices_of(inputs: EvaluationInputs) -> list[str]:
         lines.append("SYNTHETIC data: these scores say nothing about real ECGs.")
     elif card.source == "ptbxl" and not _is_published_split(facts, test):
         lines.append("This is not the published split of PTB-XL (train 1-8, validate 9, test 10): do not compare.")
+    if partial := inputs.records.partial:
+        beside = (
+            "" if inputs.predictor.bundle.takes_fewer_leads else ", and this bundle was trained on whole ECGs alone"
+        )
+        rows = f"{partial:,} of {inputs.records.rows:,} rows"
+        lines.append(f"Leads that were not recorded are zeros, in {rows}{beside}.")
     unknown = unknown_labels(inputs.questions.tasks, inputs.records.labels)
     if card.source not in labelled_sources() and unknown:  # a packaged source has codes that no benchmark scores
         lines.append(

@@ -17,6 +17,7 @@ from mets_ray.evaluation.analyses import gather_evidence, read_examples
 from mets_ray.evaluation.baselines import score_baselines
 from mets_ray.evaluation.checks import check_fit, choose_test, notices_of
 from mets_ray.evaluation.inputs import EvaluationInputs, similarities_by_task
+from mets_ray.evaluation.lead_sets import score_fewer_leads, sets_to_score
 from mets_ray.evaluation.write import REPORT_NAME, write_result, write_six_sets
 from mets_ray.metrics.balanced import score_balanced, sets_of_task
 from mets_ray.metrics.extremes import choose_examples
@@ -48,7 +49,9 @@ def evaluate(config: Config, dataset_uri: str, bundle_uri: str, command: str = "
     for line in (*alarms, *notices):
         say(line)
     questions = Questions.read(config.evaluate.prompt_set, dataset.card.source, config.evaluate.tasks)
-    records = embed_records(config, dataset, test, bundle_uri, key="folds.test")
+    records = embed_records(
+        config, dataset, test, bundle_uri, key="folds.test", lead_sets=sets_to_score(predictor.bundle)
+    )
     learn_prompts(config, predictor, questions.texts(), dataset)
     scores = similarities_by_task(predictor, questions, records)
     if not scores:
@@ -122,6 +125,7 @@ def _score(inputs: EvaluationInputs, result_uri: str, alarms: list[str], notices
         calibrated=evidence.calibrated,
         wordings=evidence.wordings,
         retrieval=evidence.retrieval,
+        lead_sets=score_fewer_leads(inputs),
     )
 
 
@@ -174,6 +178,7 @@ def _figures(result: Evaluated) -> dict[str, Any]:
             task.task: {row.name: number_json(row.macro.value) for row in result.baselines if row.task == task.task}
             for task in result.tasks
         },
+        "lead_sets": {row.name: interval_json(row.macro) for row in result.lead_sets},
         "differences": {row.task: interval_json(row.difference) for row in result.comparisons},
         "notices": [*result.alarms, *result.notices],
     }

@@ -18,11 +18,12 @@ from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.plan import RowGroup
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.dataset.shard_reader import signals
+from mets_ray.ecg.ecg import LEADS
 from mets_ray.errors import MetsError
 from mets_ray.metrics.auroc import macro_auroc
 from mets_ray.metrics.linear_probe import label_subset, with_both_kinds
 from mets_ray.model.augment import BatchPlace, Views, augmented, draw_views
-from mets_ray.model.ecg_encoder import EcgEncoder, Norm
+from mets_ray.model.ecg_encoder import EcgEncoder, LeadMask, Norm
 from mets_ray.model.mets import microvolts_to_millivolts
 from mets_ray.model.optimization import build_optimizer, set_learning_rate
 from mets_ray.tasks.label_sets import LabelSet, label_matrix
@@ -44,20 +45,28 @@ class LabelledEcgs:
     The caller drops records without any class (`label_matrix`).
     """
 
-    signal_uv: Int16[np.ndarray, "record lead sample"]
+    signal_uv: Int16[np.ndarray, "record lead sample"]  # leads in the order of `LEADS`
     truth: Bool[np.ndarray, "record class"]
 
 
 class SupervisedEcg(nn.Module):
     """`EcgEncoder` and a linear head: ECGs in millivolts to one logit per class.
 
-    classes: number of classes; a record may have several. leads, width, norm: see `EcgEncoder`.
+    classes: number of classes; a record may have several. leads, width, norm, lead_mask: see `EcgEncoder`.
     """
 
-    def __init__(self, *, classes: int, leads: int = 12, width: int = 64, norm: Norm = "batch") -> None:
+    def __init__(
+        self,
+        *,
+        classes: int,
+        leads: int = 12,
+        width: int = 64,
+        norm: Norm = "batch",
+        lead_mask: LeadMask = "none",
+    ) -> None:
         super().__init__()
         self.leads = leads
-        self.encoder = EcgEncoder(leads=leads, width=width, norm=norm)
+        self.encoder = EcgEncoder(leads=leads, width=width, norm=norm, lead_mask=lead_mask)
         self.head = nn.Linear(self.encoder.num_features, classes)
 
     def forward(self, signal_mv: Float[Tensor, "batch lead sample"]) -> Float[Tensor, "batch class"]:
@@ -110,9 +119,9 @@ def train_supervised(
 ) -> SupervisedResult:
     """Train from random weights with binary cross-entropy over classes; keep the epoch with the best validation AUROC.
 
-    encoder: width and norm are used; norm `sync` means `batch`, because a single process trains. settings: epochs,
-    batch_size, optimizer, learning_rate, weight_decay, schedule and warmup_fraction are used. augment: views as in
-    pretraining (`augment.draw_views`), sampled anew in each step.
+    encoder: width, norm and lead_mask are used; norm `sync` means `batch`, because a single process trains. settings:
+    epochs, batch_size, optimizer, learning_rate, weight_decay, schedule and warmup_fraction are used. augment: views as
+    in pretraining (`augment.draw_views`), sampled anew in each step.
 
     METS_RECIPE is that of METS (PMLR v227, li24a: Adam, constant learning rate and weight decay of 1e-3, batch size
     32, 50 epochs "for pre-training and downstream tasks"). The paper specifies neither the loss nor how the epoch is
@@ -137,7 +146,7 @@ def train_supervised(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         norm: Norm = "group" if encoder.norm == "group" else "batch"
-        model = SupervisedEcg(classes=classes, leads=leads, width=encoder.width, norm=norm)
+        model = SupervisedEcg(classes=classes, leads=leads, width=encoder.width, norm=norm, lead_mask=encoder.lead_mask)
     training = _Training(model.to(device), train, settings, augment, seed)
 
     history: list[EpochFigures] = []
@@ -252,7 +261,7 @@ class _Training:
             return None
         rows, leads, samples = shape
         place = BatchPlace(self._seed, epoch, step, rows)
-        return draw_views(self._augment, place, range(rows), leads=leads, samples=samples)
+        return draw_views(self._augment, place, range(rows), leads=LEADS[:leads], samples=samples)
 
 
 @torch.no_grad()

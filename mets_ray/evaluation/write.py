@@ -60,6 +60,7 @@ def write_result(result: Evaluated, inputs: EvaluationInputs, drawn: Drawn, comm
         "balanced": {score.set.name: export.balanced_json(score) for score in result.balanced},
         "calibrated": {task: export.calibrated_json(found) for task, found in result.calibrated.items()},
         "retrieval": export.retrieval_json(result.retrieval) if result.retrieval else None,
+        "lead_sets": {score.name: export.lead_set_json(score) for score in result.lead_sets},
         "published": export.published_json(result),
         "bundle_uri": inputs.bundle_uri,
         "dataset_sha256": card.content_sha256,

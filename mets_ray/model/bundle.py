@@ -35,6 +35,7 @@ from mets_ray.config.older import from_older
 from mets_ray.config.settings import Config
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.errors import CheckpointError, MetsError
+from mets_ray.model.lead_quality import LeadSetQuality
 from mets_ray.model.mets import Mets
 from mets_ray.tasks.prompt_sets import PromptSet
 from mets_ray.text.embeddings import EmbeddingTable
@@ -87,6 +88,7 @@ class BundleFacts(BaseModel):
     prompt_sets: dict[str, PromptSet]
     metrics: dict[str, float | None]
     history: tuple[dict[str, float | None], ...]
+    lead_sets: dict[str, LeadSetQuality] = {}  # by name of `ecg.lead_sets.LEAD_SETS`; empty where none was measured
     files: dict[str, str] = {}
 
     @property
@@ -113,18 +115,25 @@ class Bundle:
     prompts: EmbeddingTable
     digest: str = ""
 
+    @property
+    def takes_fewer_leads(self) -> bool:
+        """Whether it was trained to do without leads, so that ECGs with some of its leads may be scored."""
+        return self.config.augment.lead_dropout > 0
+
 
 def build_model(config: Config, *, leads: int, text_features: int) -> Mets:
     """The untrained model that a configuration describes."""
-    return Mets(
+    model = Mets(
         leads=leads,
         width=config.encoder.width,
         norm=config.encoder.norm,
+        lead_mask=config.encoder.lead_mask,
         text_features=text_features,
         dimension=config.encoder.embedding_dimension,
-        activation_checkpointing=config.encoder.activation_checkpointing,
         sigmoid=config.text.unit == "statement",
     )
+    model.ecg_encoder.activation_checkpointing = config.encoder.activation_checkpointing
+    return model
 
 
 def untrained_model(bundle: Bundle, seed: int) -> Mets:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int16
 from torch import Tensor, nn
 
-from mets_ray.model.ecg_encoder import EcgEncoder, Norm
+from mets_ray.model.ecg_encoder import EcgEncoder, LeadMask, Norm
 
 INITIAL_LOGIT_SCALE = 1 / 0.07  # METS: temperature 0.07
 HIGHEST_LOGIT_SCALE = 100.0  # CLIP (Radford et al. 2021), section 2.5
@@ -25,8 +25,8 @@ class Mets(nn.Module):
     """The trained part of METS (PMLR v227, li24a): ECG encoder, a linear projection on each side, the logit scale.
 
     text_features: length of the frozen LM's feature vectors. dimension: length of the shared embedding.
-    leads, width, norm, activation_checkpointing: see `EcgEncoder`. sigmoid: for `loss.statement_losses`, which also
-    has a logit bias; otherwise `logit_bias` is 0 and not trained.
+    leads, width, norm, lead_mask: see `EcgEncoder`. sigmoid: for `loss.statement_losses`, which also has a logit bias;
+    otherwise `logit_bias` is 0 and not trained.
 
     `anchors`: LM features of training statements, or None; see `embed_prompt`.
     """
@@ -40,14 +40,12 @@ class Mets(nn.Module):
         leads: int = 12,
         width: int = 64,
         norm: Norm = "batch",
+        lead_mask: LeadMask = "none",
         dimension: int = 128,
-        activation_checkpointing: bool = False,
         sigmoid: bool = False,
     ) -> None:
         super().__init__()
-        self.ecg_encoder = EcgEncoder(
-            leads=leads, width=width, norm=norm, activation_checkpointing=activation_checkpointing
-        )
+        self.ecg_encoder = EcgEncoder(leads=leads, width=width, norm=norm, lead_mask=lead_mask)
         self.ecg_projection = nn.Linear(self.ecg_encoder.num_features, dimension)
         self.text_projection = nn.Linear(text_features, dimension)
         scale = INITIAL_SIGMOID_SCALE if sigmoid else INITIAL_LOGIT_SCALE

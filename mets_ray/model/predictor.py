@@ -14,8 +14,9 @@ from torch import Tensor
 
 from mets_ray.ecg.ecg import Ecg
 from mets_ray.ecg.preprocess import SignalConfig
-from mets_ray.errors import ConfigError
+from mets_ray.errors import ConfigError, RecordError
 from mets_ray.model.bundle import Bundle, BundleFacts, check_text_model, load_bundle, untrained_model
+from mets_ray.model.lead_quality import NEEDS_EVERY_LEAD
 from mets_ray.model.mets import microvolts_to_millivolts
 from mets_ray.model.windows import Windows, cut_windows, mean_embedding
 from mets_ray.model.zero_shot import class_embeddings, scores, similarities, wording_vectors
@@ -125,8 +126,9 @@ class Predictor:
     ) -> list[ScoredClass]:
         """How well each class fits an ECG, best first.
 
-        ecg: any rate and length, in millivolts; a long recording is cut into windows and their embeddings are averaged
-        (`windows(ecg).warnings` says what was resampled, ignored or averaged).
+        ecg: any rate and length, in millivolts; a long recording is cut into windows and their embeddings are averaged.
+        If the bundle takes fewer leads, any of them. `windows(ecg).warnings` says what was resampled, ignored, averaged
+        or missing.
         labels: class names, which are also the wordings, or a mapping from class name to wordings.
         prompt_set: instead of labels, a set of the bundle, a packaged one (`mets`, `descriptive`), or the URI of a
         YAML, JSON or CSV file. task: one of its tasks; it may be omitted if the set has only one.
@@ -185,8 +187,19 @@ class Predictor:
         return time.perf_counter() - began
 
     def windows(self, ecg: Ecg) -> Windows:
-        """`windows.cut_windows` for this bundle's signal: the encoder's input for `ecg`, with warnings."""
-        return cut_windows(ecg, self.signal)
+        """`windows.cut_windows` for this bundle's signal: the encoder's input for `ecg`, with warnings.
+
+        Leads that `ecg` lacks are zeros with a warning `leads_missing` if the bundle takes fewer leads, else the ECG is
+        refused. Raises RecordError as `cut_windows`.
+        """
+        if self.bundle.takes_fewer_leads:
+            return cut_windows(ecg, self.signal, self.facts.lead_sets)
+        try:
+            return cut_windows(ecg, self.signal)
+        except RecordError as error:
+            if error.reason == "missing_leads":
+                error.hint = NEEDS_EVERY_LEAD
+            raise
 
     @torch.inference_mode()
     def embed_windows(

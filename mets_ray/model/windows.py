@@ -1,16 +1,19 @@
 """Cuts a recording of any length into windows of the model's length, and averages the windows' embeddings."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float32, Int16
 
 from mets_ray.ecg.derived_leads import derivation
 from mets_ray.ecg.ecg import FRANK_LEADS, Ecg, check_sampling_rate
+from mets_ray.ecg.lead_sets import missing_leads, with_absent_leads
 from mets_ray.ecg.leads import standard_lead
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.errors import RecordError
+from mets_ray.model.lead_quality import LeadSetQuality, remark
 
 # A recording up to 5% longer than the model's window is one window; its end is ignored.
 _TOLERATED_SHARE = 0.05
@@ -28,15 +31,16 @@ class Windows:
     warnings: tuple[tuple[str, str], ...]
 
 
-def cut_windows(ecg: Ecg, signal: SignalConfig) -> Windows:
+def cut_windows(ecg: Ecg, signal: SignalConfig, lead_sets: Mapping[str, LeadSetQuality] | None = None) -> Windows:
     """The windows that represent `ecg`, evenly spaced from start to end.
 
     Each window is preprocessed as a separate ECG, as in training. An unusable window is skipped with a warning if
-    another one is usable. Raises RecordError with a reason of `ecg.REASONS`.
+    another one is usable. lead_sets: see `with_any_leads`. Raises RecordError with a reason of `preprocess.REASONS`.
     """
     rate = ecg.sampling_rate_hz
     check_sampling_rate(rate)
-    warnings = _remarks(ecg, signal)
+    ecg, about_leads = with_any_leads(ecg, signal, lead_sets)
+    warnings = [*_remarks(ecg, signal), *about_leads]
     length_s = ecg.signal_mv.shape[1] / rate
     excess_s = length_s - signal.duration_s
     count = 1 + max(0, math.ceil(excess_s / signal.duration_s - _TOLERATED_SHARE))
@@ -44,7 +48,7 @@ def cut_windows(ecg: Ecg, signal: SignalConfig) -> Windows:
     for number, start_s in enumerate(np.linspace(0.0, excess_s, count) if count > 1 else (0.0,)):
         start = round(float(start_s) * rate) if count > 1 else 0
         try:
-            usable.append(preprocess(Ecg(ecg.signal_mv[:, start:], ecg.leads, rate), signal))
+            usable.append(preprocess(replace(ecg, signal_mv=ecg.signal_mv[:, start:]), signal))
         except RecordError as error:
             if count == 1:
                 raise
@@ -63,6 +67,20 @@ def cut_windows(ecg: Ecg, signal: SignalConfig) -> Windows:
     if len(usable) > 1:
         warnings.append(("windows_averaged", f"{length_s:.1f} s were scored as the average of {len(usable)} windows"))
     return Windows(signal_uv, tuple(warnings))
+
+
+def with_any_leads(
+    ecg: Ecg, signal: SignalConfig, lead_sets: Mapping[str, LeadSetQuality] | None
+) -> tuple[Ecg, list[tuple[str, str]]]:
+    """`ecg` with its missing leads declared absent, and the warning that says what that costs.
+
+    lead_sets: the measured quality by set of leads (`BundleFacts.lead_sets`) of a bundle that takes fewer leads; None
+    for one that needs all: then no lead is absent, and `preprocess` refuses an ECG that lacks one.
+    """
+    if lead_sets is None:
+        return replace(ecg, absent_leads=()), []
+    missing = missing_leads(ecg, signal.leads)
+    return with_absent_leads(ecg, signal.leads), [remark(missing, signal.leads, lead_sets)] if missing else []
 
 
 def _remarks(ecg: Ecg, signal: SignalConfig) -> list[tuple[str, str]]:

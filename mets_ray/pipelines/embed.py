@@ -1,7 +1,7 @@
 """Embed the selected records of a prepared data set with a bundle, on a pool of encoder actors."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,13 @@ from mets_ray.console import progress_bar
 from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.dataset.shard_reader import signals
+from mets_ray.ecg.lead_sets import lead_mask, recorded
 from mets_ray.errors import DatasetError
 from mets_ray.model.predictor import load_predictor
 from mets_ray.model.windows import mean_embedding
 from mets_ray.pipelines.stream import record_dataset
+
+_EMBEDDING_OF = "ecg_embedding:"  # and the name of a set of leads
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class EmbeddedRecords:
     """Row i of each field belongs to `record_ids[i]`. `rows` is the number of stored rows that were embedded.
 
     `features` are taken before the projection, for linear probes; `embeddings` are the unit vectors after it.
+    `with_fewer_leads`: embeddings of the same records by set of leads, all others zeroed. `partial`: rows in which a
+    lead was not recorded.
     """
 
     record_ids: tuple[str, ...]
@@ -37,27 +42,43 @@ class EmbeddedRecords:
     embeddings: Float32[np.ndarray, "record dimension"]
     features: Float32[np.ndarray, "record feature"]
     rows: int
+    with_fewer_leads: Mapping[str, Float32[np.ndarray, "record dimension"]] = field(default_factory=dict)
+    partial: int = 0
 
 
 class EcgEmbedder:
     """Runs on a scoring actor: loads a bundle once, then turns `signal_uv` into `ecg_embedding` and `ecg_features`.
 
     Both are float32. `untrained_seed`: random weights instead of the bundle's, as the untrained baseline.
-    `focus`: `DatasetCard.focus`.
+    `focus`: `DatasetCard.focus`. `lead_sets`: for each of these sets of leads there is also `ecg_embedding:NAME`, with
+    these leads alone. `is_partial`: a lead was not recorded.
     """
 
     def __init__(
-        self, bundle_uri: str, device: str, untrained_seed: int | None = None, focus: float | None = None
+        self,
+        bundle_uri: str,
+        device: str,
+        untrained_seed: int | None = None,
+        focus: float | None = None,
+        lead_sets: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
-        self._focus = focus
+        self._focus, self._lead_sets = focus, lead_sets or {}
         predictor = load_predictor(bundle_uri, device=device)
         self._predictor = predictor if untrained_seed is None else predictor.untrained(untrained_seed)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        encoded = self._predictor.encode(signals(rows), self._focus)
+        signal_uv = signals(rows)
+        encoded = self._predictor.encode(signal_uv, self._focus)
         rows = rows.drop_columns(["signal_uv"])
         rows = rows.append_column("ecg_embedding", vector_column(encoded.embeddings))
-        return rows.append_column("ecg_features", vector_column(encoded.features))
+        rows = rows.append_column("ecg_features", vector_column(encoded.features))
+        rows = rows.append_column("is_partial", pa.array(~recorded(signal_uv).all(axis=1)))
+        for name, members in self._lead_sets.items():
+            kept = lead_mask(members, self._predictor.signal.leads).astype(np.int16)[:, None]
+            rows = rows.append_column(
+                f"{_EMBEDDING_OF}{name}", vector_column(self._predictor.embed_windows(signal_uv * kept, self._focus))
+            )
+        return rows
 
 
 def vector_column(vectors: Float32[np.ndarray, "row dimension"]) -> pa.FixedSizeListArray:
@@ -73,11 +94,13 @@ def embed_records(
     *,
     key: str,
     untrained_seed: int | None = None,
+    lead_sets: Mapping[str, tuple[str, ...]] | None = None,
 ) -> EmbeddedRecords:
     """Embeddings and features of all selected records; their signals are never sent to the driver.
 
     key: the setting that chose the folds, for the error. untrained_seed: random weights instead of the bundle's.
-    Raises DatasetError if nothing is selected, ConfigError if no actor fits.
+    lead_sets: sets of leads to embed with as well. Raises DatasetError if nothing is selected, ConfigError if no actor
+    fits.
     """
     groups = dataset.row_groups(selection)
     if not groups:
@@ -90,7 +113,7 @@ def embed_records(
     check_actor_fits(reachable_nodes(), key="evaluate", cpus=1.0, gpus=gpus, resources={})
     embedded = record_dataset(groups, dataset, selection).map_batches(
         EcgEmbedder,
-        fn_constructor_args=(bundle_uri, "cuda" if gpus else "cpu", untrained_seed, dataset.card.focus),
+        fn_constructor_args=(bundle_uri, "cuda" if gpus else "cpu", untrained_seed, dataset.card.focus, lead_sets),
         batch_size=actors.batch_size,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(min_size=1, max_size=actors.max_actors),
@@ -110,8 +133,9 @@ def embed_records(
 
 
 def embedded_records(rows: Sequence[dict[str, Any]]) -> EmbeddedRecords:
-    """From rows with the columns `record_id`, `patient_id`, `labels`, `report`, `ecg_embedding`, `ecg_features`."""
+    """From rows with the columns `record_id`, `patient_id`, `labels`, `report` and those of `EcgEmbedder`."""
     rows = sorted(rows, key=lambda row: str(row["record_id"]))
+    sets = [column for column in rows[0] if column.startswith(_EMBEDDING_OF)] if rows else []
     return _join_windows(
         EmbeddedRecords(
             record_ids=tuple(str(row["record_id"]) for row in rows),
@@ -121,6 +145,11 @@ def embedded_records(rows: Sequence[dict[str, Any]]) -> EmbeddedRecords:
             embeddings=np.asarray([row["ecg_embedding"] for row in rows], dtype=np.float32),
             features=np.asarray([row["ecg_features"] for row in rows], dtype=np.float32),
             rows=len(rows),
+            with_fewer_leads={
+                column.removeprefix(_EMBEDDING_OF): np.asarray([row[column] for row in rows], dtype=np.float32)
+                for column in sets
+            },
+            partial=sum(bool(row.get("is_partial")) for row in rows),
         )
     )
 
@@ -143,9 +172,16 @@ def _join_windows(records: EmbeddedRecords) -> EmbeddedRecords:
         patients=records.patients[first],
         labels=[records.labels[row] for row in first],
         reports=tuple(records.reports[row] for row in first),
-        embeddings=np.stack([mean_embedding(records.embeddings[rows]) for rows in rows_of]),
+        embeddings=_means(records.embeddings, rows_of),
+        with_fewer_leads={name: _means(of_set, rows_of) for name, of_set in records.with_fewer_leads.items()},
         features=np.asarray([records.features[rows].mean(axis=0, dtype=np.float64) for rows in rows_of], np.float32),
     )
+
+
+def _means(
+    embeddings: Float32[np.ndarray, "row dimension"], rows_of: Sequence[np.ndarray]
+) -> Float32[np.ndarray, "record dimension"]:
+    return np.stack([mean_embedding(embeddings[rows]) for rows in rows_of])
 
 
 def _recording(record_id: str, patient: str) -> str:

@@ -15,6 +15,7 @@ from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.dataset.privacy import Policy, Privacy, note_of_finds, write_sample
 from mets_ray.dataset.shard_reader import signals
 from mets_ray.dataset.shard_writer import CONVERSION_VERSION, ShardSummary, ShardTask, write_shard
+from mets_ray.ecg.ecg import LEADS
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.errors import DatasetError, RecordError
 from mets_ray.pictures.ecg import draw_ecg
@@ -44,7 +45,7 @@ def _prepare(config: Config, dataset_uri: str, command: str, lease: storage.Leas
     manifest = read_manifest(config, signal)
     name = dataset_fingerprint(settings, manifest, source.root, privacy)
     _refuse_other_dataset(dataset_uri, name)
-    tasks = _shard_tasks(manifest, rows_per_shard(signal), name)
+    tasks = _shard_tasks(manifest, rows_per_shard(signal), name, settings)
 
     def write(batch: dict[str, Any]) -> dict[str, Any]:
         task: ShardTask = unpack_item(batch)
@@ -98,6 +99,8 @@ def dataset_fingerprint(settings: PrepareConfig, manifest: Manifest, root: str, 
     The samples in the signal files are not part of it, because they are read only once; their names are.
     """
     how = settings.model_dump(mode="json", include={"sampling_rate_hz", "duration_s", "highpass_hz"})
+    if settings.missing_leads != "reject":  # the setting came later: without it data sets keep their fingerprint
+        how["missing_leads"] = settings.missing_leads
     facts = {
         "schema": SCHEMA_VERSION,
         "conversion": CONVERSION_VERSION,
@@ -138,7 +141,8 @@ def draw_first_record(dataset: PreparedDataset) -> str:
     return uri
 
 
-def _shard_tasks(manifest: Manifest, rows: int, name: str) -> list[ShardTask]:
+def _shard_tasks(manifest: Manifest, rows: int, name: str, settings: PrepareConfig) -> list[ShardTask]:
+    zero_leads = settings.missing_leads == "zero"
     seen: set[str] = set()
     tasks = []
     for number, start in enumerate(range(0, len(manifest.rows), rows)):
@@ -150,7 +154,7 @@ def _shard_tasks(manifest: Manifest, rows: int, name: str) -> list[ShardTask]:
             if row.fault is None:
                 seen.add(row.record_id)
         shard_name = f"part-{number:05d}-{name[:8]}"
-        tasks.append(ShardTask(shard_name, tuple(part), frozenset(duplicates), manifest.has_reports))
+        tasks.append(ShardTask(shard_name, tuple(part), frozenset(duplicates), manifest.has_reports, zero_leads))
     if not tasks:
         raise DatasetError(f"the manifest of `{manifest.source}` lists no records", hint="check the CSV")
     return tasks
@@ -213,6 +217,9 @@ def _signal_notes(summaries: list[ShardSummary]) -> tuple[str, ...]:
         names = sorted(records, key=lambda name: -records[name])[:_SIGNALS_NAMED]
         words = ", ".join(f"{name[:20]} in {records[name]} records" for name in names)
         notes.append(f"signals that are no ECG were left out: {words}{', …' if len(records) > _SIGNALS_NAMED else ''}")
+    if absent := _add([summary.absent_leads for summary in summaries]):
+        words = ", ".join(f"{lead} in {absent[lead]:,}" for lead in LEADS if lead in absent)
+        notes.append(f"leads that were not recorded are zeros, by records: {words}")
     return tuple(notes)
 
 

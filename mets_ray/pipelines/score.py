@@ -29,9 +29,11 @@ from mets_ray.console import progress_bar, say
 from mets_ray.dataset.card import DatasetCard, Shard
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.dataset.shard_reader import open_shard, read_ahead, signals
-from mets_ray.errors import DatasetError
+from mets_ray.ecg.lead_sets import recorded
+from mets_ray.errors import DatasetError, RecordError
 from mets_ray.metrics.intervals import number_json
 from mets_ray.model.bundle import check_signal
+from mets_ray.model.lead_quality import NEEDS_EVERY_LEAD
 from mets_ray.model.predictor import Predictor, load_predictor
 from mets_ray.pipelines.embed import vector_column
 from mets_ray.pipelines.texts import learn_prompts
@@ -42,6 +44,7 @@ MANIFEST_NAME = "scores.json"
 
 METADATA_KEY = b"mets_ray"
 _KEPT_COLUMNS = ("record_id", "patient_id", "fold")
+_COLUMNS_VERSION = 2  # 1 had no `leads_missing`: files of both are not mixed in one folder
 
 
 @dataclass(frozen=True)
@@ -125,8 +128,10 @@ class ShardScorer:
             yield from read_ahead(groups, reader)
 
     def _scored(self, rows: pa.Table) -> pa.Table:
-        embeddings = self._predictor.embed_windows(signals(rows), self._dataset.card.focus)
-        table = rows.select(list(_KEPT_COLUMNS))
+        signal_uv = signals(rows)
+        missing = self._leads_missing(signal_uv, rows)
+        embeddings = self._predictor.embed_windows(signal_uv, self._dataset.card.focus)
+        table = rows.select(list(_KEPT_COLUMNS)).append_column("leads_missing", missing)
         if self._settings.embeddings:
             table = table.append_column("embedding", vector_column(embeddings))
         for task, vectors in zip(self._tasks, self._vectors, strict=True):
@@ -134,6 +139,20 @@ class ShardScorer:
             table = _with_columns(table, f"similarity:{task.task}", task.classes, similarity)
             table = _with_columns(table, f"score:{task.task}", task.classes, scores)
         return table
+
+    def _leads_missing(self, signal_uv: np.ndarray, rows: pa.Table) -> pa.Array:
+        """Names of the leads that were not recorded, by row. Raises RecordError if the bundle needs every lead."""
+        leads = np.asarray(self._predictor.signal.leads)
+        missing = [leads[~present].tolist() for present in recorded(signal_uv)]
+        first = next((row for row, names in enumerate(missing) if names), None)
+        if first is not None and not self._predictor.bundle.takes_fewer_leads:
+            raise RecordError(
+                "missing_leads",
+                f"{len(missing[first])} of {len(leads)} leads were not recorded: {', '.join(missing[first])}",
+                where=f"record `{rows['record_id'][first].as_py()}`",
+                hint=NEEDS_EVERY_LEAD,
+            )
+        return pa.array(missing, type=pa.list_(pa.string()))
 
 
 def score(config: Config, dataset_uri: str, bundle_uri: str) -> Scored:
@@ -143,7 +162,8 @@ def score(config: Config, dataset_uri: str, bundle_uri: str) -> Scored:
     on, so the same command continues where it was killed, and another bundle or prompt set gets a separate folder.
 
     Raises CheckpointError if bundle and data set do not match, ConfigError for unknown tasks or prompts, DatasetError
-    if `score.output_uri` holds other scores, FolderInUseError if another job writes there.
+    if `score.output_uri` holds other scores, RecordError `missing_leads` for a record without leads that the bundle
+    needs, FolderInUseError if another job writes there.
     """
     dataset, predictor, settings = PreparedDataset.open(dataset_uri), load_predictor(bundle_uri), config.score
     card = dataset.card
@@ -251,6 +271,7 @@ def _metadata(
     """The metadata stored with each file; `fingerprint` covers everything that the values depend on."""
     facts, prompt_set = predictor.facts, questions.prompts
     identity = {
+        "columns": _COLUMNS_VERSION,
         "model_sha256": facts.files["model.safetensors"],
         "bundle_digest": predictor.bundle.digest,
         "text_fingerprint": facts.text_fingerprint,
@@ -265,6 +286,7 @@ def _metadata(
         "run": facts.run,
         "logit_scale": predictor.logit_scale,
         "synthetic": card.synthetic or facts.synthetic,
+        "lead_sets": {name: quality.model_dump() for name, quality in facts.lead_sets.items()},
         "notices": [
             "similarity is a cosine, score its softmax over the classes of a task: not calibrated, so no probability.",
             "Research software, not a medical device.",

@@ -18,6 +18,7 @@ from mets_ray.results.page import Page, Picture, Section, Table
 from mets_ray.results.sections import (
     balanced_sections,
     calibration_section,
+    lead_sets_section,
     overview,
     retrieval_section,
     task_section,
@@ -52,8 +53,7 @@ def tables_page(result: Evaluated, title: str, seed: int, data_notes: Sequence[s
     """The tables only, for the terminal. data_notes: how the data were read (`DatasetCard.notes`)."""
     sections = [*overview(result), *map(task_section, result.tasks), *balanced_sections(result.balanced, seed)]
     sections += [calibration_section(task, found) for task, found in result.calibrated.items()]
-    if result.retrieval is not None:
-        sections.append(retrieval_section(result.retrieval))
+    sections += _last_tables(result)
     return Page(title, result.notices, result.alarms, {}, [*sections, *_data(data_notes)])
 
 
@@ -79,11 +79,17 @@ def evaluation_page(
         alt = f"Reliability diagram of {task_name}: observed share by predicted probability"
         sections.append(replace(calibration_section(task_name, found), pictures=(_picture(picture, alt),)))
     sections += [wording_section(task_name, dict(classes)) for task_name, classes in result.wordings.items()]
-    if result.retrieval is not None:
-        sections.append(retrieval_section(result.retrieval))
+    sections += _last_tables(result)
     if drawn.examples:
         sections.append(_examples(drawn, suffix))
     return Page(title, result.notices, result.alarms, facts, [*sections, *_data(data_notes)])
+
+
+def _last_tables(result: Evaluated) -> Iterator[Section]:
+    if result.lead_sets:
+        yield lead_sets_section(result.lead_sets)
+    if result.retrieval is not None:
+        yield retrieval_section(result.retrieval)
 
 
 def _picture(png: bytes, alt: str, caption: str = "") -> Picture:

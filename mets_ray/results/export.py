@@ -8,6 +8,7 @@ from typing import Any
 from mets_ray.metrics.balanced import BalancedScore
 from mets_ray.metrics.calibration import Calibrated
 from mets_ray.metrics.intervals import interval_json, number_json
+from mets_ray.metrics.lead_set_scores import LeadSetScore
 from mets_ray.metrics.task_scores import TaskScore
 from mets_ray.results.published import PublishedAuroc, published
 from mets_ray.results.values import BaselineScore, Evaluated, Retrieval
@@ -128,6 +129,20 @@ def calibrated_json(found: Calibrated) -> dict[str, Any]:
             }
             for row in found.decisions
         },
+    }
+
+
+def lead_set_json(score: LeadSetScore) -> dict[str, Any]:
+    """A set of leads in `metrics.json`; `loss` is the macro AUROC with all leads minus that with these."""
+    return {
+        "leads": list(score.leads),
+        **interval_json(score.macro),
+        "loss": interval_json(score.loss),
+        "tasks": {
+            task: {**interval_json(interval), "loss": interval_json(score.losses[task])}
+            for task, interval in score.tasks.items()
+        },
+        "records": score.records,
     }
 
 

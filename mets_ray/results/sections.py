@@ -6,6 +6,7 @@ from dataclasses import replace
 from mets_ray.metrics.balanced import BalancedScore
 from mets_ray.metrics.calibration import Calibrated
 from mets_ray.metrics.intervals import Interval, interval_text
+from mets_ray.metrics.lead_set_scores import LeadSetScore
 from mets_ray.metrics.single_label import SINGLE_LABEL_SCORES
 from mets_ray.metrics.task_scores import TaskScore, mean_of_tasks
 from mets_ray.results.export import PAPERS_COLUMNS, published_auroc
@@ -141,6 +142,27 @@ def retrieval_section(found: Retrieval) -> Section:
     header = ("", "ECG → report", "chance", "report → ECG", "chance")
     shown = [(name, *(f"{value:.3f}" for value in values)) for name, *values in rows]
     return Section("Retrieval", text, (Table("", header, shown),))
+
+
+def lead_sets_section(scores: Sequence[LeadSetScore]) -> Section:
+    """Macro AUROC of the same records with fewer leads; the first of `scores` has all."""
+    tasks = list(scores[0].tasks)
+    several = len(tasks) > 1
+    rows = [
+        (
+            score.name,
+            *([interval_text(score.macro)] if several else ()),
+            "" if score is scores[0] else _signed(Interval(-score.loss.value, -score.loss.high, -score.loss.low)),
+            *(interval_text(score.tasks[task]) if task in score.tasks else None for task in tasks),
+        )
+        for score in scores
+    ]
+    text = (
+        f"Macro AUROC of the same {scores[0].records:,} records with the other leads left out, as from a device that "
+        "does not record them. Differences are paired: on the same resampled patients."
+    )
+    header = ("leads", *(["mean"] if several else ()), "difference from all", *tasks)
+    return Section("Fewer leads", text, (Table("", header, rows),))
 
 
 def _summary(result: Evaluated) -> Section:

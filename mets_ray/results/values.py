@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from mets_ray.metrics.balanced import BalancedScore
 from mets_ray.metrics.calibration import Calibrated
 from mets_ray.metrics.intervals import Interval
+from mets_ray.metrics.lead_set_scores import LeadSetScore
 from mets_ray.metrics.sensitivity import WordingSensitivity
 from mets_ray.metrics.task_scores import Comparison, TaskScore
 
@@ -69,3 +70,4 @@ class Evaluated:
     calibrated: Mapping[str, Calibrated] = field(default_factory=dict)
     wordings: Mapping[str, Mapping[str, ClassWordings]] = field(default_factory=dict)
     retrieval: Retrieval | None = None
+    lead_sets: tuple[LeadSetScore, ...] = ()

@@ -225,6 +225,19 @@ class SignalFacts(BaseModel):
     duration_s: float
     leads: list[str]
     highpass_hz: float | None
+    takes_fewer_leads: bool = Field(description="whether an ECG with some of the leads is scored, or refused")
+
+
+class LeadSetFacts(BaseModel):
+    """Quality with one set of leads, on validation records that are part of no test."""
+
+    name: str
+    leads: list[str]
+    macro_auroc: float | None = Field(description="mean of the tasks' macro AUROC")
+    low: float | None = Field(description="of its 95% interval")
+    high: float | None
+    tasks: dict[str, float | None] = Field(description="macro AUROC of each task")
+    records: int
 
 
 class TextModelFacts(BaseModel):
@@ -255,6 +268,7 @@ class ModelAnswer(BaseModel):
     warnings: list[Warned] = Field(description="what cannot be read, and whether the store of prompt sets answers")
     default_prompt_set: str | None
     training_data: TrainingFacts
+    lead_sets: list[LeadSetFacts] = Field(description="quality with fewer leads; empty where it was not measured")
     intended_use: str
     device: str
     auth: str

@@ -232,6 +232,7 @@ class Service:
                 duration_s=facts.duration_s,
                 leads=list(facts.leads),
                 highpass_hz=facts.highpass_hz,
+                takes_fewer_leads=self.predictor.bundle.takes_fewer_leads,
             ),
             text_model=messages.TextModelFacts(
                 name=facts.text_model,
@@ -251,6 +252,9 @@ class Service:
                 train_folds=list(facts.train_folds),
                 metrics=facts.metrics,
             ),
+            lead_sets=[
+                messages.LeadSetFacts(name=name, **quality.model_dump()) for name, quality in facts.lead_sets.items()
+            ],
             intended_use=INTENDED_USE,
             device=str(self.predictor.device),
             auth=config.auth,

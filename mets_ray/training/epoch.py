@@ -65,7 +65,7 @@ def open_epoch(
         signal = signal_tensor(batch["signal_uv"], pinned=device.type == "cuda")
         place = BatchPlace(job.config.seed, epoch, int(batch["step"][0]), train.batch_size)
         rows = range(first_row, first_row + len(signal))
-        views = draw_views(job.config.augment, place, rows, leads=signal.shape[1], samples=signal.shape[2])
+        views = draw_views(job.config.augment, place, rows, leads=job.dataset.card.leads, samples=signal.shape[2])
         return {**batch, "signal": signal, "views": views}
 
     ready = map(made_ready, stream)

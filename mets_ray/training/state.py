@@ -27,6 +27,7 @@ from mets_ray.model.bundle import (
     read_trainer_state,
     write_bundle,
 )
+from mets_ray.model.lead_quality import LeadSetQuality
 from mets_ray.model.mets import Mets
 from mets_ray.model.optimization import build_optimizer, choose_precision, require_compiler
 from mets_ray.tasks.prompt_sets import prompt_texts
@@ -64,6 +65,7 @@ class State:
     step: int = 0
     running: Running = field(default_factory=Running)
     history: tuple[Figures, ...] = ()
+    lead_sets: dict[str, LeadSetQuality] = field(default_factory=dict)  # of the weights at the end of the last epoch
 
 
 def start_state(job: TrainJob, texts: Texts, device: torch.device) -> State:
@@ -186,6 +188,7 @@ def _bundle(job: TrainJob, texts: Texts, state: State, figures: Figures) -> Bund
         prompt_sets=job.prompt_sets,
         metrics=figures,
         history=state.history,
+        lead_sets=state.lead_sets if state.step == 0 else {},
     )
     return Bundle(state.model, config, facts, EmbeddingTable.build(ids, texts.table.lookup(ids)))
 

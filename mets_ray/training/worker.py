@@ -76,7 +76,8 @@ def _train(job: TrainJob, texts: Texts, state: State, watchdog: Watchdog) -> Non
             if state.epoch + 1 < epochs:
                 # The next epoch's first blocks are read while this one is validated and saved.
                 upcoming = open_epoch(job, state.epoch + 1, 0, readers, state.device)
-            figures |= validate(job, state.model, texts, watchdog.still_alive)
+            validated, state.lead_sets = validate(job, state.model, texts, watchdog.still_alive, state.epoch)
+            figures |= validated
             state.epoch, state.step, state.running = state.epoch + 1, 0, Running()
             state.history = (*state.history, figures)
             watch.reporter.epoch(figures)

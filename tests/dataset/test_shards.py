@@ -15,10 +15,12 @@ from mets_ray.dataset.folds import Selection, patient_hash, selections
 from mets_ray.dataset.plan import plan_epoch, worker_blocks, worker_lanes
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.dataset.shard_reader import signals
+from mets_ray.ecg.ecg import LEADS
 from mets_ray.errors import DatasetError
 from mets_ray.sources.manifest import ManifestRow
 from mets_ray.text.reports import apply_template, text_id
 from tests.support.datasets import SIGNAL, synthetic_rows, write_card, write_dataset, write_rows
+from tests.support.wfdb_records import DIGITAL, write_record
 
 TEMPLATE = "The report of the ECG is that {}"
 
@@ -63,6 +65,21 @@ def test_a_shard_with_files_that_may_have_been_mended_is_read_again(tmp_path):
     without_words = ManifestRow(**vars(rows[2]) | {"report": ""})
     write_rows(tmp_path, [without_words], name="part-00001-abc")
     assert write_rows(tmp_path, [rows[2]], name="part-00001-abc").reused  # no file to mend
+
+
+def test_records_with_some_of_the_leads_are_rejected_or_kept_with_zeros(tmp_path):
+    digital = DIGITAL[:, :2]
+    row = synthetic_rows(1)[0]
+    rows = [row, ManifestRow(**vars(row) | {"record_id": "two", "record_uri": write_record(tmp_path, "two", digital)})]
+    refused = write_rows(tmp_path / "reject", rows)
+    assert (refused.rejected, refused.absent_leads) == ({"missing_leads": 1}, {})
+    kept = write_rows(tmp_path / "zero", rows, zero_leads=True)
+    assert (kept.rejected, kept.absent_leads) == ({}, dict.fromkeys(LEADS[6:], 1))
+    table = pq.read_table(tmp_path / "zero" / kept.shard.path)
+    there = signals(table).any(axis=2)
+    assert there[0].all()
+    assert there[1].tolist() == [True] * 6 + [False] * 6
+    write_card(tmp_path / "zero", [kept])
 
 
 def test_an_unfinished_shard_is_made_again(tmp_path):

@@ -6,6 +6,8 @@ import torch
 
 from mets_ray.config.load import load_config
 from mets_ray.config.settings import AugmentConfig
+from mets_ray.ecg.ecg import LEADS
+from mets_ray.ecg.lead_sets import LEAD_SETS, lead_mask
 from mets_ray.model.augment import GAIN_LIMITS, SHORTEST_STRETCH, BatchPlace, augmented, draw_views
 
 ROWS = 400
@@ -14,7 +16,7 @@ OFF = AugmentConfig(lead_dropout=0.0, cropping=0.0, gain=0.0)
 
 
 def draw(settings=DEFAULT, rows=range(ROWS), *, seed=0, epoch=0, step=0):
-    return draw_views(settings, BatchPlace(seed, epoch, step, ROWS), rows, leads=12, samples=1000)
+    return draw_views(settings, BatchPlace(seed, epoch, step, ROWS), rows, leads=LEADS, samples=1000)
 
 
 def same(left, right):
@@ -53,6 +55,23 @@ def test_half_lose_leads_and_half_lose_a_stretch():
     assert gains.min() >= np.float32(GAIN_LIMITS[0])
     assert gains.max() <= np.float32(GAIN_LIMITS[1])
     assert 0.08 < gains.std() < 0.12
+
+
+def test_of_those_that_lose_leads_some_keep_the_usual_sets_and_the_others_stay_as_they_were():
+    whole, views = draw(), draw(DEFAULT.model_copy(update={"usual_leads": 0.5}))
+    np.testing.assert_array_equal(views.start, whole.start)
+    kept, before = views.gain > 0, whole.gain > 0
+    changed = (kept != before).any(axis=1)
+    usual = {name: lead_mask(members, LEADS) for name, members in LEAD_SETS.items() if members != LEADS}
+    counts = {name: int((kept == mask).all(axis=1).sum()) for name, mask in usual.items()}
+    assert 0.15 * ROWS < sum(counts.values()) < 0.35 * ROWS  # half of the half that loses leads
+    assert min(counts.values()) > 0.03 * ROWS
+    for row in np.flatnonzero(changed):
+        assert any((kept[row] == mask).all() for mask in usual.values())
+    every = draw(DEFAULT.model_copy(update={"usual_leads": 1.0, "lead_dropout": 1.0})).gain > 0
+    assert {tuple(row) for row in every} == {tuple(mask) for mask in usual.values()}
+    part = draw(DEFAULT.model_copy(update={"usual_leads": 0.5}), rows=range(7, 31))
+    np.testing.assert_array_equal(part.gain, views.gain[7:31])
 
 
 @pytest.mark.parametrize("part", ["lead_dropout", "cropping", "gain"])

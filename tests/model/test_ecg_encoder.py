@@ -102,3 +102,82 @@ def test_sync_norm_trains_on_no_cpu_but_serves_there_as_batch_norm():
     batch(torch.randn(4, 12, 100))
     sync.load_state_dict(batch.state_dict())
     torch.testing.assert_close(sync.eval()(signal), batch.eval()(signal))
+
+
+# --- leads that were not recorded
+
+
+def slow_stem(encoder: EcgEncoder, signal: torch.Tensor) -> torch.Tensor:
+    """The stem in eval mode, an ECG and a channel at a time, asking of each lead whether it is there."""
+    state = {key.removeprefix("stem."): value for key, value in encoder.named_parameters() if key.startswith("stem.")}
+    norm = encoder.stem[1]
+    rows = []
+    for ecg in signal:
+        hidden = F.conv1d(ecg[None], state["0.weight"], stride=2, padding=3)[0]
+        channels = []
+        for channel, values in enumerate(hidden):
+            scale = norm.weight[channel] / (norm.running_var[channel] + norm.eps).sqrt()
+            values = (values - norm.running_mean[channel]) * scale + norm.bias[channel]
+            absent = [lead for lead in range(len(ecg)) if ecg[lead].abs().max() == 0]
+            if "lead_gain" in state:
+                values = values * (1 + sum(state["lead_gain"][lead, channel] for lead in absent))
+            if "lead_bias" in state:
+                values = values + sum(state["lead_bias"][lead, channel] for lead in absent)
+            channels.append(values)
+        rows.append(torch.stack(channels))
+    return F.max_pool1d(F.relu(torch.stack(rows)), 3, stride=2, padding=1)
+
+
+def masked_encoder(lead_mask: str) -> EcgEncoder:
+    torch.manual_seed(0)
+    encoder = EcgEncoder(width=4, lead_mask=lead_mask).double()
+    encoder(torch.randn(4, 12, 200, dtype=torch.float64))  # moves the running statistics off 0 and 1
+    with torch.no_grad():
+        for name, value in encoder.stem.named_parameters(recurse=False):
+            assert not value.any(), name  # before training nothing depends on the mask
+            value.normal_(std=0.5)
+    return encoder.eval()
+
+
+def with_fewer_leads() -> torch.Tensor:
+    signal = torch.randn(3, 12, 200, dtype=torch.float64)
+    signal[1, 2:] = 0
+    signal[2, [0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]] = 0
+    signal[2, 1, :150] = 0  # a crop takes time, and no lead
+    return signal
+
+
+@pytest.mark.parametrize("lead_mask", ["none", "bias", "film"])
+def test_the_mask_of_the_leads_equals_a_slow_reading_with_its_gradients(lead_mask: str):
+    encoder, signal = masked_encoder(lead_mask), with_fewer_leads()
+    weights = torch.randn(encoder.stem(signal).shape, dtype=torch.float64)
+    found = []
+    for stem in (encoder.stem, lambda signal: slow_stem(encoder, signal)):
+        encoder.zero_grad()
+        hidden = stem(signal)
+        (hidden * weights).sum().backward()
+        gradients = {name: value.grad.clone() for name, value in encoder.stem.named_parameters()}
+        found.append((hidden.detach(), gradients))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-12)
+    if lead_mask != "none":
+        assert not found[0][1]["lead_bias"].isnan().any()
+        assert found[0][1]["lead_bias"][2:].abs().sum() > 0
+    if lead_mask == "film":
+        gain = encoder.stem.lead_gain
+
+        def of_gain(gain: torch.Tensor) -> torch.Tensor:
+            parameters = dict(encoder.stem.named_parameters()) | {"lead_gain": gain}
+            return torch.func.functional_call(encoder.stem, parameters, signal)
+
+        assert torch.autograd.gradcheck(of_gain, gain)
+
+
+@pytest.mark.parametrize("lead_mask", ["bias", "film"])
+def test_an_ecg_with_every_lead_passes_as_without_a_mask(lead_mask: str):
+    masked, plain = masked_encoder(lead_mask), masked_encoder("none")
+    signal = torch.randn(2, 12, 200, dtype=torch.float64)
+    torch.testing.assert_close(masked(signal), plain(signal), rtol=0, atol=0)
+    fewer = with_fewer_leads()[1:]
+    assert not torch.allclose(masked(fewer), plain(fewer))
+    count = {name: sum(value.numel() for value in masked_encoder(name).parameters()) for name in ("none", lead_mask)}
+    assert count[lead_mask] - count["none"] == 12 * 4 * (2 if lead_mask == "film" else 1)

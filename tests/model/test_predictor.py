@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mets_ray.ecg.ecg import Ecg
+from mets_ray.ecg.ecg import LEADS, Ecg
 from mets_ray.ecg.preprocess import preprocess
 from mets_ray.errors import CheckpointError, ConfigError, RecordError, RequestError
 from mets_ray.model.bundle import load_bundle
@@ -319,3 +319,42 @@ def test_build_takes_the_newest_bundle_and_refuses_a_folder_without_one(tmp_path
         make_bundle(tmp_path, run=f"pretrain-2026010{day}-000000-test")
     app = build(ServeConfig(bundle_uri=str(tmp_path), auth="none"))
     assert app._bound_deployment.init_args[1].split("/")[-2] == "pretrain-20260103-000000-test"
+
+
+def only(ecg, leads):
+    return replace(ecg, signal_mv=ecg.signal_mv[[ecg.leads.index(lead) for lead in leads]], leads=tuple(leads))
+
+
+@pytest.mark.parametrize("leads", [("II",), ("I", "V2"), ("V5", "V1", "II"), LEADS[:6], LEADS[:8]])
+def test_an_ecg_with_some_of_the_leads_is_the_whole_one_with_zeros(bundle, predictor, leads):
+    ecg = synthetic_ecg()
+    windows = predictor.windows(only(ecg, leads))
+    expected = preprocess(ecg, bundle.facts.signal)
+    expected[[lead not in leads for lead in LEADS]] = 0
+    np.testing.assert_array_equal(windows.signal_uv, expected[None])
+    ((reason, words),) = windows.warnings
+    assert reason == "leads_missing"
+    assert words.startswith(f"{len(leads)} of 12 leads, without ")
+    assert words.endswith("the quality with fewer leads was not measured for this bundle")
+    assert predictor.zero_shot(only(ecg, leads), prompt_set="mets", task="synthetic")
+    long = only(synthetic_ecg(duration_s=30), leads)
+    assert len(predictor.windows(long).signal_uv) == 3
+    assert [reason for reason, _ in predictor.windows(long).warnings] == ["leads_missing", "windows_averaged"]
+
+
+def test_i_and_ii_are_the_six_limb_leads(predictor):
+    windows = predictor.windows(only(synthetic_ecg(), ("II", "I")))
+    assert windows.signal_uv.any(axis=2).tolist() == [[True] * 6 + [False] * 6]
+    assert dict(windows.warnings)["leads_derived"] == "III, aVR, aVL, aVF were derived from I and II"
+    assert dict(windows.warnings)["leads_missing"].startswith("6 of 12 leads, without V1, V2, V3, V4, V5, V6;")
+
+
+def test_a_bundle_that_needs_every_lead_refuses_and_says_why(bundle):
+    augment = bundle.config.augment.model_copy(update={"lead_dropout": 0.0})
+    strict = Predictor(replace(bundle, config=bundle.config.model_copy(update={"augment": augment})))
+    for ecg in (only(synthetic_ecg(), LEADS[:6]), replace(only(synthetic_ecg(), LEADS[:6]), absent_leads=LEADS[6:])):
+        with pytest.raises(RecordError, match="V1, V2, V3, V4, V5, V6") as caught:
+            strict.windows(ecg)
+        assert caught.value.reason == "missing_leads"
+        assert "augment.lead_dropout" in caught.value.hint
+    assert strict.windows(synthetic_ecg()).warnings == ()

@@ -6,6 +6,7 @@ import pytest
 
 from mets_ray.config.load import load_config
 from mets_ray.dataset.privacy import Privacy
+from mets_ray.dataset.shard_writer import ShardSummary
 from mets_ray.pipelines import prepare
 from mets_ray.sources.manifest import ManifestRow
 from mets_ray.sources.table_manifest import table_manifest
@@ -50,6 +51,7 @@ def test_settings_and_rules_are_part_of_it(manifest, monkeypatch):
         name_of(manifest, "prepare.sampling_rate_hz=500"),
         name_of(manifest, "prepare.duration_s=5"),
         name_of(manifest, "prepare.highpass_hz=null"),
+        name_of(manifest, "prepare.missing_leads=zero"),
         name_of(replace(manifest, has_reports=False)),
         name_of(replace(manifest, sha256="other")),
     }
@@ -58,7 +60,15 @@ def test_settings_and_rules_are_part_of_it(manifest, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(prepare, "clean_report", str.lower)
     names.add(name_of(manifest))
-    assert len(names) == 8
+    assert len(names) == 9
+
+
+def test_the_card_says_which_leads_are_zeros():
+    summary = ShardSummary(shard=None, records_in=1, rejected={}, folds={}, absent_leads={"V1": 600, "III": 3})
+    assert prepare._signal_notes([summary, summary]) == (
+        "leads that were not recorded are zeros, by records: III in 6, V1 in 1,200",
+    )
+    assert prepare._signal_notes([summary.model_copy(update={"absent_leads": {}})]) == ()
 
 
 def test_where_the_source_lies_is_no_part_of_it(manifest):

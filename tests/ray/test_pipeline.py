@@ -13,6 +13,7 @@ from mets_ray import storage
 from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.ecg.ecg import LEADS
+from mets_ray.ecg.lead_sets import LEAD_SETS
 from mets_ray.errors import CheckpointError, ConfigError, DatasetError
 from mets_ray.model.bundle import load_bundle, read_facts
 from mets_ray.pipelines.embed import EcgEmbedder
@@ -174,6 +175,14 @@ def test_the_bundle_scores_on_its_own_and_as_the_run_did(trained, prepared, tmp_
     assert all(storage.read_bytes(uri).startswith(b"\x89PNG") for uri in result.pictures)
 
     bundle = load_bundle(trained.bundle_uri)
+    # With fewer leads: the run measured it on the validation fold, evaluate on the test fold, on the same weights.
+    for fold, found in ((9, bundle.facts.lead_sets), (10, metrics["lead_sets"])):
+        assert list(found) == list(LEAD_SETS)
+        for name, of in found.items():
+            value = of.macro_auroc if fold == 9 else of["value"]
+            assert value == pytest.approx(auroc_of_fold(fold, prepared, trained.bundle_uri, LEAD_SETS[name]), abs=1e-6)
+    assert metrics["lead_sets"]["12 leads"]["value"] == pytest.approx(result.macro_auroc)
+    assert "## Fewer leads" in table
     assert not storage.exists(storage.join(trained.bundle_uri, "trainer_state.pt"))
     last = trained.history[-1]["validation_macro_auroc"]
     assert trained.epoch == len(trained.history)

@@ -15,9 +15,11 @@ from mets_ray.dataset.card import read_card
 from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.plan import RowGroup
 from mets_ray.dataset.prepared import PreparedDataset
-from mets_ray.errors import CheckpointError, ConfigError, DatasetError
+from mets_ray.ecg.ecg import LEADS
+from mets_ray.errors import CheckpointError, ConfigError, DatasetError, RecordError
 from mets_ray.model.bundle import load_bundle
 from mets_ray.model.zero_shot import task_scores
+from mets_ray.pipelines import score as score_module
 from mets_ray.pipelines.embed import EcgEmbedder
 from mets_ray.pipelines.score import ShardScorer
 from mets_ray.tasks.questions import dataset_tasks
@@ -97,6 +99,29 @@ def test_labels_of_the_middle_are_scored_by_the_middle(dataset_uri, bundle_uri, 
         found[focus] = np.asarray(scored_table(output_uri)["embedding"].to_pylist())[: len(expected)]
         np.testing.assert_allclose(found[focus], expected, atol=1e-5)
     assert np.abs(found[None] - found[0.05]).max() > 1e-3
+
+
+def test_leads_that_were_not_recorded_are_named_or_refused(dataset_uri, bundle_uri, tmp_path, monkeypatch):
+    card, settings = read_card(dataset_uri), config_of(tmp_path, "score.batch_size=64").score
+    dataset, whole = PreparedDataset(dataset_uri, card), score_module.signals
+
+    def partly(rows):
+        signal_uv = whole(rows).copy()
+        signal_uv[1::2, 6:] = 0
+        return signal_uv
+
+    monkeypatch.setattr(score_module, "signals", partly)
+
+    def run(bundle, name):
+        scorer = ShardScorer(str(bundle), (), dataset, output_uri=f"{tmp_path}/{name}", metadata={}, settings=settings)
+        scorer.score(card.shards[0])
+        return scored_table(f"{tmp_path}/{name}")["leads_missing"].to_pylist()
+
+    assert run(bundle_uri, "any")[:4] == [[], list(LEADS[6:])] * 2
+    with pytest.raises(RecordError, match="6 of 12 leads were not recorded: V1, V2, V3, V4, V5, V6") as caught:
+        run(make_bundle(tmp_path, "augment.lead_dropout=0"), "whole")
+    assert (caught.value.reason, "lead_dropout" in caught.value.hint) == ("missing_leads", True)
+    assert not storage.list_files(f"{tmp_path}/whole")
 
 
 def test_what_is_finished_is_skipped_and_what_is_not_is_scored(ray_cluster, dataset_uri, bundle_uri, tmp_path):

@@ -10,12 +10,13 @@ from mets_ray.metrics.balanced import sets_of_task
 from mets_ray.metrics.calibration import fit_calibration, score_calibration
 from mets_ray.metrics.extremes import choose_examples
 from mets_ray.metrics.intervals import Interval
+from mets_ray.metrics.lead_set_scores import LeadSetScore
 from mets_ray.metrics.sensitivity import wording_sensitivity
 from mets_ray.metrics.similarities import TaskSimilarities
 from mets_ray.metrics.task_scores import Comparison, score_task
 from mets_ray.pictures.curves import roc_picture
 from mets_ray.results.evaluation_page import Drawn, evaluation_page, map_groups, tables_page
-from mets_ray.results.export import calibrated_json, wordings_csv
+from mets_ray.results.export import calibrated_json, lead_set_json, wordings_csv
 from mets_ray.results.page import markdown, render
 from mets_ray.results.values import BaselineScore, ClassWordings, Evaluated, Retrieval
 
@@ -62,6 +63,12 @@ def result(scores):
         calibrated={"synthetic": score_calibration(calibration, scores.similarity, scores.truth)},
         wordings={"synthetic": {n: ClassWordings(("one", "two"), w) for n, w in zip(CLASSES, wordings, strict=True)}},
         retrieval=Retrieval({1: 0.25, 5: 0.5}, {1: 0.125, 5: 0.75}, {1: 0.01, 5: 0.05}, 120, 100),
+        lead_sets=(
+            LeadSetScore("12 leads", LEADS, Interval(0.9, 0.85, 0.95), Interval(0.0, 0.0, 0.0),
+                         {"synthetic": Interval(0.9, 0.85, 0.95)}, {"synthetic": Interval(0.0, 0.0, 0.0)}, 120),
+            LeadSetScore("II", ("II",), Interval(0.8, 0.75, 0.84), Interval(0.1, 0.02, 0.15),
+                         {"synthetic": Interval(0.8, 0.75, 0.84)}, {"synthetic": Interval(0.1, 0.02, 0.15)}, 120),
+        ),
     )  # fmt: skip
 
 
@@ -81,6 +88,23 @@ def drawn(scores, result):
         sampling_rate_hz=100,
         synthetic=True,
     )
+
+
+def test_fewer_leads_stand_below_all_with_the_difference(result):
+    table = markdown(tables_page(result, "title", 0))
+    assert "## Fewer leads" in table
+    assert "| 12 leads |  | 0.900 [0.850, 0.950] |" in table
+    assert "| II | -0.100 [-0.150, -0.020] | 0.800 [0.750, 0.840] |" in table
+    assert "## Fewer leads" not in markdown(tables_page(replace(result, lead_sets=()), "title", 0))
+    assert lead_set_json(result.lead_sets[1]) == {
+        "leads": ["II"],
+        "value": 0.8,
+        "lo": 0.75,
+        "hi": 0.84,
+        "loss": {"value": 0.1, "lo": 0.02, "hi": 0.15},
+        "tasks": {"synthetic": {"value": 0.8, "lo": 0.75, "hi": 0.84, "loss": {"value": 0.1, "lo": 0.02, "hi": 0.15}}},
+        "records": 120,
+    }
 
 
 def test_the_markdown_holds_every_table(result):
@@ -108,9 +132,11 @@ def test_the_page_is_whole_and_shows_patients_only_as_pictures(result, drawn):
 
 
 def test_parts_that_could_not_be_made_leave_no_empty_section(result, drawn):
-    bare = replace(result, calibrated={}, wordings={}, retrieval=None, comparisons=(), baselines=(), balanced=())
+    bare = replace(result, calibrated={}, wordings={}, retrieval=None, comparisons=(), baselines=(), balanced=(),
+                   lead_sets=())  # fmt: skip
     html = render(evaluation_page(bare, replace(drawn, examples=()), "Title", {}, 0))
-    for word in ("calibrated", "sensitivity to wording", "Retrieval", "best and the worst", "Difference", "balanced"):
+    for word in ("calibrated", "sensitivity to wording", "Retrieval", "best and the worst", "Difference", "balanced",
+                 "Fewer leads"):  # fmt: skip
         assert word not in html
 
 

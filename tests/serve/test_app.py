@@ -10,8 +10,10 @@ import pytest
 import wfdb
 
 from mets_ray.ecg.ecg import LEADS
+from mets_ray.ecg.lead_sets import LEAD_SETS
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.model.bundle import load_bundle
+from mets_ray.model.lead_quality import LeadSetQuality
 from mets_ray.tasks.prompt_sets import load_prompt_set
 from tests.support.serving import json_ecg, make_bundle, npy, plain_server, synthetic_ecg
 from tests.support.zips import zipped
@@ -21,9 +23,22 @@ NPY = {"content-type": "application/x-npy"}
 PARAMETERS = {"unit": "uV", "sampling_rate_hz": 100, "leads": ",".join(LEADS)}
 
 
+LEAD_QUALITY = {
+    name: LeadSetQuality(
+        leads=members,
+        macro_auroc=auroc,
+        low=auroc - 0.02,
+        high=auroc + 0.02,
+        tasks={"synthetic": auroc},
+        records=400,
+    )
+    for (name, members), auroc in zip(LEAD_SETS.items(), (0.90, 0.87, 0.85, 0.80, 0.86), strict=True)
+}
+
+
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    return make_bundle(tmp_path_factory.mktemp("bundle"))
+    return make_bundle(tmp_path_factory.mktemp("bundle"), lead_sets=LEAD_QUALITY)
 
 
 @pytest.fixture(scope="module")
@@ -158,10 +173,42 @@ def test_ecgs_that_cannot_be_used_are_refused_with_their_reason(client, changes,
     refused(ask(client, json_ecg(synthetic_ecg()) | changes), 422, reason)
 
 
-def test_fewer_leads_than_the_bundle_has_are_refused_and_named(client):
-    ecg = json_ecg(synthetic_ecg())
-    fewer = ecg | {"signal": ecg["signal"][:8], "leads": ecg["leads"][:8]}
-    assert "V3, V4, V5, V6" in refused(ask(client, fewer), 422, "missing_leads")["message"]
+def leads_of(ecg, leads):
+    return ecg | {"signal": [ecg["signal"][LEADS.index(lead)] for lead in leads], "leads": list(leads)}
+
+
+@pytest.mark.parametrize(
+    ("leads", "words"),
+    [
+        (
+            LEADS[:8],
+            "8 of 12 leads, without V3, V4, V5, V6; nearest that was measured: limb leads, macro AUROC 0.870 "
+            "[0.850, 0.890], with 12 leads 0.900 (400 validation records)",
+        ),
+        (
+            ("II",),
+            "1 of 12 leads, without I, III, aVR, aVL, aVF, V1, V2, V3, V4, V5, V6; nearest that was measured: "
+            "II, macro AUROC 0.800 [0.780, 0.820], with 12 leads 0.900",
+        ),
+    ],
+)
+def test_fewer_leads_are_zeros_with_a_warning_that_says_what_that_costs(client, leads, words):
+    ecg = json_ecg(synthetic_ecg(3))
+    answer = ask(client, leads_of(ecg, leads))
+    assert similarity(answer) != similarity(ask(client, ecg))
+    (warning,) = answer.json()["warnings"]
+    assert warning["reason"] == "leads_missing"
+    assert warning["message"].startswith(words)
+
+
+def test_a_bundle_that_was_trained_on_whole_ecgs_refuses_fewer_leads(tmp_path):
+    with plain_server(make_bundle(tmp_path, "augment.lead_dropout=0")) as (client, _):
+        ecg = json_ecg(synthetic_ecg())
+        error = refused(ask(client, leads_of(ecg, LEADS[:8])), 422, "missing_leads")
+        assert "V3, V4, V5, V6" in error["message"]
+        assert "augment.lead_dropout" in error["hint"]
+        model = client.get("/v1/model").json()
+        assert (model["signal"]["takes_fewer_leads"], model["lead_sets"]) == (False, [])
 
 
 def test_nothing_is_guessed_for_npy(client):
@@ -327,7 +374,10 @@ def test_examples_are_recognisable_requests(client):
 
 def test_the_model_says_what_it_is(client, bundle):
     model = client.get("/v1/model").json()
-    assert model["signal"] == {"sampling_rate_hz": 100, "duration_s": 10.0, "leads": list(LEADS), "highpass_hz": 0.5}
+    signal = {"sampling_rate_hz": 100, "duration_s": 10.0, "leads": list(LEADS), "highpass_hz": 0.5}
+    assert model["signal"] == signal | {"takes_fewer_leads": True}
+    assert [row["name"] for row in model["lead_sets"]] == list(LEAD_SETS)
+    assert model["lead_sets"][1] == {"name": "limb leads", **LEAD_QUALITY["limb leads"].model_dump(mode="json")}
     assert model["training_data"]["synthetic"] is True
     assert "Not a medical device" in model["intended_use"]
     assert model["bundle_uri"] == str(bundle)

@@ -12,7 +12,9 @@ from mets_ray.dataset.card import SCHEMA_VERSION, DatasetCard
 from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.dataset.privacy import Privacy
+from mets_ray.dataset.shard_reader import signals
 from mets_ray.dataset.shard_writer import ShardTask, write_shard
+from mets_ray.ecg.ecg import LEADS
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.ecg.wfdb import read_wfdb
 from mets_ray.model.bundle import load_bundle
@@ -52,10 +54,11 @@ def write_rows(
     duplicates=(),
     reads_in_flight=4,
     reports=True,
+    zero_leads=False,
     privacy=Privacy(),  # noqa: B008  it is frozen
 ):
     source = source or SyntheticAndFiles(kind="synthetic")
-    task = ShardTask(name, tuple(rows), frozenset(duplicates), reports)
+    task = ShardTask(name, tuple(rows), frozenset(duplicates), reports, zero_leads)
     return write_shard(
         task,
         source,
@@ -111,12 +114,19 @@ def scored_table(output_uri):
     return pa.concat_tables([pq.read_table(uri) for uri in storage.list_files(output_uri, suffix=".parquet")])
 
 
-def auroc_of_fold(fold, dataset_uri, bundle_uri):
-    """What jobs/evaluate.py gives as `macro_auroc` of a synthetic data set's fold, without its pictures."""
+def auroc_of_fold(fold, dataset_uri, bundle_uri, leads=LEADS):
+    """What jobs/evaluate.py gives as `macro_auroc` of a synthetic data set's fold, without its pictures; with `leads`
+    alone."""
     bundle, selection, dataset = load_bundle(bundle_uri), Selection((fold,)), PreparedDataset.open(dataset_uri)
     embedder, labels, embeddings = EcgEmbedder(bundle_uri, "cpu"), [], []
     for group in dataset.row_groups(selection):
-        rows = embedder(dataset.read(group, selection))
+        rows = dataset.read(group, selection)
+        signal_uv = signals(rows).copy()
+        for row, lead in enumerate(dataset.card.leads):
+            signal_uv[:, row] *= lead in leads
+        place = rows.column_names.index("signal_uv")
+        rows = rows.set_column(place, "signal_uv", pa.FixedShapeTensorArray.from_numpy_ndarray(signal_uv))
+        rows = embedder(rows)
         labels += rows["labels"].to_pylist()
         embeddings += rows["ecg_embedding"].to_pylist()
     questions = Questions(bundle.facts.prompt_sets["descriptive"], dataset_tasks("synthetic"))

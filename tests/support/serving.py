@@ -46,10 +46,12 @@ def prompt_features():
     return encoder.fingerprint, EmbeddingTable.build(ids, encoder(texts))
 
 
-def make_bundle(folder, *, leads=LEADS, sampling_rate_hz=100, seed=0, width=4, run="pretrain-20260101-000000-test"):
-    """An untrained bundle at `<folder>/<run>/bundle`; answers that path."""
+def make_bundle(
+    folder, *words, leads=LEADS, sampling_rate_hz=100, seed=0, width=4, run="pretrain-20260101-000000-test", **facts
+):
+    """An untrained bundle at `<folder>/<run>/bundle`; answers that path. words: more settings. facts: more facts."""
     fingerprint, table = prompt_features()
-    config = load_config(None, [f"encoder.width={width}"])
+    config = load_config(None, [f"encoder.width={width}", *words])
     torch.manual_seed(seed)
     facts = BundleFacts(
         run=run,
@@ -70,6 +72,7 @@ def make_bundle(folder, *, leads=LEADS, sampling_rate_hz=100, seed=0, width=4, r
         prompt_sets={name: load_prompt_set(name) for name in ("mets", "descriptive")},
         metrics={"loss": 1.0, "validation_macro_auroc": None},
         history=(),
+        **facts,
     )
     path = Path(folder) / run / "bundle"
     path.mkdir(parents=True)

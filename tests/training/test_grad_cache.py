@@ -31,9 +31,11 @@ BFLOAT16 = torch.autocast("cpu", dtype=torch.bfloat16)
 NO_SCALER = torch.amp.GradScaler("cpu", enabled=False)
 
 
-def small_mets(**settings: Any) -> Mets:
+def small_mets(*, activation_checkpointing: bool = False, **settings: Any) -> Mets:
     torch.manual_seed(0)
-    return Mets(**{"text_features": 24, "width": 8, "norm": "group", "dimension": 16} | settings).double()
+    model = Mets(**{"text_features": 24, "width": 8, "norm": "group", "dimension": 16} | settings).double()
+    model.ecg_encoder.activation_checkpointing = activation_checkpointing
+    return model
 
 
 def batch(rows: int = BATCH, samples: int = 200) -> tuple[torch.Tensor, torch.Tensor]:
