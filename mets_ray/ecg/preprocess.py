@@ -119,11 +119,8 @@ def preprocess(ecg: Ecg, config: SignalConfig) -> Int16[np.ndarray, "lead sample
             f"the record has {samples_present} samples at {rate:.10g} Hz ({samples_present / rate:.3f} s) "
             f"of the {config.duration_s:g} s that are needed",
         )
-    ratio = (Fraction(config.sampling_rate_hz) / Fraction(rate)).limit_denominator(_MAX_RATIO)
-    # Half the length of resample_poly's filter, in samples of the record.
-    reach = 0 if ratio == 1 else 10 * math.ceil(max(1.0, float(1 / ratio))) + 1
-    end = math.ceil(round(config.duration_s * rate, 6)) + reach
-    signal_mv = ecg.signal_mv[rows, :end].astype(np.float64, copy=False)
+    ratio = _ratio(config, rate)
+    signal_mv = ecg.signal_mv[rows, : samples_used(config, rate)].astype(np.float64, copy=False)
     _check_values(signal_mv, present)
     _check_amplitude(signal_mv, present, has_offset=config.highpass_hz is not None)
 
@@ -147,6 +144,18 @@ def samples_in(duration_s: float, sampling_rate_hz: float) -> int:
     """Samples that a recording of `duration_s` must have. What is less than one sample is not asked for: at 500.0001 Hz
     5,000 samples are 10 s, although the last one ends 2 µs before."""
     return math.floor(round(duration_s * sampling_rate_hz, 6))
+
+
+def samples_used(config: SignalConfig, sampling_rate_hz: float) -> int:
+    """Samples of a record that `preprocess` looks at: the stretch that it writes, and the resampling filter's reach."""
+    ratio = _ratio(config, sampling_rate_hz)
+    # Half the length of resample_poly's filter, in samples of the record.
+    reach = 0 if ratio == 1 else 10 * math.ceil(max(1.0, float(1 / ratio))) + 1
+    return math.ceil(round(config.duration_s * sampling_rate_hz, 6)) + reach
+
+
+def _ratio(config: SignalConfig, sampling_rate_hz: float) -> Fraction:
+    return (Fraction(config.sampling_rate_hz) / Fraction(sampling_rate_hz)).limit_denominator(_MAX_RATIO)
 
 
 @functools.cache  # designed once for all ECGs of a data set or a server

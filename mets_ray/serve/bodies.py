@@ -6,12 +6,13 @@ name from the body, and hostile bytes raise RequestError or RecordError whatever
 
 import csv
 import io
+import mmap
 import re
 import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -44,6 +45,7 @@ _UNPACKED_TIMES = 4  # unpacked size of a zip in multiples of max_body_bytes; WF
 _COMPRESSED_TIMES = 10  # and in multiples of its own: text compresses to a fifth, a bomb to a thousandth
 _UNPACKED_FLOOR = 1024 * 1024
 
+_NPY_HEADER_BYTES = 128 * 1024  # numpy writes up to 64 KiB, and reads up to 10,000 characters
 _NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -55,6 +57,7 @@ class BodyLimits:
     max_ecgs: int
     max_duration_s: float
     max_texts: int = 2048  # classes and their wordings
+    max_json_bytes: int | None = None  # where it is less than max_body_bytes: parsed text takes many times its size
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,14 @@ def check_count(ecgs: int, limits: BodyLimits) -> None:
         raise RequestError(413, "too_many_ecgs", f"there are {ecgs} ECGs; at most {limits.max_ecgs} are allowed")
 
 
+def check_json_size(size: int, limits: BodyLimits) -> None:
+    """Raise RequestError 413 for more bytes of JSON than are parsed."""
+    if limits.max_json_bytes is not None and size > limits.max_json_bytes:
+        raise RequestError(
+            413, "too_large", f"there are more than {limits.max_json_bytes} bytes of JSON", hint="send int16 as npy"
+        )
+
+
 def decode_body(content_type: str, body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
     """The ECGs of a body: one, or several for a three-dimensional npy.
 
@@ -155,6 +166,7 @@ def decode_body(content_type: str, body: bytes, parameters: BodyParameters, limi
 
 
 def _read_json(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
+    check_json_size(len(body), limits)
     try:
         return [_validated(JsonEcg, body, limits).to_ecg(limits)]
     except ValidationError as error:
@@ -163,8 +175,16 @@ def _read_json(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> l
 
 
 def _read_npy(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
-    """`[lead, sample]` or `[ecg, lead, sample]`; not numpy.load, which trusts the shape and can unpickle."""
-    stream = io.BytesIO(body)
+    """`[lead, sample]` or `[ecg, lead, sample]`."""
+    return _ecgs(npy_array(body), parameters, limits)
+
+
+def npy_array(data: bytes | mmap.mmap) -> np.ndarray:
+    """The two- or three-dimensional array of numbers in an .npy file, without a copy of its samples.
+
+    Not numpy.load, which trusts the shape and can unpickle. Raises RequestError 400 for anything else.
+    """
+    stream = io.BytesIO(data[:_NPY_HEADER_BYTES])
     try:
         shape, is_fortran, dtype = _NPY_HEADERS[np.lib.format.read_magic(stream)](stream)
     except Exception as error:  # numpy evaluates the header and does not catch what tokenize and dtype raise
@@ -174,14 +194,13 @@ def _read_npy(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> li
     count = 1
     for length in shape:
         count *= length
-    data = memoryview(body)[stream.tell() :]
-    if len(shape) not in (2, 3) or count * dtype.itemsize != len(data):
-        raise _malformed(f"the array has shape {shape} and {len(data)} bytes of samples", "save [lead, sample]")
+    size = len(data) - stream.tell()
+    if len(shape) not in (2, 3) or count * dtype.itemsize != size:
+        raise _malformed(f"the array has shape {shape} and {size} bytes of samples", "save [lead, sample]")
     try:
-        samples = np.frombuffer(data, dtype).reshape(shape, order="F" if is_fortran else "C")
+        return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if is_fortran else "C")
     except (ValueError, TypeError) as error:  # (-1, -10), (0, 1e30), (True, 10)
         raise _malformed("the array has an impossible shape") from error
-    return _ecgs(samples, parameters, limits)
 
 
 def _read_csv(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
@@ -377,6 +396,25 @@ def _zip_files(body: bytes, limits: BodyLimits) -> dict[str, bytes]:
 
 
 def _ecgs(samples: np.ndarray, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
+    stated = check_array(samples, parameters, limits)
+    return [Ecg(millivolts(one, stated.unit), stated.leads, stated.sampling_rate_hz) for one in stated.ecgs]
+
+
+class StatedArray(NamedTuple):
+    """Samples [ecg, lead, sample] in `unit`, with the names of their leads and their rate."""
+
+    ecgs: np.ndarray
+    unit: str
+    leads: tuple[str, ...]
+    sampling_rate_hz: float
+
+
+def check_array(samples: np.ndarray, parameters: BodyParameters, limits: BodyLimits) -> StatedArray:
+    """An array with what the request states about it. No sample is read.
+
+    Raises RequestError 422 for what is not stated and for another number of lead names than rows, 413 for too many
+    ECGs, RecordError for too many leads and `too_long`.
+    """
     unit = _required(parameters.unit, "unit")
     rate = _required(parameters.sampling_rate_hz, "sampling_rate_hz")
     leads = _required(parameters.leads, "leads")
@@ -387,10 +425,11 @@ def _ecgs(samples: np.ndarray, parameters: BodyParameters, limits: BodyLimits) -
     if len(leads) != several.shape[1]:
         raise RequestError(422, "leads_mismatch", f"{len(leads)} lead names for {several.shape[1]} rows of samples")
     _check_size(several.shape[1:], rate, limits)
-    return [Ecg(_millivolts(one, unit), leads, rate) for one in several]
+    return StatedArray(several, unit, leads, rate)
 
 
-def _millivolts(samples: np.ndarray, unit: str) -> Float[np.ndarray, "lead sample"]:
+def millivolts(samples: np.ndarray, unit: str) -> Float[np.ndarray, "lead sample"]:
+    """`to_millivolts` for samples of any number type."""
     with np.errstate(over="ignore", invalid="ignore"):  # a float16 of 1e5 is infinite: `preprocess` rejects it
         return to_millivolts(samples.astype(np.float64, copy=False), unit)
 
