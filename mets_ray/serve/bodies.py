@@ -57,7 +57,7 @@ class BodyLimits:
     max_ecgs: int
     max_duration_s: float
     max_texts: int = 2048  # classes and their wordings
-    max_json_bytes: int | None = None  # where it is less than max_body_bytes: parsed text takes many times its size
+    max_text_bytes: int | None = None  # where it is less than max_body_bytes: parsed text takes many times its size
 
 
 @dataclass(frozen=True)
@@ -139,11 +139,11 @@ def check_count(ecgs: int, limits: BodyLimits) -> None:
         raise RequestError(413, "too_many_ecgs", f"there are {ecgs} ECGs; at most {limits.max_ecgs} are allowed")
 
 
-def check_json_size(size: int, limits: BodyLimits) -> None:
-    """Raise RequestError 413 for more bytes of JSON than are parsed."""
-    if limits.max_json_bytes is not None and size > limits.max_json_bytes:
+def check_text_size(size: int, limits: BodyLimits) -> None:
+    """Raise RequestError 413 for more bytes of text than are parsed."""
+    if limits.max_text_bytes is not None and size > limits.max_text_bytes:
         raise RequestError(
-            413, "too_large", f"there are more than {limits.max_json_bytes} bytes of JSON", hint="send int16 as npy"
+            413, "too_large", f"there are more than {limits.max_text_bytes} bytes of text", hint="send int16 as npy"
         )
 
 
@@ -166,7 +166,7 @@ def decode_body(content_type: str, body: bytes, parameters: BodyParameters, limi
 
 
 def _read_json(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
-    check_json_size(len(body), limits)
+    check_text_size(len(body), limits)
     try:
         return [_validated(JsonEcg, body, limits).to_ecg(limits)]
     except ValidationError as error:
@@ -209,6 +209,7 @@ def _read_csv(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> li
     So are an index as pandas writes it, a first column without a name, and the empty last one of lines with a comma at
     their end.
     """
+    check_text_size(len(body), limits)
     if body.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise _malformed("the table is in UTF-16", "save it in UTF-8")
     names = _column_names(body)

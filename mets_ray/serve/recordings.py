@@ -27,7 +27,7 @@ from mets_ray.serve.bodies import (
     BodyLimits,
     BodyParameters,
     check_array,
-    check_json_size,
+    check_text_size,
     decode_body,
     media_type,
     millivolts,
@@ -80,7 +80,7 @@ class Recordings:
             max_ecgs=1,
             max_duration_s=config.max_timeline_duration_s,
             max_texts=WORDINGS_PER_CLASS * config.max_classes,
-            max_json_bytes=config.max_body_bytes,
+            max_text_bytes=config.max_body_bytes,
         )
         self._threads = ThreadPoolExecutor(_THREADS, "timeline")
         self._decoder = ThreadPoolExecutor(1, "timeline-decode")
@@ -112,7 +112,8 @@ class Recordings:
             raise RequestError(
                 400, "query_beside_json", "there is a query string beside a JSON body", hint="put it in the JSON body"
             )
-        body = await self._spool(request, self._config.max_body_bytes if is_json else None, until)
+        is_text = is_json or media_type(content_type).startswith("text/")
+        body = await self._spool(request, self._config.max_body_bytes if is_text else None, until)
         if is_json:
             return await self._run(self._decoder, lambda: _from_json(body, self._limits))
         leads = None if query.leads is None else tuple(lead.strip() for lead in query.leads.split(","))
@@ -185,7 +186,7 @@ def _from_npy(body: mmap.mmap, parameters: BodyParameters, limits: BodyLimits) -
 
 
 def _from_json(body: mmap.mmap, limits: BodyLimits) -> tuple[messages.TimelineOptions, Recording]:
-    check_json_size(len(body), limits)
+    check_text_size(len(body), limits)
     asked = parse_json(messages.TimelineRequest, body[:], limits)
     return asked, _on_disk(asked.ecg.to_ecg(limits))
 

@@ -52,7 +52,7 @@ class ServeConfig(BaseModel):
     max_ecgs: Count = Field(64, description="maximum ECGs per batch request")
     max_duration_s: Seconds = Field(120.0, description="longer recordings are rejected")
     max_timeline_bytes: Count = Field(
-        64 * MIB, description="/v1/timeline: larger bodies are rejected; JSON is still held to max_body_bytes"
+        64 * MIB, description="/v1/timeline: larger bodies are rejected; JSON and CSV are still held to max_body_bytes"
     )
     max_timeline_duration_s: Seconds = Field(3600.0, description="/v1/timeline: longer recordings are rejected")
     max_timeline_windows: Count = Field(3600, description="/v1/timeline: maximum windows of a recording")
