@@ -20,6 +20,8 @@ from pydantic import BaseModel, ConfigDict
 from mets_ray import storage
 from mets_ray.console import say
 from mets_ray.dataset.card import MAX_ROW_GROUP_ROWS, REJECTED_SCHEMA, Shard, shard_schema
+from mets_ray.dataset.recording_windows import rows_of_windows
+from mets_ray.ecg.ecg import Ecg
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.errors import RecordError
 from mets_ray.sources.manifest import ManifestRow
@@ -41,12 +43,14 @@ Key = TypeVar("Key", int, str)
 @dataclass(frozen=True)
 class ShardTask:
     """Manifest rows of one shard, in order. `duplicates`: positions of rows that repeat the `record_id` of an earlier
-    row. Without `has_reports` the source has no reports, and rows are written with an empty one."""
+    row. Without `has_reports` the source has no reports, and rows are written with an empty one. With `stride_s` each
+    record becomes a row for each of its windows."""
 
     name: str
     rows: tuple[ManifestRow, ...]
     duplicates: frozenset[int]
     has_reports: bool = True
+    stride_s: float | None = None
 
 
 class ShardSummary(BaseModel):
@@ -75,6 +79,10 @@ class Accepted:
     other_signals: tuple[str, ...] = ()
 
 
+Outcome = tuple[ManifestRow, Accepted | RecordError]
+"""A row, and what became of it."""
+
+
 def write_shard(
     task: ShardTask, source: Source, *, signal: SignalConfig, dataset_uri: str, reads_in_flight: int
 ) -> ShardSummary:
@@ -88,7 +96,13 @@ def write_shard(
     if (finished := _finished(task.name, progress_uri, dataset_uri)) is not None:
         return finished.model_copy(update={"reused": True})
 
-    def read(position: int) -> Accepted | RecordError:
+    def accept(row: ManifestRow, report: str, ecg: Ecg) -> Outcome:
+        try:
+            return row, Accepted(row, report, preprocess(ecg, signal), ecg.other_signals)
+        except RecordError as error:
+            return row, error
+
+    def read(position: int) -> list[Outcome]:
         row = task.rows[position]
         try:
             if row.fault is not None:
@@ -98,23 +112,24 @@ def write_shard(
             _check_location(row.record_uri, source.root)
             report = clean_report(row.report) if task.has_reports else ""
             ecg = source.read(row.record_uri)
-            return Accepted(row, report, preprocess(ecg, signal), ecg.other_signals)
+            if task.stride_s is None:
+                return [accept(row, report, ecg)]
+            windows = rows_of_windows(row, ecg, signal, task.stride_s)
+            return [accept(window, report, part) for window, part in windows]
         except RecordError as error:
-            return error
+            return [(row, error)]
 
     # Threads, because a record takes a few small requests to storage, with a latency of tens of milliseconds.
     with ThreadPoolExecutor(reads_in_flight) as pool:
-        results = list(pool.map(read, range(len(task.rows))))
-    accepted = [result for result in results if isinstance(result, Accepted)]
-    rejected = [
-        (row, result) for row, result in zip(task.rows, results, strict=True) if isinstance(result, RecordError)
-    ]
+        outcomes = [outcome for several in pool.map(read, range(len(task.rows))) for outcome in several]
+    accepted = [result for _, result in outcomes if isinstance(result, Accepted)]
+    rejected = [(row, result) for row, result in outcomes if isinstance(result, RecordError)]
 
     shard = write_accepted(task.name, accepted, signal, dataset_uri) if accepted else None
     summary = ShardSummary(
         shard=shard,
         rejected_sha256=_write_rejected(task.name, rejected, dataset_uri) if rejected else "",
-        records_in=len(task.rows),
+        records_in=len(outcomes),
         rejected=_count([error.reason for _, error in rejected]),
         folds=_count([item.row.fold for item in accepted]),
         other_signals=_count([name for item in accepted for name in item.other_signals]),

@@ -15,7 +15,7 @@ from mets_ray.dataset.shard_writer import CONVERSION_VERSION, ShardSummary, Shar
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.errors import DatasetError, RecordError
 from mets_ray.pictures.ecg import draw_ecg
-from mets_ray.sources.catalogue import dataset_uri_of, read_manifest, source_of
+from mets_ray.sources.catalogue import dataset_uri_of, read_manifest, source_of, window_stride_s
 from mets_ray.sources.manifest import Manifest
 from mets_ray.text.reports import clean_report
 
@@ -36,10 +36,12 @@ def _prepare(config: Config, dataset_uri: str, command: str, lease: storage.Leas
     settings = config.prepare
     signal = SignalConfig(settings.sampling_rate_hz, settings.duration_s, highpass_hz=settings.highpass_hz)
     source = source_of(config)
+    stride_s = window_stride_s(config)
     manifest = read_manifest(config, signal)
-    name = dataset_fingerprint(settings, manifest, source.root)
+    name = dataset_fingerprint(settings, manifest, source.root, stride_s)
     _refuse_other_dataset(dataset_uri, name)
-    tasks = _shard_tasks(manifest, rows_per_shard(signal), name)
+    rows = rows_per_shard(signal) if stride_s is None else settings.window.records_per_shard
+    tasks = _shard_tasks(manifest, rows, name, stride_s)
 
     def write(batch: dict[str, Any]) -> dict[str, Any]:
         task: ShardTask = unpack_item(batch)
@@ -49,11 +51,11 @@ def _prepare(config: Config, dataset_uri: str, command: str, lease: storage.Leas
         return {"name": [task.name], "summary": [summary.model_dump_json()]}
 
     written = plain(item_dataset(tasks).map_batches(write, batch_size=None))
-    done = {}
+    done, records = {}, {task.name: len(task.rows) for task in tasks}
     with own_errors(), progress_bar(total=len(manifest.rows), unit="record", description="prepare") as bar:
         for row in written.iter_rows():
             done[row["name"]] = ShardSummary.model_validate_json(row["summary"])
-            bar.update(done[row["name"]].records_in)
+            bar.update(records[row["name"]])
     card = _card(config, manifest, signal, name, [done[task.name] for task in tasks], command)
     _check_rejected(card, settings, dataset_uri)
     lease.confirm()
@@ -81,12 +83,15 @@ def show_card(card: DatasetCard) -> None:
         say(f"note: {note}")
 
 
-def dataset_fingerprint(settings: PrepareConfig, manifest: Manifest, root: str) -> str:
+def dataset_fingerprint(settings: PrepareConfig, manifest: Manifest, root: str, stride_s: float | None = None) -> str:
     """Identifies the bytes that prepare will write: all columns of what is read below `root`, and how it is converted.
 
     The samples in the signal files are not part of it, because they are read only once; their names are.
     """
     how = settings.model_dump(mode="json", include={"sampling_rate_hz", "duration_s", "highpass_hz"})
+    if stride_s is not None:  # else as in fingerprints from before there were windows
+        # How many records share a shard is part of the bytes here, because a task reads no more than these.
+        how |= {"window_stride_s": stride_s, "records_per_shard": settings.window.records_per_shard}
     # The location of the source is not part of it: a copy in another bucket gives the same bytes.
     rows = [
         vars(row) | {"record_uri": row.record_uri.removeprefix(root), "written_report": _written_report(row.report)}
@@ -121,7 +126,7 @@ def draw_first_record(dataset: PreparedDataset) -> str:
     return uri
 
 
-def _shard_tasks(manifest: Manifest, rows: int, name: str) -> list[ShardTask]:
+def _shard_tasks(manifest: Manifest, rows: int, name: str, stride_s: float | None) -> list[ShardTask]:
     seen: set[str] = set()
     tasks = []
     for number, start in enumerate(range(0, len(manifest.rows), rows)):
@@ -133,7 +138,7 @@ def _shard_tasks(manifest: Manifest, rows: int, name: str) -> list[ShardTask]:
             if row.fault is None:
                 seen.add(row.record_id)
         shard_name = f"part-{number:05d}-{name[:8]}"
-        tasks.append(ShardTask(shard_name, tuple(part), frozenset(duplicates), manifest.has_reports))
+        tasks.append(ShardTask(shard_name, tuple(part), frozenset(duplicates), manifest.has_reports, stride_s))
     if not tasks:
         raise DatasetError(f"the manifest of `{manifest.source}` lists no records", hint="check the CSV")
     return tasks
@@ -170,12 +175,26 @@ def _card(
         rejected=_add([summary.rejected for summary in summaries]),
         folds=_add([summary.folds for summary in summaries]),
         shards=shards,
-        notes=(*manifest.notes, *_signal_notes(_add([summary.other_signals for summary in summaries]))),
+        notes=(
+            *manifest.notes,
+            *_window_notes(manifest, signal, window_stride_s(config)),
+            *_signal_notes(_add([summary.other_signals for summary in summaries])),
+        ),
         has_reports=manifest.has_reports,
         shuffled_reports=config.prepare.shuffle_reports,
         focus_s=manifest.focus_s,
+        window_stride_s=window_stride_s(config),
         command=command,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _window_notes(manifest: Manifest, signal: SignalConfig, stride_s: float | None) -> tuple[str, ...]:
+    if stride_s is None:
+        return ()
+    return (
+        f"each of {len(manifest.rows)} recordings is cut into windows of {signal.duration_s:g} s, one every {stride_s:g} "
+        "s: a row is a window and carries the report and labels of its recording",
     )
 
 

@@ -80,7 +80,8 @@ class TimelineOptions(Options):
         0.5, ge=0.0, le=1.0, description="the summary counts the windows in which a class scores above this"
     )
     signals: bool = Field(
-        False, description="also give each window as the model sees it: base64 of int16 µV [lead, sample], little-endian"
+        False,
+        description="also give each window as the model sees it: base64 of int16 µV [lead, sample], little-endian",
     )
 
 

@@ -265,10 +265,7 @@ class Service:
             intended_use=INTENDED_USE,
             device=str(self.predictor.device),
             auth=config.auth,
-            limits={
-                name: getattr(config, name)
-                for name in _LIMITS
-            },
+            limits={name: getattr(config, name) for name in _LIMITS},
         )
 
     async def learn(self, texts: list[str]) -> None:

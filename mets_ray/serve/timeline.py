@@ -141,7 +141,10 @@ class _Timeline:
                 if time.monotonic() > until:
                     limit_s = self._service.config.timeline_deadline_s
                     raise RequestError(
-                        503, "deadline", f"not done within {limit_s:g} s", hint="send a shorter part, or a larger stride_s"
+                        503,
+                        "deadline",
+                        f"not done within {limit_s:g} s",
+                        hint="send a shorter part, or a larger stride_s",
                     )
                 scored = await self._scored(windows, first=number * size)
                 yield b"".join(map(_line, map(self._window, starts_s, windows, scored)))
