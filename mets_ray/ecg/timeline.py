@@ -8,7 +8,7 @@ from mets_ray.errors import RecordError
 
 
 def window_starts(num_samples: int, sampling_rate_hz: float, signal: SignalConfig, stride_s: float) -> list[float]:
-    """Start times in seconds of the windows of `signal.duration_s` that begin every `stride_s` and lie in the recording.
+    """Start times in seconds of windows of `signal.duration_s` that begin every `stride_s` and lie in the recording.
 
     What is left at the end is shorter than a window, or than a stride and a window. sampling_rate_hz must be plausible
     (`check_sampling_rate`), stride_s above 0. Raises RecordError `too_short` for a recording without one whole window.

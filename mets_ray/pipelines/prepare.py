@@ -193,8 +193,8 @@ def _window_notes(manifest: Manifest, signal: SignalConfig, stride_s: float | No
     if stride_s is None:
         return ()
     return (
-        f"each of {len(manifest.rows)} recordings is cut into windows of {signal.duration_s:g} s, one every {stride_s:g} "
-        "s: a row is a window and carries the report and labels of its recording",
+        f"each of {len(manifest.rows)} recordings is cut into windows of {signal.duration_s:g} s, one every "
+        f"{stride_s:g} s: a row is a window and carries the report and labels of its recording",
     )
 
 

@@ -164,9 +164,10 @@ def _of_windows(
 def score(config: Config, dataset_uri: str, bundle_uri: str) -> Scored:
     """Write similarities, scores and embeddings of every record, in all folds, with or without labels.
 
-    Of a data set of windows each row is a window with its `start_s`, because what happens in hours is lost in their mean;
-    `score.rows=recording` writes that mean. A shard that already has its file is skipped. The default folder is named after everything that the values depend
-    on, so the same command continues where it was killed, and another bundle or prompt set gets a separate folder.
+    Of a data set of windows each row is a window with its `start_s`, because what happens in hours is lost in their
+    mean; `score.rows=recording` writes that mean. A shard that already has its file is skipped. The default folder is
+    named after everything that the values depend on, so the same command continues where it was killed, and another
+    bundle or prompt set gets a separate folder.
 
     Raises CheckpointError if bundle and data set do not match, ConfigError for unknown tasks or prompts, DatasetError
     if `score.output_uri` holds other scores, FolderInUseError if another job writes there.

@@ -71,7 +71,7 @@ ZERO_SHOT_BODY = _body(messages.ZeroShotRequest, **_FILES) | _answer(messages.Ze
 BATCH_BODY = _body(messages.BatchRequest, **{"application/x-npy": _BINARY}) | _answer(messages.BatchAnswer, 200)
 _LINES = {
     "200": {
-        "description": "One JSON object a line, each with its kind in `line`: a TimelineHead, a TimelineWindow for each "
+        "description": "One JSON object a line, its kind in `line`: a TimelineHead, a TimelineWindow for each "
         "window in order of time, a TimelineSummary; a TimelineError in place of what could not be completed",
         "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
     }

@@ -136,8 +136,7 @@ class Recordings:
         announced = request.headers.get("content-length", "")
         if announced.isdecimal() and int(announced[:20]) > limit:
             raise _too_large(limit)
-        file = tempfile.TemporaryFile(prefix="mets_ray_")
-        with file:
+        with tempfile.TemporaryFile(prefix="mets_ray_") as file:
             parts: list[bytes] = []
             size = waiting = 0
             async for part in request.stream():

@@ -1,4 +1,4 @@
-"""Long recordings as rows of windows: ids, counts, what is left out, and that records without windows stay as they were."""
+"""Long recordings as rows of windows: ids, counts, what is left out; other data sets stay as they were."""
 
 from dataclasses import replace
 

@@ -328,16 +328,15 @@ def test_a_timeline_scores_each_window_and_leaves_gaps_out(predictor):
     labels = {"a": ["sinus rhythm"], "b": ["atrial fibrillation"]}
     windows = list(predictor.timeline(ecg, labels, stride_s=4.5))
     assert [(window.start_s, window.end_s) for window in windows] == [(4.5 * n, 4.5 * n + 10) for n in range(7)]
-    assert [window.left_out and window.left_out.reason for window in windows] == [
-        None, "non_finite", "non_finite", "non_finite", None, None, None,
-    ]  # fmt: skip
+    reasons = [window.left_out and window.left_out.reason for window in windows]
+    assert reasons == [None, None, "non_finite", "non_finite", None, None, None]
     for window in windows:
         if window.left_out is None:
             first = round(100 * window.start_s)
             own = predictor.zero_shot(Ecg(signal_mv[:, first : first + 1000], ecg.leads, 100.0), labels)
             assert [row.class_name for row in window.classes] == ["a", "b"]
             for row in own:
-                found = dict((one.class_name, one) for one in window.classes)[row.class_name]
+                (found,) = (one for one in window.classes if one.class_name == row.class_name)
                 assert found[1:] == pytest.approx(row[1:], abs=1e-6)
     with pytest.raises(RecordError, match="needed"):
         predictor.timeline(Ecg(signal_mv[:, :999], ecg.leads, 100.0), labels)

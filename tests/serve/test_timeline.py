@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from mets_ray.ecg.ecg import LEADS, Ecg
+from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.ecg.timeline import first_sample, part_from, window_starts
 from mets_ray.errors import RecordError
-from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.model.bundle import load_bundle
 from mets_ray.model.predictor import Predictor
 from mets_ray.serve.recordings import Recording
@@ -204,7 +204,7 @@ def test_a_client_that_reads_slowly_holds_the_work_back(bundle, monkeypatch):
 
 
 def test_others_are_answered_while_a_long_recording_is_scored(client):
-    body, waited = npy(recording(600, 500)), []
+    body, waited = npy(recording(150, 500)), []
     long = threading.Thread(
         target=lambda: lines_of(
             httpx.post(
@@ -224,7 +224,7 @@ def test_others_are_answered_while_a_long_recording_is_scored(client):
         waited.append(time.perf_counter() - began)
         assert answer.status_code == 200
         time.sleep(0.01)
-    assert len(waited) > 5
+    assert len(waited) > 3
     assert max(waited) < 2
 
 
@@ -243,5 +243,5 @@ def test_starts_are_all_that_fit_and_parts_give_what_the_whole_gives(rate, strid
 
 
 def test_a_recording_that_is_too_short_has_no_window():
-    with pytest.raises(RecordError, match="9.990 s"):
+    with pytest.raises(RecordError, match=r"9\.990 s"):
         window_starts(999, 100, SignalConfig(100, 10.0), 1.0)
