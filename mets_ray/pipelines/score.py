@@ -114,7 +114,7 @@ class ShardScorer:
         ]
         kept = pa.concat_tables([table for table, _ in parts])
         embeddings = np.concatenate([vectors for _, vectors in parts])
-        records = kept.num_rows
+        records = int(kept.num_rows)
         if self._dataset.card.window_stride_s is not None:
             kept, embeddings = _of_windows(kept, embeddings, averaged=self._settings.rows == "recording")
         table = self._scored(kept, embeddings)
