@@ -41,6 +41,8 @@ _MAX_ENTRIES = 1024  # of a zip, including folders and skipped files
 _MAX_HEADER_BYTES = 16 * 1024  # of a CSV
 _INDEX, _TAIL = "\0index", "\0tail"  # no lead is called like this
 
+_PIECE_BYTES = 1024 * 1024  # of a body that is searched or parsed in one call
+
 _UNPACKED_TIMES = 4  # unpacked size of a zip in multiples of max_body_bytes; WFDB compresses to half at best
 _COMPRESSED_TIMES = 10  # and in multiples of its own: text compresses to a fifth, a bomb to a thousandth
 _UNPACKED_FLOOR = 1024 * 1024
@@ -332,8 +334,8 @@ def _multipart_files(content_type: str, body: bytes) -> dict[str, bytes]:
         name = (file.file_name or b"").decode("utf-8", "replace").replace("\\", "/").rpartition("/")[2]
         if len(files) >= _MAX_FILES or name in files:
             raise _malformed(f"more than {_MAX_FILES} files, or two with the same name")
-        file.file_object.seek(0)
-        files[name] = file.file_object.read()
+        assert isinstance(file.file_object, io.BytesIO)  # MAX_MEMORY_FILE_SIZE keeps it there
+        files[name] = file.file_object.getvalue()  # not read(), which copies it while all other threads wait
 
     def refuse(field: object) -> None:
         raise _malformed("a part is not a file", "send files here, and everything else in the query string")
@@ -350,16 +352,25 @@ def _multipart_files(content_type: str, body: bytes) -> dict[str, bytes]:
             boundary=boundary,
             config={"MAX_MEMORY_FILE_SIZE": len(body) + 1, "UPLOAD_ERROR_ON_BAD_CTE": True},
         )
-        parser.write(body)
+        for start in range(0, len(body), _PIECE_BYTES):
+            parser.write(body[start : start + _PIECE_BYTES])
         parser.finalize()
     except (FormParserError, ValueError, UnicodeError) as error:
         raise _malformed("the multipart body cannot be read") from error
     return files
 
 
+def _count(body: bytes, pattern: bytes) -> int:
+    """How often `pattern` is in `body`; piece by piece, because each search keeps all other threads waiting."""
+    return sum(
+        body.count(pattern, start, start + _PIECE_BYTES + len(pattern) - 1)
+        for start in range(0, len(body), _PIECE_BYTES)
+    )
+
+
 def _zip_files(body: bytes, limits: BodyLimits) -> dict[str, bytes]:
     allowed = min(_UNPACKED_TIMES * limits.max_body_bytes, max(_UNPACKED_FLOOR, _COMPRESSED_TIMES * len(body)))
-    if body.count(b"PK\1\2") > _MAX_ENTRIES:  # before zipfile spends seconds on them
+    if _count(body, b"PK\1\2") > _MAX_ENTRIES:  # before zipfile spends seconds on them
         raise _malformed(f"the zip lists more than {_MAX_ENTRIES} files")
     files: dict[str, bytes] = {}
     try:

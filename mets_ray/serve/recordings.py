@@ -27,7 +27,6 @@ from mets_ray.serve.bodies import (
     BodyLimits,
     BodyParameters,
     check_array,
-    check_text_size,
     decode_body,
     media_type,
     millivolts,
@@ -113,16 +112,16 @@ class Recordings:
                 400, "query_beside_json", "there is a query string beside a JSON body", hint="put it in the JSON body"
             )
         is_text = is_json or media_type(content_type).startswith("text/")
-        body = await self._spool(request, self._config.max_body_bytes if is_text else None, until)
-        if is_json:
-            return await self._run(self._decoder, lambda: _from_json(body, self._limits))
-        leads = None if query.leads is None else tuple(lead.strip() for lead in query.leads.split(","))
-        parameters = BodyParameters(query.unit, query.sampling_rate_hz, leads)
-        kind = _kind(content_type, body)
-        if media_type(kind) == "application/x-npy":
-            return query, await self._run(self._threads, lambda: _from_npy(body, parameters, self._limits))
-        found = await self._run(self._decoder, lambda: _decoded(kind, body, parameters, self._limits))
-        return query, found
+        with tempfile.TemporaryFile(prefix="mets_ray_") as body:
+            await self._spool(request, body, self._config.max_body_bytes if is_text else None, until)
+            if is_json:
+                return await self._run(self._decoder, lambda: _from_json(body, self._limits))
+            leads = None if query.leads is None else tuple(lead.strip() for lead in query.leads.split(","))
+            parameters = BodyParameters(query.unit, query.sampling_rate_hz, leads)
+            kind = _kind(content_type, body)
+            if media_type(kind) == "application/x-npy":
+                return query, await self._run(self._threads, lambda: _from_npy(body, parameters, self._limits))
+            return query, await self._run(self._decoder, lambda: _decoded(kind, body, parameters, self._limits))
 
     async def cut(
         self, recording: Recording, starts_s: Sequence[float], signal: SignalConfig
@@ -130,29 +129,27 @@ class Recordings:
         """For each start the window as the model sees it, or why it cannot be used."""
         return await self._run(self._threads, lambda: [_cut_or_error(recording, start, signal) for start in starts_s])
 
-    async def _spool(self, request: Request, max_bytes: int | None, until: float) -> mmap.mmap:
-        """The body, written to a temporary file part by part while it arrives, and mapped into memory."""
+    async def _spool(self, request: Request, file: IO[bytes], max_bytes: int | None, until: float) -> None:
+        """Write the body to `file`, part by part while it arrives."""
         limit = self._config.max_timeline_bytes if max_bytes is None else max_bytes
         announced = request.headers.get("content-length", "")
         if announced.isdecimal() and int(announced[:20]) > limit:
             raise _too_large(limit)
-        with tempfile.TemporaryFile(prefix="mets_ray_") as file:
-            parts: list[bytes] = []
-            size = waiting = 0
-            async for part in request.stream():
-                size, waiting = size + len(part), waiting + len(part)
-                if size > limit:
-                    raise _too_large(limit)
-                if time.monotonic() > until:
-                    raise RequestError(503, "deadline", "the body took too long to arrive", hint="send a shorter part")
-                parts.append(part)
-                if waiting >= _WRITE_BYTES:
-                    await self._write(file, parts)
-                    parts, waiting = [], 0
-            await self._write(file, parts)
-            if size == 0:
-                raise RequestError(400, "malformed_body", "the body is empty")
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        parts: list[bytes] = []
+        size = waiting = 0
+        async for part in request.stream():
+            size, waiting = size + len(part), waiting + len(part)
+            if size > limit:
+                raise _too_large(limit)
+            if time.monotonic() > until:
+                raise RequestError(503, "deadline", "the body took too long to arrive", hint="send a shorter part")
+            parts.append(part)
+            if waiting >= _WRITE_BYTES:
+                await self._write(file, parts)
+                parts, waiting = [], 0
+        await self._write(file, parts)
+        if size == 0:
+            raise RequestError(400, "malformed_body", "the body is empty")
 
     async def _write(self, file: IO[bytes], parts: list[bytes]) -> None:
         def write() -> None:
@@ -170,31 +167,43 @@ class Recordings:
             ) from error
 
 
-def _kind(content_type: str, body: mmap.mmap) -> str:
+def _kind(content_type: str, body: IO[bytes]) -> str:
     """The content type; for bytes without one, that of the format that they begin like."""
     if media_type(content_type) not in _UNNAMED:
         return content_type
-    return next((kind for magic, kind in _MAGIC.items() if body[: len(magic)] == magic), content_type)
+    body.seek(0)
+    head = body.read(max(map(len, _MAGIC)))
+    return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), content_type)
 
 
-def _from_npy(body: mmap.mmap, parameters: BodyParameters, limits: BodyLimits) -> Recording:
-    stated = check_array(npy_array(body), parameters, limits)
+def _from_npy(body: IO[bytes], parameters: BodyParameters, limits: BodyLimits) -> Recording:
+    stated = check_array(npy_array(_mapped(body)), parameters, limits)
     check_sampling_rate(stated.sampling_rate_hz)
     frame = Ecg(millivolts(np.empty((len(stated.leads), 0)), stated.unit), stated.leads, stated.sampling_rate_hz)
     return Recording(frame, stated.ecgs[0], stated.unit)
 
 
-def _from_json(body: mmap.mmap, limits: BodyLimits) -> tuple[messages.TimelineOptions, Recording]:
-    check_text_size(len(body), limits)
-    asked = parse_json(messages.TimelineRequest, body[:], limits)
+def _from_json(body: IO[bytes], limits: BodyLimits) -> tuple[messages.TimelineOptions, Recording]:
+    asked = parse_json(messages.TimelineRequest, _whole(body), limits)
     return asked, _on_disk(asked.ecg.to_ecg(limits))
 
 
-def _decoded(content_type: str, body: mmap.mmap, parameters: BodyParameters, limits: BodyLimits) -> Recording:
-    ecgs = decode_body(content_type, body[:], parameters, limits)
+def _decoded(content_type: str, body: IO[bytes], parameters: BodyParameters, limits: BodyLimits) -> Recording:
+    ecgs = decode_body(content_type, _whole(body), parameters, limits)
     if len(ecgs) != 1:
         raise RequestError(422, "several_ecgs", f"the body holds {len(ecgs)} ECGs", hint="send one at a time")
     return _on_disk(ecgs[0])
+
+
+def _whole(file: IO[bytes]) -> bytes:
+    # Read and not copied from a map: reading lets other threads run.
+    file.seek(0)
+    return file.read()
+
+
+def _mapped(file: IO[bytes]) -> mmap.mmap:
+    """The file's bytes, of which only those that are used are in memory; they outlive the open file."""
+    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _on_disk(ecg: Ecg) -> Recording:
@@ -207,8 +216,8 @@ def _on_disk(ecg: Ecg) -> Recording:
     with tempfile.TemporaryFile(prefix="mets_ray_") as file:
         np.ascontiguousarray(ecg.signal_mv, np.float64).tofile(file)
         file.flush()
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return Recording(frame, np.frombuffer(mapped, np.float64).reshape(shape), "mV")
+        samples = np.frombuffer(_mapped(file), np.float64).reshape(shape)
+    return Recording(frame, samples, "mV")
 
 
 def _cut_or_error(recording: Recording, start_s: float, signal: SignalConfig) -> np.ndarray | RecordError:
