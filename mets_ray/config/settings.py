@@ -22,6 +22,28 @@ from mets_ray.config.kinds import (
 from mets_ray.config.source import AnySource, as_source
 
 
+class WindowConfig(Section):
+    """Which part of each record is written; its length is `prepare.duration_s`."""
+
+    at: Literal["start", "every", "annotation"] | None = Field(
+        None,
+        description="start: the first duration_s of each record; every: all of it, a row for each window, named "
+        "<record>@<start_s>; annotation: around each annotated beat; default: annotation for mitbih, otherwise start",
+    )
+    stride_s: Annotated[float, Field(gt=0.0)] | None = Field(
+        None, description="at=every: from one window's start to the next; default: duration_s"
+    )
+    records_per_shard: PositiveInt = Field(
+        8, description="at=every: records that a task holds at once with all their windows; 1 for recordings of a day"
+    )
+
+    @model_validator(mode="after")
+    def _stride_is_of_every(self) -> "WindowConfig":
+        if self.stride_s is not None and self.at != "every":
+            raise ValueError("`stride_s` is for at=every: with any other there is one window for each row")
+        return self
+
+
 class PrepareConfig(Section):
     """From WFDB records and reports to Parquet shards and a card."""
 
@@ -43,6 +65,7 @@ class PrepareConfig(Section):
         description="records that lack leads: reject them, or keep them with zeros in place of these, which bundles "
         "trained with augment.lead_dropout take",
     )
+    window: WindowConfig = WindowConfig()
     shuffle_reports: bool = Field(
         False,
         description="give each record another record's report, as a control: a bundle trained on it scores at chance",
@@ -311,6 +334,11 @@ class ScoreConfig(Section):
         None, description="tasks of the prompt set; default: those of the data set's source, otherwise the bundle's"
     )
     embeddings: bool = Field(True, description="also write the ECG embeddings")
+    rows: Literal["window", "recording"] = Field(
+        "window",
+        description="of a data set of windows (prepare.window.at=every): window: a row for each window, with its "
+        "start_s; recording: one row, from the mean of its windows' embeddings",
+    )
     output_uri: OutputUri | None = Field(
         None, description="folder of the scores; default: <run_uri>/scores-… named after bundle, prompts and data"
     )

@@ -86,7 +86,8 @@ class DatasetCard(BaseModel):
     files and the same pyarrow, the same fingerprint means the same bytes. `folds` and `rejected` count records; `notes`
     say how the source was read. Without `has_reports` every report is empty: the data set is for evaluation. With
     `shuffled_reports` each record has the report of another record. `focus_s`: labels describe what happens within
-    about this time of the middle of the window; None: the whole window.
+    about this time of the middle of the window; None: the whole window. `window_stride_s`: each row is a window of a
+    recording, named `<record>@<start_s>`, and the next one begins so much later; None: a row is a record.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -110,6 +111,7 @@ class DatasetCard(BaseModel):
     has_reports: bool = True
     shuffled_reports: bool = False
     focus_s: float | None = None
+    window_stride_s: float | None = None
     command: str
     created_at: str
 

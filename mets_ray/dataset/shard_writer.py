@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -20,15 +19,12 @@ from pydantic import BaseModel, ConfigDict
 from mets_ray import storage
 from mets_ray.console import say
 from mets_ray.dataset.card import MAX_ROW_GROUP_ROWS, REJECTED_SCHEMA, Shard, shard_schema
-from mets_ray.dataset.privacy import Finds, Privacy
-from mets_ray.ecg.derived_leads import derivation
-from mets_ray.ecg.ecg import EcgMeta
-from mets_ray.ecg.lead_sets import with_absent_leads
-from mets_ray.ecg.preprocess import SignalConfig, preprocess
+from mets_ray.dataset.privacy import Privacy
+from mets_ray.dataset.record_reader import Accepted, RecordReader, ShardTask
+from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.errors import RecordError
-from mets_ray.sources.manifest import ManifestRow, completed
+from mets_ray.sources.manifest import ManifestRow
 from mets_ray.sources.source import Source
-from mets_ray.text.reports import clean_report
 
 CONVERSION_VERSION = 3
 """Raise it when the same files and settings give other samples, or other records are rejected: `ecg`, `Source.read`."""
@@ -42,19 +38,6 @@ _LEAST_PIECE_BYTES = 256 * 1024
 _PARQUET_TAIL_BYTES = 8  # the footer's length and `PAR1`
 
 Key = TypeVar("Key", int, str)
-
-
-@dataclass(frozen=True)
-class ShardTask:
-    """Manifest rows of one shard, in order. `duplicates`: positions of rows that repeat the `record_id` of an earlier
-    row. Without `has_reports` the source has no reports, and rows are written with an empty one. With `zero_leads`,
-    leads that a record lacks are zeros."""
-
-    name: str
-    rows: tuple[ManifestRow, ...]
-    duplicates: frozenset[int]
-    has_reports: bool = True
-    zero_leads: bool = False
 
 
 class ShardSummary(BaseModel):
@@ -80,21 +63,6 @@ class ShardSummary(BaseModel):
     reused: bool = False
 
 
-@dataclass(frozen=True)
-class Accepted:
-    """A record that passed every check, ready to be written; `signal_uv` is int16 [lead, sample]. `other_signals` and
-    `absent_leads`: see `Ecg`. `derived_leads`: see `derivation`. `stated`: see `ShardSummary`. `finds`: see `Privacy`."""
-
-    row: ManifestRow
-    report: str
-    signal_uv: np.ndarray
-    other_signals: tuple[str, ...] = ()
-    derived_leads: str = ""
-    absent_leads: tuple[str, ...] = ()
-    stated: dict[str, str] = field(default_factory=dict)
-    finds: Finds = field(default_factory=Finds)
-
-
 def write_shard(
     task: ShardTask,
     source: Source,
@@ -114,49 +82,18 @@ def write_shard(
     if (finished := _finished(task.name, progress_uri, dataset_uri)) is not None:
         return finished.model_copy(update={"reused": True})
 
-    def read(position: int) -> Accepted | RecordError:
-        row = task.rows[position]
-        try:
-            if row.fault is not None:
-                raise RecordError(*row.fault)
-            if position in task.duplicates:
-                raise RecordError("duplicate_record_id", "the manifest lists this `record_id` already")
-            _check_location(row.record_uri, source.root)
-            if "report" not in row.from_file:  # before the signal is fetched in vain
-                privacy.of_text(row)
-                if task.has_reports:
-                    clean_report(row.report)
-            ecg = source.read(row.record_uri)
-            whole, finds = privacy.of_text(completed(row, ecg.meta))
-            report = clean_report(whole.report) if task.has_reports else ""
-            if task.zero_leads:
-                ecg = with_absent_leads(ecg, signal.leads)
-            return Accepted(
-                row=privacy.of_ids(whole),
-                report=report,
-                signal_uv=preprocess(ecg, signal),
-                other_signals=ecg.other_signals,
-                derived_leads=derivation(ecg, signal.leads),
-                absent_leads=ecg.absent_leads,
-                stated=_stated(row, ecg.meta),
-                finds=finds,
-            )
-        except RecordError as error:
-            return error
-
+    reader = RecordReader(task, source, signal, privacy)
     # Threads, because a record takes a few small requests to storage, with a latency of tens of milliseconds.
     with ThreadPoolExecutor(reads_in_flight) as pool:
-        results = list(pool.map(read, range(len(task.rows))))
-    accepted = [result for result in results if isinstance(result, Accepted)]
-    rejected = [
-        (row, result) for row, result in zip(task.rows, results, strict=True) if isinstance(result, RecordError)
-    ]
+        outcomes = [outcome for several in pool.map(reader.read, range(len(task.rows))) for outcome in several]
+    accepted = [result for _, result in outcomes if isinstance(result, Accepted)]
+    rejected = [(row, result) for row, result in outcomes if isinstance(result, RecordError)]
 
     shard = write_accepted(task.name, accepted, signal, dataset_uri) if accepted else None
     summary = ShardSummary(
         shard=shard,
         rejected_sha256=_write_rejected(task.name, rejected, privacy, dataset_uri) if rejected else "",
-        records_in=len(task.rows),
+        records_in=len(outcomes),
         rejected=_count([error.reason for _, error in rejected]),
         folds=_count([item.row.fold for item in accepted]),
         other_signals=_count([name for item in accepted for name in item.other_signals]),
@@ -197,18 +134,6 @@ def _finished(name: str, progress_uri: str, dataset_uri: str) -> ShardSummary | 
     return summary
 
 
-def _stated(row: ManifestRow, meta: EcgMeta) -> dict[str, str]:
-    """What the card counts of a record that its own file describes."""
-    if not row.from_file:
-        return {}
-    facts = {"format": meta.format or "not stated"}
-    if "report" in row.from_file:
-        facts["language of the statements"] = meta.language or "not stated"
-    if "patient_id" in row.from_file:
-        facts["patient"] = "named" if meta.patient_id else "not named, so counted as a patient of its own"
-    return facts
-
-
 def _sample(accepted: list[Accepted]) -> tuple[tuple[str, str, str], ...]:
     """The first finds of each kind, with the masked words around them."""
     found = [(kind, item.row.record_id, words) for item in accepted for kind, words in item.finds.contexts]
@@ -217,19 +142,6 @@ def _sample(accepted: list[Accepted]) -> tuple[tuple[str, str, str], ...]:
 
 def _of_kind(found: list[tuple[str, str, str]], kind: str) -> list[tuple[str, str, str]]:
     return [one for one in found if one[0] == kind]
-
-
-def _check_location(record_uri: str, root: str) -> None:
-    """Raise RecordError `unsafe_path` for a record that is not below the folder of its source; "" is no folder."""
-    if not root:
-        return
-    below = record_uri.startswith(f"{root.rstrip('/')}/")
-    if fault := storage.path_fault(record_uri[len(root.rstrip("/")) + 1 :]) if below else "it is elsewhere":
-        raise RecordError(
-            "unsafe_path",
-            f"the record's path is not one below `{root}`: {fault}",
-            hint="name records by their path below the source's folder, with `/`",
-        )
 
 
 def write_accepted(name: str, accepted: list[Accepted], signal: SignalConfig, dataset_uri: str) -> Shard:

@@ -112,11 +112,8 @@ def preprocess(ecg: Ecg, config: SignalConfig) -> Int16[np.ndarray, "lead sample
     """
     rate = ecg.sampling_rate_hz
     check_sampling_rate(rate)
-    ratio = (Fraction(config.sampling_rate_hz) / Fraction(rate)).limit_denominator(_MAX_RATIO)
-    # Half the length of resample_poly's filter, in samples of the record.
-    reach = 0 if ratio == 1 else 10 * math.ceil(max(1.0, float(1 / ratio))) + 1
+    ratio, end = _ratio(config, rate), samples_used(config, rate)
     samples_present = ecg.signal_mv.shape[1]
-    end = math.ceil(round(config.duration_s * rate, 6)) + reach
     if derivable_leads(ecg, config.leads):
         ecg = derive_leads(replace(ecg, signal_mv=ecg.signal_mv[:, :end]), config.leads)
     present, rows = _lead_rows(ecg, config)
@@ -153,6 +150,18 @@ def samples_in(duration_s: float, sampling_rate_hz: float) -> int:
     """Samples that a recording of `duration_s` must have. What is less than one sample is not asked for: at 500.0001 Hz
     5,000 samples are 10 s, although the last one ends 2 µs before."""
     return math.floor(round(duration_s * sampling_rate_hz, 6))
+
+
+def samples_used(config: SignalConfig, sampling_rate_hz: float) -> int:
+    """Samples of a record that `preprocess` looks at: the stretch that it writes, and the resampling filter's reach."""
+    ratio = _ratio(config, sampling_rate_hz)
+    # Half the length of resample_poly's filter, in samples of the record.
+    reach = 0 if ratio == 1 else 10 * math.ceil(max(1.0, float(1 / ratio))) + 1
+    return math.ceil(round(config.duration_s * sampling_rate_hz, 6)) + reach
+
+
+def _ratio(config: SignalConfig, sampling_rate_hz: float) -> Fraction:
+    return (Fraction(config.sampling_rate_hz) / Fraction(sampling_rate_hz)).limit_denominator(_MAX_RATIO)
 
 
 @functools.cache  # designed once for all ECGs of a data set or a server

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -12,13 +12,14 @@ from cachetools import LRUCache
 from jaxtyping import Float, Float16, Float32, Int16
 from torch import Tensor
 
-from mets_ray.ecg.ecg import Ecg
-from mets_ray.ecg.preprocess import SignalConfig
+from mets_ray.ecg.ecg import Ecg, check_sampling_rate
+from mets_ray.ecg.preprocess import SignalConfig, preprocess
+from mets_ray.ecg.timeline import part_from, window_starts
 from mets_ray.errors import ConfigError, RecordError
 from mets_ray.model.bundle import Bundle, BundleFacts, check_text_model, load_bundle, untrained_model
-from mets_ray.model.lead_quality import NEEDS_EVERY_LEAD
+from mets_ray.model.lead_quality import NEEDS_EVERY_LEAD, LeadSetQuality
 from mets_ray.model.mets import microvolts_to_millivolts
-from mets_ray.model.windows import Windows, cut_windows, mean_embedding
+from mets_ray.model.windows import Windows, cut_windows, mean_embedding, with_any_leads
 from mets_ray.model.zero_shot import class_embeddings, scores, similarities, wording_vectors
 from mets_ray.tasks.prompt_files import read_prompt_set
 from mets_ray.tasks.questions import label_classes, prompt_classes
@@ -26,6 +27,7 @@ from mets_ray.text.language_model import FrozenTextEncoder
 from mets_ray.text.reports import text_id
 
 _CLASS_VECTOR_BYTES = 64 * 2**20  # with the texts that they are kept by, which take more than the vectors
+_WINDOWS_AT_ONCE = 64
 _OBJECT_BYTES = 1024  # of each kept list beside these
 
 
@@ -35,6 +37,15 @@ class ScoredClass(NamedTuple):
     class_name: str
     score: float
     similarity: float
+
+
+class ScoredWindow(NamedTuple):
+    """A window of a long recording: the classes in the order in which they were given, or why it was left out."""
+
+    start_s: float
+    end_s: float
+    classes: tuple[ScoredClass, ...]
+    left_out: RecordError | None = None
 
 
 class Encoded(NamedTuple):
@@ -140,14 +151,35 @@ class Predictor:
         """
         classes = self._classes(labels, prompt_set, task, template)
         embedding = self.embed(ecg)[None]
-        vectors = self.class_vectors(classes)
-        if vectors is None:
-            self.learn([text for wordings in classes.values() for text in wordings])
-            vectors = self.class_vectors(classes)
-            assert vectors is not None, "the features that were just kept are gone"
+        vectors = self._learnt_vectors(classes)
         score, similarity = self.scores(embedding, vectors, multi_label=multi_label)
         rows = map(ScoredClass, classes, score[0].tolist(), similarity[0].tolist())
         return sorted(rows, key=lambda row: -row.similarity)
+
+    def timeline(
+        self,
+        ecg: Ecg,
+        labels: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+        *,
+        stride_s: float | None = None,
+        prompt_set: str | None = None,
+        task: str | None = None,
+        template: str | None = None,
+        multi_label: bool = False,
+    ) -> Iterator[ScoredWindow]:
+        """How well each class fits each window of a long recording, from its start to its end.
+
+        stride_s: from one window's start to the next; default: a window's length. All else as for `zero_shot`. Windows
+        are cut and encoded a few at a time. One that cannot be used is left out with its RecordError: a gap, a lead
+        that is off. Raises as `zero_shot`, and RecordError `too_short` for a recording without one window.
+        """
+        classes = self._classes(labels, prompt_set, task, template)
+        vectors = self._learnt_vectors(classes)
+        check_sampling_rate(ecg.sampling_rate_hz)
+        ecg, _ = self.completed(ecg)
+        stride_s = self.signal.duration_s if stride_s is None else stride_s
+        starts_s = window_starts(ecg.signal_mv.shape[1], ecg.sampling_rate_hz, self.signal, stride_s)
+        return self._scored_windows(ecg, starts_s, classes, vectors, multi_label)
 
     def embed(self, ecg: Ecg) -> Float32[np.ndarray, " dimension"]:
         """The unit vector of an ECG in the space that it shares with texts. Raises RecordError as `zero_shot`."""
@@ -192,14 +224,20 @@ class Predictor:
         Leads that `ecg` lacks are zeros with a warning `leads_missing` if the bundle takes fewer leads, else the ECG is
         refused. Raises RecordError as `cut_windows`.
         """
-        if self.bundle.takes_fewer_leads:
-            return cut_windows(ecg, self.signal, self.facts.lead_sets)
         try:
-            return cut_windows(ecg, self.signal)
+            return cut_windows(ecg, self.signal, self._lead_sets)
         except RecordError as error:
-            if error.reason == "missing_leads":
+            if error.reason == "missing_leads" and self._lead_sets is None:
                 error.hint = NEEDS_EVERY_LEAD
             raise
+
+    def completed(self, ecg: Ecg) -> tuple[Ecg, list[tuple[str, str]]]:
+        """`windows.with_any_leads` for this bundle: `ecg`, its missing leads declared absent, and the warning."""
+        return with_any_leads(ecg, self.signal, self._lead_sets)
+
+    @property
+    def _lead_sets(self) -> Mapping[str, LeadSetQuality] | None:
+        return self.facts.lead_sets if self.bundle.takes_fewer_leads else None
 
     @torch.inference_mode()
     def embed_windows(
@@ -275,6 +313,35 @@ class Predictor:
         )
         return score.numpy(), similarity.numpy()
 
+    def _scored_windows(
+        self,
+        ecg: Ecg,
+        starts_s: list[float],
+        classes: Mapping[str, tuple[str, ...]],
+        vectors: Tensor,
+        multi_label: bool,
+    ) -> Iterator[ScoredWindow]:
+        for first in range(0, len(starts_s), _WINDOWS_AT_ONCE):
+            some = starts_s[first : first + _WINDOWS_AT_ONCE]
+            cut = [_cut_or_error(ecg, start_s, self.signal) for start_s in some]
+            usable = [window for window in cut if isinstance(window, np.ndarray)]
+            rows: Iterator[tuple[ScoredClass, ...]] = iter(())
+            if usable:
+                found = self.scores(self.embed_windows(np.stack(usable)), vectors, multi_label=multi_label)
+                pairs = zip(*(values.tolist() for values in found), strict=True)
+                rows = (tuple(map(ScoredClass, classes, score, similarity)) for score, similarity in pairs)
+            for start_s, window in zip(some, cut, strict=True):
+                error = window if isinstance(window, RecordError) else None
+                yield ScoredWindow(start_s, start_s + self.signal.duration_s, () if error else next(rows), error)
+
+    def _learnt_vectors(self, classes: Mapping[str, tuple[str, ...]]) -> Float[Tensor, "class dimension"]:
+        vectors = self.class_vectors(classes)
+        if vectors is None:
+            self.learn([text for wordings in classes.values() for text in wordings])
+            vectors = self.class_vectors(classes)
+            assert vectors is not None, "the features that were just kept are gone"
+        return vectors
+
     def _classes(
         self,
         labels: Sequence[str] | Mapping[str, Sequence[str]] | None,
@@ -299,6 +366,13 @@ class Predictor:
     def _feature(self, text: str) -> np.ndarray:
         stored = self._stored.get(text_id(text))
         return stored if stored is not None else self._features[text_id(text)]
+
+
+def _cut_or_error(ecg: Ecg, start_s: float, signal: SignalConfig) -> np.ndarray | RecordError:
+    try:
+        return preprocess(part_from(ecg, start_s, signal), signal)
+    except RecordError as error:
+        return error
 
 
 def _array(vectors: Tensor) -> np.ndarray:

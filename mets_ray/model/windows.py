@@ -40,7 +40,7 @@ def cut_windows(ecg: Ecg, signal: SignalConfig, lead_sets: Mapping[str, LeadSetQ
     rate = ecg.sampling_rate_hz
     check_sampling_rate(rate)
     ecg, about_leads = with_any_leads(ecg, signal, lead_sets)
-    warnings = [*_remarks(ecg, signal), *about_leads]
+    warnings = [*remarks(ecg, signal), *about_leads]
     length_s = ecg.signal_mv.shape[1] / rate
     excess_s = length_s - signal.duration_s
     count = 1 + max(0, math.ceil(excess_s / signal.duration_s - _TOLERATED_SHARE))
@@ -59,10 +59,7 @@ def cut_windows(ecg: Ecg, signal: SignalConfig, lead_sets: Mapping[str, LeadSetQ
             refused[0].where = ""  # the reason applies to the whole recording, not to one window
         raise refused[0]
     signal_uv = np.stack(usable)
-    largest_mv = float((signal_uv.max(axis=2).astype(np.float64) - signal_uv.min(axis=2)).max()) / 1000
-    if largest_mv < _LOW_AMPLITUDE_MV:
-        words = f"no lead exceeds {largest_mv:.3g} mV peak to peak: check the unit"
-        warnings.append(("low_amplitude", words))
+    warnings += low_amplitude(largest_mv(signal_uv))
     warnings += [("window_left_out", f"{error.where}: {error.fact}") for error in refused]
     if len(usable) > 1:
         warnings.append(("windows_averaged", f"{length_s:.1f} s were scored as the average of {len(usable)} windows"))
@@ -83,7 +80,20 @@ def with_any_leads(
     return with_absent_leads(ecg, signal.leads), [remark(missing, signal.leads, lead_sets)] if missing else []
 
 
-def _remarks(ecg: Ecg, signal: SignalConfig) -> list[tuple[str, str]]:
+def largest_mv(signal_uv: Int16[np.ndarray, "window lead sample"]) -> float:
+    """The largest amplitude of a lead in a window, peak to peak."""
+    return float((signal_uv.max(axis=2).astype(np.float64) - signal_uv.min(axis=2)).max()) / 1000
+
+
+def low_amplitude(largest_mv: float) -> list[tuple[str, str]]:
+    """The warning that a recording is too small to be an ECG in its unit; none for one that is not."""
+    if largest_mv >= _LOW_AMPLITUDE_MV:
+        return []
+    return [("low_amplitude", f"no lead exceeds {largest_mv:.3g} mV peak to peak: check the unit")]
+
+
+def remarks(ecg: Ecg, signal: SignalConfig) -> list[tuple[str, str]]:
+    """Warnings about a recording as a whole, whatever its samples are."""
     remarks = []
     if ecg.sampling_rate_hz != signal.sampling_rate_hz:
         remarks.append(("resampled", f"{ecg.sampling_rate_hz:.10g} Hz was resampled to {signal.sampling_rate_hz} Hz"))

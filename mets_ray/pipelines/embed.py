@@ -16,6 +16,7 @@ from mets_ray.config.settings import Config
 from mets_ray.console import progress_bar
 from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.prepared import PreparedDataset
+from mets_ray.dataset.recording_windows import window_name
 from mets_ray.dataset.shard_reader import signals
 from mets_ray.ecg.lead_sets import lead_mask, recorded
 from mets_ray.errors import DatasetError
@@ -129,11 +130,14 @@ def embed_records(
         for row in embedded.iter_rows():
             rows.append(row)
             bar.update()
-    return embedded_records(rows)
+    return embedded_records(rows, of_windows=dataset.card.window_stride_s is not None)
 
 
-def embedded_records(rows: Sequence[dict[str, Any]]) -> EmbeddedRecords:
-    """From rows with the columns `record_id`, `patient_id`, `labels`, `report` and those of `EcgEmbedder`."""
+def embedded_records(rows: Sequence[dict[str, Any]], *, of_windows: bool = False) -> EmbeddedRecords:
+    """From rows with the columns `record_id`, `patient_id`, `labels`, `report` and those of `EcgEmbedder`.
+
+    of_windows: whether a row is a window of a recording, as its name says (`DatasetCard.window_stride_s`).
+    """
     rows = sorted(rows, key=lambda row: str(row["record_id"]))
     sets = [column for column in rows[0] if column.startswith(_EMBEDDING_OF)] if rows else []
     return _join_windows(
@@ -150,17 +154,22 @@ def embedded_records(rows: Sequence[dict[str, Any]]) -> EmbeddedRecords:
                 for column in sets
             },
             partial=sum(bool(row.get("is_partial")) for row in rows),
-        )
+        ),
+        of_windows,
     )
 
 
-def _join_windows(records: EmbeddedRecords) -> EmbeddedRecords:
-    """Rows `<patient>-w0`, `<patient>-w1`, ... are one recording (`sources.cinc`): their embeddings are averaged.
+def _join_windows(records: EmbeddedRecords, of_windows: bool) -> EmbeddedRecords:
+    """Rows `<patient>-w0`, `<patient>-w1`, ... are one recording (`sources.cinc`), and so are `<record>@0`,
+    `<record>@10` of a data set of windows: their embeddings are averaged.
 
     Serving does the same with the windows of a long recording (`model.windows`).
     """
     names = np.asarray(
-        [_recording(name, str(patient)) for name, patient in zip(records.record_ids, records.patients, strict=True)]
+        [
+            _recording(name, str(patient), of_windows)
+            for name, patient in zip(records.record_ids, records.patients, strict=True)
+        ]
     )
     recordings, first, of_row = np.unique(names, return_index=True, return_inverse=True)
     if len(recordings) == len(names):
@@ -184,6 +193,9 @@ def _means(
     return np.stack([mean_embedding(embeddings[rows]) for rows in rows_of])
 
 
-def _recording(record_id: str, patient: str) -> str:
+def _recording(record_id: str, patient: str, of_windows: bool) -> str:
+    if of_windows:
+        window = window_name(record_id)
+        return record_id if window is None else window.record_id
     start, mark, number = record_id.rpartition("-w")
     return start if mark and start == patient and number.isdecimal() else record_id

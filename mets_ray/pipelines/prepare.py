@@ -13,13 +13,14 @@ from mets_ray.dataset.card import CARD_NAME, SCHEMA_VERSION, DatasetCard, read_c
 from mets_ray.dataset.plan import RowGroup
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.dataset.privacy import Policy, Privacy, note_of_finds, write_sample
+from mets_ray.dataset.record_reader import ShardTask
 from mets_ray.dataset.shard_reader import signals
-from mets_ray.dataset.shard_writer import CONVERSION_VERSION, ShardSummary, ShardTask, write_shard
+from mets_ray.dataset.shard_writer import CONVERSION_VERSION, ShardSummary, write_shard
 from mets_ray.ecg.ecg import LEADS
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.errors import DatasetError, RecordError
 from mets_ray.pictures.ecg import draw_ecg
-from mets_ray.sources.catalogue import dataset_uri_of, read_manifest, source_of
+from mets_ray.sources.catalogue import dataset_uri_of, read_manifest, source_of, window_stride_s
 from mets_ray.sources.manifest import Manifest, ManifestRow
 from mets_ray.text.reports import clean_report
 
@@ -42,10 +43,12 @@ def _prepare(config: Config, dataset_uri: str, command: str, lease: storage.Leas
     signal = SignalConfig(settings.sampling_rate_hz, settings.duration_s, highpass_hz=settings.highpass_hz)
     source = source_of(config)
     privacy = Privacy.of(settings.deidentify, pseudonymise=settings.pseudonymise)
+    stride_s = window_stride_s(config)
     manifest = read_manifest(config, signal)
-    name = dataset_fingerprint(settings, manifest, source.root, privacy)
+    name = dataset_fingerprint(settings, manifest, source.root, privacy, stride_s)
     _refuse_other_dataset(dataset_uri, name)
-    tasks = _shard_tasks(manifest, rows_per_shard(signal), name, settings)
+    rows = rows_per_shard(signal) if stride_s is None else settings.window.records_per_shard
+    tasks = _shard_tasks(manifest, rows, name, zero_leads=settings.missing_leads == "zero", stride_s=stride_s)
 
     def write(batch: dict[str, Any]) -> dict[str, Any]:
         task: ShardTask = unpack_item(batch)
@@ -60,11 +63,11 @@ def _prepare(config: Config, dataset_uri: str, command: str, lease: storage.Leas
         return {"name": [task.name], "summary": [summary.model_dump_json()]}
 
     written = plain(item_dataset(tasks).map_batches(write, batch_size=None))
-    done = {}
+    done, records = {}, {task.name: len(task.rows) for task in tasks}
     with own_errors(), progress_bar(total=len(manifest.rows), unit="record", description="prepare") as bar:
         for row in written.iter_rows():
             done[row["name"]] = ShardSummary.model_validate_json(row["summary"])
-            bar.update(done[row["name"]].records_in)
+            bar.update(records[row["name"]])
     card = _card(config, manifest, signal, name, [done[task.name] for task in tasks], command)
     _check_rejected(card, settings, dataset_uri)
     lease.confirm()
@@ -93,7 +96,9 @@ def show_card(card: DatasetCard) -> None:
         say(f"note: {note}")
 
 
-def dataset_fingerprint(settings: PrepareConfig, manifest: Manifest, root: str, privacy: Privacy) -> str:
+def dataset_fingerprint(
+    settings: PrepareConfig, manifest: Manifest, root: str, privacy: Privacy, stride_s: float | None = None
+) -> str:
     """Identifies the bytes that prepare will write: all columns of what is read below `root`, and how it is converted.
 
     The samples in the signal files are not part of it, because they are read only once; their names are.
@@ -101,6 +106,9 @@ def dataset_fingerprint(settings: PrepareConfig, manifest: Manifest, root: str, 
     how = settings.model_dump(mode="json", include={"sampling_rate_hz", "duration_s", "highpass_hz"})
     if settings.missing_leads != "reject":  # the setting came later: without it data sets keep their fingerprint
         how["missing_leads"] = settings.missing_leads
+    if stride_s is not None:  # else as in fingerprints from before there were windows
+        # How many records share a shard is part of the bytes here, because a task reads no more than these.
+        how |= {"window_stride_s": stride_s, "records_per_shard": settings.window.records_per_shard}
     facts = {
         "schema": SCHEMA_VERSION,
         "conversion": CONVERSION_VERSION,
@@ -141,8 +149,9 @@ def draw_first_record(dataset: PreparedDataset) -> str:
     return uri
 
 
-def _shard_tasks(manifest: Manifest, rows: int, name: str, settings: PrepareConfig) -> list[ShardTask]:
-    zero_leads = settings.missing_leads == "zero"
+def _shard_tasks(
+    manifest: Manifest, rows: int, name: str, *, zero_leads: bool, stride_s: float | None
+) -> list[ShardTask]:
     seen: set[str] = set()
     tasks = []
     for number, start in enumerate(range(0, len(manifest.rows), rows)):
@@ -154,7 +163,9 @@ def _shard_tasks(manifest: Manifest, rows: int, name: str, settings: PrepareConf
             if row.fault is None:
                 seen.add(row.record_id)
         shard_name = f"part-{number:05d}-{name[:8]}"
-        tasks.append(ShardTask(shard_name, tuple(part), frozenset(duplicates), manifest.has_reports, zero_leads))
+        tasks.append(
+            ShardTask(shard_name, tuple(part), frozenset(duplicates), manifest.has_reports, zero_leads, stride_s)
+        )
     if not tasks:
         raise DatasetError(f"the manifest of `{manifest.source}` lists no records", hint="check the CSV")
     return tasks
@@ -191,10 +202,16 @@ def _card(
         rejected=_add([summary.rejected for summary in summaries]),
         folds=_add([summary.folds for summary in summaries]),
         shards=shards,
-        notes=(*source_of(config).notes(), *manifest.notes, *_notes(summaries, config.prepare.deidentify)),
+        notes=(
+            *source_of(config).notes(),
+            *manifest.notes,
+            *_window_notes(manifest, signal, window_stride_s(config)),
+            *_notes(summaries, config.prepare.deidentify),
+        ),
         has_reports=manifest.has_reports,
         shuffled_reports=config.prepare.shuffle_reports,
         focus_s=manifest.focus_s,
+        window_stride_s=window_stride_s(config),
         command=command,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -208,6 +225,15 @@ def _notes(summaries: list[ShardSummary], policy: Policy) -> tuple[str, ...]:
         stated.append(f"{fact}: " + ", ".join(f"{value} in {count} records" for value, count in counts.items()))
     finds = note_of_finds(_add([summary.identifying for summary in summaries]), policy)
     return (*stated, *finds, *_signal_notes(summaries))
+
+
+def _window_notes(manifest: Manifest, signal: SignalConfig, stride_s: float | None) -> tuple[str, ...]:
+    if stride_s is None:
+        return ()
+    return (
+        f"each of {len(manifest.rows)} recordings is cut into windows of {signal.duration_s:g} s, one every "
+        f"{stride_s:g} s: a row is a window and carries the report and labels of its recording",
+    )
 
 
 def _signal_notes(summaries: list[ShardSummary]) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Score a whole prepared data set: encoder actors, one file per shard, and a restart that skips finished shards."""
 
 import io
+import itertools
 import json
 import math
 import os
@@ -28,6 +29,7 @@ from mets_ray.config.settings import Config, ScoreConfig
 from mets_ray.console import progress_bar, say
 from mets_ray.dataset.card import DatasetCard, Shard
 from mets_ray.dataset.prepared import PreparedDataset
+from mets_ray.dataset.recording_windows import WindowName, window_name
 from mets_ray.dataset.shard_reader import open_shard, read_ahead, signals
 from mets_ray.ecg.lead_sets import recorded
 from mets_ray.errors import DatasetError, RecordError
@@ -35,6 +37,7 @@ from mets_ray.metrics.intervals import number_json
 from mets_ray.model.bundle import check_signal
 from mets_ray.model.lead_quality import NEEDS_EVERY_LEAD
 from mets_ray.model.predictor import Predictor, load_predictor
+from mets_ray.model.windows import mean_embedding
 from mets_ray.pipelines.embed import vector_column
 from mets_ray.pipelines.texts import learn_prompts
 from mets_ray.tasks.questions import Questions
@@ -105,19 +108,24 @@ class ShardScorer:
         return {"records": [records], "actor": [f"{socket.gethostname()}:{os.getpid()}"]}
 
     def score(self, shard: Shard) -> int:
-        """Score every record of `shard` and write its file. Returns the number of records."""
+        """Score every record of `shard` and write its file. Returns the number of records that were read."""
         parts = [
-            self._scored(rows.slice(start, self._settings.batch_size))
-            for rows in self._row_groups(shard)
-            for start in range(0, rows.num_rows, self._settings.batch_size)
+            self._embedded(group.slice(start, self._settings.batch_size))
+            for group in self._row_groups(shard)
+            for start in range(0, group.num_rows, self._settings.batch_size)
         ]
-        table = pa.concat_tables(parts)
+        kept = pa.concat_tables([table for table, _ in parts])
+        embeddings = np.concatenate([vectors for _, vectors in parts])
+        records = int(kept.num_rows)
+        if self._dataset.card.window_stride_s is not None:
+            kept, embeddings = _of_windows(kept, embeddings, averaged=self._settings.rows == "recording")
+        table = self._scored(kept, embeddings)
         metadata = self._metadata | {"shard": shard.path, "shard_sha256": shard.sha256}
         table = table.replace_schema_metadata({METADATA_KEY: json.dumps(metadata).encode()})
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
         storage.write_bytes(score_uri(self._output_uri, shard.path), buffer.getvalue())
-        return int(table.num_rows)
+        return records
 
     def _row_groups(self, shard: Shard) -> Iterator[pa.Table]:
         """Yields one row group at a time; the next is read while the caller computes."""
@@ -127,11 +135,14 @@ class ShardScorer:
         with ThreadPoolExecutor(1) as reader:
             yield from read_ahead(groups, reader)
 
-    def _scored(self, rows: pa.Table) -> pa.Table:
+    def _embedded(self, rows: pa.Table) -> tuple[pa.Table, Float32[np.ndarray, "row dimension"]]:
+        """What is kept of rows, with the leads that each lacks, and their embeddings."""
         signal_uv = signals(rows)
         missing = self._leads_missing(signal_uv, rows)
         embeddings = self._predictor.embed_windows(signal_uv, self._dataset.card.focus)
-        table = rows.select(list(_KEPT_COLUMNS)).append_column("leads_missing", missing)
+        return rows.select(list(_KEPT_COLUMNS)).append_column("leads_missing", missing), embeddings
+
+    def _scored(self, table: pa.Table, embeddings: Float32[np.ndarray, "record dimension"]) -> pa.Table:
         if self._settings.embeddings:
             table = table.append_column("embedding", vector_column(embeddings))
         for task, vectors in zip(self._tasks, self._vectors, strict=True):
@@ -155,11 +166,31 @@ class ShardScorer:
         return pa.array(missing, type=pa.list_(pa.string()))
 
 
+def _of_windows(
+    rows: pa.Table, embeddings: Float32[np.ndarray, "window dimension"], *, averaged: bool
+) -> tuple[pa.Table, Float32[np.ndarray, "row dimension"]]:
+    """Rows of windows with their `recording_id` and `start_s`; averaged: one row for each recording, with the number of
+    its `windows`, and the mean of their embeddings. The windows of a recording are in one shard, one after the other.
+    """
+    names = [window_name(row_id) or WindowName(row_id, 0.0) for row_id in rows["record_id"].to_pylist()]
+    recordings = [name.record_id for name in names]
+    if not averaged:
+        rows = rows.append_column("recording_id", pa.array(recordings, pa.string()))
+        return rows.append_column("start_s", pa.array([name.start_s for name in names], pa.float64())), embeddings
+    spans = [list(group) for _, group in itertools.groupby(range(len(names)), key=recordings.__getitem__)]
+    firsts = [span[0] for span in spans]
+    rows = rows.take(firsts).set_column(0, "record_id", pa.array([recordings[first] for first in firsts], pa.string()))
+    rows = rows.append_column("windows", pa.array([len(span) for span in spans], pa.int32()))
+    return rows, np.stack([mean_embedding(embeddings[span]) for span in spans])
+
+
 def score(config: Config, dataset_uri: str, bundle_uri: str) -> Scored:
     """Write similarities, scores and embeddings of every record, in all folds, with or without labels.
 
-    A shard that already has its file is skipped. The default folder is named after everything that the values depend
-    on, so the same command continues where it was killed, and another bundle or prompt set gets a separate folder.
+    Of a data set of windows each row is a window with its `start_s`, because what happens in hours is lost in their
+    mean; `score.rows=recording` writes that mean. A shard that already has its file is skipped. The default folder is
+    named after everything that the values depend on, so the same command continues where it was killed, and another
+    bundle or prompt set gets a separate folder.
 
     Raises CheckpointError if bundle and data set do not match, ConfigError for unknown tasks or prompts, DatasetError
     if `score.output_uri` holds other scores, RecordError `missing_leads` for a record without leads that the bundle
@@ -171,7 +202,7 @@ def score(config: Config, dataset_uri: str, bundle_uri: str) -> Scored:
     sources = (card.source, predictor.facts.dataset_source)
     questions = Questions.without_labels(settings.prompt_set, sources, settings.tasks)
     check_actor_fits(reachable_nodes(), key="score", cpus=1.0, gpus=settings.num_gpus_per_actor, resources={})
-    metadata = _metadata(card, predictor, bundle_uri, questions, settings.embeddings)
+    metadata = _metadata(card, predictor, bundle_uri, questions, settings)
     output_uri = _output_uri(config, metadata)
     with storage.hold(output_uri, "score", timeout_s=config.lease_timeout_s):
         _claim(output_uri, metadata)
@@ -266,7 +297,7 @@ def _score_tasks(
 
 
 def _metadata(
-    card: DatasetCard, predictor: Predictor, bundle_uri: str, questions: Questions, embeddings: bool
+    card: DatasetCard, predictor: Predictor, bundle_uri: str, questions: Questions, settings: ScoreConfig
 ) -> dict[str, Any]:
     """The metadata stored with each file; `fingerprint` covers everything that the values depend on."""
     facts, prompt_set = predictor.facts, questions.prompts
@@ -277,9 +308,11 @@ def _metadata(
         "text_fingerprint": facts.text_fingerprint,
         "prompt_set": {"name": prompt_set.name, "version": prompt_set.version, "sha256": prompt_set.sha256},
         "tasks": list(questions.tasks),
-        "embeddings": embeddings,
+        "embeddings": settings.embeddings,
         "dataset_sha256": card.content_sha256,
     }
+    if card.window_stride_s is not None:
+        identity["rows"] = settings.rows
     return identity | {
         "fingerprint": storage.digest_of(identity),
         "bundle_uri": bundle_uri,

@@ -17,7 +17,8 @@ Need = Literal["nothing", "any token", "score", "register"]
 _OPEN = frozenset(
     {"/", "/static", "/static-offline-docs", "/docs", "/docs/oauth2-redirect", "/openapi.json", "/healthz", "/readyz"}
 )
-_SCORING = frozenset({"/v1/zero-shot", "/v1/zero-shot/batch", "/v1/embed", "/v1/ecg"})
+TIMELINE = "/v1/timeline"
+_SCORING = frozenset({"/v1/zero-shot", "/v1/zero-shot/batch", "/v1/embed", "/v1/ecg", TIMELINE})
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 

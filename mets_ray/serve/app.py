@@ -21,14 +21,24 @@ from mets_ray.serve import audit, messages
 from mets_ray.serve.bodies import JsonEcg
 from mets_ray.serve.examples import example_json, list_examples
 from mets_ray.serve.guard import Guard, Telemetry, add_error_answers
-from mets_ray.serve.openapi import BATCH_BODY, ECG_BODY, EMBED_BODY, PROMPT_SET_BODY, ZERO_SHOT_BODY, describe
+from mets_ray.serve.openapi import (
+    BATCH_BODY,
+    ECG_BODY,
+    EMBED_BODY,
+    PROMPT_SET_BODY,
+    TIMELINE_BODY,
+    ZERO_SHOT_BODY,
+    describe,
+)
 from mets_ray.serve.reading import Reader
 from mets_ray.serve.request_id import name_requests_in_log
 from mets_ray.serve.service import Service, Timings
+from mets_ray.serve.timeline import Timelines
 from mets_ray.serve.tokens import Tokens
 
 EcgQuery = Annotated[messages.SignalParameters, Query()]
 ZeroShotQuery = Annotated[messages.ZeroShotQuery, Query()]
+TimelineQuery = Annotated[messages.TimelineQuery, Query()]
 
 _PAGE = Path(__file__).parent / "page"
 _PAGE_HEADERS = {
@@ -125,6 +135,8 @@ def _add_docs(app: FastAPI) -> None:
 
 
 def _add_scoring(app: FastAPI, service: Service, reader: Reader) -> None:
+    timelines = Timelines(service)
+
     @app.post("/v1/zero-shot", summary="Score one ECG against classes", openapi_extra=ZERO_SHOT_BODY)
     async def zero_shot(request: Request, query: ZeroShotQuery) -> Response:
         timings = Timings()
@@ -141,6 +153,14 @@ def _add_scoring(app: FastAPI, service: Service, reader: Reader) -> None:
         answer = await service.batch(ecgs, options, timings)
         _note_classes(request, options, answer.prompt_set)
         return _json(answer)
+
+    @app.post(
+        "/v1/timeline",
+        summary="Score a long recording window by window: lines of JSON, as they become known",
+        openapi_extra=TIMELINE_BODY,
+    )
+    async def timeline(request: Request, query: TimelineQuery) -> Response:
+        return await timelines.answer(request, query)
 
     @app.post("/v1/embed", summary="Embed an ECG or texts into the shared space", openapi_extra=EMBED_BODY)
     async def embed(request: Request, query: EcgQuery) -> Response:
@@ -185,12 +205,7 @@ class _PageFiles(StaticFiles):
 
 
 def _note_classes(request: Request, options: messages.Options, prompt_set: str | None) -> None:
-    given = options.candidate_labels
-    audit.note(
-        request,
-        prompt_set=prompt_set,
-        classes=None if given is None else [given, options.hypothesis_template],
-    )
+    audit.note_classes(request, options.candidate_labels, options.hypothesis_template, prompt_set)
 
 
 def _json(answer: BaseModel, status: int = 200) -> Response:

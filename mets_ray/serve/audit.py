@@ -31,6 +31,11 @@ def note(request: Request, *, prompt_set: str | None = None, classes: Any = None
         facts["classes_sha256"] = hashlib.sha256(text.encode()).hexdigest()
 
 
+def note_classes(request: Request, labels: list[str] | None, template: str | None, prompt_set: str | None) -> None:
+    """`note` for the classes of a scoring: those that the request gives itself, or the prompt set that was used."""
+    note(request, prompt_set=prompt_set, classes=None if labels is None else [labels, template])
+
+
 class AuditLine:
     """What becomes known of one request while it is answered."""
 

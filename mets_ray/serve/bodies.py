@@ -5,12 +5,13 @@ name from the body, and hostile bytes raise RequestError or RecordError whatever
 """
 
 import io
+import mmap
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import python_multipart
@@ -38,6 +39,9 @@ _MAX_FILES = 64
 
 _MAX_ENTRIES = 1024  # of a zip, including folders and skipped files
 
+
+_PIECE_BYTES = 1024 * 1024  # of a body that is searched or parsed in one call
+
 _UNPACKED_TIMES = 4  # unpacked size of a zip in multiples of max_body_bytes; WFDB compresses to half at best
 _COMPRESSED_TIMES = 10  # and in multiples of its own: text compresses to a fifth, a bomb to a thousandth
 _UNPACKED_FLOOR = 1024 * 1024
@@ -51,6 +55,7 @@ class BodyLimits:
     max_ecgs: int
     max_duration_s: float
     max_texts: int = 2048  # classes and their wordings
+    max_text_bytes: int | None = None  # where it is less than max_body_bytes: parsed text takes many times its size
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,14 @@ def check_count(ecgs: int, limits: BodyLimits) -> None:
         raise RequestError(413, "too_many_ecgs", f"there are {ecgs} ECGs; at most {limits.max_ecgs} are allowed")
 
 
+def check_text_size(size: int, limits: BodyLimits) -> None:
+    """Raise RequestError 413 for more bytes of text than are parsed."""
+    if limits.max_text_bytes is not None and size > limits.max_text_bytes:
+        raise RequestError(
+            413, "too_large", f"there are more than {limits.max_text_bytes} bytes of text", hint="send int16 as npy"
+        )
+
+
 def decode_body(content_type: str, body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
     """The ECGs of a body: one, or several for a three-dimensional npy.
 
@@ -151,6 +164,7 @@ def decode_body(content_type: str, body: bytes, parameters: BodyParameters, limi
 
 
 def _read_json(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
+    check_text_size(len(body), limits)
     try:
         return [_validated(JsonEcg, body, limits).to_ecg(limits)]
     except ValidationError as error:
@@ -160,15 +174,24 @@ def _read_json(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> l
 
 def _read_npy(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
     """`[lead, sample]` or `[ecg, lead, sample]`."""
+    return _ecgs(npy_array(body), parameters, limits)
+
+
+def npy_array(data: bytes | mmap.mmap) -> np.ndarray:
+    """The two- or three-dimensional array of numbers in an .npy file, without a copy of its samples.
+
+    Raises RequestError 400 for anything else.
+    """
     with _whole_files():
-        samples = npy.array_of(body)
+        samples = npy.array_of(data)
     if samples.ndim not in (2, 3):
         raise _malformed(f"the array has shape {samples.shape}", "save [lead, sample]")
-    return _ecgs(samples, parameters, limits)
+    return samples
 
 
 def _read_csv(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
     """A header of lead names, then a row per sample; a column `time_s` is checked and dropped."""
+    check_text_size(len(body), limits)
     if body.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise _malformed("the table is in UTF-16", "save it in UTF-8")
     with _whole_files():
@@ -265,8 +288,8 @@ def _multipart_files(content_type: str, body: bytes) -> dict[str, bytes]:
         name = (file.file_name or b"").decode("utf-8", "replace").replace("\\", "/").rpartition("/")[2]
         if len(files) >= _MAX_FILES or name in files:
             raise _malformed(f"more than {_MAX_FILES} files, or two with the same name")
-        file.file_object.seek(0)
-        files[name] = file.file_object.read()
+        assert isinstance(file.file_object, io.BytesIO)  # MAX_MEMORY_FILE_SIZE keeps it there
+        files[name] = file.file_object.getvalue()  # not read(), which copies it while all other threads wait
 
     def refuse(field: object) -> None:
         raise _malformed("a part is not a file", "send files here, and everything else in the query string")
@@ -283,16 +306,25 @@ def _multipart_files(content_type: str, body: bytes) -> dict[str, bytes]:
             boundary=boundary,
             config={"MAX_MEMORY_FILE_SIZE": len(body) + 1, "UPLOAD_ERROR_ON_BAD_CTE": True},
         )
-        parser.write(body)
+        for start in range(0, len(body), _PIECE_BYTES):
+            parser.write(body[start : start + _PIECE_BYTES])
         parser.finalize()
     except (FormParserError, ValueError, UnicodeError) as error:
         raise _malformed("the multipart body cannot be read") from error
     return files
 
 
+def _count(body: bytes, pattern: bytes) -> int:
+    """How often `pattern` is in `body`; piece by piece, because each search keeps all other threads waiting."""
+    return sum(
+        body.count(pattern, start, start + _PIECE_BYTES + len(pattern) - 1)
+        for start in range(0, len(body), _PIECE_BYTES)
+    )
+
+
 def _zip_files(body: bytes, limits: BodyLimits) -> dict[str, bytes]:
     allowed = min(_UNPACKED_TIMES * limits.max_body_bytes, max(_UNPACKED_FLOOR, _COMPRESSED_TIMES * len(body)))
-    if body.count(b"PK\1\2") > _MAX_ENTRIES:  # before zipfile spends seconds on them
+    if _count(body, b"PK\1\2") > _MAX_ENTRIES:  # before zipfile spends seconds on them
         raise _malformed(f"the zip lists more than {_MAX_ENTRIES} files")
     files: dict[str, bytes] = {}
     try:
@@ -330,6 +362,25 @@ def _zip_files(body: bytes, limits: BodyLimits) -> dict[str, bytes]:
 
 
 def _ecgs(samples: np.ndarray, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
+    stated = check_array(samples, parameters, limits)
+    return [Ecg(in_millivolts(one, stated.unit), stated.leads, stated.sampling_rate_hz) for one in stated.ecgs]
+
+
+class StatedArray(NamedTuple):
+    """Samples [ecg, lead, sample] in `unit`, with the names of their leads and their rate."""
+
+    ecgs: np.ndarray
+    unit: str
+    leads: tuple[str, ...]
+    sampling_rate_hz: float
+
+
+def check_array(samples: np.ndarray, parameters: BodyParameters, limits: BodyLimits) -> StatedArray:
+    """An array with what the request states about it. No sample is read.
+
+    Raises RequestError 422 for what is not stated and for another number of lead names than rows, 413 for too many
+    ECGs, RecordError for too many leads and `too_long`.
+    """
     unit = _required(parameters.unit, "unit")
     rate = _required(parameters.sampling_rate_hz, "sampling_rate_hz")
     leads = _required(parameters.leads, "leads")
@@ -340,7 +391,7 @@ def _ecgs(samples: np.ndarray, parameters: BodyParameters, limits: BodyLimits) -
     if len(leads) != several.shape[1]:
         raise RequestError(422, "leads_mismatch", f"{len(leads)} lead names for {several.shape[1]} rows of samples")
     _check_size(several.shape[1:], rate, limits)
-    return [Ecg(in_millivolts(one, unit), leads, rate) for one in several]
+    return StatedArray(several, unit, leads, rate)
 
 
 def _check_size(shape: tuple[int, ...], rate: float, limits: BodyLimits) -> None:

@@ -11,10 +11,11 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mets_ray.errors import DatasetError, RecordError, RequestError
-from mets_ray.serve.access import AccessError, Need, find_route, require
+from mets_ray.serve.access import TIMELINE, AccessError, Need, find_route, require
 from mets_ray.serve.audit import AuditLine
 from mets_ray.serve.messages import ErrorAnswer, ErrorFacts
 from mets_ray.serve.request_id import begin_request
@@ -77,16 +78,19 @@ class Guard:
             scope = {**scope, "method": "GET"}
         found = find_route(scope["app"].routes, scope)
         audit = AuditLine(scope, found, answer.request_id) if found.need in ("score", "register") else None
+        deadline_s = self._deadline_s(found.pattern)
         self._telemetry.began()
         try:
-            async with asyncio.timeout(self._config.deadline_s):
+            async with asyncio.timeout(deadline_s):
                 self._let_in(scope, found.need, audit)
                 await self._app(scope, receive if audit is None else audit.reads(receive), answer.send)
         except TimeoutError:
-            fact = f"no answer within {self._config.deadline_s:g} s"
+            fact = f"no answer within {deadline_s:g} s"
             await self._refuse(RequestError(503, "deadline", fact, hint="try again later"), answer, scope, receive)
         except RequestError as error:
             await self._refuse(error, answer, scope, receive)
+        except ClientDisconnect:
+            pass  # there is nobody to answer, and nothing failed: the status stays 0
         except Exception as error:
             _log_fault(scope, error)
             fault = RequestError(500, "internal_error", "the server failed; see its log")
@@ -96,6 +100,11 @@ class Guard:
             self._telemetry.ended(route, answer.status, 1000 * (time.perf_counter() - began))
             if audit is not None:
                 audit.write(answer.status, self._model_version())
+
+    def _deadline_s(self, pattern: str) -> float:
+        if pattern != TIMELINE:
+            return self._config.deadline_s
+        return self._config.timeline_deadline_s + self._config.deadline_s  # it ends by itself before, with an error
 
     def _let_in(self, scope: Scope, need: Need, audit: AuditLine | None) -> None:
         """Raises RequestError 401 or 403."""

@@ -70,6 +70,29 @@ class BatchRequest(Options):
     ecgs: list[JsonEcg] = Field(min_length=1, fail_fast=True)
 
 
+class TimelineOptions(Options):
+    """The classes, and how a long recording is cut into windows."""
+
+    stride_s: float | None = Field(
+        None, gt=0.0, allow_inf_nan=False, description="from one window's start to the next; default: a window's length"
+    )
+    above: float = Field(
+        0.5, ge=0.0, le=1.0, description="the summary counts the windows in which a class scores above this"
+    )
+    signals: bool = Field(
+        False,
+        description="also give each window as the model sees it: base64 of int16 µV [lead, sample], little-endian",
+    )
+
+
+class TimelineQuery(TimelineOptions, ZeroShotQuery):
+    """Query string of a long recording whose body is not JSON."""
+
+
+class TimelineRequest(TimelineOptions):
+    ecg: JsonEcg
+
+
 class EmbedRequest(BaseModel):
     """An ECG or texts: exactly one of the two."""
 
@@ -158,6 +181,78 @@ class _Facts(BaseModel):
 
 class ZeroShotAnswer(_Facts, Scored):
     pass
+
+
+class TimelineSignal(BaseModel):
+    """What the `signal_uv` of the windows holds."""
+
+    leads: list[str]
+    sampling_rate_hz: int
+    samples: int
+
+
+class TimelineHead(BaseModel):
+    """The first line: what is scored, and how."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    line: Literal["head"] = "head"
+    classes: list[str] = Field(description="the order of each window's scores")
+    windows: int
+    window_s: float
+    stride_s: float
+    duration_s: float
+    multi_label: bool
+    hypothesis_template: str | None
+    prompt_set: str | None = Field(description="`name@version` of the prompt set that was used")
+    model_version: str
+    signal: TimelineSignal | None = None
+    warnings: list[Warned]
+    notice: str = NOTICE
+
+
+class TimelineWindow(BaseModel):
+    """A window: its scores, or why it was left out."""
+
+    line: Literal["window"] = "window"
+    start_s: float
+    end_s: float
+    scores: list[float] | None = Field(None, description="by class as in the head, rounded to 6 decimals")
+    similarities: list[float] | None = None
+    signal_uv: str | None = None
+    left_out: str | None = Field(None, description="the reason: flat_lead, non_finite, amplitude_too_large, ...")
+    message: str | None = None
+
+
+class TimelineClass(BaseModel):
+    """One class over all scored windows."""
+
+    class_name: str
+    mean_score: float
+    highest_score: float
+    highest_at_s: float
+    share_above: float = Field(description="share of the windows in which the score is above `above`")
+    share_first: float = Field(description="share of the windows in which no class scores higher")
+
+
+class TimelineSummary(BaseModel):
+    """The last line. An answer without it is not complete."""
+
+    line: Literal["summary"] = "summary"
+    windows: int
+    scored: int
+    left_out: dict[str, int] = Field(description="windows by reason")
+    above: float
+    classes: list[TimelineClass] = Field(description="empty if no window was scored")
+    warnings: list[Warned]
+    timings_ms: dict[str, float]
+
+
+class TimelineError(BaseModel):
+    """The last line of an answer that could not be completed."""
+
+    line: Literal["error"] = "error"
+    error: ErrorFacts
 
 
 class BatchAnswer(_Facts):

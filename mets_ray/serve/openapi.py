@@ -16,11 +16,16 @@ _MODELS: tuple[type[BaseModel], ...] = (
     JsonEcg,
     messages.ZeroShotRequest,
     messages.BatchRequest,
+    messages.TimelineRequest,
     messages.EmbedRequest,
     messages.PromptSetRequest,
     messages.ErrorAnswer,
     messages.ZeroShotAnswer,
     messages.BatchAnswer,
+    messages.TimelineHead,
+    messages.TimelineWindow,
+    messages.TimelineSummary,
+    messages.TimelineError,
     messages.EmbedAnswer,
     messages.EcgAnswer,
     messages.PromptSetAnswer,
@@ -67,6 +72,16 @@ def _answer(model: type[BaseModel], *statuses: int) -> dict[str, Any]:
 
 ZERO_SHOT_BODY = _body(messages.ZeroShotRequest, **_FILES) | _answer(messages.ZeroShotAnswer, 200)
 BATCH_BODY = _body(messages.BatchRequest, **{"application/x-npy": _BINARY}) | _answer(messages.BatchAnswer, 200)
+_LINES = {
+    "200": {
+        "description": "One JSON object a line, its kind in `line`: a TimelineHead, a TimelineWindow for each "
+        "window in order of time, a TimelineSummary; a TimelineError in place of what could not be completed",
+        "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
+    }
+}
+TIMELINE_BODY = _body(messages.TimelineRequest, **_FILES, **{"application/octet-stream": _BINARY}) | {
+    "responses": _LINES
+}
 EMBED_BODY = _body(messages.EmbedRequest, **_FILES) | _answer(messages.EmbedAnswer, 200)
 ECG_BODY = _body(JsonEcg, **_FILES) | _answer(messages.EcgAnswer, 200)
 PROMPT_SET_BODY = _body(messages.PromptSetRequest) | _answer(messages.PromptSetAnswer, 200, 201)

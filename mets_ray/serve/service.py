@@ -26,6 +26,17 @@ from mets_ray.serve.settings import WORDINGS_PER_CLASS, ServeConfig
 _SLICE_TEXTS = 32
 _LONG_LISTS = 2
 
+_LIMITS = (
+    "max_body_bytes",
+    "max_ecgs",
+    "max_duration_s",
+    "max_classes",
+    "max_label_chars",
+    "max_timeline_bytes",
+    "max_timeline_duration_s",
+    "max_timeline_windows",
+    "timeline_deadline_s",
+)
 _MODEL_PROMPT_SETS = 256  # registered ones in /v1/model; all of them are in the pages of /v1/prompt-sets
 
 INTENDED_USE = (
@@ -94,7 +105,7 @@ class Service:
             config.max_body_bytes, config.max_ecgs, config.max_duration_s, WORDINGS_PER_CLASS * config.max_classes
         )
         self.prompt_sets = PromptSets(predictor, config)
-        self._encode = encode
+        self.encode = encode
         self._ask_lm = ask_lm
         self._telemetry = telemetry
         self._asked: dict[str, asyncio.Future[None]] = {}
@@ -121,12 +132,12 @@ class Service:
     async def zero_shot(self, windows: Windows, options: messages.Options, timings: Timings) -> messages.ZeroShotAnswer:
         """Scores of one ECG. Raises RequestError."""
         since = time.perf_counter()
-        (chosen, warnings), vectors = await self._classes(options)
+        (chosen, warnings), vectors = await self.classes(options)
         since = timings.stop("classes", since)
         embedding = await self._embed(windows)
         timings.stop("encode", since)
         scored = self._scored(windows, embedding, chosen, vectors, options.multi_label)
-        scored.warnings += _warned(warnings)
+        scored.warnings += warned(warnings)
         return messages.ZeroShotAnswer.model_construct(**vars(scored), **self._facts(chosen, options, timings))
 
     async def batch(
@@ -134,7 +145,7 @@ class Service:
     ) -> messages.BatchAnswer:
         """Scores of several ECGs. An unusable ECG gets its error instead; the others are scored."""
         since = time.perf_counter()
-        (chosen, warnings), vectors = await self._classes(options)
+        (chosen, warnings), vectors = await self.classes(options)
         since = timings.stop("classes", since)
 
         async def embedded(ecg: Windows | RecordError, place: int) -> np.ndarray | None:
@@ -150,7 +161,7 @@ class Service:
             else:
                 assert embedding is not None
                 scored = self._scored(ecg, embedding, chosen, vectors, options.multi_label)
-                scored.warnings += _warned(warnings)
+                scored.warnings += warned(warnings)
                 results.append(scored)
                 await asyncio.sleep(0)  # 64 ECGs with 256 classes take 50 ms: other requests come in between
         timings.stop("encode", since)
@@ -163,7 +174,7 @@ class Service:
             dimension=len(vector),
             model_version=self.predictor.model_version,
             windows=len(windows.signal_uv),
-            warnings=_warned(windows.warnings),
+            warnings=warned(windows.warnings),
         )
 
     async def embed_texts(self, texts: list[str]) -> messages.EmbedAnswer:
@@ -184,7 +195,7 @@ class Service:
             duration_s=facts.duration_s,
             signal_uv=windows.signal_uv[0].tolist(),
             windows=len(windows.signal_uv),
-            warnings=_warned(windows.warnings),
+            warnings=warned(windows.warnings),
         )
 
     async def register(self, name: str, request: messages.PromptSetRequest) -> tuple[messages.PromptSetAnswer, bool]:
@@ -218,7 +229,7 @@ class Service:
         return messages.PromptSetsAnswer(
             prompt_sets=of_bundle + [_known(one, "registered") for one in page.lists],
             next_after=page.following,
-            warnings=_warned(page.warnings),
+            warnings=warned(page.warnings),
         )
 
     async def model(self) -> messages.ModelAnswer:
@@ -258,10 +269,7 @@ class Service:
             intended_use=INTENDED_USE,
             device=str(self.predictor.device),
             auth=config.auth,
-            limits={
-                name: getattr(config, name)
-                for name in ("max_body_bytes", "max_ecgs", "max_duration_s", "max_classes", "max_label_chars")
-            },
+            limits={name: getattr(config, name) for name in _LIMITS},
         )
 
     async def learn(self, texts: list[str]) -> None:
@@ -311,7 +319,8 @@ class Service:
             ) from error
         self.predictor.keep_features(texts, features)
 
-    async def _classes(self, options: messages.Options) -> tuple[Found, Tensor]:
+    async def classes(self, options: messages.Options) -> tuple[Found, Tensor]:
+        """The classes of a request, and their vectors [class, dimension]. Raises RequestError."""
         if options.candidate_labels is not None and options.prompt_set is not None:
             raise RequestError(
                 422, "two_class_lists", "`candidate_labels` and `prompt_set` are both given", hint="give one of them"
@@ -369,8 +378,8 @@ class Service:
     async def _embed(self, windows: Windows, place: int = 0) -> np.ndarray:
         """Unit vectors [window, dimension]. place: how many windows of the same request come before."""
         if len(windows.signal_uv) == 1:
-            return (await self._encode(windows.signal_uv[0], place))[None]
-        return np.stack(await asyncio.gather(*map(self._encode, windows.signal_uv, itertools.count(place))))
+            return (await self.encode(windows.signal_uv[0], place))[None]
+        return np.stack(await asyncio.gather(*map(self.encode, windows.signal_uv, itertools.count(place))))
 
     def _scored(
         self, windows: Windows, embedding: np.ndarray, chosen: ClassList, vectors: Tensor, multi_label: bool
@@ -385,7 +394,7 @@ class Service:
                 for name, value, cosine, rank in of_class
             ],
             windows=len(windows.signal_uv),
-            warnings=[*_warned(windows.warnings), *_of_classes(chosen, multi_label)],
+            warnings=[*warned(windows.warnings), *class_warnings(chosen, multi_label)],
         )
 
     def _facts(self, chosen: ClassList, options: messages.Options, timings: Timings) -> dict[str, Any]:
@@ -404,14 +413,16 @@ def error_facts(error: RecordError | RequestError) -> messages.ErrorFacts:
     return messages.ErrorFacts(reason=error.reason, message=message, hint=error.hint or None)
 
 
-def _of_classes(chosen: ClassList, multi_label: bool) -> list[messages.Warned]:
+def class_warnings(chosen: ClassList, multi_label: bool) -> list[messages.Warned]:
+    """What a client should know about the scores of these classes."""
     if len(chosen.classes) > 1 or multi_label:
         return []
     words = "with one class the softmax is 1 whatever the ECG: give more classes, or set multi_label"
     return [messages.Warned(reason="one_class", message=words)]
 
 
-def _warned(warnings: Sequence[tuple[str, str]]) -> list[messages.Warned]:
+def warned(warnings: Sequence[tuple[str, str]]) -> list[messages.Warned]:
+    """(reason, message) pairs as an answer holds them."""
     return [messages.Warned(reason=reason, message=message) for reason, message in warnings]
 
 

@@ -51,11 +51,23 @@ class ServeConfig(BaseModel):
     max_body_bytes: Count = Field(8 * MIB, description="larger bodies are rejected before they are parsed")
     max_ecgs: Count = Field(64, description="maximum ECGs per batch request")
     max_duration_s: Seconds = Field(120.0, description="longer recordings are rejected")
+    max_timeline_bytes: Count = Field(
+        64 * MIB, description="/v1/timeline: larger bodies are rejected; JSON and CSV are still held to max_body_bytes"
+    )
+    max_timeline_duration_s: Seconds = Field(3600.0, description="/v1/timeline: longer recordings are rejected")
+    max_timeline_windows: Count = Field(3600, description="/v1/timeline: maximum windows of a recording")
+    max_timelines: Count = Field(
+        4, description="/v1/timeline: recordings that a replica holds at once, each in a temporary file; more get 503"
+    )
     max_classes: Count = Field(256, description="maximum classes per request or prompt set")
     max_label_chars: Count = Field(512, description="maximum characters of a class or of one of its wordings")
     max_ongoing_requests: Count = Field(64, description="maximum concurrent requests per ZeroShot replica")
     max_queued_requests: Count = Field(128, description="maximum requests waiting for a replica; any more get 429")
     deadline_s: Seconds = Field(10.0, description="a request that takes longer gets 503")
+    timeline_deadline_s: Seconds = Field(
+        120.0,
+        description="/v1/timeline: takes the place of deadline_s; a recording that takes longer ends with an error",
+    )
     retry_after_s: Count = Field(1, description="Retry-After of 429 and 503 responses")
     prompt_set_refresh_s: Seconds = Field(5.0, description="how often a replica checks for a newer version of a set")
     store_patience_s: Seconds = Field(

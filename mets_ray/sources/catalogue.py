@@ -25,6 +25,27 @@ def read_manifest(config: Config, signal: SignalConfig) -> Manifest:
     return shuffle_reports(manifest, config.seed) if config.prepare.shuffle_reports else manifest
 
 
+def window_stride_s(config: Config) -> float | None:
+    """From one window's start to the next where each record becomes several rows; None where a row is a record.
+
+    Raises ConfigError if the source cannot give what `prepare.window.at` asks for.
+    """
+    window, source = config.prepare.window, source_of(config)
+    if window.at is None or window.at == ("annotation" if source.annotated else "start"):
+        return None
+    if window.at == "every" and source.reads_whole_records:
+        return config.prepare.duration_s if window.stride_s is None else window.stride_s
+    if window.at == "annotation":
+        raise ConfigError(
+            f"`prepare.window.at` is annotation, but the source `{source.kind}` has no annotated beats",
+            hint="set prepare.window.at=every, or prepare.source=mitbih",
+        )
+    raise ConfigError(
+        f"`prepare.window.at` is {window.at}, but the source `{source.kind}` cuts its records itself",
+        hint="omit prepare.window.at, or read the folder as prepare.source=wfdb",
+    )
+
+
 def dataset_uri_of(config: Config) -> str:
     """The URI of the prepared data set: `dataset_uri`, or for the synthetic source a folder under `run_uri`.
 
@@ -37,8 +58,10 @@ def dataset_uri_of(config: Config) -> str:
         raise ConfigError(
             "`dataset_uri` is not set", hint="set it to where the prepared data set is, or will be written"
         )
+    stride_s = window_stride_s(config)
     name = (
         f"synthetic-{source.records}-{settings.sampling_rate_hz}hz-{settings.duration_s:g}s-seed{config.seed}"
         f"{'-shuffled' if settings.shuffle_reports else ''}"
+        f"{'' if stride_s is None else f'-every-{stride_s:g}s'}"
     )
     return storage.join(storage.absolute(config.run_uri), name)

@@ -198,6 +198,10 @@ class Cinc(Source):
         "windows: the whole record in windows of duration_s",
     )
 
+    @property
+    def reads_whole_records(self) -> bool:
+        return self.stretch == "start"
+
     def manifest(self, signal: SignalConfig, *, seed: int) -> Manifest:
         self.check()
         return cinc_manifest(self.root, database=self.database, stretch=self.stretch, duration_s=signal.duration_s)

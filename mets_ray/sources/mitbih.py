@@ -230,6 +230,7 @@ def _notes(recordings: list[_Recording], wanted: set[str], beats: int | None, se
 class MitBih(Source):
     """The MIT-BIH Arrhythmia Database, one window per beat, without reports: for evaluation."""
 
+    annotated: ClassVar[bool] = True
     needs: ClassVar[dict[str, str]] = {"uri": "name the folder that holds 100.hea, 100.dat and 100.atr"}
     uri: Uri | None = Field(None, description="folder of the recordings (local, s3://, gs://, az://)")
     beats: PositiveInt | None = Field(

@@ -29,8 +29,16 @@ class Source(SourceSettings):
     citation: ClassVar[str] = ""
     """Who asks to be cited, with a DOI or a URL."""
 
+    annotated: ClassVar[bool] = False
+    """True if rows are cut around the annotations of longer records: `prepare.window.at=annotation`."""
+
     needs: ClassVar[dict[str, str]] = {}
     """Settings that may be missing until `prepare` reads the source: name → what to set it to."""
+
+    @property
+    def reads_whole_records(self) -> bool:
+        """Whether `read` gives records as they are stored, so that `prepare.window.at=every` can cut them."""
+        return not self.annotated
 
     @property
     def root(self) -> str:

@@ -358,3 +358,26 @@ def test_a_bundle_that_needs_every_lead_refuses_and_says_why(bundle):
         assert caught.value.reason == "missing_leads"
         assert "augment.lead_dropout" in caught.value.hint
     assert strict.windows(synthetic_ecg()).warnings == ()
+
+
+def test_a_timeline_scores_each_window_and_leaves_gaps_out(predictor):
+    signal_mv = np.concatenate([synthetic_ecg(index).signal_mv for index in range(4)], axis=1)[:, :3700]
+    signal_mv[2, 1450] = np.nan
+    ecg = Ecg(signal_mv, synthetic_ecg().leads, 100.0)
+    labels = {"a": ["sinus rhythm"], "b": ["atrial fibrillation"]}
+    windows = list(predictor.timeline(ecg, labels, stride_s=4.5))
+    assert [(window.start_s, window.end_s) for window in windows] == [(4.5 * n, 4.5 * n + 10) for n in range(7)]
+    reasons = [window.left_out and window.left_out.reason for window in windows]
+    assert reasons == [None, None, "non_finite", "non_finite", None, None, None]
+    for window in windows:
+        if window.left_out is None:
+            first = round(100 * window.start_s)
+            own = predictor.zero_shot(Ecg(signal_mv[:, first : first + 1000], ecg.leads, 100.0), labels)
+            assert [row.class_name for row in window.classes] == ["a", "b"]
+            for row in own:
+                (found,) = (one for one in window.classes if one.class_name == row.class_name)
+                assert found[1:] == pytest.approx(row[1:], abs=1e-6)
+    with pytest.raises(RecordError, match="needed"):
+        predictor.timeline(Ecg(signal_mv[:, :999], ecg.leads, 100.0), labels)
+    with pytest.raises(ConfigError):
+        predictor.timeline(ecg)

@@ -48,3 +48,11 @@ def test_what_only_looks_like_a_window_stays_a_record():
     rows = [row("100-1", "100", [1.0, 0.0]), row("100-2", "100", [0.0, 1.0]), row("x-w1", "y", [1.0, 0.0])]
     records = embedded_records(rows)
     assert records.record_ids == ("100-1", "100-2", "x-w1")
+
+
+def test_windows_of_a_data_set_of_windows_are_one_record():
+    rows = [row("a@10", "p", [1.0, 0.0]), row("a@0", "p", [0.0, 1.0]), row("b@0", "p", [1.0, 0.0])]
+    assert embedded_records(rows).record_ids == ("a@0", "a@10", "b@0")
+    records = embedded_records(rows, of_windows=True)
+    assert records.record_ids == ("a", "b")
+    assert records.embeddings[0] == pytest.approx(np.array([1.0, 1.0]) / np.sqrt(2.0))

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,9 @@ from mets_ray.model.bundle import load_bundle
 from mets_ray.model.zero_shot import task_scores
 from mets_ray.pipelines import score as score_module
 from mets_ray.pipelines.embed import EcgEmbedder
-from mets_ray.pipelines.score import ShardScorer
+from mets_ray.pipelines.score import ScoreTask, ShardScorer
 from mets_ray.tasks.questions import dataset_tasks
-from tests.support.datasets import scored_table, write_shards
+from tests.support.datasets import scored_table, synthetic_rows, write_card, write_rows, write_shards
 from tests.support.serving import make_bundle
 
 SHARDS, ROWS = 4, 300  # a shard of 300 has two row groups
@@ -122,6 +123,39 @@ def test_leads_that_were_not_recorded_are_named_or_refused(dataset_uri, bundle_u
         run(make_bundle(tmp_path, "augment.lead_dropout=0"), "whole")
     assert (caught.value.reason, "lead_dropout" in caught.value.hint) == ("missing_leads", True)
     assert not storage.list_files(f"{tmp_path}/whole")
+
+
+def test_windows_have_their_start_and_their_mean_is_the_recording(bundle_uri, tmp_path):
+    rows = [replace(row, record_id=f"r{n // 3}@{2.5 * (n % 3):g}") for n, row in enumerate(synthetic_rows(7))]
+    summary = write_rows(tmp_path / "data", rows)
+    dataset_uri = str(tmp_path / "data")
+    dataset = PreparedDataset(dataset_uri, write_card(dataset_uri, [summary], window_stride_s=2.5))
+    names = ("SR", "AFIB")
+    vectors = np.linalg.qr(np.random.default_rng(0).normal(size=(128, 2)))[0].T.astype(np.float32)
+    found = {}
+    for kind in ("window", "recording"):
+        settings = config_of(tmp_path, f"score.rows={kind}", "score.batch_size=2").score
+        output_uri = f"{tmp_path}/{kind}"
+        scorer = ShardScorer(
+            bundle_uri,
+            (ScoreTask("t", names, vectors),),
+            dataset,
+            output_uri=output_uri,
+            metadata={},
+            settings=settings,
+        )
+        assert scorer.score(summary.shard) == 7
+        found[kind] = scored_table(output_uri).to_pylist()
+    windows, recordings = found["window"], found["recording"]
+    assert [(row["recording_id"], row["start_s"]) for row in windows] == [
+        ("r0", 0.0), ("r0", 2.5), ("r0", 5.0), ("r1", 0.0), ("r1", 2.5), ("r1", 5.0), ("r2", 0.0),
+    ]  # fmt: skip
+    assert [(row["record_id"], row["windows"]) for row in recordings] == [("r0", 3), ("r1", 3), ("r2", 1)]
+    for number, row in enumerate(recordings):
+        own = np.asarray([window["embedding"] for window in windows[3 * number : 3 * number + 3]])
+        mean = own.mean(axis=0) / np.linalg.norm(own.mean(axis=0))
+        np.testing.assert_allclose(row["embedding"], mean, atol=1e-5)
+        assert row["similarity:t:AFIB"] == pytest.approx(float(mean @ vectors[1]), abs=1e-5)
 
 
 def test_what_is_finished_is_skipped_and_what_is_not_is_scored(ray_cluster, dataset_uri, bundle_uri, tmp_path):

@@ -27,6 +27,7 @@ CLOSED = (
     ("POST", "/v1/zero-shot/batch"),
     ("POST", "/v1/embed"),
     ("POST", "/v1/ecg"),
+    ("POST", "/v1/timeline"),
     ("PUT", "/v1/prompt-sets/mine"),
 )
 # Prefixes as `route_prefix`, `root_path` and proxies make them; some are a part of a segment of the routes themselves.

@@ -35,6 +35,7 @@ OPERATIONS = [
     "GET /v1/prompt-sets",
     "POST /v1/ecg",
     "POST /v1/embed",
+    "POST /v1/timeline",
     "POST /v1/zero-shot",
     "POST /v1/zero-shot/batch",
     "PUT /v1/prompt-sets/{name}",

@@ -52,7 +52,7 @@ def main(bundle, state, port):
     counts = Counts()
     service = make_service(bundle, counts, state_uri=state, with_lm=False)
     embed = service.predictor.embed_windows
-    service._encode = Batches(embed, batch_size=16, wait_s=0.0, threads=1, counted=lambda windows: None)
+    service.encode = Batches(embed, batch_size=16, wait_s=0.0, threads=1, counted=lambda windows: None)
     app = create_app(service, counts)
     watch = Watch()
 

@@ -6,10 +6,12 @@ import sys
 import time
 
 import httpx
+import numpy as np
 import pytest
 
-from tests.support.hostile_bodies import all_bodies
-from tests.support.serving import free_port, json_ecg, make_bundle, synthetic_ecg
+from mets_ray.ecg.ecg import LEADS
+from tests.support.hostile_bodies import FORM, NPY, QUERY, ZIP, all_bodies, forms, npy_bodies
+from tests.support.serving import free_port, json_ecg, make_bundle, npy, synthetic_ecg
 
 SIZE = 8 * 2**20
 LOOP_S = 0.05
@@ -73,3 +75,25 @@ def test_no_body_holds_the_loop_or_takes_many_times_its_size(server):
     bad = [shown for is_bad, _, shown in found if is_bad]
     assert not bad, "\n".join(bad)
     assert server.post("/v1/zero-shot", json=good).status_code == 200
+
+
+@pytest.mark.timeout(300)
+def test_an_hour_is_scored_in_the_memory_of_its_file_and_some_windows(server):
+    """12 leads at 500 Hz; then the largest bodies that are not parsed but mapped, or refused."""
+    part = np.rint(synthetic_ecg(1, sampling_rate_hz=500, duration_s=100).signal_mv * 1000).astype(np.int16)
+    hour = npy(np.tile(part, 36))
+    query = {"unit": "uV", "sampling_rate_hz": 500, "leads": ",".join(LEADS), "prompt_set": "mets:synthetic"}
+    server.post("/v1/timeline", params=query, content=npy(part), headers={"content-type": NPY})
+    found = []
+    for signals in (False, True):
+        found.append(measure(server, "an hour", "POST", "/v1/timeline", query | {"signals": signals}, NPY, hour))
+        assert server.get("/measured").json()["bytes"] < len(hour) + CONSTANT_BYTES
+    size = 64 * 2**20 - 1
+    plain = {key: value for key, value in QUERY.items() if key != "leads"}
+    worst = [("npy: " + name, QUERY, NPY, body) for name, body in npy_bodies(size).items()]
+    worst += [("form: " + name, plain, FORM, forms(size)[name]) for name in ("no end", "a long header")]
+    worst += [("zip: random bytes", plain, ZIP, np.random.default_rng(0).bytes(size))]
+    for name, parameters, content_type, body in worst:
+        found.append(measure(server, name, "POST", "/v1/timeline", parameters, content_type, body[:size]))
+    print("\n".join(shown for _, _, shown in found))
+    assert not [shown for is_bad, _, shown in found if is_bad]

@@ -319,6 +319,63 @@ def test_unit_and_rate_are_asked_for_and_never_guessed(page, record, name):
     assert page.one("#rate").get_attribute("value") == "100"
 
 
+def choose_npy(page, path):
+    page.choose(path)
+    page.until(lambda: page.one("#facts-form").is_displayed())
+    Select(page.one("#unit")).select_by_value("uV")
+    page.one("#rate").send_keys("100")
+    page.one("#usual-leads").click()
+    page.one("#facts-form .primary").click()
+    page.until(lambda: "windows scored" in page.text("#strip-text"))
+
+
+def test_scores_over_time_of_a_long_recording(page, tmp_path):
+    seconds = 600  # more than any other request may hold
+    parts = [synthetic_ecg(index).signal_mv for index in range(seconds // 10)]
+    signal_uv = np.rint(np.concatenate(parts, axis=1) * 1000).astype(np.int16)
+    signal_uv[7, 30_000:31_000] = 0  # V2, from 5:00 to 5:10
+    (tmp_path / "long.npy").write_bytes(npy(signal_uv))
+    (tmp_path / "minute.npy").write_bytes(npy(signal_uv[:, :6000]))
+    page.type_classes("sinus rhythm", "atrial fibrillation")
+
+    choose_npy(page, tmp_path / "long.npy")
+    assert "59 of 60 windows scored; left out: 1 flat_lead" in page.text("#strip-text")
+    assert sum(page.bars().values()) == pytest.approx(1, abs=1e-5)  # of the first window
+    assert "from 0:00 to 0:10" in page.text("#scores-about")
+    first = page.run(COUNT_INK)
+    strip = page.one("#strip")
+    page.run("arguments[0].scrollIntoView()", strip)
+    ActionChains(page.driver).move_to_element_with_offset(strip, strip.size["width"] // 2 - 3, -15).click().perform()
+    page.until(lambda: "from 9:50 to 10:00" in page.text("#scores-about"))
+    assert page.run(COUNT_INK) != first
+    assert "from 9:50 to 10:00" in page.text("#caption")
+    keys = [Keys.HOME, *[Keys.PAGE_UP] * 5]  # to the middle, which was left out
+    ActionChains(page.driver).send_keys(*keys).perform()
+    page.until(lambda: "all samples are equal in V2" in page.text("#caption"))
+    assert strip.get_attribute("aria-valuenow") == "31"
+    assert page.find("#bars li") == []
+    ActionChains(page.driver).send_keys(Keys.ARROW_LEFT).perform()
+    page.until(lambda: "from 4:50 to 5:00" in page.text("#scores-about"))
+    page.type_classes("pacemaker rhythm", "sinus rhythm", "atrial fibrillation")
+    page.until(lambda: len(page.bars()) == 3 and "from 4:50" in page.text("#scores-about"))
+
+    choose_npy(page, tmp_path / "minute.npy")
+    about = page.text("#scores-about")
+    assert "from" not in about  # the mean of six windows
+    mean = page.bars()
+    page.until(lambda: "6 of 6" in page.text("#strip-text"))
+    page.one("#strip").send_keys(Keys.END)
+    page.until(lambda: "from 0:50 to 1:00" in page.text("#scores-about"))
+    assert page.bars() != mean
+    page.one("#whole").click()
+    assert page.bars() == mean
+    page.choose_example()
+    page.until(lambda: not page.one("#timeline").is_displayed())
+    faults = [words for words in page.console() if "getImageData" not in words]
+    assert len(faults) == 1, faults
+    assert "/v1/ecg" in faults[0]  # which refused ten minutes
+
+
 def test_a_saved_prompt_set_shows_its_version_and_can_be_chosen(page):
     page.choose_example()
     page.bars()

@@ -5,6 +5,7 @@ The format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.ht
 
 import io
 import math
+import mmap
 import zipfile
 import zlib
 
@@ -20,6 +21,7 @@ FORMAT = "npy"
 
 _MAGIC = b"\x93NUMPY"
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_MOST_HEADER_BYTES = 128 * 1024  # numpy writes up to 64 KiB, and reads up to 10,000 characters
 _MOST_ARRAYS = 64
 _COMPRESSED_TIMES = 20  # float64 of a 16-bit signal compresses to a fifth; a bomb a thousandfold
 _ANY_BYTES = 4 * 1024**2
@@ -38,22 +40,22 @@ def read(data: bytes, stated: Stated) -> Ecg:
     return ecg_of(_array_of_npz(data) if _is_npz(data) else array_of(data), stated, FORMAT)
 
 
-def array_of(data: bytes) -> np.ndarray:
+def array_of(data: bytes | mmap.mmap) -> np.ndarray:
     """The numbers of an .npy, without a copy; not numpy.load, which trusts the shape and can unpickle.
 
     Raises RecordError `malformed_file`.
     """
-    stream = io.BytesIO(data)
+    stream = io.BytesIO(data[:_MOST_HEADER_BYTES])
     try:
         shape, is_fortran, dtype = _HEADERS[np.lib.format.read_magic(stream)](stream)
     except Exception as error:  # numpy evaluates the header and does not catch what tokenize and dtype raise
         raise malformed("this is not an .npy file of version 1 or 2, or its header cannot be read") from error
     real_numbers(np.empty(0, dtype))
-    body = memoryview(data)[stream.tell() :]
-    if math.prod(shape) * dtype.itemsize != len(body):
-        raise malformed(f"the array has shape {shape} and {len(body)} bytes of samples", "save [lead, sample]")
+    size = len(data) - stream.tell()
+    if math.prod(shape) * dtype.itemsize != size:
+        raise malformed(f"the array has shape {shape} and {size} bytes of samples", "save [lead, sample]")
     try:
-        return np.frombuffer(body, dtype).reshape(shape, order="F" if is_fortran else "C")
+        return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if is_fortran else "C")
     except (ValueError, TypeError) as error:  # (-1, -10), (0, 1e30), (True, 10)
         raise malformed("the array has an impossible shape") from error
 

@@ -23,36 +23,76 @@ export function keepToken(token) {
 }
 
 /**
- * The JSON answer of `path`; `json` or `form` is the body. `onWait(seconds)` is called before each retry.
- * Throws Problem, or the signal's AbortError.
+ * The JSON answer of `path`; `json`, `form`, or `body` of the content type `type` is sent. `onWait(seconds)` is called
+ * before each retry. Throws Problem, or the signal's AbortError.
  */
-export async function call(path, { method = "GET", json, form, signal, onWait = () => {} } = {}) {
-  const headers = {};
+export async function call(path, options = {}) {
+  const { response, found } = await request(path, options, (answer) => answer.text());
+  const answer = parse(found);
+  if (answer === undefined) throw changed();
+  return { answer, status: response.status };
+}
+
+/** As `call`, for an answer of JSON lines: `onLine(line)` is called with each as it comes. A line with an error ends it. */
+export async function callLines(path, { onLine, timeout_s, ...options }) {
+  // Ray Serve would otherwise give up after a time that is meant for short requests.
+  const headers = { "X-Request-Timeout-Seconds": String(timeout_s) };
+  await request(path, { ...options, headers, timeout_ms: 1000 * timeout_s }, async (response) => {
+    let rest = "";
+    let last;
+    for await (const part of partsOf(response.body.pipeThrough(new TextDecoderStream()))) {
+      const lines = (rest + part).split("\n");
+      rest = lines.pop();
+      for (const text of lines) {
+        last = parse(text);
+        if (last === undefined) throw changed();
+        if (last.line === "error") throw new Problem(last.error.message, { ...last.error, canRetry: true });
+        onLine(last);
+      }
+    }
+    if (last?.line !== "summary") throw new Problem("The answer ended too early.", { canRetry: true });
+  });
+}
+
+async function* partsOf(stream) {
+  const reader = stream.getReader();
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    yield value;
+  }
+}
+
+const changed = () =>
+  new Problem("The answer is not JSON: something between this page and the server changed it.");
+
+/** {response, found}: the response, and what `read(response)` makes of it. */
+async function request(path, options, read) {
+  const { method = "GET", json, form, body, type, signal, onWait = () => {}, timeout_ms = TIMEOUT_MS } = options;
+  const headers = { ...options.headers };
   const token = sessionStorage.getItem(TOKEN);
   if (token) headers.Authorization = `Bearer ${token}`;
   if (json !== undefined) headers["Content-Type"] = "application/json";
-  const body = json === undefined ? form : JSON.stringify(json);
+  else if (type) headers["Content-Type"] = type;
+  const sent = json === undefined ? form ?? body : JSON.stringify(json);
   for (let repeat = 0; ; repeat++) {
-    const timeout = AbortSignal.timeout(TIMEOUT_MS);
+    const timeout = AbortSignal.timeout(timeout_ms);
     let response;
-    let text;
+    let found;
     try {
       response = await fetch(path, {
-        method, headers, body, cache: "no-store", signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
+        method, headers, body: sent, cache: "no-store", signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
       });
-      text = await response.text();
+      found = response.ok ? await read(response) : await response.text();
     } catch (error) {
       signal?.throwIfAborted();
+      if (error instanceof Problem) throw error;
       throw timeout.aborted
-        ? new Problem(`The server did not answer within ${TIMEOUT_MS / 1000} s.`, { canRetry: true })
+        ? new Problem(`The server did not answer within ${timeout_ms / 1000} s.`, { canRetry: true })
         : new Problem("The server cannot be reached.", { hint: "Check that it is still running and that you are connected.", canRetry: true });
     }
     signal?.throwIfAborted();
-    const answer = parse(text);
-    if (response.ok) {
-      if (answer === undefined) throw new Problem("The answer is not JSON: something between this page and the server changed it.");
-      return { answer, status: response.status };
-    }
+    if (response.ok) return { response, found };
     const busy = response.status === 429 || response.status === 503;
     const wait_s = retryAfter(response) ?? 2 ** repeat;
     if (busy && repeat < REPEATS && wait_s <= LONGEST_WAIT_S) {
@@ -60,7 +100,7 @@ export async function call(path, { method = "GET", json, form, signal, onWait = 
       await sleep(1000 * wait_s, signal);
       continue;
     }
-    throw problemOf(response, answer?.error, busy, repeat, wait_s);
+    throw problemOf(response, parse(found)?.error, busy, repeat, wait_s);
   }
 }
 

@@ -5,6 +5,8 @@ import { $, element, sentence, setOptions, showProblem } from "./dom.js";
 import { acceptDrops } from "./drop.js";
 import { contentOf, ending, needsFacts, readFiles } from "./files.js";
 import { describe, draw } from "./paper.js";
+import { clock } from "./strip.js";
+import { askTimeline, clearTimeline, listenForWindows, timelineIsStale } from "./timeline.js";
 import { aboutScores, clearBars, modelFacts, runFacts, showBars, spokenScores } from "./scores.js";
 
 const DEBOUNCE_MS = 300;
@@ -20,8 +22,10 @@ let model = null;
 let examples = [];
 /** What was chosen: {files, query: URLSearchParams, suggested: labels of an example, or null}. */
 let source = null;
-/** Response of /v1/ecg for `source`, once it has arrived. */
+/** Response of /v1/ecg for `source`, or the window on display of a long recording. */
 let ecg = null;
+/** Of a recording with several windows: what is shown when none of them is chosen, {ecg, answer}. */
+let whole = null;
 let suggestedText = "";
 /** One running task of each kind. A new one aborts the old one, so that its answer is never shown. */
 const running = {};
@@ -57,7 +61,7 @@ async function openFiles(files) {
   const signal = begin("open");
   const retry = () => openFiles(files);
   try {
-    const copies = await readFiles(files, model?.limits.max_body_bytes ?? Infinity);
+    const copies = await readFiles(files, model?.limits.max_timeline_bytes ?? Infinity);
     signal.throwIfAborted();
     const chosen = { files: copies, query: new URLSearchParams(), suggested: null };
     if (needsFacts(copies)) await askFacts(chosen, signal);
@@ -86,9 +90,9 @@ async function openExample(name) {
 
 /** Clear everything that belongs to the previous ECG. */
 function clearSource() {
-  for (const kind of ["open", "load", "score"]) running[kind]?.abort();
+  for (const kind of ["open", "load", "score", "timeline"]) running[kind]?.abort();
   clearTimeout(timer);
-  for (const key of ["source-problem", "score-problem"]) {
+  for (const key of ["source-problem", "score-problem", "timeline-problem"]) {
     withToken.delete(key);
     showProblem($(key), null);
   }
@@ -99,6 +103,8 @@ function clearSource() {
   showSource();
   showEcg(null);
   clearScores();
+  showWhole(null);
+  clearTimeline();
   idle();
 }
 
@@ -141,16 +147,27 @@ function upload() {
   return form;
 }
 
+/** A long recording in the form that the server need not hold in memory, if there is one. */
+function longUpload() {
+  const [file] = source.files;
+  return ending(file.name) === "npy" ? { body: file, type: "application/x-npy" } : { form: upload() };
+}
+
 async function load(chosen) {
-  running.score?.abort();
+  for (const kind of ["score", "timeline"]) running[kind]?.abort();
   const signal = begin("load");
   source = chosen;
   showSource();
   showEcg(null);
+  showWhole(null);
+  clearTimeline();
   showProblem($("source-problem"), null);
   busy("Reading the ECG…");
   try {
-    const { answer } = await call(withQuery("v1/ecg", source.query), { method: "POST", form: upload(), signal, onWait });
+    const bytes = source.files.reduce((sum, file) => sum + file.size, 0);
+    source.isLong = bytes > (model?.limits.max_body_bytes ?? Infinity);
+    const answer = source.isLong ? null : await firstWindow(signal);
+    source.isRead = true;
     $("facts-form").hidden = true;
     idle();
     showEcg(answer);
@@ -158,6 +175,46 @@ async function load(chosen) {
   } catch (error) {
     if (!signal.aborted) idle();
     report(error, signal, $("source-problem"), () => load(chosen));
+  }
+}
+
+/** The answer of /v1/ecg; null for a recording that is longer than it takes, which has scores over time only. */
+async function firstWindow(signal) {
+  try {
+    const { answer } = await call(withQuery("v1/ecg", source.query), { method: "POST", form: upload(), signal, onWait });
+    return answer;
+  } catch (error) {
+    if (error.reason !== "too_long") throw error;
+    source.isLong = true;
+    return null;
+  }
+}
+
+/** One window of a recording, as /v1/timeline gives it. */
+function showWindow(item, windowEcg, head) {
+  $("whole").hidden = !whole;
+  showEcg(windowEcg);
+  showWarnings(head.warnings);
+  if (!item.scores) {
+    $("caption").replaceChildren(element("span", {}, `left out: ${item.message ?? item.left_out}`));
+    clearScores("This window was left out, so it has no scores.");
+    return;
+  }
+  const order = item.scores.map((_, place) => place).sort((a, b) => item.scores[b] - item.scores[a]);
+  const ranks = new Map(order.map((place, rank) => [place, rank + 1]));
+  const classes = head.classes.map((class_name, place) => ({
+    class_name, score: item.scores[place], similarity: item.similarities[place], rank: ranks.get(place),
+  }));
+  showScores({ ...head, classes, timings_ms: {} }, `from ${clock(item.start_s)} to ${clock(item.end_s)}: `);
+}
+
+/** Keep {ecg, answer} of a whole recording, to come back to; null for none. */
+function showWhole(found) {
+  whole = found;
+  $("whole").hidden = true;
+  if (found) {
+    showEcg(found.ecg);
+    showScores(found.answer);
   }
 }
 
@@ -183,7 +240,8 @@ function drawPaper() {
   }
   const facts = ["25 mm/s", "10 mm/mV", `${ecg.sampling_rate_hz} Hz`];
   facts.push(plan.shown_s < ecg.duration_s ? `first ${plan.shown_s} of ${ecg.duration_s} s` : `${ecg.duration_s} s`);
-  if (ecg.windows > 1) facts.push(`window 1 of ${ecg.windows}`);
+  if (ecg.start_s !== undefined) facts.unshift(`from ${clock(ecg.start_s)} to ${clock(ecg.start_s + ecg.duration_s)}`);
+  else if (ecg.windows > 1) facts.push(`window 1 of ${ecg.windows}`);
   const highpass = model?.signal.highpass_hz;
   facts.push(`as the model sees it, ${highpass ? `above ${highpass} Hz` : "unfiltered"}`);
   $("caption").replaceChildren(...facts.map((fact) => element("span", {}, fact)));
@@ -260,56 +318,96 @@ let timer = 0;
 function score(delay_ms) {
   running.score?.abort();
   clearTimeout(timer);
-  for (const key of ["score-problem", "class-problem", "template-problem"]) {
+  running.timeline?.abort();
+  for (const key of ["score-problem", "class-problem", "template-problem", "timeline-problem"]) {
     withToken.delete(key);
     showProblem($(key), null);
   }
-  if (!ecg) return;
+  if (!source?.isRead) return;
   if (!$("list").value && !typedLabels().length) {
     clearScores("Type at least one class.");
+    clearTimeline();
     return;
   }
+  timelineIsStale();
   $("scores").classList.add("stale");
   $("nothing").hidden = true;
   $("state").textContent = "Updating…";
-  timer = setTimeout(askScores, delay_ms);
+  timer = setTimeout(source.isLong ? askLong : askScores, delay_ms);
 }
 
+function scoreQuery() {
+  const query = new URLSearchParams(source.query);
+  if ($("list").value) query.set("prompt_set", $("list").value);
+  else {
+    for (const label of typedLabels()) query.append("candidate_labels", label);
+    if (template()) query.set("hypothesis_template", template());
+  }
+  query.set("multi_label", $("multi-label").checked);
+  if (String(query).length > LONGEST_QUERY) {
+    throw new Problem("This list is too long for one request from this page.", {
+      reason: "long_query", hint: "Save it as a prompt set below, then choose it above.",
+    });
+  }
+  return query;
+}
+
+/** Scores of the whole recording, then, if it has several windows, over time. */
 async function askScores() {
   const signal = begin("score");
   try {
-    const query = new URLSearchParams(source.query);
-    if ($("list").value) query.set("prompt_set", $("list").value);
-    else {
-      for (const label of typedLabels()) query.append("candidate_labels", label);
-      if (template()) query.set("hypothesis_template", template());
-    }
-    query.set("multi_label", $("multi-label").checked);
-    if (String(query).length > LONGEST_QUERY) {
-      throw new Problem("This list is too long for one request from this page.", {
-        reason: "long_query", hint: "Save it as a prompt set below, then choose it above.",
-      });
-    }
-    const { answer } = await call(withQuery("v1/zero-shot", query), { method: "POST", form: upload(), signal, onWait });
-    showScores(answer);
+    const { answer } = await call(withQuery("v1/zero-shot", scoreQuery()), {
+      method: "POST", form: upload(), signal, onWait,
+    });
+    if (answer.windows > 1) {
+      showWhole({ ecg: whole?.ecg ?? ecg, answer });
+      askOverTime(begin("timeline"), "timeline-problem");
+    } else showScores(answer);
   } catch (error) {
-    if (signal.aborted) return;
-    const slot = error.reason === "bad_template" ? "template-problem" : CLASS_REASONS.has(error.reason) ? "class-problem" : "score-problem";
-    clearScores(slot === "score-problem" ? "" : "No scores: see the message next to the classes.");
-    if (slot === "template-problem") $("advanced").open = true;
-    report(error, signal, $(slot), () => score(0));
+    scoresFailed(error, signal);
   }
 }
 
-function showScores(answer) {
+/** Scores over time of a recording that is too long for any other request. */
+async function askLong() {
+  busy("Sending the recording…");
+  await askOverTime(begin("score"), "score-problem");
+}
+
+async function askOverTime(signal, slot) {
+  try {
+    const query = scoreQuery();
+    query.set("signals", true);
+    const timeout_s = (model?.limits.timeline_deadline_s ?? 120) + 15;
+    await askTimeline(withQuery("v1/timeline", query), longUpload(), { signal, onWait, keeps: source.isLong, timeout_s });
+    if (!signal.aborted) idle();
+  } catch (error) {
+    if (!signal.aborted) idle();
+    if (slot === "score-problem") scoresFailed(error, signal);
+    else report(error, signal, $(slot), () => score(0));
+  }
+}
+
+function scoresFailed(error, signal) {
+  if (signal.aborted) return;
+  const slot = error.reason === "bad_template" ? "template-problem" : CLASS_REASONS.has(error.reason) ? "class-problem" : "score-problem";
+  clearScores(slot === "score-problem" ? "" : "No scores: see the message next to the classes.");
+  clearTimeline();
+  if (slot === "template-problem") $("advanced").open = true;
+  report(error, signal, $(slot), () => score(0));
+}
+
+/** `part`: which part of the recording they are of, in words. */
+function showScores(answer, part = "") {
+  idle();
   $("scores").classList.remove("stale");
   $("state").textContent = "";
   $("nothing").hidden = true;
   showBars(answer);
-  $("scores-about").textContent = aboutScores(answer);
+  $("scores-about").textContent = part + aboutScores(answer);
   $("run-facts").replaceChildren(...runFacts(answer));
   $("announce").textContent = spokenScores(answer);
-  showWarnings([...ecg.warnings, ...answer.warnings]);
+  showWarnings([...(ecg?.warnings ?? []), ...answer.warnings]);
 }
 
 function clearScores(remark = "The scores appear here.") {
@@ -441,12 +539,14 @@ $("edit-stored").onclick = () => {
   classesChanged();
   $("labels").focus();
 };
+$("whole").onclick = () => showWhole(whole);
 $("save-form").onsubmit = save;
 $("token-form").onsubmit = useToken;
 acceptDrops(openFiles, () =>
   showProblem($("source-problem"), new Problem("This is a folder.", { hint: "Drop the files of one ECG." })));
 new ResizeObserver(drawPaper).observe($("paper-frame"));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawPaper);
+listenForWindows(showWindow);
 showClasses();
 loadModel();
 loadExamples();

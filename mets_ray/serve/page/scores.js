@@ -63,7 +63,7 @@ export function runFacts(answer) {
   const facts = [["model", answer.model_version]];
   if (answer.prompt_set) facts.push(["prompt set", answer.prompt_set]);
   else if (answer.hypothesis_template) facts.push(["sentence", `“${answer.hypothesis_template}”`]);
-  facts.push(["milliseconds", stages.join(", ")]);
+  if (stages.length) facts.push(["milliseconds", stages.join(", ")]);
   return facts.map(([name, fact]) => element("span", {}, element("b", {}, name), ` ${fact}`));
 }
 

@@ -1,0 +1,138 @@
+"""From a row of the manifest to what a shard holds of it: read, de-identified, preprocessed, or rejected."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from mets_ray import storage
+from mets_ray.dataset.privacy import Finds, Privacy
+from mets_ray.dataset.recording_windows import rows_of_windows
+from mets_ray.ecg.derived_leads import derivation
+from mets_ray.ecg.ecg import EcgMeta
+from mets_ray.ecg.lead_sets import with_absent_leads
+from mets_ray.ecg.preprocess import SignalConfig, preprocess
+from mets_ray.errors import RecordError
+from mets_ray.sources.manifest import ManifestRow, completed
+from mets_ray.sources.source import Source
+from mets_ray.text.reports import clean_report
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """Manifest rows of one shard, in order. `duplicates`: positions of rows that repeat the `record_id` of an earlier
+    row. Without `has_reports` the source has no reports, and rows are written with an empty one. With `zero_leads`,
+    leads that a record lacks are zeros. With `stride_s` each record becomes a row for each of its windows."""
+
+    name: str
+    rows: tuple[ManifestRow, ...]
+    duplicates: frozenset[int]
+    has_reports: bool = True
+    zero_leads: bool = False
+    stride_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A record that passed every check, ready to be written; `signal_uv` is int16 [lead, sample]. `other_signals` and
+    `absent_leads`: see `Ecg`. `derived_leads`: see `derivation`. `stated`: see `ShardSummary`. `finds`: see `Privacy`."""
+
+    row: ManifestRow
+    report: str
+    signal_uv: np.ndarray
+    other_signals: tuple[str, ...] = ()
+    derived_leads: str = ""
+    absent_leads: tuple[str, ...] = ()
+    stated: dict[str, str] = field(default_factory=dict)
+    finds: Finds = field(default_factory=Finds)
+
+
+Outcome = tuple[ManifestRow, Accepted | RecordError]
+"""A row, and what became of it."""
+
+
+@dataclass(frozen=True)
+class RecordReader:
+    """Reads the records of one shard."""
+
+    task: ShardTask
+    source: Source
+    signal: SignalConfig
+    privacy: Privacy
+
+    def read(self, position: int) -> list[Outcome]:
+        """What became of a row: one outcome, or one for each window of a recording.
+
+        Raises DatasetError for a store that does not answer.
+        """
+        row = self.task.rows[position]
+        try:
+            self._check(row, position)
+            ecg = self.source.read(row.record_uri)
+            if self.task.zero_leads:
+                ecg = with_absent_leads(ecg, self.signal.leads)
+            whole, finds = self.privacy.of_text(completed(row, ecg.meta))
+            report = self._report(whole)
+            parts = [(whole, ecg)]
+            if self.task.stride_s is not None:
+                parts = list(rows_of_windows(whole, ecg, self.signal, self.task.stride_s))
+        except RecordError as error:
+            return [(row, error)]
+        named, stated = self.privacy.of_ids(whole), _stated(row, ecg.meta)
+        outcomes: list[Outcome] = []
+        for part_row, part in parts:
+            try:
+                # The pseudonym is the recording's: its windows stay known as such.
+                record_id = named.record_id + part_row.record_id.removeprefix(whole.record_id)
+                accepted = Accepted(
+                    row=replace(named, record_id=record_id),
+                    report=report,
+                    signal_uv=preprocess(part, self.signal),
+                    other_signals=ecg.other_signals,
+                    derived_leads=derivation(ecg, self.signal.leads),
+                    absent_leads=ecg.absent_leads,
+                    stated=stated,
+                    finds=finds,
+                )
+                outcomes.append((part_row, accepted))
+            except RecordError as error:
+                outcomes.append((part_row, error))
+        return outcomes
+
+    def _check(self, row: ManifestRow, position: int) -> None:
+        """Raise RecordError for a row that is rejected before its signal is fetched."""
+        if row.fault is not None:
+            raise RecordError(*row.fault)
+        if position in self.task.duplicates:
+            raise RecordError("duplicate_record_id", "the manifest lists this `record_id` already")
+        _check_location(row.record_uri, self.source.root)
+        if "report" not in row.from_file:
+            self.privacy.of_text(row)
+            self._report(row)
+
+    def _report(self, row: ManifestRow) -> str:
+        return clean_report(row.report) if self.task.has_reports else ""
+
+
+def _stated(row: ManifestRow, meta: EcgMeta) -> dict[str, str]:
+    """What the card counts of a record that its own file describes."""
+    if not row.from_file:
+        return {}
+    facts = {"format": meta.format or "not stated"}
+    if "report" in row.from_file:
+        facts["language of the statements"] = meta.language or "not stated"
+    if "patient_id" in row.from_file:
+        facts["patient"] = "named" if meta.patient_id else "not named, so counted as a patient of its own"
+    return facts
+
+
+def _check_location(record_uri: str, root: str) -> None:
+    """Raise RecordError `unsafe_path` for a record that is not below the folder of its source; "" is no folder."""
+    if not root:
+        return
+    below = record_uri.startswith(f"{root.rstrip('/')}/")
+    if fault := storage.path_fault(record_uri[len(root.rstrip("/")) + 1 :]) if below else "it is elsewhere":
+        raise RecordError(
+            "unsafe_path",
+            f"the record's path is not one below `{root}`: {fault}",
+            hint="name records by their path below the source's folder, with `/`",
+        )
