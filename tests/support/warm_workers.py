@@ -6,6 +6,8 @@ file instead. It passes what it was started with to a server and ends. The serve
 
 Ray's library reads its environment when it is loaded, and the id of the job stands there. So the server has imported
 everything but Ray, and forks a server for each job that imports Ray too; that one forks the workers.
+
+Its generator of random ids must not have been used before the fork: two workers would name different objects alike.
 """
 
 import contextlib
@@ -13,11 +15,13 @@ import importlib
 import json
 import os
 import runpy
+import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 from unittest import mock
 
 ADDRESS = "TESTS_WARM_WORKERS"
@@ -36,7 +40,7 @@ def warm_server():
         command = [sys.executable, "-m", "tests.support.warm_workers"]
         # One thread, as Ray asks of a worker with one CPU: the libraries read this when they are loaded.
         environment = os.environ | address | {"OMP_NUM_THREADS": "1"}
-        server = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
+        server = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         try:
             assert server.stdout.read(1), "the server ended"
             with mock.patch.dict(os.environ, address):
@@ -76,7 +80,7 @@ def serve():
         listening.bind(os.environ[ADDRESS])
         listening.listen(64)
         print("listening", flush=True)
-        while True:
+        while sys.stdin not in select.select([listening, sys.stdin], [], [])[0]:  # until the tests have ended
             caller, _ = listening.accept()
             with caller:
                 key = caller.recv(KEY_BYTES, socket.MSG_WAITALL)
@@ -97,8 +101,7 @@ def serve_job(callers, first):
     start, connections = received(first)
     os.environ.clear()
     os.environ.update(start["environment"])
-    for name in WITH_RAY:
-        importlib.import_module(name)
+    import_ray()
     while True:
         if os.fork() == 0:
             callers.close()
@@ -109,6 +112,29 @@ def serve_job(callers, first):
         if not data:
             os._exit(0)
         start, connections = received(socket.socket(fileno=descriptors[0]))
+
+
+def import_ray():
+    """Import what workers need of Ray, without a random id: its classes of actors get theirs from the system."""
+    from ray import ActorClassID, NodeID, actor
+
+    class ClassID:
+        @staticmethod
+        def from_random():
+            return ActorClassID(os.urandom(ActorClassID.size()))
+
+    actor.ActorClassID = ClassID
+    for name in WITH_RAY:
+        importlib.import_module(name)
+    read, write = os.pipe()
+    for _ in range(2):
+        if os.fork() == 0:
+            os.write(write, NodeID.from_random().binary())
+            os._exit(0)
+    ids = {os.read(read, NodeID.size()) for _ in range(2)}
+    assert len(ids) == 2, "an import has used Ray's generator of random ids"
+    os.close(read)
+    os.close(write)
 
 
 def received(caller):
@@ -128,17 +154,19 @@ def become_worker(start, streams):
     os.environ.clear()
     os.environ.update(start["environment"])
     os.chdir(start["folder"])
+    import numpy as np
     import ray
 
-    script = os.path.join(os.path.dirname(ray.__file__), "_private", "workers", "default_worker.py")
+    np.random.seed()  # the system's, as in a process of its own; `random` does so itself
+    script = str(Path(ray.__file__).parent / "_private" / "workers" / "default_worker.py")
     sys.argv = [script, *with_runtime_environment(script, start["arguments"])]
-    sys.path[0] = os.path.dirname(script)
+    sys.path[0] = str(Path(script).parent)
     runpy.run_path(script, run_name="__main__")
     os._exit(0)
 
 
 def with_runtime_environment(script, arguments):
-    """Do what Ray's `setup_worker.py` does: returns the worker's arguments, or does not if another start is asked for."""
+    """Do what Ray's `setup_worker.py` does. Returns the worker's arguments, unless another start is asked for."""
     from ray._private.runtime_env.context import RuntimeEnvContext
     from ray._private.utils import update_envs
     from ray._private.workers.setup_worker import parser
@@ -158,7 +186,7 @@ def with_runtime_environment(script, arguments):
 def hand_over():
     """What a raylet starts: tell the server how, and end."""
     arguments = [word for word in sys.argv[1:] if word != __file__]
-    start = {"arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd()}
+    start = {"arguments": arguments, "environment": dict(os.environ), "folder": str(Path.cwd())}
     with socket.socket(socket.AF_UNIX) as server:
         server.connect(os.environ[ADDRESS])
         key = "{RAY_JOB_ID} {RAY_RAYLET_PID}".format_map(os.environ)
