@@ -48,6 +48,7 @@ REJECTED_SCHEMA = pa.schema(
         pa.field("reason", pa.string(), nullable=False),
         pa.field("detail", pa.string(), nullable=False),
         pa.field("report", pa.string(), nullable=False),
+        pa.field("hint", pa.string()),  # what mends it, where the error says so; older files have none
     ]
 )
 
@@ -86,7 +87,7 @@ class DatasetCard(BaseModel):
     files and the same pyarrow, the same fingerprint means the same bytes. `folds` and `rejected` count records; `notes`
     say how the source was read. Without `has_reports` every report is empty: the data set is for evaluation. With
     `shuffled_reports` each record has the report of another record. `focus_s`: labels describe what happens within
-    about this time of the middle of the window; None: the whole window.
+    about this time of the middle of the window; None: the whole window. `licence` and `citation` are the source's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -110,6 +111,8 @@ class DatasetCard(BaseModel):
     has_reports: bool = True
     shuffled_reports: bool = False
     focus_s: float | None = None
+    licence: str = ""
+    citation: str = ""
     command: str
     created_at: str
 

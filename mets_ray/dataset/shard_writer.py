@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from mets_ray import storage
 from mets_ray.console import say
 from mets_ray.dataset.card import MAX_ROW_GROUP_ROWS, REJECTED_SCHEMA, Shard, shard_schema
+from mets_ray.dataset.quality.measures import RecordMeasures, measure, measures_table, quality_path
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.errors import RecordError
 from mets_ray.sources.manifest import ManifestRow
@@ -51,12 +52,13 @@ class ShardTask:
 
 class ShardSummary(BaseModel):
     """The outcome for one shard's records; `shard` is None if none passed. `other_signals`: in how many records a
-    signal that is no ECG was left out, by its name."""
+    signal that is no ECG was left out, by its name. Without `quality_sha256`, an older version wrote no measures."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     shard: Shard | None
     rejected_sha256: str = ""  # of `rejected/<name>.parquet`; "" where nothing was rejected
+    quality_sha256: str = ""  # of `quality/<name>.parquet`
     records_in: int
     rejected: dict[str, int]
     folds: dict[int, int]
@@ -67,18 +69,20 @@ class ShardSummary(BaseModel):
 @dataclass(frozen=True)
 class Accepted:
     """A record that passed every check, ready to be written; `signal_uv` is int16 [lead, sample]. `other_signals`: see
-    `Ecg`."""
+    `Ecg`. `measures`: of its signal as the source has it."""
 
     row: ManifestRow
     report: str
     signal_uv: np.ndarray
     other_signals: tuple[str, ...] = ()
+    measures: RecordMeasures | None = None
 
 
 def write_shard(
     task: ShardTask, source: Source, *, signal: SignalConfig, dataset_uri: str, reads_in_flight: int
 ) -> ShardSummary:
-    """Write `shards/<name>.parquet`, `rejected/<name>.parquet` and, last, `progress/<name>.json`.
+    """Write `shards/<name>.parquet`, `quality/<name>.parquet`, `rejected/<name>.parquet` and, last,
+    `progress/<name>.json`.
 
     A finished shard is not made again, unless one of its files is missing or is not what was written, or it had records
     with files that may have been fixed since (`MENDABLE`). Bad records are counted by reason and listed in `rejected/`;
@@ -98,7 +102,8 @@ def write_shard(
             _check_location(row.record_uri, source.root)
             report = clean_report(row.report) if task.has_reports else ""
             ecg = source.read(row.record_uri)
-            return Accepted(row, report, preprocess(ecg, signal), ecg.other_signals)
+            signal_uv = preprocess(ecg, signal)
+            return Accepted(row, report, signal_uv, ecg.other_signals, measure(ecg, signal.duration_s))
         except RecordError as error:
             return error
 
@@ -114,6 +119,7 @@ def write_shard(
     summary = ShardSummary(
         shard=shard,
         rejected_sha256=_write_rejected(task.name, rejected, dataset_uri) if rejected else "",
+        quality_sha256=_write_quality(task.name, accepted, signal, dataset_uri) if accepted else "",
         records_in=len(task.rows),
         rejected=_count([error.reason for _, error in rejected]),
         folds=_count([item.row.fold for item in accepted]),
@@ -137,8 +143,10 @@ def _finished(name: str, progress_uri: str, dataset_uri: str) -> ShardSummary | 
     if summary.rejected.keys() & MENDABLE:
         return None
     written = {summary.shard.path: summary.shard.sha256} if summary.shard else {}
+    if summary.quality_sha256:
+        written[quality_path(name)] = summary.quality_sha256
     if summary.rejected:
-        written[_rejected_path(name)] = summary.rejected_sha256
+        written[rejected_path(name)] = summary.rejected_sha256
     for path, sha256 in written.items():
         uri = storage.join(dataset_uri, path)
         if not storage.is_whole(uri, sha256):
@@ -199,7 +207,7 @@ def _chunk_boundaries(data: bytes) -> list[int]:
     return sorted([*starts, len(data) - metadata.serialized_size - _PARQUET_TAIL_BYTES])
 
 
-def _rejected_path(name: str) -> str:
+def rejected_path(name: str) -> str:
     return f"rejected/{name}.parquet"
 
 
@@ -213,13 +221,27 @@ def _write_rejected(name: str, rejected: list[tuple[ManifestRow, RecordError]], 
                 "reason": error.reason,
                 "detail": error.fact,
                 "report": row.report,
+                "hint": error.hint,
             }
             for row, error in rejected
         ],
         schema=REJECTED_SCHEMA,
     )
     data = _parquet(table)
-    storage.write_bytes(storage.join(dataset_uri, _rejected_path(name)), data)
+    storage.write_bytes(storage.join(dataset_uri, rejected_path(name)), data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def _write_quality(name: str, accepted: list[Accepted], signal: SignalConfig, dataset_uri: str) -> str:
+    """Write `quality/<name>.parquet`. Returns its sha256."""
+    table = measures_table(
+        [item.row.record_id for item in accepted],
+        [item.measures for item in accepted if item.measures is not None],
+        np.stack([item.signal_uv for item in accepted]),
+        signal.sampling_rate_hz,
+    )
+    data = _parquet(table)
+    storage.write_bytes(storage.join(dataset_uri, quality_path(name)), data)
     return hashlib.sha256(data).hexdigest()
 
 

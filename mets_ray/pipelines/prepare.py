@@ -174,6 +174,8 @@ def _card(
         has_reports=manifest.has_reports,
         shuffled_reports=config.prepare.shuffle_reports,
         focus_s=manifest.focus_s,
+        licence=source_of(config).licence,
+        citation=source_of(config).citation,
         command=command,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -23,6 +23,12 @@ class Source(SourceSettings):
     synthetic: ClassVar[bool] = False
     """True for synthetic ECGs: everything made from them says so."""
 
+    licence: ClassVar[str] = ""
+    """What the data may be used for, as its publisher writes it; "" for data of your own."""
+
+    citation: ClassVar[str] = ""
+    """Who asks to be cited, with a DOI or a URL."""
+
     needs: ClassVar[dict[str, str]] = {}
     """Settings that may be missing until `prepare` reads the source: name → what to set it to."""
 
