@@ -22,13 +22,18 @@ def prepare(config: Config, line: str) -> dict[str, Any]:
     """
     from mets_ray.pipelines.prepare import draw_first_record, show_card
     from mets_ray.pipelines.prepare import prepare as write_dataset
+    from mets_ray.pipelines.quality import write_quality
 
     dataset = write_dataset(config, dataset_uri_of(config), line)
     card = dataset.card
     show_card(card)
+    quality = write_quality(dataset)
     return {
         "dataset_uri": dataset.uri,
         "picture_uri": draw_first_record(dataset),
+        "quality_uri": quality.quality_uri,
+        "croissant_uri": quality.croissant_uri,
+        "findings": quality.findings,
         "records_in": card.records_in,
         "records_out": card.records_out,
         "rejected": card.rejected,

@@ -48,6 +48,7 @@ REJECTED_SCHEMA = pa.schema(
         pa.field("reason", pa.string(), nullable=False),
         pa.field("detail", pa.string(), nullable=False),
         pa.field("report", pa.string(), nullable=False),
+        pa.field("hint", pa.string()),  # what mends it, where the error says so; older files have none
     ]
 )
 
@@ -87,7 +88,8 @@ class DatasetCard(BaseModel):
     say how the source was read. Without `has_reports` every report is empty: the data set is for evaluation. With
     `shuffled_reports` each record has the report of another record. `focus_s`: labels describe what happens within
     about this time of the middle of the window; None: the whole window. `window_stride_s`: each row is a window of a
-    recording, named `<record>@<start_s>`, and the next one begins so much later; None: a row is a record.
+    recording, named `<record>@<start_s>`, and the next one begins so much later; None: a row is a record. `licence` and
+    `citation` are the source's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -112,6 +114,8 @@ class DatasetCard(BaseModel):
     shuffled_reports: bool = False
     focus_s: float | None = None
     window_stride_s: float | None = None
+    licence: str = ""
+    citation: str = ""
     command: str
     created_at: str
 

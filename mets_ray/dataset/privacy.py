@@ -76,15 +76,17 @@ class Privacy:
     def of_rejected(self, row: ManifestRow, error: RecordError) -> dict[str, Any]:
         """A row of `rejected/`. The message of `error` may name files, and those may be called after a record."""
         kept = self.of_ids(row)
-        detail = error.fact
+        detail, hint = error.fact, error.hint
         if self.pseudonyms is not None:
-            detail = mask(_without(detail, [row.record_uri, row.record_id, row.patient_id])).text
+            names = [row.record_uri, row.record_id, row.patient_id]
+            detail, hint = (mask(_without(words, names)).text for words in (detail, hint))
         return {
             "record_id": kept.record_id,
             "record_uri": kept.record_uri,
             "reason": error.reason,
             "detail": detail,
             "report": row.report if self.policy == "keep" else mask(row.report).text,
+            "hint": hint,
         }
 
     def facts(self, rows: Iterable[ManifestRow]) -> dict[str, Any]:

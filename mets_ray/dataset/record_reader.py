@@ -6,6 +6,7 @@ import numpy as np
 
 from mets_ray import storage
 from mets_ray.dataset.privacy import Finds, Privacy
+from mets_ray.dataset.quality.measures import RecordMeasures, measure
 from mets_ray.dataset.recording_windows import rows_of_windows
 from mets_ray.ecg.derived_leads import derivation
 from mets_ray.ecg.ecg import EcgMeta
@@ -33,12 +34,14 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class Accepted:
-    """A record that passed every check, ready to be written; `signal_uv` is int16 [lead, sample]. `other_signals` and
-    `absent_leads`: see `Ecg`. `derived_leads`: see `derivation`. `stated`: see `ShardSummary`. `finds`: see `Privacy`."""
+    """A record that passed every check, ready to be written; `signal_uv` is int16 [lead, sample]. `measures` are of its
+    signal as the source has it. `other_signals` and `absent_leads`: see `Ecg`; `derived_leads`: `derivation`; `stated`:
+    `ShardSummary`; `finds`: `Privacy`."""
 
     row: ManifestRow
     report: str
     signal_uv: np.ndarray
+    measures: RecordMeasures | None = None
     other_signals: tuple[str, ...] = ()
     derived_leads: str = ""
     absent_leads: tuple[str, ...] = ()
@@ -87,6 +90,7 @@ class RecordReader:
                     row=replace(named, record_id=record_id),
                     report=report,
                     signal_uv=preprocess(part, self.signal),
+                    measures=measure(part, self.signal.duration_s),
                     other_signals=ecg.other_signals,
                     derived_leads=derivation(ecg, self.signal.leads),
                     absent_leads=ecg.absent_leads,

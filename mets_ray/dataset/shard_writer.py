@@ -20,6 +20,7 @@ from mets_ray import storage
 from mets_ray.console import say
 from mets_ray.dataset.card import MAX_ROW_GROUP_ROWS, REJECTED_SCHEMA, Shard, shard_schema
 from mets_ray.dataset.privacy import Privacy
+from mets_ray.dataset.quality.measures import measures_table, quality_path
 from mets_ray.dataset.record_reader import Accepted, RecordReader, ShardTask
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.errors import RecordError
@@ -45,12 +46,14 @@ class ShardSummary(BaseModel):
     signal that is no ECG was left out, by its name. `derived_leads`: in how many records leads were derived, by what
     `derivation` says. `absent_leads`: in how many records a lead is zeros. `stated`: what the records' own files say,
     and in how many records: `{"language of the reports": {"fr": 12}}`. `identifying`: in how many records each kind of
-    identifying text was found, and some of them as kind, `record_id` and the masked words around it."""
+    identifying text was found, and some of them as kind, `record_id` and the masked words around it. Without
+    `quality_sha256`, an older version wrote no measures."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     shard: Shard | None
     rejected_sha256: str = ""  # of `rejected/<name>.parquet`; "" where nothing was rejected
+    quality_sha256: str = ""  # of `quality/<name>.parquet`
     records_in: int
     rejected: dict[str, int]
     folds: dict[int, int]
@@ -72,7 +75,8 @@ def write_shard(
     reads_in_flight: int,
     privacy: Privacy,
 ) -> ShardSummary:
-    """Write `shards/<name>.parquet`, `rejected/<name>.parquet` and, last, `progress/<name>.json`.
+    """Write `shards/<name>.parquet`, `quality/<name>.parquet`, `rejected/<name>.parquet` and, last,
+    `progress/<name>.json`.
 
     A finished shard is not made again, unless one of its files is missing or is not what was written, or it had records
     with files that may have been fixed since (`MENDABLE`). Bad records are counted by reason and listed in `rejected/`;
@@ -93,6 +97,7 @@ def write_shard(
     summary = ShardSummary(
         shard=shard,
         rejected_sha256=_write_rejected(task.name, rejected, privacy, dataset_uri) if rejected else "",
+        quality_sha256=_write_quality(task.name, accepted, signal, dataset_uri) if accepted else "",
         records_in=len(outcomes),
         rejected=_count([error.reason for _, error in rejected]),
         folds=_count([item.row.fold for item in accepted]),
@@ -124,8 +129,10 @@ def _finished(name: str, progress_uri: str, dataset_uri: str) -> ShardSummary | 
     if summary.rejected.keys() & MENDABLE:
         return None
     written = {summary.shard.path: summary.shard.sha256} if summary.shard else {}
+    if summary.quality_sha256:
+        written[quality_path(name)] = summary.quality_sha256
     if summary.rejected:
-        written[_rejected_path(name)] = summary.rejected_sha256
+        written[rejected_path(name)] = summary.rejected_sha256
     for path, sha256 in written.items():
         uri = storage.join(dataset_uri, path)
         if not storage.is_whole(uri, sha256):
@@ -183,7 +190,7 @@ def _chunk_boundaries(data: bytes) -> list[int]:
     return sorted([*starts, len(data) - metadata.serialized_size - _PARQUET_TAIL_BYTES])
 
 
-def _rejected_path(name: str) -> str:
+def rejected_path(name: str) -> str:
     return f"rejected/{name}.parquet"
 
 
@@ -196,7 +203,20 @@ def _write_rejected(
         schema=REJECTED_SCHEMA,
     )
     data = _parquet(table)
-    storage.write_bytes(storage.join(dataset_uri, _rejected_path(name)), data)
+    storage.write_bytes(storage.join(dataset_uri, rejected_path(name)), data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def _write_quality(name: str, accepted: list[Accepted], signal: SignalConfig, dataset_uri: str) -> str:
+    """Write `quality/<name>.parquet`. Returns its sha256."""
+    table = measures_table(
+        [item.row.record_id for item in accepted],
+        [item.measures for item in accepted if item.measures is not None],
+        np.stack([item.signal_uv for item in accepted]),
+        signal.sampling_rate_hz,
+    )
+    data = _parquet(table)
+    storage.write_bytes(storage.join(dataset_uri, quality_path(name)), data)
     return hashlib.sha256(data).hexdigest()
 
 

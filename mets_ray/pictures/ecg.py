@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.patches import Rectangle
 
 PIXELS_PER_MM = 8
-"""Scale of `draw_ecg`; the PNG says so (203.2 dpi), so that it prints at true size."""
+"""Usual scale of `draw_ecg`; the PNG says so (203.2 dpi), so that it prints at true size."""
 
 _MM_PER_S = 25.0
 _MM_PER_MV = 10.0
@@ -45,13 +45,16 @@ _BOTTOM_MM, _TOP_MM = _FOOTER_MM, _FOOTER_MM + _GRID_HEIGHT_MM
 
 _START_MM = _LEFT_MM + _LEAD_IN_MM  # where the traces begin
 
-_DPI = PIXELS_PER_MM * 25.4
-
 _PAPER, _FINE_LINE, _BOLD_LINE = "#fffafa", "#f8d3d3", "#eb9d9d"
 
 
 def draw_ecg(
-    signal_uv: Int16[np.ndarray, "lead sample"], leads: Sequence[str], sampling_rate_hz: float | int, title: str
+    signal_uv: Int16[np.ndarray, "lead sample"],
+    leads: Sequence[str],
+    sampling_rate_hz: float | int,
+    title: str,
+    *,
+    pixels_per_mm: int = PIXELS_PER_MM,
 ) -> bytes:
     """A 12-lead ECG as on paper: 25 mm/s, 10 mm/mV, 1 mm and 5 mm grid, 3 rows of 2.5 s columns and 10 s of lead II.
 
@@ -67,7 +70,7 @@ def draw_ecg(
         raise MetsError(f"{len(leads)} lead names for a signal of {len(signal_uv)} leads")
     if not sampling_rate_hz > 0 or signal_uv.shape[1] == 0:
         raise MetsError(f"{signal_uv.shape[1]} samples at `sampling_rate_hz` {sampling_rate_hz} cannot be drawn")
-    sheet = _Sheet(float(sampling_rate_hz))
+    sheet = _Sheet(float(sampling_rate_hz), pixels_per_mm * 25.4)
     sheet.draw_grid()
     for row in range(_ROWS):
         sheet.draw_calibration(row)
@@ -83,17 +86,17 @@ def draw_ecg(
     sheet.draw_lead(drawn[strip.upper()], _ROWS - 1, 0.0, len(_COLUMNS) * _COLUMN_S, strip)
     sheet.draw_footer(f"{signal_uv.shape[1] / sampling_rate_hz:.4g} s at {sampling_rate_hz:g} Hz")
     _fitted_title(sheet.figure, sheet.axes, title, _LEFT_MM, _TOP_MM + _HEADER_MM / 2, _GRID_WIDTH_MM)
-    return png_bytes(sheet.figure, _DPI)
+    return png_bytes(sheet.figure, sheet.figure.dpi)
 
 
 class _Sheet:
     """ECG paper, whose axes count millimetres from its lower left corner."""
 
-    def __init__(self, sampling_rate_hz: float) -> None:
+    def __init__(self, sampling_rate_hz: float, dpi: float) -> None:
         from matplotlib.figure import Figure
 
         size_inch = (ECG_WIDTH_MM / 25.4, ECG_HEIGHT_MM / 25.4)
-        self.figure = Figure(figsize=size_inch, dpi=_DPI, facecolor="white")
+        self.figure = Figure(figsize=size_inch, dpi=dpi, facecolor="white")
         self.axes = self.figure.add_axes((0.0, 0.0, 1.0, 1.0), xlim=(0.0, ECG_WIDTH_MM), ylim=(0.0, ECG_HEIGHT_MM))
         self.axes.set_axis_off()
         self._sampling_rate_hz = sampling_rate_hz
@@ -175,6 +178,6 @@ def _fitted_title(figure: "Figure", axes: "Axes", title: str, x_mm: float, y_mm:
         parse_math=False,
         linespacing=1.15,
     )
-    drawn_mm = text.get_window_extent(FigureCanvasAgg(figure).get_renderer()).width / PIXELS_PER_MM
+    drawn_mm = text.get_window_extent(FigureCanvasAgg(figure).get_renderer()).width / figure.dpi * 25.4
     if drawn_mm > width_mm:
         text.set_fontsize(12 * width_mm / drawn_mm * 0.98)

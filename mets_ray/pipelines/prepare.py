@@ -212,6 +212,8 @@ def _card(
         shuffled_reports=config.prepare.shuffle_reports,
         focus_s=manifest.focus_s,
         window_stride_s=window_stride_s(config),
+        licence=source_of(config).licence,
+        citation=source_of(config).citation,
         command=command,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

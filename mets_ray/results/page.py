@@ -8,9 +8,10 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import jinja2
+from markupsafe import Markup, escape
 
 from mets_ray.errors import MetsError
 
@@ -54,12 +55,24 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """One line of a verdict: `stop` is a fault to mend first, `look` is for a person to judge, `fine` was looked at."""
+
+    level: Literal["stop", "look", "fine"]
+    title: str
+    text: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
 class Page:
-    """A whole report: `alarms` come first, in red, then `notices`; `facts` are short values by name."""
+    """A whole report: `alarms` come first, in red, then `notices`, then the `verdict`; `facts` are short values by
+    name."""
 
     title: str
     notices: Sequence[str] = ()
     alarms: Sequence[str] = ()
+    verdict: Sequence[Finding] = field(default=(), kw_only=True)
     facts: Mapping[str, str] = field(default_factory=dict)
     sections: Sequence[Section] = ()
 
@@ -73,6 +86,7 @@ def render(page: Page) -> str:
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["code"] = _code
     anchors = _anchors([section.title for section in page.sections])
     sections = [_section(section, anchor) for section, anchor in zip(page.sections, anchors, strict=True)]
     return environment.get_template("page.html.jinja").render(page=page, sections=sections)
@@ -82,11 +96,18 @@ def markdown(page: Page) -> str:
     """The page as Markdown, without its facts and pictures."""
     lines = [f"# {page.title}", ""]
     lines += [*(f"**ALARM: {alarm}**" for alarm in page.alarms), *(f"**{notice}**" for notice in page.notices), ""]
+    if page.verdict:
+        lines += [*(f"- **{one.level}: {one.title}.** {one.text} {one.remedy}".rstrip() for one in page.verdict), ""]
     for section in page.sections:
         lines += [f"## {section.title}", "", *([section.text, ""] if section.text else ())]
         for table in section.tables:
             lines += [*([table.caption, ""] if table.caption else ()), *_markdown_rows(table), ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _code(text: str) -> Markup:
+    """The text escaped, with what stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _markdown_rows(table: Table) -> Iterator[str]:
