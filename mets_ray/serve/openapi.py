@@ -79,9 +79,7 @@ _LINES = {
         "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
     }
 }
-TIMELINE_BODY = _body(messages.TimelineRequest, **_FILES, **{"application/octet-stream": _BINARY}) | {
-    "responses": _LINES
-}
+TIMELINE_BODY = _body(messages.TimelineRequest, **_FILES) | {"responses": _LINES}
 EMBED_BODY = _body(messages.EmbedRequest, **_FILES) | _answer(messages.EmbedAnswer, 200)
 ECG_BODY = _body(JsonEcg, **_FILES) | _answer(messages.EcgAnswer, 200)
 PROMPT_SET_BODY = _body(messages.PromptSetRequest) | _answer(messages.PromptSetAnswer, 200, 201)
