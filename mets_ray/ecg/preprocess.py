@@ -152,6 +152,11 @@ def samples_in(duration_s: float, sampling_rate_hz: float) -> int:
     return math.floor(round(duration_s * sampling_rate_hz, 6))
 
 
+def check_leads(ecg: Ecg, config: SignalConfig) -> None:
+    """Raise RecordError `unknown_lead`, `duplicate_lead` or `missing_leads` as `preprocess` does; no sample is read."""
+    _lead_rows(derive_leads(ecg, config.leads), config)
+
+
 def samples_used(config: SignalConfig, sampling_rate_hz: float) -> int:
     """Samples of a record that `preprocess` looks at: the stretch that it writes, and the resampling filter's reach."""
     ratio = _ratio(config, sampling_rate_hz)

@@ -7,11 +7,12 @@ from mets_ray.ecg.preprocess import SignalConfig, samples_in, samples_used
 from mets_ray.errors import RecordError
 
 
-def window_starts(num_samples: int, sampling_rate_hz: float, signal: SignalConfig, stride_s: float) -> list[float]:
-    """Start times in seconds of windows of `signal.duration_s` that begin every `stride_s` and lie in the recording.
+def window_count(num_samples: int, sampling_rate_hz: float, signal: SignalConfig, stride_s: float) -> int:
+    """How many windows of `signal.duration_s` begin every `stride_s` and lie in the recording; rounding may make it one
+    more or less than `window_starts` has.
 
-    What is left at the end is shorter than a window, or than a stride and a window. sampling_rate_hz must be plausible
-    (`check_sampling_rate`), stride_s above 0. Raises RecordError `too_short` for a recording without one whole window.
+    sampling_rate_hz must be plausible (`check_sampling_rate`), stride_s above 0. Raises RecordError `too_short` for a
+    recording without one whole window.
     """
     spare = num_samples - samples_in(signal.duration_s, sampling_rate_hz)
     if spare < 0:
@@ -20,9 +21,16 @@ def window_starts(num_samples: int, sampling_rate_hz: float, signal: SignalConfi
             f"the record has {num_samples} samples at {sampling_rate_hz:.10g} Hz ({num_samples / sampling_rate_hz:.3f} "
             f"s) of the {signal.duration_s:g} s that are needed",
         )
-    count = int(spare / (stride_s * sampling_rate_hz)) + 2  # one too many, or two: the samples decide
-    starts = (round(number * stride_s, 6) for number in range(count))
-    return [start_s for start_s in starts if first_sample(start_s, sampling_rate_hz) <= spare]
+    return int(spare / (stride_s * sampling_rate_hz)) + 1
+
+
+def window_starts(num_samples: int, sampling_rate_hz: float, signal: SignalConfig, stride_s: float) -> list[float]:
+    """When these windows begin, in seconds. What is left at the end is shorter than a window, or than a stride and a
+    window. Raises RecordError as `window_count`."""
+    count = window_count(num_samples, sampling_rate_hz, signal, stride_s)
+    latest = num_samples - samples_in(signal.duration_s, sampling_rate_hz)
+    starts = (round(number * stride_s, 6) for number in range(count + 1))
+    return [start_s for start_s in starts if first_sample(start_s, sampling_rate_hz) <= latest]
 
 
 def first_sample(start_s: float, sampling_rate_hz: float) -> int:

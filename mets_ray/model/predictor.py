@@ -13,7 +13,7 @@ from jaxtyping import Float, Float16, Float32, Int16
 from torch import Tensor
 
 from mets_ray.ecg.ecg import Ecg, check_sampling_rate
-from mets_ray.ecg.preprocess import SignalConfig, preprocess
+from mets_ray.ecg.preprocess import SignalConfig, check_leads, preprocess
 from mets_ray.ecg.timeline import part_from, window_starts
 from mets_ray.errors import ConfigError, RecordError
 from mets_ray.model.bundle import Bundle, BundleFacts, check_text_model, load_bundle, untrained_model
@@ -175,9 +175,10 @@ class Predictor:
         """
         classes = self._classes(labels, prompt_set, task, template)
         vectors = self._learnt_vectors(classes)
-        check_sampling_rate(ecg.sampling_rate_hz)
         ecg, _ = self.completed(ecg)
         stride_s = self.signal.duration_s if stride_s is None else stride_s
+        if not stride_s > 0:
+            raise ConfigError(f"`stride_s` is {stride_s}", hint="use a number of seconds above 0")
         starts_s = window_starts(ecg.signal_mv.shape[1], ecg.sampling_rate_hz, self.signal, stride_s)
         return self._scored_windows(ecg, starts_s, classes, vectors, multi_label)
 
@@ -227,13 +228,25 @@ class Predictor:
         try:
             return cut_windows(ecg, self.signal, self._lead_sets)
         except RecordError as error:
-            if error.reason == "missing_leads" and self._lead_sets is None:
-                error.hint = NEEDS_EVERY_LEAD
-            raise
+            raise self._with_remedy(error) from None
 
     def completed(self, ecg: Ecg) -> tuple[Ecg, list[tuple[str, str]]]:
-        """`windows.with_any_leads` for this bundle: `ecg`, its missing leads declared absent, and the warning."""
-        return with_any_leads(ecg, self.signal, self._lead_sets)
+        """`windows.with_any_leads` for this bundle: `ecg`, its missing leads declared absent, and the warning.
+
+        Raises RecordError for leads and rates that make every window unusable, whatever its samples are.
+        """
+        check_sampling_rate(ecg.sampling_rate_hz)
+        ecg, warnings = with_any_leads(ecg, self.signal, self._lead_sets)
+        try:
+            check_leads(ecg, self.signal)
+        except RecordError as error:
+            raise self._with_remedy(error) from None
+        return ecg, warnings
+
+    def _with_remedy(self, error: RecordError) -> RecordError:
+        if error.reason == "missing_leads" and self._lead_sets is None:
+            error.hint = NEEDS_EVERY_LEAD
+        return error
 
     @property
     def _lead_sets(self) -> Mapping[str, LeadSetQuality] | None:

@@ -233,6 +233,9 @@ def _read_any(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> li
 def _read_file(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
     if body.startswith(b"\x93NUMPY"):
         return _read_npy(body, parameters, limits)
+    found = formats.recognise(body)
+    if found is not None and found.is_text:
+        check_text_size(len(body), limits)
     with _whole_files():
         ecg = formats.decode(body, Stated(parameters.sampling_rate_hz, parameters.unit, parameters.leads))
     _check_size(ecg.signal_mv.shape, ecg.sampling_rate_hz, limits)

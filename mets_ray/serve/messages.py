@@ -74,7 +74,10 @@ class TimelineOptions(Options):
     """The classes, and how a long recording is cut into windows."""
 
     stride_s: float | None = Field(
-        None, gt=0.0, allow_inf_nan=False, description="from one window's start to the next; default: a window's length"
+        None,
+        ge=0.001,
+        allow_inf_nan=False,
+        description="from one window's start to the next; default: a window's length",
     )
     above: float = Field(
         0.5, ge=0.0, le=1.0, description="the summary counts the windows in which a class scores above this"

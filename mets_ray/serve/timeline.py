@@ -23,7 +23,7 @@ from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 from torch import Tensor
 
-from mets_ray.ecg.timeline import window_starts
+from mets_ray.ecg.timeline import window_count, window_starts
 from mets_ray.errors import RecordError, RequestError
 from mets_ray.model.windows import largest_mv, low_amplitude, remarks
 from mets_ray.serve import audit, messages
@@ -59,7 +59,6 @@ class Timelines:
             timings.stop("classes", since)
             audit.note_classes(request, options.candidate_labels, options.hypothesis_template, found.chosen.label)
             timeline = _Timeline(self._service, self._recordings, recording, options, found, vectors, timings)
-            timeline.check()
             return _Lines(timeline.lines(until), stack.pop_all())
 
 
@@ -78,7 +77,11 @@ class _Lines(StreamingResponse):
 
 
 class _Timeline:
-    """One recording being scored."""
+    """One recording being scored.
+
+    Raises RecordError for a recording that has no window or not the leads, RequestError 422 for more windows, or a
+    larger answer, than this server gives.
+    """
 
     def __init__(
         self,
@@ -97,16 +100,15 @@ class _Timeline:
         self._signal = service.predictor.signal
         self._classes = list(found.chosen.classes)
         self._stride_s = self._signal.duration_s if options.stride_s is None else options.stride_s
-        self._starts_s = window_starts(
-            recording.num_samples, recording.frame.sampling_rate_hz, self._signal, self._stride_s
-        )
+        where = (recording.num_samples, frame.sampling_rate_hz, self._signal, self._stride_s)
+        self._check_size(window_count(*where))  # first: a tiny stride has more starts than memory
+        self._starts_s = window_starts(*where)
         self._scores = np.full((len(self._starts_s), len(self._classes)), np.nan, dtype=np.float32)
         self._left_out: Counter[str] = Counter()
         self._largest_mv = 0.0
 
-    def check(self) -> None:
-        """Raise RequestError 422 for more windows, or a larger answer, than this server gives."""
-        config, windows = self._service.config, len(self._starts_s)
+    def _check_size(self, windows: int) -> None:
+        config = self._service.config
         if windows > config.max_timeline_windows:
             fact = f"there are {windows} windows; at most {config.max_timeline_windows} are scored"
             raise RequestError(422, "too_many_windows", fact, hint="set a larger stride_s, or send a part")

@@ -42,7 +42,7 @@ def window_stride_s(config: Config) -> float | None:
         )
     raise ConfigError(
         f"`prepare.window.at` is {window.at}, but the source `{source.kind}` cuts its records itself",
-        hint="omit prepare.window.at, or read the folder as prepare.source=wfdb",
+        hint="omit prepare.window.at, or read the folder as prepare.source=files",
     )
 
 

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mets_ray.config.load import load_config
+from mets_ray.dataset.privacy import Privacy
 from mets_ray.dataset.recording_windows import WindowName, window_name
 from mets_ray.dataset.shard_writer import ShardTask, write_shard
 from mets_ray.ecg.ecg import LEADS, Ecg
@@ -39,8 +40,9 @@ def recording(seconds):
 
 
 def write(folder, rows, stride_s=5.0):
-    task = ShardTask("part-00000-abc", rows, frozenset(), True, stride_s)
-    return write_shard(task, Holter(kind="synthetic"), signal=SIGNAL, dataset_uri=str(folder), reads_in_flight=2)
+    task = ShardTask("part-00000-abc", rows, frozenset(), stride_s=stride_s)
+    source, uri = Holter(kind="synthetic"), str(folder)
+    return write_shard(task, source, signal=SIGNAL, dataset_uri=uri, reads_in_flight=2, privacy=Privacy())
 
 
 def test_each_recording_becomes_its_windows_and_gaps_are_left_out(tmp_path):
@@ -117,7 +119,7 @@ def test_windows_are_asked_for_and_other_fingerprints_stay(tmp_path):
         config("prepare.window.stride_s=5")
     manifest = Manifest(synthetic_rows(2), "synthetic", "s")
     names = [
-        dataset_fingerprint(config(*words).prepare, manifest, "", stride_s)
+        dataset_fingerprint(config(*words).prepare, manifest, "", Privacy(), stride_s)
         for words, stride_s in (
             ([], None),
             (["prepare.window.records_per_shard=1"], None),

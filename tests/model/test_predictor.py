@@ -379,5 +379,6 @@ def test_a_timeline_scores_each_window_and_leaves_gaps_out(predictor):
                 assert found[1:] == pytest.approx(row[1:], abs=1e-6)
     with pytest.raises(RecordError, match="needed"):
         predictor.timeline(Ecg(signal_mv[:, :999], ecg.leads, 100.0), labels)
-    with pytest.raises(ConfigError):
-        predictor.timeline(ecg)
+    for wrong in ({}, {"labels": labels, "stride_s": 0}):
+        with pytest.raises(ConfigError):
+            predictor.timeline(ecg, **wrong)

@@ -21,12 +21,13 @@ HEAD_BYTES = 4096
 class Format:
     """name: of the module in this package, and what `EcgMeta.format` says. title: for people. has_header: whether a
     file says its own leads, unit and sampling rate; one that does not takes them from `Stated`. media_types: under
-    which it may be sent over HTTP, besides application/octet-stream."""
+    which it may be sent over HTTP, besides application/octet-stream. is_text: parsing it takes many times its size."""
 
     name: str
     title: str
     has_header: bool = True
     media_types: tuple[str, ...] = ()
+    is_text: bool = False
 
     @property
     def module(self) -> ModuleType:
@@ -42,13 +43,13 @@ FORMATS = (
     Format("edf", "EDF, EDF+, BDF"),
     Format("ishne", "ISHNE Holter"),
     Format("mfer", "MFER"),
-    Format("aecg", "HL7 aECG", media_types=_XML),
-    Format("muse", "GE MUSE XML", media_types=_XML),
-    Format("sierra", "Philips Sierra XML", media_types=_XML),
+    Format("aecg", "HL7 aECG", media_types=_XML, is_text=True),
+    Format("muse", "GE MUSE XML", media_types=_XML, is_text=True),
+    Format("sierra", "Philips Sierra XML", media_types=_XML, is_text=True),
     Format("matlab", "MATLAB", has_header=False),
     Format("hdf5", "HDF5", has_header=False),
     Format("npy", "NPY, NPZ", has_header=False),
-    Format("text", "CSV, TSV, text", has_header=False),
+    Format("text", "CSV, TSV, text", has_header=False, is_text=True),
 )
 
 

@@ -143,7 +143,7 @@ function about({ windows, window_s, stride_s, duration_s, classes }, rows) {
   const facts = [`${clock(duration_s)} in ${windows} windows of ${window_s} s`];
   if (stride_s !== window_s) facts.push(`one every ${stride_s} s`);
   if (rows.length < classes.length) facts.push(`${rows.length} of ${classes.length} classes`);
-  facts.push("darker is higher");
+  facts.push("more colour is a higher score");
   return facts.join("; ");
 }
 
