@@ -51,7 +51,10 @@ def html_of(dataset):
 def dataset(tmp_path_factory):
     """Two shards: the second repeats two records of the first for other patients, in another fold."""
     folder = tmp_path_factory.mktemp("quality")
-    rows = [replace(row, fold=1 + number % 3, patient_id=f"p{number}") for number, row in enumerate(synthetic_rows(60))]
+    rows = [
+        replace(row, fold=1 + number % 3, patient_id=f"person-{number}")
+        for number, row in enumerate(synthetic_rows(60))
+    ]
     copies = [
         replace(row, record_id=f"copy-{row.record_id}", patient_id=f"other-{n}", fold=9)
         for n, row in enumerate(rows[:2])
@@ -100,7 +103,7 @@ def test_the_page_has_every_part_and_says_how_to_mend(dataset):
     for words in ("Verdict", "What was rejected", "bad: the report", "missing_file", "I + III − II", "Most frequent"):
         assert words in page
     assert "http" not in page.replace("http-equiv", "")
-    assert "p3" not in page  # no patient's id
+    assert "person-" not in page
     assert page.count("<img") == page.count("alt=") >= 3
 
 
@@ -157,11 +160,11 @@ def test_measures_are_written_beside_the_shard_and_made_again_if_lost(tmp_path):
     rows = synthetic_rows(5)
     write_rows(tmp_path, rows)
     (file,) = (tmp_path / "quality").iterdir()
-    table = pq.read_table(file)
-    assert table["record_id"].to_pylist() == [row.record_id for row in rows]
+    written = file.read_bytes()
+    assert pq.read_table(file)["record_id"].to_pylist() == [row.record_id for row in rows]
     file.unlink()
     assert not write_rows(tmp_path, rows).reused
-    assert pq.read_table(file).equals(table)
+    assert file.read_bytes() == written
 
 
 def test_wrong_units_and_implausible_amplitudes_stop(tmp_path):
@@ -193,12 +196,12 @@ def test_a_tally_is_exact_until_it_is_full_and_then_low_by_what_it_says():
 def test_almost_equal_signals_are_found_and_others_are_not():
     generator = np.random.default_rng(1)
     source = Synthetic(kind="synthetic")
-    ecgs = np.stack([source.read(row.record_uri).signal_mv[:, :1000] for row in synthetic_rows(150)])
+    ecgs = np.stack([source.read(row.record_uri).signal_mv[:, :1000] for row in synthetic_rows(100)])
     signals_uv = np.rint(ecgs * 1000).astype(np.int16)
     noisy = np.rint(signals_uv * 1.01 + generator.normal(0, 2, signals_uv.shape)).astype(np.int16)
     groups = near_groups(coarse_hashes(np.concatenate([signals_uv, noisy]), 100))
-    assert (groups[:150] == groups[150:]).mean() > 0.95
-    assert len(set(groups[:150].tolist())) == 150
+    assert (groups[:100] == groups[100:]).mean() > 0.95
+    assert len(set(groups[:100].tolist())) == 100
     assert signal_hash(signals_uv[0]) != signal_hash(noisy[0])
 
 

@@ -35,6 +35,6 @@ def test_a_report_has_a_language(text, language):
 def test_real_reports_have_the_language_of_the_phrase_table_that_reads_them(data_folder):
     codes, phrases = {"german": "de", "english": "en", "swedish": "sv"}, PhraseTable.load()
     with (data_folder / "ptb-xl" / "ptbxl_database.csv").open(encoding="utf-8") as file:
-        reports = [clean_report(row["report"]) for row in csv.DictReader(file) if sentences(row["report"])][::4]
+        reports = [clean_report(row["report"]) for row in csv.DictReader(file) if sentences(row["report"])][::12]
     same = sum(codes[phrases.translate(report).language] == language_of(report) for report in reports)
     assert same >= 0.98 * len(reports)
