@@ -92,12 +92,13 @@ def _stays(
     highest: Float32[np.ndarray, "lead"],
     lowest: Float32[np.ndarray, "lead"],
 ) -> tuple[Float[np.ndarray, "lead"], Float[np.ndarray, "lead"]]:
-    """For how many steps each lead stays the same at most, anywhere and at a highest or lowest sample that is far off."""
-    changes = np.ones(signal_mv.shape, dtype=bool)  # the last column ends each row
-    np.not_equal(signal_mv[:, 1:], signal_mv[:, :-1], out=changes[:, :-1])
-    last = np.flatnonzero(changes)
-    steps = np.diff(last, prepend=-1) - 1
-    last, steps = last[steps > 0], steps[steps > 0]
+    """For how many steps each lead stays the same at most: anywhere, and at its highest or lowest sample if far off."""
+    same = np.zeros(signal_mv.shape, dtype=bool)  # as the sample before it; the first column begins each row
+    np.equal(signal_mv[:, 1:], signal_mv[:, :-1], out=same[:, 1:])
+    position = np.flatnonzero(same)
+    is_last = np.diff(position, append=-1) != 1
+    last = position[is_last]
+    steps = np.diff(np.flatnonzero(is_last), prepend=-1)
     lead, value = last // signal_mv.shape[1], signal_mv.reshape(-1)[last]
     is_far = ((value == highest[lead]) | (value == lowest[lead])) & (np.abs(value - offset[lead]) >= _CLIPPED_MV)
     flat, clipped = np.zeros(len(signal_mv)), np.zeros(len(signal_mv))
