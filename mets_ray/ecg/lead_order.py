@@ -84,7 +84,7 @@ def lead_order(gram_mv2: Gram, *, has_limb_leads: bool, has_chest_leads: bool) -
 
 
 def _rms(weights: Float[np.ndarray, "*row lead"], gram: Gram) -> float:
-    return math.sqrt(max(0.0, float(np.trace(np.atleast_2d(weights @ gram @ weights.T)))))
+    return math.sqrt(max(0.0, float(((weights @ gram) * weights).sum())))
 
 
 def _residual(limb: Gram) -> float:
