@@ -1,10 +1,11 @@
-"""`mets-ray prepare|pretrain|evaluate|score|quickstart|serve`: the console script, and what jobs/*.py run.
+"""`mets-ray prepare|quality|pretrain|evaluate|score|quickstart|serve`: the console script, and what jobs/*.py run.
 
 Each command imports what it needs when it runs: `--help` and a typing error in the settings load neither torch nor Ray.
 """
 
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +28,28 @@ def prepare(config: Config, line: str) -> dict[str, Any]:
     dataset = write_dataset(config, dataset_uri_of(config), line)
     card = dataset.card
     show_card(card)
-    quality = write_quality(dataset)
+    written = write_quality(dataset)
     return {
         "dataset_uri": dataset.uri,
         "picture_uri": draw_first_record(dataset),
-        "quality_uri": quality.quality_uri,
-        "croissant_uri": quality.croissant_uri,
-        "findings": quality.findings,
+        **asdict(written),
         "records_in": card.records_in,
         "records_out": card.records_out,
         "rejected": card.rejected,
         "synthetic": card.synthetic,
     }
+
+
+def quality(config: Config, line: str) -> dict[str, Any]:
+    """Look at a prepared data set: quality.html and croissant.json beside its card, as `prepare` writes them.
+
+    mets-ray quality dataset_uri=…    # also for a data set of an earlier version, or whose source is gone
+    """
+    from mets_ray.dataset.prepared import PreparedDataset
+    from mets_ray.pipelines.quality import write_quality
+
+    dataset = PreparedDataset.open(dataset_uri_of(config))
+    return {"dataset_uri": dataset.uri} | asdict(write_quality(dataset))
 
 
 def pretrain(config: Config, line: str) -> dict[str, Any]:
@@ -133,6 +144,7 @@ COMMANDS = {
     command.name: command
     for command in (
         _command(prepare, _needs_source, ("prepare",)),
+        _command(quality, dataset_uri_of, ()),
         _command(pretrain, dataset_uri_of, ("text", "train")),
         _command(evaluate, _needs_bundle("evaluate"), ("text", "evaluate")),
         _command(score, _needs_bundle("score"), ("text", "score")),

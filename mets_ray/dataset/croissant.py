@@ -14,18 +14,27 @@ from mets_ray.dataset.card import CARD_NAME, DatasetCard, shard_schema
 
 CROISSANT_NAME = "croissant.json"
 
+# The context of the specification, whole: readers warn of one that differs.
+_TERMS = """
+arrayShape citeAs column containedIn equivalentProperty extract field fileObject fileProperty fileSet format
+includes isArray isLiveDataset jsonPath key md5 parentField path recordSet references regex repeated replace
+samplingRate separator source subField transform
+"""
 _CONTEXT = {
-    "@language": "en", "@vocab": "https://schema.org/", "arrayShape": "cr:arrayShape", "citeAs": "cr:citeAs",
-    "column": "cr:column", "conformsTo": "dct:conformsTo", "containedIn": "cr:containedIn",
-    "cr": "http://mlcommons.org/croissant/", "data": {"@id": "cr:data", "@type": "@json"},
-    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "cr": "http://mlcommons.org/croissant/",
+    "rai": "http://mlcommons.org/croissant/RAI/",
     "dct": "http://purl.org/dc/terms/",
-    "examples": {"@id": "cr:examples", "@type": "@json"}, "extract": "cr:extract", "field": "cr:field",
-    "fileObject": "cr:fileObject", "fileProperty": "cr:fileProperty", "fileSet": "cr:fileSet",
-    "includes": "cr:includes",
-    "isArray": "cr:isArray", "isLiveDataset": "cr:isLiveDataset", "key": "cr:key", "recordSet": "cr:recordSet",
-    "references": "cr:references", "sc": "https://schema.org/", "source": "cr:source",
-}  # fmt: skip
+    "sc": "https://schema.org/",
+    "conformsTo": "dct:conformsTo",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "description": {"@container": "@language"},
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "name": {"@container": "@language"},
+    **{term: f"cr:{term}" for term in _TERMS.split()},
+}
 
 _DESCRIPTIONS = {
     "record_id": "Id of the ECG",
@@ -45,14 +54,13 @@ def croissant(card: DatasetCard, card_sha256: str) -> dict[str, Any]:
 
     Where the source tells no licence or citation, neither does the description, and Croissant's checker warns of it.
     """
-    shards = [_file(shard.path, shard.sha256, "application/vnd.apache.parquet") for shard in card.shards]
+    shards = [_file(shard.path, shard.sha256, "application/x-parquet") for shard in card.shards]
     files = {
         "@type": "cr:FileSet",
         "@id": "shards",
         "name": "shards",
         "description": "All shards; each is a Parquet file of some hundred ECGs.",
-        "containedIn": [{"@id": shard["@id"]} for shard in shards],
-        "encodingFormat": "application/vnd.apache.parquet",
+        "encodingFormat": "application/x-parquet",
         "includes": "shards/*.parquet",
     }
     facts = {
@@ -61,7 +69,7 @@ def croissant(card: DatasetCard, card_sha256: str) -> dict[str, Any]:
         "conformsTo": "http://mlcommons.org/croissant/1.1",
         "name": f"{card.source}-{card.fingerprint[:8]}",
         "description": _description(card),
-        "url": card.source_uri or f"https://schema.org/#{card.fingerprint[:16]}",
+        "url": card.source_uri if "://" in (card.source_uri or "") else f"urn:sha256:{card.content_sha256}",
         "datePublished": card.created_at,
         "version": f"{card.schema_version}.0.0",
         "isLiveDataset": False,

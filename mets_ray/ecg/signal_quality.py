@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Float, Float32
 
 from mets_ray.ecg.ecg import LEADS, Ecg
 from mets_ray.ecg.lead_order import LeadOrder, lead_order
@@ -18,6 +18,7 @@ _LEAST_WANDER_S = 4.0  # in a shorter record 0.5 Hz cannot be told from an offse
 _HUM_HALF_WIDTH_HZ = 1.0
 _HUM_MARGIN_HZ = 4.0  # what lies beside the hum, up to here, is what would be there without it
 _CLIPPED_MV = 1.0
+_HIGHEST_HZ = 65.0  # of what is asked for below
 
 
 @dataclass(frozen=True)
@@ -58,23 +59,19 @@ def signal_quality(ecg: Ecg, duration_s: float) -> SignalQuality:
     rows = {name: row for row, lead in enumerate(ecg.leads) if (name := standard_lead(lead)) is not None}
     recorded = [lead for lead in LEADS if lead in rows]
     samples = math.ceil(round(duration_s * rate, 6))
-    signal_mv = ecg.signal_mv[[rows[lead] for lead in recorded], :samples].astype(np.float64)
-    offset = signal_mv.mean(axis=1)
+    signal_mv = ecg.signal_mv[[rows[lead] for lead in recorded], :samples].astype(np.float32)  # twice as fast
+    offset = signal_mv.mean(axis=1, dtype=np.float64)
     highest, lowest = signal_mv.max(axis=1), signal_mv.min(axis=1)
-
-    same = signal_mv[:, 1:] == signal_mv[:, :-1]
-    far = ((signal_mv == highest[:, None]) & (highest - offset >= _CLIPPED_MV)[:, None]) | (
-        (signal_mv == lowest[:, None]) & (offset - lowest >= _CLIPPED_MV)[:, None]
-    )
-    spectrum, frequency_hz = _spectrum(signal_mv - offset[:, None], rate)
+    flat, clipped = _stays(signal_mv, offset, highest, lowest)
+    spectrum, frequency_hz = _spectrum(signal_mv - offset[:, None].astype(np.float32), rate)
     power = np.abs(spectrum) ** 2
     in_band = (frequency_hz >= ECG_BAND_HZ[0]) & (frequency_hz <= ECG_BAND_HZ[1])
     of_ecg = power[:, in_band].sum(axis=1)
     return SignalQuality(
         amplitude_mv=_by_lead(highest - lowest, recorded),
         offset_mv=_by_lead(offset, recorded),
-        flat_s=_by_lead(_longest(same) / rate, recorded),
-        clipped_s=_by_lead(_longest(same & far[:, 1:]) / rate, recorded),
+        flat_s=_by_lead(flat / rate, recorded),
+        clipped_s=_by_lead(clipped / rate, recorded),
         wander_share=_wander(power, frequency_hz, of_ecg) if signal_mv.shape[1] >= _LEAST_WANDER_S * rate else math.nan,
         hum_50hz_ratio=_hum(power, frequency_hz, of_ecg, 50.0),
         hum_60hz_ratio=_hum(power, frequency_hz, of_ecg, 60.0),
@@ -89,28 +86,41 @@ def _by_lead(values: Float[np.ndarray, "recorded"], recorded: list[str]) -> Floa
     return whole
 
 
-def _longest(marks: Bool[np.ndarray, "lead sample"]) -> Float[np.ndarray, "lead"]:
-    """The length of each row's longest run of True, in samples."""
-    padded = np.pad(marks, ((0, 0), (1, 1))).astype(np.int8)
-    row, start = np.nonzero(np.diff(padded, axis=1) == 1)
-    end = np.nonzero(np.diff(padded, axis=1) == -1)[1]
-    longest = np.zeros(len(marks))
-    np.maximum.at(longest, row, end - start)
-    return longest
+def _stays(
+    signal_mv: Float32[np.ndarray, "lead sample"],
+    offset: Float[np.ndarray, "lead"],
+    highest: Float32[np.ndarray, "lead"],
+    lowest: Float32[np.ndarray, "lead"],
+) -> tuple[Float[np.ndarray, "lead"], Float[np.ndarray, "lead"]]:
+    """For how many steps each lead stays the same at most: anywhere, and at its highest or lowest sample if far off."""
+    same = np.zeros(signal_mv.shape, dtype=bool)  # as the sample before it; the first column begins each row
+    np.equal(signal_mv[:, 1:], signal_mv[:, :-1], out=same[:, 1:])
+    position = np.flatnonzero(same)
+    is_last = np.diff(position, append=-1) != 1
+    last = position[is_last]
+    steps = np.diff(np.flatnonzero(is_last), prepend=-1)
+    lead, value = last // signal_mv.shape[1], signal_mv.reshape(-1)[last]
+    is_far = ((value == highest[lead]) | (value == lowest[lead])) & (np.abs(value - offset[lead]) >= _CLIPPED_MV)
+    flat, clipped = np.zeros(len(signal_mv)), np.zeros(len(signal_mv))
+    np.maximum.at(flat, lead, steps)
+    np.maximum.at(clipped, lead[is_far], steps[is_far])
+    return flat, clipped
 
 
 def _spectrum(
-    signal_mv: Float[np.ndarray, "lead sample"], rate: float
+    signal_mv: Float32[np.ndarray, "lead sample"], rate: float
 ) -> tuple[np.ndarray, Float[np.ndarray, "frequency"]]:
-    """One-sided amplitudes, scaled so that the sum of their squared magnitudes is the mean power in mV²."""
+    """One-sided amplitudes up to `_HIGHEST_HZ`; the sum of all squared magnitudes is the mean power in mV²."""
     samples = signal_mv.shape[1]
-    return scipy.fft.rfft(signal_mv * _window(samples), axis=1), np.fft.rfftfreq(samples, 1.0 / rate)
+    frequency_hz = np.fft.rfftfreq(samples, 1.0 / rate)
+    asked = int(np.searchsorted(frequency_hz, _HIGHEST_HZ, side="right"))
+    return scipy.fft.rfft(signal_mv * _window(samples), axis=1)[:, :asked], frequency_hz[:asked]
 
 
 @functools.lru_cache(maxsize=8)  # the records of a source have few lengths
-def _window(samples: int) -> Float[np.ndarray, "sample"]:
+def _window(samples: int) -> Float32[np.ndarray, "sample"]:
     window: np.ndarray = scipy.signal.windows.hann(samples, sym=False)
-    return window * math.sqrt(2.0 / samples / float((window**2).sum()))
+    return (window * math.sqrt(2.0 / samples / float((window**2).sum()))).astype(np.float32)
 
 
 def _wander(power: np.ndarray, frequency_hz: np.ndarray, of_ecg: np.ndarray) -> float:

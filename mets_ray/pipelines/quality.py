@@ -24,12 +24,13 @@ from mets_ray.dataset.quality.shard import count_shard
 from mets_ray.dataset.quality.verdict import verdict
 from mets_ray.dataset.shard_reader import signals
 from mets_ray.pictures.ecg import draw_ecg
+from mets_ray.pictures.figure import palette_png
 from mets_ray.results.page import markdown, render
 
 PAGE_NAME = "quality.html"
 
 _SAMPLES = 12
-_SAMPLE_PIXELS_PER_MM = 5
+_SAMPLE_PIXELS_PER_MM = 4  # as wide as the page
 
 
 @dataclass(frozen=True)
@@ -115,4 +116,4 @@ def _draw(dataset: PreparedDataset, group: RowGroup, row: int) -> Sample:
     title = f"{'SYNTHETIC ' if card.synthetic else ''}record {record_id}, fold {one['fold'][0].as_py()}"
     signal_uv = signals(one)[0]
     picture = draw_ecg(signal_uv, card.leads, card.sampling_rate_hz, title, pixels_per_mm=_SAMPLE_PIXELS_PER_MM)
-    return Sample(record_id, picture)
+    return Sample(record_id, palette_png(picture))

@@ -15,12 +15,11 @@ _WORDS = {
     "consider cannot excluded atrial ventricular arrhythmia bradycardia tachycardia otherwise ecg non tracing heart "
     "rate changes depression",
     "de": "und oder mit der die das des ist kein keine nicht bei sinusrhythmus rhythmus vorhofflimmern normales "
-    "lagetyp linkstyp rechtstyp steiltyp indifferenttyp links rechts linksschenkelblock rechtsschenkelblock ekg veraenderungen "
-    " "
-    "veränderungen unspezifisch unspezifische abnorm hypertrophie schrittmacher überdrehter ueberdrehter verdacht auf "
-    "abnormal abnormale abnormales infarkt lateraler unspezifischer unspezifisches ventrikuläre ventrikulaere möglich "
-    "moeglich sinusbradykardie sinustachykardie extrasystole "
-    "wahrscheinlich myokardschaden erregungsrückbildung erregungsrueckbildungsstoerung herzfrequenz sonst tachykardie",
+    "lagetyp linkstyp rechtstyp steiltyp indifferenttyp links rechts linksschenkelblock rechtsschenkelblock ekg "
+    "veraenderungen veränderungen unspezifisch unspezifische abnorm hypertrophie schrittmacher überdrehter "
+    "ueberdrehter verdacht auf abnormal abnormale abnormales infarkt lateraler unspezifischer unspezifisches "
+    "ventrikuläre ventrikulaere möglich moeglich sinusbradykardie sinustachykardie extrasystole wahrscheinlich "
+    "myokardschaden erregungsrückbildung erregungsrueckbildungsstoerung herzfrequenz sonst tachykardie",
     "sv": "och är inte ej eller utan rytm sinusrytm förmaksflimmer vänster höger vänsterskänkelblock skänkelblock "
     "ospecifik ospecifikt ospecifika förändring förändringar onormal onormalt förhöjd förlopp möjlig trolig "
     "sidoförändring sinusbradykardi sinustakykardi normalt ekg eljest låga lågt svårbestämmbar axel avvikande "

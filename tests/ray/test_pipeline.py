@@ -49,6 +49,18 @@ def test_prepare_refuses_a_folder_that_holds_another_data_set(prepared):
         prepare(config_of("unused", "seed=7", dataset_uri=prepared), prepared, "other")
 
 
+def test_the_quality_page_and_the_description_lie_beside_the_card(ray_cluster, tmp_path):
+    from mets_ray.pipelines.quality import write_quality
+
+    rows = synthetic_rows(3)
+    written = write_quality(PreparedDataset.open(write_dataset(tmp_path, rows)))
+    page = Path(written.quality_uri).read_text()
+    assert all(f'alt="12-lead ECG of record {row.record_id}, as it is stored"' in page for row in rows)
+    assert (written.findings["stop"], "Few records" in page) == (0, True)
+    assert json.loads(Path(written.croissant_uri).read_text())["@type"] == "sc:Dataset"
+    assert {path.name for path in tmp_path.iterdir()} >= {"card.json", "quality.html", "croissant.json", "quality"}
+
+
 def test_a_damaged_shard_stops_a_job_by_name_and_prepare_makes_it_again(prepared):
     from mets_ray.pipelines.prepare import prepare
     from mets_ray.pipelines.texts import report_texts

@@ -49,7 +49,7 @@ class Duplicates:
 
 
 def find_duplicates(keys: RecordKeys) -> Duplicates:
-    """Takes memory and time of some sorts of all hashes: about 100 bytes and 2 µs for each record."""
+    """Takes memory and time of some sorts of all hashes: for a million records 130 MB and 1.3 s on one core."""
     patients, patient_of = np.unique(keys.patient, return_inverse=True)
     return Duplicates(
         patients=len(patients),

@@ -10,7 +10,6 @@ from mets_ray.dataset.quality.rejections import Rejection
 from mets_ray.dataset.quality.signal_sections import leads_section, signals_section
 from mets_ray.dataset.quality.text_sections import copies_section, labels_section, reports_section
 from mets_ray.dataset.quality.words import percent
-from mets_ray.pictures.figure import palette_png
 from mets_ray.results.page import Cell, Finding, Page, Picture, Section, Table
 
 _MOST_ROWS = 20
@@ -128,14 +127,11 @@ def _sources(counts: QualityCounts) -> Section:
             rows.append(("others", rest, percent(rest, counts.from_source)))
         tables.append(Table(_FACTS[name], (name, "records", "share"), rows))
     untold = [name for name in ("format", "device") if name not in told]
-    return Section(title, f"The source does not tell the {' and the '.join(untold)}." if untold else "", tables)
+    return Section(title, f"Not told by the source: {', '.join(untold)}." if untold else "", tables)
 
 
 def _samples(samples: Sequence[Sample]) -> Section:
-    pictures = [
-        Picture(palette_png(sample.png), f"12-lead ECG of record {sample.record_id}, as it is stored")
-        for sample in samples
-    ]
+    pictures = [Picture(sample.png, f"12-lead ECG of record {sample.record_id}, as it is stored") for sample in samples]
     text = (
         "As they are stored, chosen at random (the same for the same data set). Do they look like ECGs? As a rule aVR "
         "is negative, and from V1 to V6 the R wave grows."

@@ -104,7 +104,7 @@ def _count_facts(counts: QualityCounts, measures: pa.Table) -> None:
 
 
 def _any(values: Bool[np.ndarray, "record *lead"]) -> Bool[np.ndarray, " record"]:
-    return values.any(axis=1) if values.ndim == 2 else values
+    return np.asarray(values.any(axis=1)) if values.ndim == 2 else values
 
 
 def _flag(counts: QualityCounts, name: str, ids: pa.ChunkedArray, told: np.ndarray, beyond: np.ndarray) -> None:
@@ -117,7 +117,7 @@ def _array(measures: pa.Table, name: str) -> Float[np.ndarray, "record *lead"]:
     column = measures[name].combine_chunks()
     if not pa.types.is_fixed_size_list(column.type):
         return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
-    return column.flatten().to_numpy(zero_copy_only=False).reshape(-1, len(LEADS)).astype(np.float64)
+    return np.asarray(column.flatten().to_numpy(zero_copy_only=False), dtype=np.float64).reshape(-1, len(LEADS))
 
 
 def _histogram(values: Float[np.ndarray, "..."], edges: Float[np.ndarray, " edge"]) -> Int[np.ndarray, "..."]:

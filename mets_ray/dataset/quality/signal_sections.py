@@ -26,21 +26,21 @@ _ORDER = {
     "limb_residual": "All four relations, RMS over the leads'",
 }
 
-_SIGNALS_TEXT = """Wander is the share of power below 0.5 Hz of that below 40 Hz (1 − basSQI of Clifford et al. 2012,
-                with 0.5 Hz in place of 1 Hz). Hum is the power within 1 Hz of the mains, above what the 3 Hz on both
-                sides let expect, over the power from 0.5 to 40 Hz: at 0.01 it has a tenth of the ECG's amplitude. It is
-                measured in records of more than 108 Hz (50 Hz) and 128 Hz (60 Hz).
-Both are of the worst lead, from a
-                power spectrum with a Hann window. The dashed lines are the bounds of the first table.""".replace(
-    "\n", " "
+_SIGNALS_TEXT = (
+    "Wander is the share of power below 0.5 Hz of that below 40 Hz (1 − basSQI of Clifford et al. 2012, with 0.5 Hz "
+    "in place of 1 Hz). Hum is the power within 1 Hz of the mains, above what the 3 Hz on both sides let expect, over "
+    "the power from 0.5 to 40 Hz: at 0.01 it has a tenth of the ECG's amplitude. It is measured in records of more "
+    "than 108 Hz (50 Hz) and 128 Hz (60 Hz). Both are of the worst lead, from a power spectrum with a Hann window. "
+    "The dashed lines are the bounds of the first table."
 )
 
-_LEADS_TEXT = """Two leads with each other's name, or one with the wrong sign, contradict the others: III = II − I, aVR
-              = −(I + II)/2, aVL = I − II/2, aVF = II − I/2, from 0.5 to 40 Hz. If one exchange mends that, it is named.
-              Exchanged electrodes fit together all the same; there I and II are compared with what V1 to V6 let expect
-              (after Kors & van Herpen 2001). With the arms of 996 ECGs of PTB-XL exchanged, 95% were found so, and none
-              of these ECGs was suspected as it is. Paced beats and large infarcts may look alike, and left arm and left
-              leg cannot be told apart.""".replace("\n", " ")
+_LEADS_TEXT = (
+    "Two leads with each other's name, or one with the wrong sign, contradict the others: III = II − I, aVR = −(I + "
+    "II)/2, aVL = I − II/2, aVF = II − I/2, from 0.5 to 40 Hz. If one exchange mends that, it is named. Exchanged "
+    "electrodes fit together all the same; there I and II are compared with what V1 to V6 let expect (after Kors & "
+    "van Herpen 2001). With two of these electrodes exchanged, 95% of 498 ECGs of PTB-XL were named, and 5 of 1,992 "
+    "as they are. Paced beats and large infarcts may look alike, and left arm and left leg cannot be told apart."
+)
 
 
 def signals_section(counts: QualityCounts, highpass_hz: float | None) -> Section:

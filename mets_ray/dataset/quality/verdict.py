@@ -112,8 +112,8 @@ def _leads(counts: QualityCounts) -> Iterator[Finding]:
         wrong = sum(in_files.values())
         text = f"{wrong:,} of {told:,} records ({percent(wrong, told)}): {_listed(in_files)}."
         remedy = f"Correct the names or the order of the leads in the source. {where}"
-        level = "stop" if wrong > 0.01 * told else "look"
-        yield Finding(level, "Limb leads that contradict each other", text, remedy)
+        title = "Limb leads that contradict each other"
+        yield Finding("stop" if wrong > 0.01 * told else "look", title, text, remedy)
     else:
         yield Finding("fine", "Limb leads", f"In all {told:,} records that have six of their own, they fit together.")
     if at_patients:
