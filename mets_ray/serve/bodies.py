@@ -1,28 +1,29 @@
-"""ECGs from HTTP bodies. A new format (EDF, DICOM, ...) is a function and an entry in `_READERS` and `_SUFFIXES`.
+"""ECGs from HTTP bodies: JSON, npy, tables and zips with rules of their own, and every file of `mets_ray.ecg.formats`.
 
 Bodies are untrusted: sizes are checked before memory is allocated, nothing is unpickled, no file is written under a
 name from the body, and hostile bytes raise RequestError or RecordError whatever a decoder does with them.
 """
 
-import csv
 import io
-import re
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv
 import python_multipart
-from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 from python_multipart.exceptions import FormParserError
 
-from mets_ray.ecg.ecg import LEADS, SAMPLING_RATES_HZ, Ecg, to_millivolts
+from mets_ray.ecg import formats
+from mets_ray.ecg.ecg import LEADS, SAMPLING_RATES_HZ, Ecg
+from mets_ray.ecg.formats import npy, text
+from mets_ray.ecg.formats.arrays import in_millivolts
+from mets_ray.ecg.formats.stated import Stated
+from mets_ray.ecg.formats.text_layout import layout_of_header
 from mets_ray.ecg.wfdb import decode_wfdb
 from mets_ray.errors import RecordError, RequestError
 from mets_ray.serve import json_rows
@@ -37,14 +38,9 @@ _MAX_FILES = 64
 
 _MAX_ENTRIES = 1024  # of a zip, including folders and skipped files
 
-_MAX_HEADER_BYTES = 16 * 1024  # of a CSV
-_INDEX, _TAIL = "\0index", "\0tail"  # no lead is called like this
-
 _UNPACKED_TIMES = 4  # unpacked size of a zip in multiples of max_body_bytes; WFDB compresses to half at best
 _COMPRESSED_TIMES = 10  # and in multiples of its own: text compresses to a fifth, a bomb to a thousandth
 _UNPACKED_FLOOR = 1024 * 1024
-
-_NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 @dataclass(frozen=True)
@@ -163,51 +159,24 @@ def _read_json(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> l
 
 
 def _read_npy(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
-    """`[lead, sample]` or `[ecg, lead, sample]`; not numpy.load, which trusts the shape and can unpickle."""
-    stream = io.BytesIO(body)
-    try:
-        shape, is_fortran, dtype = _NPY_HEADERS[np.lib.format.read_magic(stream)](stream)
-    except Exception as error:  # numpy evaluates the header and does not catch what tokenize and dtype raise
-        raise _malformed("this is not an .npy file of version 1 or 2, or its header cannot be read") from error
-    if dtype.kind not in "iuf" or dtype.itemsize > 8:
-        raise _malformed(f"the array holds {dtype.kind}{dtype.itemsize}, not integers or floats of up to 64 bits")
-    count = 1
-    for length in shape:
-        count *= length
-    data = memoryview(body)[stream.tell() :]
-    if len(shape) not in (2, 3) or count * dtype.itemsize != len(data):
-        raise _malformed(f"the array has shape {shape} and {len(data)} bytes of samples", "save [lead, sample]")
-    try:
-        samples = np.frombuffer(data, dtype).reshape(shape, order="F" if is_fortran else "C")
-    except (ValueError, TypeError) as error:  # (-1, -10), (0, 1e30), (True, 10)
-        raise _malformed("the array has an impossible shape") from error
+    """`[lead, sample]` or `[ecg, lead, sample]`."""
+    with _whole_files():
+        samples = npy.array_of(body)
+    if samples.ndim not in (2, 3):
+        raise _malformed(f"the array has shape {samples.shape}", "save [lead, sample]")
     return _ecgs(samples, parameters, limits)
 
 
 def _read_csv(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
-    """A header of lead names, then a row per sample; a column `time_s` is checked and dropped.
-
-    So are an index as pandas writes it, a first column without a name, and the empty last one of lines with a comma at
-    their end.
-    """
+    """A header of lead names, then a row per sample; a column `time_s` is checked and dropped."""
     if body.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise _malformed("the table is in UTF-16", "save it in UTF-8")
-    names = _column_names(body)
-    try:
-        table = pa.csv.read_csv(
-            pa.BufferReader(body),
-            pa.csv.ReadOptions(use_threads=False, column_names=names, skip_rows=1),
-            convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.float64())),
-        )
-    except (pa.ArrowInvalid, pa.ArrowKeyError, pa.ArrowNotImplementedError) as error:
-        raise _malformed(
-            "a row does not have as many cells as the header, or a cell is not a number",
-            "end no line with a comma, and write no text below the header",
-        ) from error
-    table = _without_index(table)
+    with _whole_files():
+        layout = layout_of_header(body)
+        table = text.table_of(body, layout, layout.names or ())
     rate = _required(parameters.sampling_rate_hz, "sampling_rate_hz")
     if "time_s" in table.column_names:
-        _check_times(table["time_s"].to_numpy(), rate)
+        text.check_times(table["time_s"].to_numpy(), rate)
         table = table.drop_columns(["time_s"])
     leads = tuple(table.column_names)
     if parameters.leads is not None and parameters.leads != leads:
@@ -217,52 +186,34 @@ def _read_csv(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> li
     return _ecgs(samples, replace(parameters, leads=leads), limits)
 
 
-def _column_names(body: bytes) -> list[str]:
-    """The header's cells, in which _INDEX and _TAIL stand for a first and a last one without a name."""
-    head = re.match(rb"(?:\xef\xbb\xbf)?([^\r\n]{0,%d}+)" % _MAX_HEADER_BYTES, body)
-    line = head[1] if head else b""
-    if b"," not in line and (b";" in line or b"\t" in line):
-        raise _malformed(
-            "the columns are not separated by commas", "write 0.12,0.34: decimal points, and commas between columns"
-        )
+@contextmanager
+def _whole_files() -> Iterator[None]:
+    """A reader's `malformed_file` becomes the answer to a body that is malformed."""
     try:
-        cells = next(csv.reader([line.decode("utf-8", "replace")]), [])
-    except csv.Error as error:
-        raise _malformed("the header of the table cannot be read") from error
-    names = [cell.strip() for cell in cells]
-    if not any(names):  # without names Arrow would take them from the next line
-        raise _malformed("the table has no header", "begin with a line of lead names: I,II,III,aVR,...")
-    if len(names) > 1 and _is_unnamed(names[0]):
-        names[0] = _INDEX
-    if len(names) > 1 and not names[-1]:
-        names[-1] = _TAIL
-    if len(names) > MAX_LEADS + 3 or len(set(names)) < len(names):
-        raise _malformed(f"the header has {len(names)} columns with {len(set(names))} distinct names")
-    return names
-
-
-def _is_unnamed(name: str) -> bool:
-    return name.lower() in ("", "unnamed: 0", "index")  # to_csv(); that read again and written again; reset_index()
-
-
-def _without_index(table: pa.Table) -> pa.Table:
-    if _TAIL in table.column_names:
-        if table[_TAIL].null_count < len(table):
-            raise _malformed("the last column has no name", "name each column by its lead")
-        table = table.drop_columns([_TAIL])
-    if _INDEX in table.column_names:
-        index = table[_INDEX].to_numpy()
-        if len(index) and not (index[0] in (0, 1) and np.array_equal(index, np.arange(len(index)) + index[0])):
-            raise _malformed(
-                "the first column has no name of a lead, and is no index that counts 0, 1, 2, …",
-                "write the table without its index (index=False), and call a column of times `time_s`",
-            )
-        table = table.drop_columns([_INDEX])
-    return table
+        yield
+    except RecordError as error:
+        if error.reason != "malformed_file":
+            raise
+        raise _malformed(error.fact, error.hint) from error
 
 
 def _read_zip(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
     return _read_files(_zip_files(body, limits), parameters, limits)
+
+
+def _read_any(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
+    """A file of any format, recognised by its content."""
+    is_zip = body.startswith(b"PK") and formats.recognise(body) is None  # NPZ is a ZIP too
+    return (_read_zip if is_zip else _read_file)(body, parameters, limits)
+
+
+def _read_file(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
+    if body.startswith(b"\x93NUMPY"):
+        return _read_npy(body, parameters, limits)
+    with _whole_files():
+        ecg = formats.decode(body, Stated(parameters.sampling_rate_hz, parameters.unit, parameters.leads))
+    _check_size(ecg.signal_mv.shape, ecg.sampling_rate_hz, limits)
+    return [ecg]
 
 
 _READERS: dict[str, Callable[[bytes, BodyParameters, BodyLimits], list[Ecg]]] = {
@@ -270,6 +221,8 @@ _READERS: dict[str, Callable[[bytes, BodyParameters, BodyLimits], list[Ecg]]] = 
     "application/x-npy": _read_npy,
     "application/zip": _read_zip,
     "text/csv": _read_csv,
+    "application/octet-stream": _read_any,
+    **{kind: _read_any for one in formats.FORMATS for kind in one.media_types},
 }
 _SUFFIXES = {".json": _read_json, ".npy": _read_npy, ".zip": _read_zip, ".csv": _read_csv}
 
@@ -291,18 +244,18 @@ def _read_files(files: dict[str, bytes], parameters: BodyParameters, limits: Bod
             max_duration_s=limits.max_duration_s,
         )
         return [ecg]
-    known = [(name, suffix) for name in files for suffix in _SUFFIXES if name.lower().endswith(suffix)]
-    if len(known) != 1 or len(files) != 1:
+    if len(files) != 1:
         raise RequestError(
             422,
             "no_record",
-            f"of {len(files)} files none is a WFDB header (.hea) and {len(known)} are of another known format",
-            hint=f"send a .hea with its .dat or .mat, or one of {', '.join(_SUFFIXES)}",
+            f"there are {len(files)} files, and none is a WFDB header (.hea)",
+            hint="send a .hea with its .dat or .mat, or one file of another format",
         )
-    ((name, suffix),) = known
-    if len(files[name]) > limits.max_body_bytes:  # only WFDB may unpack to more: parsed text takes many times its size
-        raise RequestError(413, "too_large", f"the file unpacks to {len(files[name])} bytes", hint="send int16 as npy")
-    return _SUFFIXES[suffix](files[name], parameters, limits)
+    ((name, data),) = files.items()
+    if len(data) > limits.max_body_bytes:  # only WFDB may unpack to more: parsed text takes many times its size
+        raise RequestError(413, "too_large", f"the file unpacks to {len(data)} bytes", hint="send int16 as npy")
+    suffix = next((suffix for suffix in _SUFFIXES if name.lower().endswith(suffix)), "")
+    return _SUFFIXES.get(suffix, _read_file)(data, parameters, limits)
 
 
 def _multipart_files(content_type: str, body: bytes) -> dict[str, bytes]:
@@ -387,12 +340,7 @@ def _ecgs(samples: np.ndarray, parameters: BodyParameters, limits: BodyLimits) -
     if len(leads) != several.shape[1]:
         raise RequestError(422, "leads_mismatch", f"{len(leads)} lead names for {several.shape[1]} rows of samples")
     _check_size(several.shape[1:], rate, limits)
-    return [Ecg(_millivolts(one, unit), leads, rate) for one in several]
-
-
-def _millivolts(samples: np.ndarray, unit: str) -> Float[np.ndarray, "lead sample"]:
-    with np.errstate(over="ignore", invalid="ignore"):  # a float16 of 1e5 is infinite: `preprocess` rejects it
-        return to_millivolts(samples.astype(np.float64, copy=False), unit)
+    return [Ecg(in_millivolts(one, unit), leads, rate) for one in several]
 
 
 def _check_size(shape: tuple[int, ...], rate: float, limits: BodyLimits) -> None:
@@ -404,20 +352,6 @@ def _check_size(shape: tuple[int, ...], rate: float, limits: BodyLimits) -> None
             "too_long",
             f"{shape[1]} samples at {rate:g} Hz are {shape[1] / rate:.1f} s; the limit is {limits.max_duration_s:g} s",
             hint="send a shorter part",
-        )
-
-
-def _check_times(time_s: np.ndarray, rate: float) -> None:
-    if not rate > 0:
-        raise RecordError("sampling_rate_mismatch", f"the sampling rate is {rate:g} Hz")
-    with np.errstate(over="ignore", invalid="ignore"):
-        expected_s = np.arange(len(time_s)) / rate
-    # Half a sample: a time column may be rounded to milliseconds; a wrong rate is off by more after a few samples.
-    if len(time_s) and not np.all(np.abs(time_s - time_s[0] - expected_s) <= 0.5 / rate + 1e-3):
-        raise RecordError(
-            "sampling_rate_mismatch",
-            f"the column `time_s` does not increase in steps of 1/{rate:g} s",
-            hint="check both",
         )
 
 

@@ -1,0 +1,140 @@
+"""How a table of numbers in text is laid out: what separates its cells, its decimal mark, and where its rows begin."""
+
+import csv
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mets_ray.ecg.formats.arrays import malformed
+
+_HEAD_BYTES = 64 * 1024
+_MOST_LINES_BEFORE = 64
+_BLANKS = " "
+_SEPARATORS = (";", "\t", ",", _BLANKS)
+
+# What may stand for a missing sample: as Arrow reads it.
+_MISSING = frozenset({"", "na", "nan", "null", "n/a", "#n/a", "-nan", "inf", "-inf", "+inf"})
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.IGNORECASE)
+
+_MOST_HEADER_BYTES = 16 * 1024  # of a table that begins with its header
+
+
+@dataclass(frozen=True)
+class Layout:
+    """separator: `;`, tab, `,`, or a blank for any white space. decimal: `.` or `,`. columns: how many. names: of the
+    columns, None where the table has no header. start: the byte at which the first row of numbers begins."""
+
+    separator: str
+    decimal: str
+    columns: int
+    names: tuple[str, ...] | None
+    start: int
+
+
+def layout_of(data: bytes) -> Layout:
+    """The layout of a table in UTF-8, found by its first two rows of numbers.
+
+    Lines before them are skipped, except that the last is the header if it has as many cells. Raises RecordError
+    `malformed_file` where no row of numbers is near the beginning, or a line before it could be one.
+    """
+    before: list[str] = []
+    for (start, line), (_, following) in itertools.pairwise([*_lines(data[:_HEAD_BYTES]), (0, "")]):
+        found = _row(line)
+        if found is not None and (not following or _fits(following, found)):
+            separator, decimal, columns = found
+            if separator != "," and data.find(b",", start) >= 0:  # the first row may hold whole numbers only
+                decimal = ","
+            if any(_is_almost_a_row(one, separator, columns) for one in before):
+                raise malformed("a line before the first row of numbers looks like one, and cannot be read")
+            return Layout(separator, decimal, columns, _header(before, separator, columns), start)
+        before.append(line)
+        if len(before) > _MOST_LINES_BEFORE:
+            break
+    raise malformed("the text holds no table of numbers", "write a line of lead names, then a row of numbers a sample")
+
+
+def layout_of_header(data: bytes) -> Layout:
+    """The layout of a table whose first line is its header, with commas between cells and points as decimal marks.
+
+    Raises RecordError `malformed_file`.
+    """
+    head = re.match(rb"(?:\xef\xbb\xbf)?([^\r\n]{0,%d}+)" % _MOST_HEADER_BYTES, data)
+    line = head[1] if head else b""
+    if b"," not in line and (b";" in line or b"\t" in line):
+        raise malformed(
+            "the columns are not separated by commas", "write 0.12,0.34: decimal points, and commas between columns"
+        )
+    try:
+        names = [cell.strip() for cell in next(csv.reader([line.decode("utf-8", "replace")]), [])]
+    except csv.Error as error:
+        raise malformed("the header of the table cannot be read") from error
+    if not any(names):
+        raise malformed("the table has no header", "begin with a line of lead names: I,II,III,aVR,...")
+    end = re.compile(rb"\r\n|\r|\n").search(data, head.end() if head else 0)
+    return Layout(",", ".", len(names), tuple(names), end.end() if end else len(data))
+
+
+def _lines(head: bytes) -> Iterator[tuple[int, str]]:
+    """Lines that hold something, each with the byte at which it begins."""
+    for match in re.finditer(rb"[^\r\n]+", head):
+        line = match[0].decode("utf-8", "replace").strip(" ")
+        if line.strip():
+            yield match.start(), line
+
+
+def _row(line: str) -> tuple[str, str, int] | None:
+    """Separator, decimal mark and number of cells of a row of numbers; None for another line."""
+    for separator in _SEPARATORS:
+        if separator != _BLANKS and separator not in line:
+            continue
+        cells = _cells(line, separator)
+        for decimal in ".,":
+            if _are_numbers(cells, decimal) and not _is_numbering(cells):
+                return separator, decimal, len(cells)
+    return None
+
+
+def _is_numbering(cells: list[str]) -> bool:
+    """Whether cells only count columns, as in pandas' header for an array: `,0,1,2,…`."""
+    numbers = [cell for cell in cells if cell]
+    return len(numbers) > 2 and any(numbers == [str(first + at) for at in range(len(numbers))] for first in (0, 1))
+
+
+def _is_almost_a_row(line: str, separator: str, columns: int) -> bool:
+    cells = _cells(line, separator)
+    return len(cells) == columns and any(map(_NUMBER.match, cells)) and not _is_numbering(cells)
+
+
+def _fits(line: str, layout: tuple[str, str, int]) -> bool:
+    separator, decimal, columns = layout
+    cells = _cells(line, separator)
+    return len(cells) == columns and _are_numbers(cells, decimal if separator == "," else ".,")
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    if separator == _BLANKS:
+        return line.split()
+    try:
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=separator), [])]
+    except csv.Error:
+        return []
+
+
+def _are_numbers(cells: list[str], decimals: str) -> bool:
+    """Whether all cells are numbers or missing, at least one a number, with one of the `decimals` as their mark."""
+    found = False
+    for cell in cells:
+        plain = cell.replace(",", ".") if "," in decimals else cell
+        if _NUMBER.fullmatch(plain):
+            found = True
+        elif cell.casefold() not in _MISSING:
+            return False
+    return found
+
+
+def _header(before: list[str], separator: str, columns: int) -> tuple[str, ...] | None:
+    if not before:
+        return None
+    cells = _cells(before[-1].lstrip("\ufeff#% "), separator)
+    return tuple(cells) if len(cells) == columns and any(cells) and not _is_numbering(cells) else None

@@ -1,0 +1,331 @@
+"""HDF5, text tables, NumPy and MATLAB: each written by another program, read back, and damaged."""
+
+import io
+import os
+import zipfile
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.io
+
+from mets_ray.ecg import formats
+from mets_ray.ecg.ecg import LEADS
+from mets_ray.ecg.formats import hdf5, hdf5_traces, matlab, npy, text
+from mets_ray.ecg.formats.stated import Stated
+from mets_ray.ecg.wfdb import read_wfdb
+from mets_ray.errors import RecordError
+from tests.support.mutations import read_mutations
+
+RATE = 500.0
+STATED = Stated(RATE, "mV", LEADS)
+SIGNAL = np.round(np.random.default_rng(0).normal(0, 0.4, (12, 600)), 3)
+TRIES = int(os.environ.get("METS_TEST_MUTATIONS", "60"))
+
+
+def of_numpy(array, save=np.save, **named):
+    buffer = io.BytesIO()
+    save(buffer, *([] if array is None else [array]), **named)
+    return buffer.getvalue()
+
+
+def of_matlab(**variables):
+    buffer = io.BytesIO()
+    options = {name: variables.pop(name) for name in ("format", "do_compression") if name in variables}
+    scipy.io.savemat(buffer, variables, **options)
+    return buffer.getvalue()
+
+
+def of_hdf5(write, user_block=0):
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", userblock_size=user_block) as file:
+        write(file)
+    data = buffer.getvalue()
+    if user_block:
+        mark = b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM"
+        data = mark.ljust(user_block, b"\0") + data[user_block:]
+    return data
+
+
+def dataset(name, array, **options):
+    return lambda file: file.create_dataset(name, data=array, **options)
+
+
+def of_text(separator=",", decimal=".", header=LEADS, before="", end="\n", signal=SIGNAL):
+    lines = [separator.join(f"{value}".replace(".", decimal) for value in row) for row in signal.T]
+    return (before + end.join([*([separator.join(header)] if header else []), *lines, ""])).encode()
+
+
+TEXTS = {
+    "comma": of_text(),
+    "semicolon, decimal comma": of_text(";", ",", end="\r\n"),
+    "tab": of_text("\t"),
+    "tab, decimal comma": of_text("\t", ","),
+    "blanks": of_text("   ", header=None, before="\r\n\r\nRhythm signal: 600 X 12 \r\n\r\n", end=" \r\n"),
+    "blanks, decimal comma": of_text(" ", ",", header=None),
+    "comma and blank": of_text(", "),
+    "comment": of_text(header=("# I", *LEADS[1:]), before="# made by hand\n"),
+    "units": of_text(header=[f"{lead} (mV)" for lead in LEADS]),
+    "UTF-16": ("\ufeff" + of_text("\t").decode()).encode("utf-16-le"),
+    "byte order mark": b"\xef\xbb\xbf" + of_text(),
+    "quoted": pd.DataFrame(SIGNAL.T, columns=LEADS).to_csv(index=False, quoting=1).encode(),
+    "quoted, decimal comma": pd.DataFrame(SIGNAL.T, columns=LEADS).to_csv(index=False, quoting=1, decimal=",").encode(),
+    "pandas index": pd.DataFrame(SIGNAL.T, columns=LEADS).to_csv().encode(),
+    "times": pd.DataFrame({"time_s": np.arange(600) / RATE} | dict(zip(LEADS, SIGNAL, strict=True)))
+    .to_csv(index=False)
+    .encode(),
+    "milliseconds": of_text(signal=np.vstack([np.arange(600) * 2.0, SIGNAL]), header=("Time [ms]", *LEADS)),
+    "times without a header": of_text(signal=np.vstack([np.arange(600) / RATE, SIGNAL]), header=None),
+    "numbered": of_text(signal=np.vstack([np.arange(600), SIGNAL]), header=None),
+    "pandas, no names": pd.DataFrame(SIGNAL.T).to_csv().encode(),
+}
+FILES = {
+    "npy": of_numpy(SIGNAL),
+    "npy by columns": of_numpy(SIGNAL.T.astype(">f8")),
+    "npz": of_numpy(None, np.savez_compressed, ecg=SIGNAL, rate=np.array(500.0), names=np.array(LEADS)),
+    "mat 4": of_matlab(ecg=SIGNAL, format="4"),
+    "mat 5": of_matlab(ecg=SIGNAL, info={"site": "x"}, names=np.array(LEADS, dtype=object), age=55),
+    "mat 7": of_matlab(ecg=SIGNAL.T, do_compression=True),
+    "mat 7.3": of_hdf5(dataset("ecg", SIGNAL.T), user_block=512),
+    "hdf5": of_hdf5(dataset("a/b/signal", SIGNAL, compression="gzip", shuffle=True, fletcher32=True)),
+    "hdf5 by columns": of_hdf5(dataset("x", SIGNAL.T, chunks=(100, 12), compression="lzf")),
+    **TEXTS,
+}
+SPH = of_hdf5(dataset("ecg", np.tile(SIGNAL, 10)[:, :5000].astype("f2"), chunks=(3, 1250), compression="gzip"))
+
+
+READERS = {"npy": npy, "npz": npy, "mat": matlab, "hdf5": hdf5, "sph": hdf5}
+UNNAMED = {"blanks", "blanks, decimal comma", "times without a header", "numbered", "pandas, no names"}
+
+
+def reader(kind):
+    return text if kind in TEXTS else READERS[kind.split()[0]]
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_what_another_program_wrote_is_read(kind):
+    data = FILES[kind]
+    assert formats.recognise(data).name == reader(kind).FORMAT
+    ecg = formats.decode(data, STATED)
+    np.testing.assert_array_equal(ecg.signal_mv, SIGNAL)
+    assert (ecg.leads, ecg.sampling_rate_hz, ecg.other_signals) == (LEADS, RATE, ())
+    in_microvolts = formats.decode(data, Stated(RATE, "uV", LEADS))
+    np.testing.assert_allclose(in_microvolts.signal_mv, SIGNAL / (1 if kind == "units" else 1000))
+
+
+@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize(
+    ("unstated", "reason"),
+    [("sampling_rate_hz", "missing_sampling_rate"), ("unit", "missing_unit"), ("leads", "missing_lead_names")],
+)
+def test_nothing_is_guessed(kind, unstated, reason):
+    facts = {"sampling_rate_hz": RATE, "unit": "mV", "leads": LEADS} | {unstated: None}
+    if (kind, unstated) == ("units", "unit") or (unstated == "leads" and kind in TEXTS and kind not in UNNAMED):
+        np.testing.assert_array_equal(formats.decode(FILES[kind], Stated(**facts)).signal_mv, SIGNAL)
+        return
+    with pytest.raises(RecordError) as refused:
+        formats.decode(FILES[kind], Stated(**facts))
+    assert refused.value.reason == reason
+    assert refused.value.hint
+
+
+def refused(data, stated=STATED):
+    with pytest.raises(RecordError) as caught:
+        formats.decode(data, stated)
+    return caught.value.reason
+
+
+# --- text
+
+
+def test_columns_that_are_no_lead_are_left_out_by_name():
+    ecg = text.read(of_text(header=(*LEADS[:11], "RESP")), Stated(RATE, "mV"))
+    assert (ecg.leads, ecg.other_signals) == (LEADS[:11], ("RESP",))
+    np.testing.assert_array_equal(ecg.signal_mv, SIGNAL[:11])
+
+
+def test_a_header_is_believed_and_names_of_no_lead_are_stated():
+    numbered = of_text(header=[f"ch{number}" for number in range(12)])
+    assert text.read(numbered, STATED).leads == LEADS
+    assert text.read(numbered, Stated(RATE, "mV")).leads[0] == "ch0"
+    assert refused(of_text(), Stated(RATE, "mV", LEADS[::-1])) == "leads_mismatch"
+
+
+def test_tables_that_can_be_read_in_two_ways_are_refused():
+    assert refused(of_text(",", ",", header=None)) == "leads_mismatch"
+    for data in (b"I;II\n1.234,5;2\n1,5;2\n", b"I,II\n1,2\n1,2,3\n1,2\n", b"I;II\n1,5;2\n1.234,5;2\n1,5;2\n"):
+        with pytest.raises(RecordError) as caught:
+            text.read(data, Stated(RATE, "mV"))
+        assert caught.value.reason == "malformed_file"
+    for rate in (250.0, 1000.0):
+        assert refused(TEXTS["times"], Stated(rate, "mV")) == "sampling_rate_mismatch"
+        assert refused(TEXTS["milliseconds"], Stated(rate, "mV")) == "sampling_rate_mismatch"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"I,II,III\n",
+        b"r 12 500 5000\nr.dat 16 1000/mV 16 0 0 0 0 I\nr.dat 16 1000/mV 16 0 0 0 0 II\n",
+        b'<?xml version="1.0"?>\n<a>1,2\n3,4\n</a>',
+        b'{"signal": [[\n1,2\n3,4\n]]}',
+        b"Sinusrhythmus, Linkstyp.\nNormales EKG.\n",
+        b"\xff\xfe\x00\xd8\x00\xd8",
+        bytes(range(256)) * 20,
+    ],
+)
+def test_what_is_no_table_is_not_taken_for_one(data):
+    assert not text.recognises(data)
+
+
+def test_the_real_text_file(data_folder):
+    """Against numpy's own reader of text."""
+    path = data_folder / "formats/text/tereshchenko_testing_ecg.txt"
+    expected = np.loadtxt(path, skiprows=6)
+    assert formats.recognise(path.read_bytes()).name == "text"
+    ecg = text.read(path.read_bytes(), Stated(500.0, "uV", LEADS))
+    np.testing.assert_array_equal(ecg.signal_mv, expected.T / 1000)
+
+
+# --- NumPy
+
+
+def test_an_npz_with_several_matrices_or_too_much_in_it_is_refused():
+    assert refused(of_numpy(None, np.savez, a=SIGNAL, b=SIGNAL)) == "malformed_file"
+    assert refused(of_numpy(None, np.savez, a=np.arange(9))) == "malformed_file"
+    assert refused(of_numpy(None, np.savez, a=np.array([[object()]], dtype=object))) == "malformed_file"
+    assert refused(of_numpy(None, np.savez_compressed, a=np.zeros((12, 1_000_000)))) == "too_large"
+    assert refused(of_numpy(np.stack([SIGNAL, SIGNAL]))) == "several_records"
+    assert refused(of_numpy(SIGNAL[:11])) == "leads_mismatch"
+    assert not npy.recognises(b"PK\3\4" + bytes(26) + b"a.npy")
+
+
+# --- MATLAB
+
+
+def test_the_signal_of_a_wfdb_record_needs_its_header(data_folder):
+    record = data_folder / "cinc2021/georgia/E00002"
+    data = record.with_suffix(".mat").read_bytes()
+    assert formats.recognise(data).name == "matlab"
+    for stated in (Stated(), Stated(RATE), Stated(RATE, "uV")):
+        assert refused(data, stated) == "missing_header"
+    np.testing.assert_array_equal(
+        matlab.read(data, Stated(RATE, "uV", LEADS)).signal_mv, read_wfdb(str(record)).signal_mv
+    )
+
+
+def test_the_matrix_with_as_many_rows_as_leads_is_the_ecg():
+    data = of_matlab(beats=np.zeros((3, 40)), ecg=SIGNAL)
+    np.testing.assert_array_equal(matlab.read(data, STATED).signal_mv, SIGNAL)
+    assert refused(data, Stated(RATE, "mV")) == "malformed_file"
+    assert refused(of_matlab(a=SIGNAL, b=SIGNAL)) == "malformed_file"
+    assert refused(of_matlab(names=np.array(LEADS, dtype=object))) == "malformed_file"
+    assert refused(of_matlab(a=SIGNAL + 1j)) == "malformed_file"
+
+
+def test_a_mat_file_that_unpacks_to_a_thousand_times_its_size_is_refused():
+    assert refused(of_matlab(a=np.zeros((12, 1_000_000)), do_compression=True)) == "too_large"
+
+
+# --- HDF5
+
+
+def test_the_layout_of_sph_is_known():
+    ecg = hdf5.read(SPH, Stated())
+    assert (ecg.leads, ecg.sampling_rate_hz, ecg.signal_mv.shape) == (LEADS, 500.0, (12, 5000))
+    assert hdf5.read(SPH, Stated(sampling_rate_hz=250.0)).sampling_rate_hz == 250.0
+    for other in (dataset("ecg", SIGNAL), dataset("signal", np.tile(SIGNAL, 10).astype("f2"))):
+        assert refused(of_hdf5(other), Stated()) == "missing_lead_names"
+
+
+def test_real_sph_files(data_folder):
+    for path in sorted((data_folder / "formats/sph_h5").glob("*.h5")):
+        ecg = hdf5.read(path.read_bytes(), Stated())
+        with h5py.File(path) as file:
+            np.testing.assert_array_equal(ecg.signal_mv, file["ecg"][()].astype(np.float64))
+        one, two, _, right = ecg.signal_mv[:4]
+        assert np.abs(right + (one + two) / 2).max() < 0.002  # aVR is the fourth: only half precision is between
+
+
+def test_files_are_not_opened_by_links_in_another(tmp_path):
+    secret = tmp_path / "secret.h5"
+    secret.write_bytes(FILES["hdf5"])
+
+    def linked(file):
+        file["soft"] = h5py.SoftLink("/missing")
+        file["away"] = h5py.ExternalLink(str(secret), "a/b/signal")
+
+    def virtual(file):
+        layout = h5py.VirtualLayout((12, 600), dtype="f8")
+        layout[:] = h5py.VirtualSource(str(secret), "a/b/signal", shape=(12, 600))
+        file.create_virtual_dataset("signal", layout)
+
+    def external(file):
+        file.create_dataset("signal", (12, 600), "f8", external=[(str(secret), 0, h5py.h5f.UNLIMITED)])
+
+    def circular(file):
+        file.create_group("a/b/c/d")
+        file["a/b/c/d/up"] = file["a"]
+
+    assert refused(of_hdf5(linked)) == "malformed_file"
+    assert refused(of_hdf5(virtual)) == "unsupported_format"
+    assert refused(of_hdf5(external)) == "unsupported_format"
+    assert refused(of_hdf5(circular)) == "malformed_file"
+    assert refused(of_hdf5(dataset("a", np.zeros((12, 4_000_000)), compression="gzip"))) == "too_large"
+    assert refused(of_hdf5(dataset("a", SIGNAL, scaleoffset=3))) == "unsupported_format"
+
+
+def code15(exams=4):
+    tracings = np.zeros((exams, 4096, 12), dtype=np.float32)
+    for number in range(exams - 1):
+        tracings[number, 648:-648] = np.random.default_rng(number).normal(size=(2800, 12)) + 5
+
+    def write(file):
+        file["exam_id"] = np.array([*range(101, 100 + exams), 0])
+        file["tracings"] = tracings
+
+    return of_hdf5(write), tracings
+
+
+def test_exams_of_code15_are_read_one_by_one():
+    data, tracings = code15()
+    file = io.BytesIO(data)
+    assert hdf5_traces.exam_ids(file).tolist() == [101, 102, 103, 0]
+    ecg = hdf5_traces.read_exam(file, 1, "mV")
+    assert (ecg.leads, ecg.sampling_rate_hz) == (LEADS, 400.0)
+    np.testing.assert_array_equal(ecg.signal_mv, tracings[1, 648:-648].T.astype(np.float64))
+    for row, unit, reason in ((1, None, "missing_unit"), (3, "mV", "no_signal"), (4, "mV", "malformed_file")):
+        with pytest.raises(RecordError) as caught:
+            hdf5_traces.read_exam(file, row, unit)
+        assert caught.value.reason == reason
+    assert refused(data) == "several_records"
+    with pytest.raises(RecordError):
+        hdf5_traces.exam_ids(io.BytesIO(FILES["hdf5"]))
+
+
+# --- damage
+
+
+@pytest.mark.parametrize("kind", [*FILES, "sph", "code15"])
+@pytest.mark.filterwarnings("ignore::SyntaxWarning")  # of numpy's header parser
+def test_damaged_files_are_read_or_refused(kind):
+    def read(damaged):
+        if kind == "code15":
+            hdf5_traces.exam_ids(io.BytesIO(damaged))
+            return hdf5_traces.read_exam(io.BytesIO(damaged), 0, "mV")
+        reader(kind).recognises(damaged[:4096])
+        return reader(kind).read(damaged, STATED)
+
+    data = {"sph": SPH, "code15": code15(2)[0]}.get(kind) or FILES[kind]
+    outcomes = read_mutations(data, read, tries=TRIES)
+    print(kind, dict(outcomes))
+    assert len(outcomes) > 1, outcomes
+
+
+def test_zip_is_what_npz_is():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a.csv", TEXTS["comma"])
+    assert formats.recognise(buffer.getvalue()) is None
