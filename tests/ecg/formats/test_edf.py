@@ -163,7 +163,7 @@ def test_refusals():
     refused(field(data, 256 + 3 * 96, ""), "missing_unit")
     refused(field(data, 256 + 3 * 96, "mmHg"), "unknown_unit")
     refused(field(data, 256 + 3 * (96 + 8 * 5 + 80), 0), "unreadable_file")
-    refused(field(data, 256 + 3 * (96 + 8 * 5 + 80), 99_999_999), "truncated_file")
+    refused(field(data, 256 + 3 * (96 + 8 * 5 + 80), 99_999_999), "implausible_sampling_rate")
 
 
 def test_damage_is_refused():
