@@ -1,4 +1,4 @@
-"""ECGs from HTTP bodies. A new format (EDF, DICOM, ...) is a function and an entry in `_READERS` and `_SUFFIXES`.
+"""ECGs from HTTP bodies: JSON, npy, tables and zips with rules of their own, and every file of `mets_ray.ecg.formats`.
 
 Bodies are untrusted: sizes are checked before memory is allocated, nothing is unpickled, no file is written under a
 name from the body, and hostile bytes raise RequestError or RecordError whatever a decoder does with them.
@@ -18,9 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 from python_multipart.exceptions import FormParserError
 
+from mets_ray.ecg import formats
 from mets_ray.ecg.ecg import LEADS, SAMPLING_RATES_HZ, Ecg
 from mets_ray.ecg.formats import npy, text
 from mets_ray.ecg.formats.arrays import in_millivolts
+from mets_ray.ecg.formats.stated import Stated
 from mets_ray.ecg.formats.text_layout import layout_of_header
 from mets_ray.ecg.wfdb import decode_wfdb
 from mets_ray.errors import RecordError, RequestError
@@ -199,11 +201,28 @@ def _read_zip(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> li
     return _read_files(_zip_files(body, limits), parameters, limits)
 
 
+def _read_any(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
+    """A file of any format, recognised by its content."""
+    is_zip = body.startswith(b"PK") and formats.recognise(body) is None  # NPZ is a ZIP too
+    return (_read_zip if is_zip else _read_file)(body, parameters, limits)
+
+
+def _read_file(body: bytes, parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
+    if body.startswith(b"\x93NUMPY"):
+        return _read_npy(body, parameters, limits)
+    with _whole_files():
+        ecg = formats.decode(body, Stated(parameters.sampling_rate_hz, parameters.unit, parameters.leads))
+    _check_size(ecg.signal_mv.shape, ecg.sampling_rate_hz, limits)
+    return [ecg]
+
+
 _READERS: dict[str, Callable[[bytes, BodyParameters, BodyLimits], list[Ecg]]] = {
     "application/json": _read_json,
     "application/x-npy": _read_npy,
     "application/zip": _read_zip,
     "text/csv": _read_csv,
+    "application/octet-stream": _read_any,
+    **{kind: _read_any for one in formats.FORMATS for kind in one.media_types},
 }
 _SUFFIXES = {".json": _read_json, ".npy": _read_npy, ".zip": _read_zip, ".csv": _read_csv}
 
@@ -225,18 +244,18 @@ def _read_files(files: dict[str, bytes], parameters: BodyParameters, limits: Bod
             max_duration_s=limits.max_duration_s,
         )
         return [ecg]
-    known = [(name, suffix) for name in files for suffix in _SUFFIXES if name.lower().endswith(suffix)]
-    if len(known) != 1 or len(files) != 1:
+    if len(files) != 1:
         raise RequestError(
             422,
             "no_record",
-            f"of {len(files)} files none is a WFDB header (.hea) and {len(known)} are of another known format",
-            hint=f"send a .hea with its .dat or .mat, or one of {', '.join(_SUFFIXES)}",
+            f"there are {len(files)} files, and none is a WFDB header (.hea)",
+            hint="send a .hea with its .dat or .mat, or one file of another format",
         )
-    ((name, suffix),) = known
-    if len(files[name]) > limits.max_body_bytes:  # only WFDB may unpack to more: parsed text takes many times its size
-        raise RequestError(413, "too_large", f"the file unpacks to {len(files[name])} bytes", hint="send int16 as npy")
-    return _SUFFIXES[suffix](files[name], parameters, limits)
+    ((name, data),) = files.items()
+    if len(data) > limits.max_body_bytes:  # only WFDB may unpack to more: parsed text takes many times its size
+        raise RequestError(413, "too_large", f"the file unpacks to {len(data)} bytes", hint="send int16 as npy")
+    suffix = next((suffix for suffix in _SUFFIXES if name.lower().endswith(suffix)), "")
+    return _SUFFIXES.get(suffix, _read_file)(data, parameters, limits)
 
 
 def _multipart_files(content_type: str, body: bytes) -> dict[str, bytes]:

@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from mets_ray.ecg.formats import FORMATS
 from mets_ray.serve import messages
 from mets_ray.serve.access import need_of
 from mets_ray.serve.bodies import JsonEcg
@@ -29,6 +30,8 @@ _FILES: dict[str, Any] = {
     "application/x-npy": _BINARY,
     "application/zip": _BINARY,
     "text/csv": {"schema": {"type": "string"}},
+    "application/octet-stream": _BINARY,
+    **{kind: _BINARY for one in FORMATS for kind in one.media_types},
     "multipart/form-data": {
         "schema": {
             "type": "object",

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from mets_ray.ecg.ecg import LEADS, Ecg
+from mets_ray.ecg.read import read_ecg
 from mets_ray.ecg.wfdb import read_wfdb
 from mets_ray.errors import RecordError, RequestError
 from mets_ray.model.bundle import load_bundle
@@ -22,6 +23,7 @@ from mets_ray.model.predictor import Predictor
 from mets_ray.serve.bodies import BodyLimits, BodyParameters, JsonEcg, decode_body, parse_json
 from tests.support.serving import json_ecg, make_bundle, npy, plain_server, synthetic_ecg
 from tests.support.wfdb_records import edit_header, packed, write_record
+from tests.support.xml_ecgs import muse
 from tests.support.zips import zipped
 
 MIB = 2**20
@@ -278,7 +280,7 @@ def test_two_files_of_one_name_are_refused():
     malformed("application/zip", buffer.getvalue().replace(b"s.dat", b"r.dat"))
 
 
-def test_a_file_without_a_name_is_no_record():
+def test_a_file_without_a_name_is_what_its_content_says():
     """zipfile of Python 3.11 raises IndexError when it is asked whether such a member is a folder."""
     whole = zipped({"a.csv": table()}, zipfile.ZIP_STORED)
     nameless = bytearray(whole.replace(b"a.csv", b""))
@@ -286,7 +288,8 @@ def test_a_file_without_a_name_is_no_record():
     for place in (26, directory + 28):
         nameless[place : place + 2] = b"\0\0"
     nameless[end + 12 : end + 20] = (end - directory).to_bytes(4, "little") + directory.to_bytes(4, "little")
-    refused(422, "no_record", "application/zip", bytes(nameless))
+    (ecg,) = decode("application/zip", bytes(nameless), BESIDE_CSV)
+    same(ecg, atol=1e-3)
 
 
 def test_a_directory_of_many_entries_is_refused_at_once():
@@ -390,6 +393,51 @@ def test_other_formats_come_in_zips_too():
     for name, data in (("a.csv", table()), ("A.NPY", npy(SIGNAL)), ("x/a.json", json.dumps(json_ecg(synthetic_ecg())))):
         (ecg,) = decode("application/zip", zipped({name: data}), ALL if name == "A.NPY" else BESIDE_CSV)
         same(ecg, atol=1e-3)
+
+
+# --- every other format
+
+
+@pytest.mark.parametrize(
+    ("name", "leads"),
+    [
+        ("hl7_aecg/fda_subject1_0.xml", 12),
+        ("muse_xml/braveheart_example1.xml", 8),
+        ("philips_sierra_xml/1_04_ad4d3d80.xml", 12),
+        ("dicom/pydicom_waveform_ecg.dcm", 12),
+        ("scp/ecgtoolkit_Example.scp", 12),
+    ],
+)
+def test_files_of_hospitals_are_read_by_their_content(data_folder, name, leads):
+    body = (data_folder / "formats" / name).read_bytes()
+    kinds = ["application/octet-stream"]
+    kinds += ["application/xml", "text/xml"] if name.endswith("xml") else []
+    kinds += ["application/dicom"] if name.endswith("dcm") else []
+    bodies = [(kind, body) for kind in kinds]
+    bodies += [("application/zip", zipped({"any.name": body})), (FORM, form(("any.name", body)))]
+    expected = read_ecg(body)
+    for kind, sent in bodies:
+        (ecg,) = decode(kind, sent, BodyParameters())
+        assert (len(ecg.leads), ecg.meta) == (leads, expected.meta)
+        assert np.array_equal(ecg.signal_mv, expected.signal_mv, equal_nan=True)
+
+
+def test_what_has_no_type_is_read_by_its_content_too():
+    for body, parameters in ((npy(SIGNAL), ALL), (table(), BESIDE_CSV), (zipped({"a.csv": table()}), BESIDE_CSV)):
+        (ecg,) = decode("application/octet-stream", body, parameters)
+        same(ecg, atol=1e-3)
+    refused(422, "unsupported_format", "application/octet-stream", b"no ECG")
+    refused(400, "malformed_body", "application/octet-stream", b"PK\3\4 cut off")
+    refused(422, "missing_unit", "application/octet-stream", table(), BodyParameters(None, 100.0))
+    refused(413, "too_large", "application/zip", zipped({"a": bytes(MIB + 1)}, zipfile.ZIP_STORED))
+
+
+def test_long_files_of_hospitals_are_refused():
+    day = muse({"I": np.zeros(1000, "<i2")}, changes={"SampleBase": 1})
+    refused(422, "too_long", "application/octet-stream", muse({"I": np.zeros(60_001, "<i2")}))
+    assert decode("application/octet-stream", day)[0].signal_mv.shape == (1, 1000), (
+        "at a rate that `preprocess` refuses"
+    )
 
 
 # --- npy
@@ -635,7 +683,7 @@ def test_forms_that_cannot_be():
     malformed(FORM, form(*((f"{number}.dat", b"") for number in range(100))))
     malformed(FORM, b"--cut\r\n\r\nno header\r\n--cut--\r\n")
     refused(422, "no_record", FORM, b"")
-    refused(422, "no_record", FORM, form(("", table())))
+    refused(422, "unsupported_format", FORM, form(("", b"no ECG")))
     for encoding in (b"base64", b"\xff"):
         coded = form(("a.csv", b"#!")).replace(
             b"\r\n\r\n", b"\r\nContent-Transfer-Encoding: " + encoding + b"\r\n\r\n", 1

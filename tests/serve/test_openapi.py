@@ -41,7 +41,14 @@ OPERATIONS = [
 ]
 
 
-@schemathesis.serializer("application/x-npy", "application/zip")
+@schemathesis.serializer(
+    "application/x-npy",
+    "application/zip",
+    "application/octet-stream",
+    "application/dicom",
+    "application/xml",
+    "text/xml",
+)
 def as_it_is(context, value):
     """Bytes, which schemathesis wraps where it made them itself; it sends no body of these types without this."""
     return value if isinstance(value, bytes) else getattr(value, "data", str(value).encode())

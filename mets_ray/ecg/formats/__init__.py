@@ -20,11 +20,13 @@ HEAD_BYTES = 4096
 @dataclass(frozen=True)
 class Format:
     """name: of the module in this package, and what `EcgMeta.format` says. title: for people. has_header: whether a
-    file says its own leads, unit and sampling rate; one that does not takes them from `Stated`."""
+    file says its own leads, unit and sampling rate; one that does not takes them from `Stated`. media_types: under
+    which it may be sent over HTTP, besides application/octet-stream."""
 
     name: str
     title: str
     has_header: bool = True
+    media_types: tuple[str, ...] = ()
 
     @property
     def module(self) -> ModuleType:
@@ -33,15 +35,16 @@ class Format:
 
 # In the order in which a file's first bytes are compared: a format with a signature of its own comes before one that
 # is recognised by its structure. MATLAB 7.3 is HDF5 with a MATLAB signature before it. Text comes last.
+_XML = ("application/xml", "text/xml")
 FORMATS = (
-    Format("dicom", "DICOM ECG"),
+    Format("dicom", "DICOM ECG", media_types=("application/dicom",)),
     Format("scp", "SCP-ECG"),
     Format("edf", "EDF, EDF+, BDF"),
     Format("ishne", "ISHNE Holter"),
     Format("mfer", "MFER"),
-    Format("aecg", "HL7 aECG"),
-    Format("muse", "GE MUSE XML"),
-    Format("sierra", "Philips Sierra XML"),
+    Format("aecg", "HL7 aECG", media_types=_XML),
+    Format("muse", "GE MUSE XML", media_types=_XML),
+    Format("sierra", "Philips Sierra XML", media_types=_XML),
     Format("matlab", "MATLAB", has_header=False),
     Format("hdf5", "HDF5", has_header=False),
     Format("npy", "NPY, NPZ", has_header=False),
@@ -66,7 +69,7 @@ def decode(data: bytes, stated: Stated) -> Ecg:
         raise RecordError(
             "unsupported_format",
             f"these {len(data)} bytes are in no format that can be read",
-            hint=f"formats that can be read: WFDB (also in a ZIP), {', '.join(one.title for one in FORMATS)}",
+            hint=f"give a WFDB record by its .hea (or in a ZIP), or one of {', '.join(one.title for one in FORMATS)}",
         )
     ecg: Ecg = found.module.read(data) if found.has_header else found.module.read(data, stated)
     return ecg

@@ -102,7 +102,7 @@ def _row_mv(sequence: ET.Element, lead: str) -> Float[np.ndarray, " sample"]:
     origin = number_of(attribute_of(value, "origin", "value"))
     if not origin:
         return scaled
-    return scaled + to_millivolts(np.array(origin), attribute_of(value, "origin", "unit"))
+    return scaled + to_millivolts(np.array([origin]), attribute_of(value, "origin", "unit"))
 
 
 def _rate_hz(sequences: list[ET.Element]) -> float:

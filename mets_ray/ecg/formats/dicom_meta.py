@@ -86,7 +86,7 @@ def _when(dataset: Any) -> str | None:
     moment = _text(dataset, "AcquisitionDateTime") or ""
     if found := _ZONE.search(moment):
         zone, moment = found[0], moment[: found.start()]
-    pairs = [(moment[:8], moment[8:])]
+    pairs: list[tuple[str | None, str | None]] = [(moment[:8], moment[8:])]
     pairs += [(_text(dataset, f"{of}Date"), _text(dataset, f"{of}Time")) for of in ("Acquisition", "Content", "Study")]
     for day_text, time_text in pairs:
         day = _DATE.match(day_text or "")

@@ -8,6 +8,7 @@ from datetime import date, datetime, time, tzinfo
 from mets_ray.errors import RecordError
 
 _OLDEST_YEARS = 130
+_DAMAGE: tuple[type[Exception], ...] = (struct.error, ValueError, LookupError, ArithmeticError, RecursionError)
 
 
 @contextmanager
@@ -18,7 +19,7 @@ def refuse_damaged(title: str, *errors: type[Exception]) -> Iterator[None]:
         yield
     except RecordError:
         raise
-    except (struct.error, ValueError, LookupError, ArithmeticError, RecursionError, *errors) as error:
+    except (*_DAMAGE, *errors) as error:
         raise RecordError(
             "unreadable_file",
             f"this is no {title} file that can be read: {type(error).__name__} in its header or its samples",

@@ -8,8 +8,10 @@ MAX_SIGNALS = 64
 
 MAX_SAMPLES = 256 * 1024**2  # of all leads together
 
-_SAMPLES_PER_BYTE = 4  # SCP's Huffman code takes 2 to 3 bits for a sample of an ECG, deflate of int16 about 6
-_ANY_SAMPLES = 256 * 1024  # a small file may hold this many whatever its size: 12 leads of 500 Hz for 43 s
+# A server that accepts a file of some size must hold its samples, of 8 bytes each. int16 is half a sample per byte,
+# deflate of it 1.3, Philips' and SCP's codes 2.
+_SAMPLES_PER_BYTE = 2
+_ANY_SAMPLES = 1024**2  # a small file may hold this many whatever its size: 12 leads of 500 Hz for 3 minutes
 
 
 def check_bytes(size: int) -> None:

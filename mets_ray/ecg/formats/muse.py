@@ -80,8 +80,7 @@ def _row_mv(stored: ET.Element) -> Float[np.ndarray, " sample"]:
     if size not in (1, 2, 4) or len(samples) % size:
         raise RecordError("header_mismatch", f"lead {lead} has {len(samples)} bytes, in samples of {size}")
     _check(stored, samples, size)
-    # FirstSampleBaseline is not added: it is undocumented, and an offset says nothing in a signal without direct
-    # current.
+    # FirstSampleBaseline is not added: what it means is not documented, and an ECG's offset has no meaning.
     return to_millivolts(np.frombuffer(samples, f"<i{size}") * units_per_bit, _UNITS.get(unit, unit))
 
 
@@ -117,7 +116,6 @@ def _meta(root: ET.Element, waveform: ET.Element) -> EcgMeta:
     return EcgMeta(
         format=FORMAT,
         statements=_statements(root.find("Diagnosis")) or _statements(root.find("OriginalDiagnosis")),
-        record_id=text_of(root, "MuseInfo/TestID") or None,
         patient_id=text_of(person, "PatientID") or None,
         age=plausible_age(age * years)
         if age is not None and years

@@ -8,7 +8,7 @@ from jaxtyping import Float, Shaped
 from mets_ray.ecg.formats.limits import check_samples
 
 
-def place(rows: Sequence[tuple[int, Shaped[np.ndarray, " part"]]], num_bytes: int) -> Float[np.ndarray, "lead sample"]:
+def place(rows: Sequence[tuple[int, Shaped[np.ndarray, "_"]]], num_bytes: int) -> Float[np.ndarray, "lead sample"]:
     """One row for each lead, from the first sample of any to the last; NaN where a lead is not recorded.
 
     rows: the sample number at which a lead begins, and its samples. num_bytes: of the file, which a gap must not exceed

@@ -162,7 +162,7 @@ def _find(words: UInt64[np.ndarray, " byte"], num_bits: int, table: tuple[Code, 
 def _words(data: bytes) -> UInt64[np.ndarray, " byte"]:
     """The 64 bits from each byte on; zeros behind the end."""
     every = np.lib.stride_tricks.sliding_window_view(np.frombuffer(data + bytes(8), np.uint8), 8)
-    return every.copy().view(">u8")[:, 0].astype(np.uint64)
+    return np.ascontiguousarray(every).view(">u8")[:, 0].astype(np.uint64)
 
 
 def _bits(

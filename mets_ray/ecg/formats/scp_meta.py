@@ -1,4 +1,4 @@
-"""What an SCP-ECG file says beside its signal: sections 1 (person, device, filters), 8 and 11 (statements) of EN 1064."""
+"""What an SCP-ECG file says beside its signal. EN 1064, sections 1 (person, device, filters), 8, 11 (statements)."""
 
 from datetime import date, timedelta, timezone
 
@@ -34,9 +34,10 @@ _CHARACTERS = {
 }
 _DEVICE_TEXTS_AT = 36
 _MAKERS = (
-    " Burdick Cambridge Compumed Datamed Fukuda HP Marquette Mortara Nihon-Kohden Okin Quinton Siemens Spacelabs "
-    "Telemed Hellige ESA-OTE Schiller Picker-Schwarzer et-medical Zwönitz"
-).split(" ")
+    *("", "Burdick", "Cambridge", "Compumed", "Datamed", "Fukuda", "HP", "Marquette", "Mortara", "Nihon Kohden"),
+    *("Okin", "Quinton", "Siemens", "Spacelabs", "Telemed", "Hellige", "ESA-OTE", "Schiller", "Picker-Schwarzer"),
+    *("et medical devices", "Zwönitz"),
+)
 
 
 def meta(sections: dict[int, bytes], name: str) -> EcgMeta:

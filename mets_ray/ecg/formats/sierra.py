@@ -3,7 +3,7 @@
 After Philips' schemas, https://github.com/sixlettervariables/sierra-ecg-tools (jsierraecg/src/org/sierraecg/schema):
 all amplitudes are in microvolts, durations in milliseconds, frequencies in Hz. `xli` has the compression.
 Own code: ecgdatakit 2.0.3 takes a path, takes ten times as long, unpacks without a bound, and rounds the limb leads of
-compressed files the wrong way (`xli.limb_leads`).
+compressed files the wrong way (`xli.restore_limb_leads`).
 """
 
 import base64
@@ -63,11 +63,12 @@ def read(data: bytes) -> Ecg:
         raise RecordError("header_mismatch", "the file has no `durationperchannel`")
     num_samples = round(min(duration_ms * rate / 1000, 1e12))
     check_samples(len(leads), num_samples, len(data))
-    samples = _samples(facts, leads, num_samples)
+    signal_uv = _samples(facts, leads, num_samples)
     resolution_uv = number_of(facts.stated("resolution", "resolution", "signalresolution"))
     if not resolution_uv or resolution_uv < 0:
         raise RecordError("missing_unit", "the file states no resolution, so its samples have no unit")
-    signal_uv = (samples - (number_of(facts.stated("signaloffset", "signaloffset")) or 0.0)) * resolution_uv
+    signal_uv -= number_of(facts.stated("signaloffset", "signaloffset")) or 0.0
+    signal_uv *= resolution_uv
     signal_uv[:, _calibration_start(signal_uv) :] = np.nan
     return Ecg(to_millivolts(signal_uv, "uV"), leads, rate, meta=_meta(root, facts))
 
@@ -103,7 +104,9 @@ def _samples(facts: _Facts, leads: tuple[str, ...], num_samples: int) -> Float[n
     text, compression = facts.waveform.text or "", _compression(facts.waveform)
     if compression == "XLI":
         rows = xli.decode(_bytes(text, facts.waveform.get("dataencoding", "")), len(leads), num_samples)
-        return xli.limb_leads(rows) if leads[:6] == LEADS[:6] else rows
+        if leads[:6] == LEADS[:6]:
+            xli.restore_limb_leads(rows)
+        return rows
     if compression:
         raise RecordError("unsupported_format", f"the samples are compressed as `{compression[:20]}`")
     if facts.waveform.get("dataencoding") == "Plain":
@@ -133,10 +136,8 @@ def _bytes(text: str, encoding: str) -> bytes:
 
 
 def _whole_numbers(samples: bytes, facts: _Facts) -> Shaped[np.ndarray, " sample"]:
-    bits = (
-        facts.waveform.get("bitspersample") or facts.waveform.get("nbitspersample") or facts.stated("", "bitspersample")
-    )
-    if bits.strip() not in ("16", "32"):
+    bits = facts.waveform.get("nbitspersample", "").strip() or facts.stated("bitspersample", "bitspersample")
+    if bits not in ("16", "32"):
         raise RecordError("unsupported_format", f"the samples have `{bits[:20]}` bits, not 16 or 32")
     kind = "u" if facts.stated("signalsigned", "signalsigned").lower() == "false" else "i"
     size = int(bits) // 8

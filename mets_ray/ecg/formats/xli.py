@@ -20,7 +20,7 @@ def decode(data: bytes, num_leads: int, num_samples: int) -> Float[np.ndarray, "
 
     Raises RecordError `truncated_file` and `header_mismatch`; unpacks no more than `num_samples` need, twice over.
     """
-    rows = []
+    rows = np.empty((num_leads, num_samples))
     offset = 0
     for number in range(num_leads):
         size = int.from_bytes(data[offset : offset + 4], "little", signed=True)
@@ -31,25 +31,23 @@ def decode(data: bytes, num_leads: int, num_samples: int) -> Float[np.ndarray, "
         row = _samples(_unpack(data[offset : offset + size], 4 * num_samples + 4), first)
         if len(row) < num_samples:
             raise RecordError("truncated_file", f"channel {number + 1} has {len(row)} samples of {num_samples}")
-        rows.append(row[:num_samples])
+        rows[number] = row[:num_samples]
         offset += size
-    return np.stack(rows).astype(np.float64)
+    return rows
 
 
-def limb_leads(rows: Float[np.ndarray, "lead sample"]) -> Float[np.ndarray, "lead sample"]:
-    """III, aVR, aVL and aVF, which XLI stores as what is left after their arithmetic from I and II.
+def restore_limb_leads(rows: Float[np.ndarray, "lead sample"]) -> None:
+    """Put III, aVR, aVL and aVF in their places, where XLI stores what is left after their arithmetic from I and II.
 
     Philips' program halves as C does, towards zero. Rounding down instead, as the Python readers do (sierraecg,
     ecgdatakit), moves a quarter of the samples of aVR, aVL and aVF by one step: in the 1.04 example the sum
     aVR + aVL + aVF then averages −0.24 steps with up to 2, and −0.01 with up to 1 as it is here.
     """
-    whole = rows.copy()
     one, two = rows[0], rows[1]
-    whole[2] = two - one - rows[2]
-    whole[3] = -np.trunc((one + two) / 2) - rows[3]
-    whole[4] = np.trunc((one - whole[2]) / 2) - rows[4]
-    whole[5] = np.trunc((two + whole[2]) / 2) - rows[5]
-    return whole
+    rows[2] = two - one - rows[2]
+    rows[3] = -np.trunc((one + two) / 2) - rows[3]
+    rows[4] = np.trunc((one - rows[2]) / 2) - rows[4]
+    rows[5] = np.trunc((two + rows[2]) / 2) - rows[5]
 
 
 def _unpack(codes: bytes, most: int) -> bytes:

@@ -14,9 +14,14 @@ from jaxtyping import Float
 
 from mets_ray.errors import RecordError
 
+_MAX_BYTES = 64 * 1024**2  # a day of one lead in an aECG's decimal digits
+
 _MAX_DEPTH = 64  # HL7 aECG nests 25 deep
 
 _MAX_NODES = 250_000  # elements and attributes; a Philips file has 5,000, an aECG with marks on each beat of 10 s 3,000
+
+# In parts, so that other threads get their turn. Each costs what is open to be read again (expat 2.5), so they are few.
+_PART_BYTES = 1024**2
 
 _UTF16 = (b"\xff\xfe", b"\xfe\xff", b"<\0", b"\0<")
 
@@ -44,8 +49,11 @@ def parse(data: bytes) -> ET.Element:
     """The outermost element. Namespaces are taken off names: each of these formats has one.
 
     The encoding is the one declared, unless the bytes are UTF-8 throughout; where the declared one fails, Latin-1.
-    Raises RecordError `unreadable_file` for what is no XML, or holds a DTD, an entity, or too many elements.
+    Raises RecordError `too_large`, and `unreadable_file` for what is no XML, or holds a DTD, an entity or too many
+    elements.
     """
+    if len(data) > _MAX_BYTES:
+        raise RecordError("too_large", f"the XML has {len(data)} bytes, and at most {_MAX_BYTES} are read")
     is_utf16 = data.startswith(_UTF16)
     encodings = (None,) if is_utf16 else ("utf-8",) if _is_utf8(data) else (None, "iso-8859-1")
     faults = []
@@ -101,7 +109,9 @@ class _Reader:
         self._parser.EntityDeclHandler = self._entity
 
     def read(self, data: bytes) -> ET.Element:
-        self._parser.Parse(data, True)
+        for start in range(0, len(data), _PART_BYTES):
+            self._parser.Parse(data[start : start + _PART_BYTES], False)
+        self._parser.Parse(b"", True)
         root: ET.Element = self._builder.close()
         return root
 
