@@ -69,10 +69,15 @@ def test_tokens_pass_through_cleaning_sentences_and_phrases():
 
 def test_a_statement_of_who_signed_is_dropped():
     kept, counts = mask_statements(
-        ["Sinus rhythm", "Confirmed by SMITH MD, JOHN (123) on 3/4/2015 10:12:33 AM", "Unchanged since 1/2/2015"]
+        [
+            "Sinus rhythm",
+            "Confirmed by SMITH MD, JOHN (123) on 3/4/2015 10:12:33 AM",
+            "Unchanged since 1/2/2015",
+            "Normal sinus rhythm, confirmed by Lee",
+        ]
     )
-    assert kept == ("Sinus rhythm", "Unchanged since [date]")
-    assert counts == {"name": 1, "id": 1, "date": 2, "time": 1}
+    assert kept == ("Sinus rhythm", "Unchanged since [date]", "Normal sinus rhythm, confirmed by [name]")
+    assert counts == {"name": 2, "id": 1, "date": 2, "time": 1}
 
 
 def test_the_words_around_a_find_never_hold_it():
