@@ -113,10 +113,8 @@ def write_shard(
             if position in task.duplicates:
                 raise RecordError("duplicate_record_id", "the manifest lists this `record_id` already")
             _check_location(row.record_uri, source.root)
-            if "report" not in row.from_file:  # before the signal is fetched in vain
-                privacy.of_text(row)
-                if task.has_reports:
-                    clean_report(row.report)
+            if task.has_reports and "report" not in row.from_file:  # before the signal is fetched in vain
+                clean_report(row.report)
             ecg = source.read(row.record_uri)
             whole, finds = privacy.of_text(completed(row, ecg.meta))
             report = clean_report(whole.report) if task.has_reports else ""
@@ -190,12 +188,11 @@ def _stated(row: ManifestRow, meta: EcgMeta) -> dict[str, str]:
 
 def _sample(accepted: list[Accepted]) -> tuple[tuple[str, str, str], ...]:
     """The first finds of each kind, with the masked words around them."""
-    found = [(kind, item.row.record_id, words) for item in accepted for kind, words in item.finds.contexts]
-    return tuple(one for kind in sorted({one[0] for one in found}) for one in _of_kind(found, kind)[:_SAMPLE_OF_A_KIND])
-
-
-def _of_kind(found: list[tuple[str, str, str]], kind: str) -> list[tuple[str, str, str]]:
-    return [one for one in found if one[0] == kind]
+    by_kind: dict[str, list[tuple[str, str, str]]] = {}
+    for item in accepted:
+        for kind, words in item.finds.contexts:
+            by_kind.setdefault(kind, []).append((kind, item.row.record_id, words))
+    return tuple(find for kind in sorted(by_kind) for find in by_kind[kind][:_SAMPLE_OF_A_KIND])
 
 
 def _check_location(record_uri: str, root: str) -> None:

@@ -318,8 +318,7 @@ def test_damaged_files_are_read_or_refused(kind):
         return reader(kind).read(damaged, STATED)
 
     data = {"sph": SPH, "code15": code15(2)[0]}.get(kind) or FILES[kind]
-    outcomes = refuses_damage(read, data, TRIES)
-    assert len(outcomes) > 1, outcomes
+    assert refuses_damage(read, data, TRIES)["malformed_file"] > 0
 
 
 def test_zip_is_what_npz_is():
