@@ -149,7 +149,7 @@ def _patterns(words: _Words) -> Iterator[tuple[str, re.Pattern[str]]]:
     """In the order in which they are applied: what an earlier one took, no later one sees."""
     yield "email", _compiled(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
     separator = r"[\s()./-]"
-    number = rf"(?:\+|\()?\d(?:{separator}{{0,2}}\d){{2,15}}"
+    number = rf"(?:\+|\()?\d(?:{separator}{{0,2}}\d){{3,15}}"
     yield "phone", _compiled(rf"(?P<keep>(?<!\w)(?:{words.phone_labels})(?!\w)[ .:#]{{0,3}}){number}")
     yield "phone", _compiled(rf"(?<![\w+])\+\d{{1,3}}(?:{separator}{{0,2}}\d){{7,14}}(?!\w)")
     yield "phone", _compiled(r"(?<![\w.,/-])(?:\(\d{3}\) ?|\d{3}[-. ])\d{3}[-.]\d{4}(?![\w-])")
