@@ -110,7 +110,6 @@ class RecordReader:
             raise RecordError("duplicate_record_id", "the manifest lists this `record_id` already")
         _check_location(row.record_uri, self.source.root)
         if "report" not in row.from_file:
-            self.privacy.of_text(row)
             self._report(row)
 
     def _report(self, row: ManifestRow) -> str:

@@ -143,12 +143,11 @@ def _finished(name: str, progress_uri: str, dataset_uri: str) -> ShardSummary | 
 
 def _sample(accepted: list[Accepted]) -> tuple[tuple[str, str, str], ...]:
     """The first finds of each kind, with the masked words around them."""
-    found = [(kind, item.row.record_id, words) for item in accepted for kind, words in item.finds.contexts]
-    return tuple(one for kind in sorted({one[0] for one in found}) for one in _of_kind(found, kind)[:_SAMPLE_OF_A_KIND])
-
-
-def _of_kind(found: list[tuple[str, str, str]], kind: str) -> list[tuple[str, str, str]]:
-    return [one for one in found if one[0] == kind]
+    by_kind: dict[str, list[tuple[str, str, str]]] = {}
+    for item in accepted:
+        for kind, words in item.finds.contexts:
+            by_kind.setdefault(kind, []).append((kind, item.row.record_id, words))
+    return tuple(find for kind in sorted(by_kind) for find in by_kind[kind][:_SAMPLE_OF_A_KIND])
 
 
 def write_accepted(name: str, accepted: list[Accepted], signal: SignalConfig, dataset_uri: str) -> Shard:

@@ -32,7 +32,6 @@ _BETWEEN = re.compile(r"[ \t]*,?[ \t]*")
 _NUMBER_OF_A_NAME = re.compile(r"(?<=\[name\] )\(\d[\w-]*\)")
 _CONTEXT = 40
 
-
 # Plain words, written one after the other.
 _List = Annotated[tuple[str, ...], BeforeValidator(str.split)]
 _Set = Annotated[frozenset[str], BeforeValidator(str.split)]
@@ -48,6 +47,7 @@ class _Words(BaseModel):
     titles: tuple[str, ...]
     title_parts: _Set
     particles: _Set
+    beside_signers: _Set
     no_names: _Set
     months: dict[str, _List]
     date_openers: _List
@@ -104,11 +104,9 @@ def rules_version() -> int:
 
 
 def _says_only_who(text: str) -> bool:
-    rest = _rules().signer.sub(" ", _TOKEN.sub(" ", text))
-    return not any(
-        word not in _rules().words.no_names | _rules().words.title_parts
-        for word in re.findall(r"[^\W_]+", rest.casefold())
-    )
+    words = _rules().words
+    rest = re.findall(r"[^\W_]+", _rules().signer.sub(" ", _TOKEN.sub(" ", text)).casefold())
+    return words.beside_signers.union(words.title_parts).issuperset(rest)
 
 
 # --- the rules
@@ -151,7 +149,7 @@ def _patterns(words: _Words) -> Iterator[tuple[str, re.Pattern[str]]]:
     """In the order in which they are applied: what an earlier one took, no later one sees."""
     yield "email", _compiled(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
     separator = r"[\s()./-]"
-    number = rf"(?:\+|\()?\d(?:{separator}{{0,2}}\d){{2,15}}"
+    number = rf"(?:\+|\()?\d(?:{separator}{{0,2}}\d){{3,15}}"
     yield "phone", _compiled(rf"(?P<keep>(?<!\w)(?:{words.phone_labels})(?!\w)[ .:#]{{0,3}}){number}")
     yield "phone", _compiled(rf"(?<![\w+])\+\d{{1,3}}(?:{separator}{{0,2}}\d){{7,14}}(?!\w)")
     yield "phone", _compiled(r"(?<![\w.,/-])(?:\(\d{3}\) ?|\d{3}[-. ])\d{3}[-.]\d{4}(?![\w-])")

@@ -24,7 +24,12 @@ NEEDS_MORE = {"serve deploy serve_configs/production.yaml": "# needs a Ray clust
 RUN_ELSEWHERE = dict.fromkeys(
     [("ray", "start"), ("ray", "job", "submit"), ("ray", "get-auth-token", "--generate")], "tests/system/test_jobs.py"
 )
-SHELL = {"source .venv/bin/activate", "export RAY_AUTH_MODE=token", "chmod 600 '~/.ray/auth_token'"}
+SHELL = {
+    "source .venv/bin/activate",
+    "export RAY_AUTH_MODE=token",
+    "export 'METS_RAY_PSEUDONYM_KEY=$(openssl rand -hex 32)'",
+    "chmod 600 '~/.ray/auth_token'",
+}
 
 
 def blocks(page, language="bash"):

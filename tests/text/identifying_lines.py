@@ -92,6 +92,7 @@ Rythme sinusal à 72/min, PR 160 ms, QRS 90 ms, axe -30°
 Ritmo sinusal 80 lpm, PR 0,16 s, eje 45 grados
 Sinusrytm 65/min, el-axel 30 grader, PQ 180 ms
 Frequenza 75 bpm, QTc 420 ms, asse 60°
+pH 7.40, K 4.1, troponin 1250; Amiodaron i.v. Bolus 300 mg, mobile telemetry 24 h
 Patient has a pacemaker, rate 60-70, threshold 1.25 V
 EKG: SR 75/min, LT, PQ 160 ms, QRS 100 ms, keine ERBS
 12.5 mm, 3.5 mV, 1.2.3 not a date? no: heading 1.2.3

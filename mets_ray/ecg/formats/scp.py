@@ -31,6 +31,7 @@ _QRS = struct.Struct("<HIII")  # beat type; first, fiducial and last sample
 _USED = (0, 1, 2, 3, 4, 5, 6, 8, 11)
 _LONG_TERM = 12  # of version 3
 
+_BIMODAL = 5  # place of the flag in section 6
 _SUBTRACTED = 1  # bit of the flags in section 3: the reference beat was subtracted
 
 
@@ -49,8 +50,7 @@ class _Coded:
 
     step_nv: int
     interval_us: int
-    bimodal: bool
-    leads: list[Integer[np.ndarray, " sample"]]
+    leads: list[Integer[np.ndarray, "_"]]
 
 
 def recognises(head: bytes) -> bool:
@@ -104,7 +104,7 @@ def _sections(data: bytes) -> dict[int, bytes]:
             raise RecordError("truncated_file", f"section {number} of the SCP file goes beyond its end")
         if int.from_bytes(section[2:4], "little") != number:
             raise RecordError("header_mismatch", f"section {number} of the SCP file is not where its pointer says")
-        if not is_whole and not _has_checksum(section):
+        if not is_whole and section[:2] != b"\0\0" and not _has_checksum(section):  # 0: none was written
             raise RecordError("header_mismatch", f"section {number} of the SCP file has another checksum than it says")
         sections[number] = section[_SECTION_HEADER:]
     return sections
@@ -147,10 +147,11 @@ def _rhythm(sections: dict[int, bytes], leads: list[_Lead], flags: int, num_byte
         raise RecordError("no_ecg_lead", "the SCP file has no rhythm (section 6)")
     counts = [lead.last - lead.first + 1 for lead in leads]
     beat = None
-    if flags & _SUBTRACTED or sections[6][5]:
+    if flags & _SUBTRACTED or sections[6][_BIMODAL]:
         beat = _reference_beat(sections, len(leads), tables)
     # The flag of bimodal compression alone does no harm where both sections have one interval: nothing was decimated.
-    if beat is not None and int.from_bytes(sections[6][2:4], "little") != beat.interval_us:
+    is_decimated = beat is not None and int.from_bytes(sections[6][2:4], "little") != beat.interval_us
+    if is_decimated or (sections[6][_BIMODAL] and beat is None):
         raise RecordError(
             "unsupported_format",
             "the rhythm of the SCP file was decimated between its beats (bimodal compression)",
@@ -159,7 +160,7 @@ def _rhythm(sections: dict[int, bytes], leads: list[_Lead], flags: int, num_byte
     rhythm = _coded(sections[6], counts, tables)
     if not flags & _SUBTRACTED:
         return rhythm
-    if beat is None or 4 not in sections:
+    if beat is None:
         raise RecordError("unreadable_file", "the SCP file lacks the reference beat that was subtracted")
     return _add_beats(rhythm, beat, leads, sections[4])
 
@@ -175,7 +176,7 @@ def _reference_beat(sections: dict[int, bytes], num_leads: int, tables: scp_huff
 
 
 def _coded(body: bytes, counts: list[int], tables: scp_huffman.Tables | None) -> _Coded:
-    step_nv, interval_us, differences, bimodal = struct.unpack_from("<HHBB", body)
+    step_nv, interval_us, differences = struct.unpack_from("<HHB", body)
     if not step_nv:
         raise RecordError("missing_unit", "the SCP file gives no size of a step (amplitude value multiplier)")
     if not interval_us:
@@ -192,7 +193,7 @@ def _coded(body: bytes, counts: list[int], tables: scp_huffman.Tables | None) ->
         numbers = np.frombuffer(part, "<i2", count) if tables is None else scp_huffman.decode(part, count, tables)
         leads.append(_summed(numbers.astype(np.int64), differences))
         at += size
-    return _Coded(step_nv, interval_us, bool(bimodal), leads)
+    return _Coded(step_nv, interval_us, leads)
 
 
 def _summed(numbers: Integer[np.ndarray, " sample"], order: int) -> Integer[np.ndarray, " sample"]:
@@ -221,4 +222,4 @@ def _add_beats(rhythm: _Coded, beat: _Coded, leads: list[_Lead], body: bytes) ->
             high = min(last, lead.last, begin + len(samples) - 1)
             if low <= high:
                 row[low - lead.first : high - lead.first + 1] += samples[low - begin : high - begin + 1]
-    return _Coded(step_nv, rhythm.interval_us, rhythm.bimodal, rows)
+    return _Coded(step_nv, rhythm.interval_us, rows)
