@@ -13,6 +13,7 @@ __all__ = [
     "mitbih",
     "parquet_table",
     "ptbxl",
+    "snomed",
     "sph",
     "statements_12sl",
     "synthetic",

@@ -1,6 +1,6 @@
 """CSV tables of a million rows, as Arrow batches of text: a few seconds, and no more memory than a batch.
 
-`csv_table` names the line of every fault and is made for small tables; its rows are Python objects, all of them at once.
+`csv_table` names the line of every fault and is made for small tables: its rows are Python objects, all at once.
 """
 
 import csv

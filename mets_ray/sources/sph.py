@@ -53,7 +53,9 @@ def sph_manifest(source_uri: str, *, has_reports: bool = True) -> Manifest:
                 record_uri=storage.join(records_uri, f"{name.removesuffix('.h5')}.h5"),
                 report=join_statements(statements),
                 statements=statements,
-                labels=tuple(dict.fromkeys(code for part in coded for code in ("+".join(_codes(part)), _codes(part)[0]))),
+                labels=tuple(
+                    dict.fromkeys(code for part in coded for code in ("+".join(_codes(part)), _codes(part)[0]))
+                ),
                 age=age_years(cells["Age"], blanks),
                 sex=sex(cells["Sex"], blanks),
                 fault=None if name else ("unreadable_cell", f"`ECG_ID` is empty in line {line}"),

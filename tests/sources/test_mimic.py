@@ -107,7 +107,9 @@ def test_a_table_that_cannot_be_read_is_named_and_not_quoted(folder, table, old,
 
 def test_a_record_without_patient_or_path_is_rejected(folder):
     path = folder / "record_list.csv"
-    path.write_text(path.read_text().replace("10000032,40000017", ",40000017").replace(path_of(*some_records(3)[2]), ""))
+    path.write_text(
+        path.read_text().replace("10000032,40000017", ",40000017").replace(path_of(*some_records(3)[2]), "")
+    )
     faults = [row.fault for row in mimic_manifest(str(folder)).rows]
     assert faults[0][0] == faults[2][0] == "unreadable_cell"
     assert faults[1] is faults[3] is None
