@@ -200,7 +200,7 @@ def _notes(
 
 
 class Cinc(Source):
-    """Records of the PhysioNet/CinC challenges 2020 and 2021, and of Chapman-Shaoxing and Ningbo in their own layout."""
+    """Records of the PhysioNet/CinC challenges 2020 and 2021, and of Chapman-Shaoxing and Ningbo's own layout."""
 
     licence: ClassVar[str] = "CC BY 4.0"
     citation: ClassVar[str] = (

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mets_ray.ecg.ecg import LEADS, Ecg
+from mets_ray.ecg.ecg import LEADS
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.errors import ConfigError, DatasetError, RecordError
 from mets_ray.sources.code15 import Code15, code15_manifest

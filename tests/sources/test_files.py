@@ -112,6 +112,31 @@ def test_real_vendor_files_are_pairs(data_folder, tmp_path):
     assert (summary.records_in, summary.rejected) == (9, {})
 
 
+def test_an_ambulatory_recorder_has_one_lead_and_its_patient_in_the_path(tmp_path):
+    """Icentia11k's layout: p00/p00001/p00001_s00, one signal called ECG."""
+    folder = tmp_path / "p00" / "p00001"
+    folder.mkdir(parents=True)
+    for segment in range(2):
+        write_record(folder, f"p00001_s{segment:02d}", DIGITAL[:, :1], fs=250, sig_name=["ECG"])
+    write_record(tmp_path, "elsewhere")
+    words = ["prepare.source=files", f"prepare.source.uri={tmp_path}", "prepare.source.reports=none"]
+    words += [r"prepare.source.patient=(p\d+)_s", "prepare.source.lead_names={ECG: II}"]
+    source = source_of(load_config(None, words))
+    manifest = source.manifest(None, seed=0)
+    other, *segments = manifest.rows
+    assert other.fault[0] == "no_patient"
+    assert {(row.patient_id, row.fold) for row in segments} == {("p00001", fold_of("p00001"))}
+    ecg = source.read(segments[0].record_uri)
+    assert (ecg.leads, ecg.sampling_rate_hz) == (("II",), 250.0)
+    for setting, fault in (
+        (r"patient=p\d+", "0 groups"),
+        ("patient=(", "no regular"),
+        ("lead_names={ECG: X}", "no lead"),
+    ):
+        with pytest.raises(ConfigError, match=fault):
+            load_config(None, [*words, f"prepare.source.{setting}"])
+
+
 # --- a table
 
 

@@ -430,7 +430,8 @@ def test_chapmans_own_layout_and_its_own_words(tmp_path, data):
             path = data / "cinc2021" / "chapman_shaoxing_ningbo" / f"{name}{suffix}"
             (folder / path.name).write_bytes(path.read_bytes())
     (tmp_path / "ConditionNames_SNOMED-CT.csv").write_text(
-        "Acronym Name,Full Name,Snomed_CT\nAFIB,Atrial  Fibrillation,164889003\nRBBB,right bundle branch block,59118001\n"
+        "Acronym Name,Full Name,Snomed_CT\n"
+        "AFIB,Atrial  Fibrillation,164889003\nRBBB,right bundle branch block,59118001\n"
         "RBBB2,another name,59118001\n"
     )
     source = Cinc(kind="cinc", uri=str(tmp_path), database="csn", report="snomed")
