@@ -46,9 +46,10 @@ _SEPARATOR = "#exam="
 _OPEN_FILES = 18  # all of them: exams of one shard are in any file
 
 
-def code15_manifest(source_uri: str, *, has_reports: bool) -> Manifest:
+def code15_manifest(source_uri: str, *, unit: str, has_reports: bool) -> Manifest:
     """A row for each line of `exams.csv`. Labels are the columns of `WORDS` that are true; with `has_reports` their
-    words are the statements, so an exam without any has an empty report.
+    words are the statements, so an exam without any has an empty report. `unit` is part of `Manifest.sha256`: samples
+    read in another unit are another data set.
 
     Raises DatasetError for a table that cannot be read.
     """
@@ -59,11 +60,13 @@ def code15_manifest(source_uri: str, *, has_reports: bool) -> Manifest:
         for cells in zip(*(column.to_pylist() for column in batch.values()), strict=True)
     ]
     notes = ["patients were assigned to folds 1 to 10 by a hash of their id", *blanks.notes()]
+    notes.append(f"the samples are taken for {unit}, which the data set does not say")
     notes.append("reports are the words of the labels" if has_reports else "no reports: for scoring only")
     unlabelled = sum(not row.labels for row in rows)
     if unlabelled:
         notes.append(f"{unlabelled} exams are neither normal nor have one of the six diagnoses")
-    return Manifest(tuple(rows), "code15", sha256_of(table.sha256.encode()), tuple(notes), has_reports=has_reports)
+    sha256 = sha256_of(table.sha256.encode(), unit.encode())
+    return Manifest(tuple(rows), "code15", sha256, tuple(notes), has_reports=has_reports)
 
 
 def _row(source_uri: str, cells: dict[str, str], blanks: Blanks, *, has_reports: bool) -> ManifestRow:
@@ -138,7 +141,8 @@ class Code15(Source):
 
     def manifest(self, signal: SignalConfig, *, seed: int) -> Manifest:
         self.check()
-        return code15_manifest(self.root, has_reports=self.report == "labels")
+        assert self.unit is not None
+        return code15_manifest(self.root, unit=self.unit, has_reports=self.report == "labels")
 
     def read(self, record_uri: str) -> Ecg:
         return read_code15(record_uri, self.unit)

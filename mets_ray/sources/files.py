@@ -27,6 +27,7 @@ from mets_ray.sources.manifest import Column, Manifest, ManifestRow, fold_of
 from mets_ray.sources.source import Source
 from mets_ray.sources.table_manifest import Reports, table_manifest
 
+_STATED = {"sampling_rate_hz", "unit", "leads", "lead_names"}
 _WFDB_SIGNALS = (".dat", ".mat")
 
 
@@ -147,8 +148,14 @@ class Files(Source):
         self.check()
         if self.manifest_uri is None:
             has_reports = self.reports != "none"
-            return folder_manifest(self.root, match=self.match, has_reports=has_reports, patient=self.patient)
-        return table_manifest(self.root, self.manifest_uri, reports=self.reports or "table")
+            manifest = folder_manifest(self.root, match=self.match, has_reports=has_reports, patient=self.patient)
+        else:
+            manifest = table_manifest(self.root, self.manifest_uri, reports=self.reports or "table")
+        stated = self.model_dump_json(include=_STATED, exclude_defaults=True)
+        if stated == "{}":
+            return manifest
+        # Other samples from the same files: another data set.
+        return replace(manifest, sha256=sha256_of(manifest.sha256.encode(), stated.encode()))
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from super().faults()

@@ -110,7 +110,7 @@ def write_code15(folder: Path) -> np.ndarray:
 
 def test_code15_rows_and_exams(tmp_path):
     tracings = write_code15(tmp_path)
-    manifest = code15_manifest(str(tmp_path), has_reports=True)
+    manifest = code15_manifest(str(tmp_path), unit="mV", has_reports=True)
     assert [row.labels for row in manifest.rows] == [("RBBB", "SB"), ("normal_ecg",), (), ()]
     assert manifest.rows[0].statements == ("Right bundle branch block", "Sinus bradycardia")
     assert (manifest.rows[0].age, manifest.rows[0].sex, manifest.rows[1].sex) == (50.0, "male", "female")
@@ -125,14 +125,15 @@ def test_code15_rows_and_exams(tmp_path):
     with pytest.raises(RecordError) as caught:
         source.read(manifest.rows[3].record_uri)
     assert caught.value.reason == "missing_exam"
-    scored = code15_manifest(str(tmp_path), has_reports=False)
+    scored = code15_manifest(str(tmp_path), unit="mV", has_reports=False)
     assert not scored.has_reports
     assert scored.rows[0].statements == ()
+    assert code15_manifest(str(tmp_path), unit="V", has_reports=False).sha256 != scored.sha256
 
 
 def test_code15_is_scored_with_its_six_diagnoses(tmp_path):
     write_code15(tmp_path)
-    rows = code15_manifest(str(tmp_path), has_reports=False).rows
+    rows = code15_manifest(str(tmp_path), unit="mV", has_reports=False).rows
     label_set = load_label_sets("code15")["code15"]
     matrix, kept = label_matrix(label_set, [row.labels for row in rows])
     assert list(label_set.classes) == ["NORM", "1dAVb", "RBBB", "LBBB", "SB", "AF", "ST"]
@@ -146,7 +147,7 @@ def test_code15_guesses_no_unit_and_no_label(tmp_path):
         Code15(kind="code15", uri=str(tmp_path)).check()
     path = tmp_path / "exams.csv"
     path.write_text(EXAMS.replace("51.0,False,True", "51.0,perhaps,True").replace(",61,False", ",61,"))
-    rows = code15_manifest(str(tmp_path), has_reports=False).rows
+    rows = code15_manifest(str(tmp_path), unit="mV", has_reports=False).rows
     assert rows[0].fault == ("unreadable_cell", "`1dAVb` of exam 101 is neither true nor false")
     assert rows[1].sex is None
     with pytest.raises(DatasetError, match="not an exam"):

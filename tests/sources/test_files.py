@@ -137,6 +137,17 @@ def test_an_ambulatory_recorder_has_one_lead_and_its_patient_in_the_path(tmp_pat
             load_config(None, [*words, f"prepare.source.{setting}"])
 
 
+def test_real_ptb_in_its_own_layout(data_folder, tmp_path):
+    folder = tmp_path / "patient001"
+    folder.mkdir()
+    for path in (data_folder / "formats" / "wfdb_15lead").iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    source = Files(kind="files", uri=str(tmp_path), reports="none", patient=r"(patient\d+)/")
+    (row,) = source.manifest(None, seed=0).rows
+    assert (row.record_id, row.patient_id) == ("patient001/s0010_re", "patient001")
+    assert source.read(row.record_uri).leads[:3] == ("i", "ii", "iii")
+
+
 # --- a table
 
 
@@ -158,6 +169,7 @@ def test_a_table_of_any_files_with_stated_facts(tmp_path):
     wfdb, npy = (source.read(row.record_uri).signal_mv for row in manifest.rows[:2])
     assert np.allclose(wfdb, npy, atol=1e-6)
     unstated = source_of(load_config(None, words[:3]))
+    assert unstated.manifest(None, seed=0).sha256 != manifest.sha256  # the same files, but not the same samples
     with pytest.raises(RecordError) as error:
         unstated.read(manifest.rows[1].record_uri)
     assert error.value.reason.startswith("missing_")
