@@ -137,8 +137,8 @@ class _About:
     def of(cls, header: HeaderFacts | None, database: Database, blanks: Blanks, words: SnomedWords | None) -> "_About":
         pairs = (line.partition(":") for line in (header.comments if header else ()))
         facts = {key.strip().lower(): value.strip() for key, _, value in pairs}
-        words = (identifier(code) for code in facts.get("dx", "").split(","))
-        codes = tuple(code for code in words if not is_missing(code) and code.lower() != "unknown")
+        written = (identifier(code) for code in facts.get("dx", "").split(","))
+        codes = tuple(code for code in written if not is_missing(code) and code.lower() != "unknown")
         published = tuple(f"csn:{word}" for word in published_classes(codes)) if database == "csn" else ()
         statements = words.of(codes) if words else ()
         return cls(

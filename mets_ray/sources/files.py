@@ -119,7 +119,7 @@ class Files(Source):
         r"(p\d+)_s; default: the patient that the file names",
     )
     lead_names: dict[str, str] = Field(
-        default_factory=dict,
+        {},
         description="leads that the files name otherwise, which is never guessed: {ECG: II} for a recorder's one lead",
     )
     sampling_rate_hz: float | None = Field(None, description="of files that do not say it (CSV, NPY, MATLAB, HDF5)")

@@ -9,7 +9,7 @@ import pytest
 from mets_ray.ecg.ecg import LEADS
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.errors import ConfigError, DatasetError, RecordError
-from mets_ray.sources.code15 import Code15, code15_manifest
+from mets_ray.sources.code15 import WORDS, Code15, code15_manifest
 from mets_ray.sources.manifest import fold_of
 from mets_ray.sources.sph import Sph, sph_manifest
 from mets_ray.tasks.label_sets import label_matrix, load_label_sets
@@ -136,7 +136,10 @@ def test_code15_is_scored_with_its_six_diagnoses(tmp_path):
     rows = code15_manifest(str(tmp_path), unit="mV", has_reports=False).rows
     label_set = load_label_sets("code15")["code15"]
     matrix, kept = label_matrix(label_set, [row.labels for row in rows])
-    assert list(label_set.classes) == ["NORM", "1dAVb", "RBBB", "LBBB", "SB", "AF", "ST"]
+    assert [codes for codes in label_set.classes.values()] == [(name,) for name in ("normal_ecg", *list(WORDS)[:6])]
+    assert list(label_set.classes) == [
+        WORDS[code][0].lower() + WORDS[code][1:] for (code,) in label_set.classes.values()
+    ]
     assert matrix[0].tolist() == [False, False, True, False, True, False, False]
     assert kept.tolist() == [True, True, False, False]
 

@@ -16,7 +16,7 @@ from mets_ray.sources.files import Files, folder_manifest
 from mets_ray.sources.manifest import ManifestRow, completed, fold_of, shuffle_reports
 from mets_ray.sources.table_manifest import table_manifest
 from mets_ray.text.reports import join_statements, statements_of
-from tests.support.datasets import write_rows
+from tests.support.datasets import SIGNAL, write_rows
 from tests.support.vendor_files import write_copies
 from tests.support.wfdb_records import DIGITAL, write_record
 
@@ -122,7 +122,7 @@ def test_an_ambulatory_recorder_has_one_lead_and_its_patient_in_the_path(tmp_pat
     words = ["prepare.source=files", f"prepare.source.uri={tmp_path}", "prepare.source.reports=none"]
     words += [r"prepare.source.patient=(p\d+)_s", "prepare.source.lead_names={ECG: II}"]
     source = source_of(load_config(None, words))
-    manifest = source.manifest(None, seed=0)
+    manifest = source.manifest(SIGNAL, seed=0)
     other, *segments = manifest.rows
     assert other.fault[0] == "no_patient"
     assert {(row.patient_id, row.fold) for row in segments} == {("p00001", fold_of("p00001"))}
@@ -143,7 +143,7 @@ def test_real_ptb_in_its_own_layout(data_folder, tmp_path):
     for path in (data_folder / "formats" / "wfdb_15lead").iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
     source = Files(kind="files", uri=str(tmp_path), reports="none", patient=r"(patient\d+)/")
-    (row,) = source.manifest(None, seed=0).rows
+    (row,) = source.manifest(SIGNAL, seed=0).rows
     assert (row.record_id, row.patient_id) == ("patient001/s0010_re", "patient001")
     assert source.read(row.record_uri).leads[:3] == ("i", "ii", "iii")
 
@@ -164,12 +164,12 @@ def test_a_table_of_any_files_with_stated_facts(tmp_path):
         "prepare.source.sampling_rate_hz=100", "prepare.source.unit=mV", f"prepare.source.leads=[{','.join(LEADS)}]",
     ]  # fmt: skip
     source = source_of(load_config(None, words))
-    manifest = source.manifest(None, seed=0)
+    manifest = source.manifest(SIGNAL, seed=0)
     assert [row.record_id for row in manifest.rows] == ["w", "a.npy", "w"]
     wfdb, npy = (source.read(row.record_uri).signal_mv for row in manifest.rows[:2])
     assert np.allclose(wfdb, npy, atol=1e-6)
     unstated = source_of(load_config(None, words[:3]))
-    assert unstated.manifest(None, seed=0).sha256 != manifest.sha256  # the same files, but not the same samples
+    assert unstated.manifest(SIGNAL, seed=0).sha256 != manifest.sha256  # the same files, but not the same samples
     with pytest.raises(RecordError) as error:
         unstated.read(manifest.rows[1].record_uri)
     assert error.value.reason.startswith("missing_")

@@ -69,5 +69,3 @@ def refuses_damage(
         assert time.monotonic() - begin < LONGEST_S, f"copy {number} of seed {seed} takes too long"
         reasons[reason] = reasons.get(reason, 0) + 1
     return reasons
-
-
