@@ -120,7 +120,7 @@ _LOCK = threading.Lock()
 @functools.lru_cache(maxsize=_OPEN_FILES)
 def _opened(uri: str) -> tuple[Any, dict[int, int]]:
     """An open file and the row of each of its exams."""
-    file = storage.open_file(uri)
+    file: Any = storage.open_file(uri)
     return file, {exam: row for row, exam in enumerate(exam_ids(file).tolist()) if exam}
 
 

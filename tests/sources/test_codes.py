@@ -136,7 +136,7 @@ def test_code15_is_scored_with_its_six_diagnoses(tmp_path):
     rows = code15_manifest(str(tmp_path), unit="mV", has_reports=False).rows
     label_set = load_label_sets("code15")["code15"]
     matrix, kept = label_matrix(label_set, [row.labels for row in rows])
-    assert [codes for codes in label_set.classes.values()] == [(name,) for name in ("normal_ecg", *list(WORDS)[:6])]
+    assert list(label_set.classes.values()) == [(name,) for name in ("normal_ecg", *list(WORDS)[:6])]
     assert list(label_set.classes) == [
         WORDS[code][0].lower() + WORDS[code][1:] for (code,) in label_set.classes.values()
     ]
