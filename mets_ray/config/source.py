@@ -22,6 +22,8 @@ SOURCES = {
     "mimic": "mets_ray.sources.mimic:MimicIvEcg",
     "mitbih": "mets_ray.sources.mitbih:MitBih",
     "cinc": "mets_ray.sources.cinc:Cinc",
+    "code15": "mets_ray.sources.code15:Code15",
+    "sph": "mets_ray.sources.sph:Sph",
 }
 """The table of sources: `prepare.source.kind` → the class that knows the source, loaded when it is named."""
 

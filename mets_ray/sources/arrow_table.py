@@ -1,6 +1,6 @@
 """CSV tables of a million rows, as Arrow batches of text: a few seconds, and no more memory than a batch.
 
-`csv_table` names the line of every fault and is made for small tables; its rows are Python objects, all of them at once.
+`csv_table` names the line of every fault and is made for small tables: its rows are Python objects, all at once.
 """
 
 import csv
@@ -54,13 +54,13 @@ class ArrowTable:
                 fault = self._fault or f"not a CSV in UTF-8 ({type(error).__name__})"
                 raise DatasetError(f"`{self._uri}` is {fault}") from None
 
-    def _header(self, file: io.BufferedReader) -> list[str]:
+    def _header(self, file: Any) -> list[str]:
         first = file.peek(_BLOCK_BYTES).removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0]
         names = next(csv.reader([first.decode("utf-8", "replace").strip()]), [])
         check_columns(self._uri, tuple(names), self._columns)
         return names
 
-    def _open(self, file: io.BufferedReader, names: list[str]) -> Any:
+    def _open(self, file: Any, names: list[str]) -> Any:
         return pyarrow.csv.open_csv(
             file,
             read_options=pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),

@@ -2,7 +2,10 @@
 
 Perez Alday et al. 2020, doi:10.1088/1361-6579/abc960; Reyna et al. 2021, doi:10.22489/CinC.2021.109;
 https://physionet.org/content/challenge-2021/1.0.3/ (CC BY 4.0). CPSC2018: Liu et al. 2018, doi:10.1166/jmihi.2018.2442.
-There are no reports and no patient ids, so each record counts as a separate patient.
+There are no patient ids, so each record counts as a separate patient, and no reports; the words of the codes can stand
+for one (`report=snomed`). The same headers are in Chapman-Shaoxing and Ningbo's own layout (Zheng et al. 2022,
+https://physionet.org/content/ecg-arrhythmia/1.0.0/, CC BY 4.0): `WFDBRecords/01/010/JS00001.hea`, with the words of its
+codes in `ConditionNames_SNOMED-CT.csv`.
 """
 
 import math
@@ -24,17 +27,22 @@ from mets_ray.sources.cells import Blanks, age_years, identifier, is_missing, se
 from mets_ray.sources.csn import ACRONYMS, published_classes
 from mets_ray.sources.csv_table import sha256_of
 from mets_ray.sources.manifest import Manifest, ManifestRow, fold_of
+from mets_ray.sources.snomed import SnomedWords
 from mets_ray.sources.source import Source
+from mets_ray.text.reports import join_statements
 
-Database = Literal["cpsc2018", "csn", "any"]
+Database = Literal["cpsc2018", "csn", "cinc2021", "any"]
 Stretch = Literal["start", "first_5s_padded", "windows"]
 
+_NO_REPORTS = "no reports: for evaluation only"
 _HEADERS_IN_FLIGHT = 32
 _PUBLISHED_SAMPLES = 2500  # MERL: "only keep the first 2500 points as METS did", 5 s at 500 Hz
 _URI = re.compile(r"(?P<record>.+)#cut:start=(?P<start>\d+)&samples=(?P<samples>\d+)&padded_to=(?P<padded>\d+)")
 
 
-def cinc_manifest(source_uri: str, *, database: Database, stretch: Stretch, duration_s: float) -> Manifest:
+def cinc_manifest(
+    source_uri: str, *, database: Database, stretch: Stretch, duration_s: float, words: SnomedWords | None = None
+) -> Manifest:
     """A row for each header at any depth below `source_uri`, or for each of its windows; labels are its `Dx` codes.
 
     `database` selects the classes that evaluation scores; `csn` also gets `csn:<class>` labels as published (see
@@ -45,6 +53,8 @@ def cinc_manifest(source_uri: str, *, database: Database, stretch: Stretch, dura
       They also min-max scale each record, which is not done here: µV stay µV.
     - `windows`: the whole record in evenly spaced windows of `duration_s`, each a row `<record>-w0`, `-w1`, … with the
       record as patient; a shorter record is one zero-padded window.
+
+    With `words` the statements of a record are the words of its codes; a record without any has an empty report.
 
     A record with an unreadable header keeps its row, and is rejected with its reason when it is read.
     Raises DatasetError for a folder without headers.
@@ -62,12 +72,14 @@ def cinc_manifest(source_uri: str, *, database: Database, stretch: Stretch, dura
     for uri, header in zip(uris, headers, strict=True):
         cuts = _cuts(header, stretch, duration_s)
         padded += sum(padded_to > samples for _, samples, padded_to in cuts)
-        about = _About.of(header, database, blanks)
+        about = _About.of(header, database, blanks, words)
         rows += _rows(uri, about, cuts, several=stretch == "windows")
     source = "cinc" if database == "any" else database
     files = [header.data for header in headers if header is not None]
     notes = _notes(headers, rows, database, stretch, padded, duration_s)
-    return Manifest(tuple(rows), source, sha256_of(*files), (*notes, *blanks.notes()), has_reports=False)
+    notes = (*(words.notes(row.labels for row in rows) if words else (_NO_REPORTS,)), *notes, *blanks.notes())
+    sha256 = sha256_of(*files, *(words.files if words else ()))
+    return Manifest(tuple(rows), source, sha256, notes, has_reports=words is not None)
 
 
 def read_cut(record_uri: str) -> Ecg:
@@ -117,17 +129,21 @@ class _About:
     """What the comments of a header say: `#Dx: 164889003,59118001`, `#Age: 74`. Some releases write `# Dx:`."""
 
     labels: tuple[str, ...]
+    statements: tuple[str, ...]
     age: float | None
     sex: str | None
 
     @classmethod
-    def of(cls, header: HeaderFacts | None, database: Database, blanks: Blanks) -> "_About":
+    def of(cls, header: HeaderFacts | None, database: Database, blanks: Blanks, words: SnomedWords | None) -> "_About":
         pairs = (line.partition(":") for line in (header.comments if header else ()))
         facts = {key.strip().lower(): value.strip() for key, _, value in pairs}
-        words = (identifier(code) for code in facts.get("dx", "").split(","))
-        codes = tuple(code for code in words if not is_missing(code) and code.lower() != "unknown")
+        written = (identifier(code) for code in facts.get("dx", "").split(","))
+        codes = tuple(code for code in written if not is_missing(code) and code.lower() != "unknown")
         published = tuple(f"csn:{word}" for word in published_classes(codes)) if database == "csn" else ()
-        return cls(codes + published, age_years(facts.get("age", ""), blanks), sex(facts.get("sex", ""), blanks))
+        statements = words.of(codes) if words else ()
+        return cls(
+            codes + published, statements, age_years(facts.get("age", ""), blanks), sex(facts.get("sex", ""), blanks)
+        )
 
 
 def _rows(uri: str, about: _About, cuts: list[tuple[int, int, int]], *, several: bool) -> list[ManifestRow]:
@@ -139,8 +155,8 @@ def _rows(uri: str, about: _About, cuts: list[tuple[int, int, int]], *, several:
             patient_id=name,
             fold=fold_of(name),
             record_uri=uri + suffix,
-            report="",
-            statements=(),
+            report=join_statements(about.statements),
+            statements=about.statements,
             labels=about.labels,
             age=about.age,
             sex=about.sex,
@@ -158,7 +174,6 @@ def _notes(
     duration_s: float,
 ) -> tuple[str, ...]:
     notes = [
-        "no reports: for evaluation only",
         "no patient ids: each record counts as a separate patient, assigned to folds 1 to 10 by a hash of its name; "
         "this is not the published split",
     ]
@@ -185,17 +200,27 @@ def _notes(
 
 
 class Cinc(Source):
-    """Records of the PhysioNet/CinC challenges 2020 and 2021, without reports: for evaluation."""
+    """Records of the PhysioNet/CinC challenges 2020 and 2021, and of Chapman-Shaoxing and Ningbo's own layout."""
 
+    licence: ClassVar[str] = "CC BY 4.0"
+    citation: ClassVar[str] = (
+        "Perez Alday et al. 2020, doi:10.1088/1361-6579/abc960; Reyna et al. 2021, doi:10.22489/CinC.2021.109"
+    )
     needs: ClassVar[dict[str, str]] = {"uri": "name a folder of WFDB records such as cpsc_2018"}
     uri: Uri | None = Field(None, description="folder of the records (local, s3://, gs://, az://)")
     database: Database = Field(
-        "any", description="which classes are scored; csn is Chapman-Shaoxing and Ningbo, any has no classes"
+        "any",
+        description="which classes are scored; csn is Chapman-Shaoxing and Ningbo, cinc2021 the 26 diagnoses of the "
+        "challenge of 2021, for all its databases, any has no classes",
     )
     stretch: Stretch = Field(
         "start",
         description="start: the first duration_s, shorter records rejected; first_5s_padded: as MERL reads CPSC2018; "
         "windows: the whole record in windows of duration_s",
+    )
+
+    report: Literal["none", "snomed"] = Field(
+        "none", description="snomed: the words of the codes, so that it can be trained on; none: for scoring only"
     )
 
     @property
@@ -204,7 +229,10 @@ class Cinc(Source):
 
     def manifest(self, signal: SignalConfig, *, seed: int) -> Manifest:
         self.check()
-        return cinc_manifest(self.root, database=self.database, stretch=self.stretch, duration_s=signal.duration_s)
+        words = SnomedWords.read(self.root) if self.report == "snomed" else None
+        return cinc_manifest(
+            self.root, database=self.database, stretch=self.stretch, duration_s=signal.duration_s, words=words
+        )
 
     def read(self, record_uri: str) -> Ecg:
         return read_cut(record_uri) if "#cut:" in record_uri else super().read(record_uri)

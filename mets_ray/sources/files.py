@@ -8,14 +8,16 @@ data set knows the files by name and size, as it knows all signal files, and rep
 """
 
 import fnmatch
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mets_ray import storage
 from mets_ray.config.kinds import Uri
-from mets_ray.ecg.ecg import Ecg
+from mets_ray.ecg.ecg import LEADS, Ecg
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.ecg.read import read_ecg
 from mets_ray.ecg.wfdb import read_wfdb
@@ -25,11 +27,15 @@ from mets_ray.sources.manifest import Column, Manifest, ManifestRow, fold_of
 from mets_ray.sources.source import Source
 from mets_ray.sources.table_manifest import Reports, table_manifest
 
+_STATED = {"sampling_rate_hz", "unit", "leads", "lead_names"}
 _WFDB_SIGNALS = (".dat", ".mat")
 
 
-def folder_manifest(source_uri: str, *, match: str, has_reports: bool) -> Manifest:
+def folder_manifest(source_uri: str, *, match: str, has_reports: bool, patient: str | None = None) -> Manifest:
     """A row for each file at any depth below `source_uri` whose path matches the pattern; its file says all else.
+
+    patient: a regular expression whose first group is the patient in a path, where the files do not say it; a record
+    whose path it does not find is rejected.
 
     The files of a WFDB record are one row: those that share their name with a `.hea`, and `.dat` and `.mat` beside one.
     Hidden files and folders, and what macOS puts into archives, are left out. Raises DatasetError where nothing is
@@ -45,11 +51,12 @@ def folder_manifest(source_uri: str, *, match: str, has_reports: bool) -> Manife
         )
     stated: tuple[Column, ...] = ("patient_id", "fold", "age", "sex")
     from_file: tuple[Column, ...] = (*stated, "report") if has_reports else stated
-    rows = tuple(_row(source_uri, path, from_file) for path in records)
+    rows = tuple(_row(source_uri, path, from_file, re.compile(patient) if patient else None) for path in records)
     listing = "".join(f"{path}\0{sizes[path]}\n" for path in shown)
     notes = [
         "reports, patients, ages and sexes are what the files say" if has_reports else "no reports: for scoring only",
         "patients were assigned to folds 1 to 10 by a hash of their id",
+        *([f"the patient is what `{patient}` finds in a file's path"] if patient else []),
         f"{len(sizes)} files, {len(records)} of them a record that matches `{match}`",
     ]
     return Manifest(rows, "files", sha256_of(listing.encode()), tuple(notes), has_reports=has_reports)
@@ -67,18 +74,25 @@ def _records(paths: list[str]) -> list[str]:
     return [path for path in paths if not is_part(path)]
 
 
-def _row(source_uri: str, path: str, from_file: tuple[Column, ...]) -> ManifestRow:
+def _row(source_uri: str, path: str, from_file: tuple[Column, ...], patient: re.Pattern[str] | None) -> ManifestRow:
     record_id = path.removesuffix(".hea")
+    patient_id, fault = record_id, None
+    if patient:
+        found = patient.search(path)
+        fault = None if found else ("no_patient", "`prepare.source.patient` finds nothing in the file's path")
+        patient_id = found[1] if found else record_id
+        from_file = tuple(name for name in from_file if name not in ("patient_id", "fold"))
     return ManifestRow(
         record_id=record_id,
-        patient_id=record_id,
-        fold=fold_of(record_id),
+        patient_id=patient_id,
+        fold=fold_of(patient_id),
         record_uri=storage.join(source_uri, path),
         report="",
         statements=(),
         labels=(),
         age=None,
         sex=None,
+        fault=fault,
         from_file=from_file,
     )
 
@@ -99,15 +113,49 @@ class Files(Source):
         description="where reports are: in the table, or in each file, which is rejected if it has none; none: for "
         "scoring only; default: the table if there is one",
     )
+    patient: str | None = Field(
+        None,
+        description="without a table: a regular expression whose group is the patient in a file's path, such as "
+        r"(p\d+)_s; default: the patient that the file names",
+    )
+    lead_names: dict[str, str] = Field(
+        {},
+        description="leads that the files name otherwise, which is never guessed: {ECG: II} for a recorder's one lead",
+    )
     sampling_rate_hz: float | None = Field(None, description="of files that do not say it (CSV, NPY, MATLAB, HDF5)")
     unit: str | None = Field(None, description="of files that do not say it: mV, uV or V")
     leads: tuple[str, ...] | None = Field(None, description="of files that do not say them, in the files' order")
 
+    @field_validator("patient")
+    @classmethod
+    def _has_a_group(cls, value: str | None) -> str | None:
+        try:
+            groups = re.compile(value).groups if value else 1
+        except re.error as error:
+            raise ValueError(f"it is no regular expression: {error}") from error
+        if groups != 1:
+            raise ValueError(f"it has {groups} groups; put one, the patient, into parentheses")
+        return value
+
+    @field_validator("lead_names")
+    @classmethod
+    def _are_leads(cls, value: dict[str, str]) -> dict[str, str]:
+        if unknown := sorted(set(value.values()) - set(LEADS)):
+            raise ValueError(f"{unknown[0]} is no lead; the names are {', '.join(LEADS)}")
+        return value
+
     def manifest(self, signal: SignalConfig, *, seed: int) -> Manifest:
         self.check()
         if self.manifest_uri is None:
-            return folder_manifest(self.root, match=self.match, has_reports=self.reports != "none")
-        return table_manifest(self.root, self.manifest_uri, reports=self.reports or "table")
+            has_reports = self.reports != "none"
+            manifest = folder_manifest(self.root, match=self.match, has_reports=has_reports, patient=self.patient)
+        else:
+            manifest = table_manifest(self.root, self.manifest_uri, reports=self.reports or "table")
+        stated = self.model_dump_json(include=_STATED, exclude_defaults=True)
+        if stated == "{}":
+            return manifest
+        # Other samples from the same files: another data set.
+        return replace(manifest, sha256=sha256_of(manifest.sha256.encode(), stated.encode()))
 
     def faults(self) -> Iterator[tuple[str, str]]:
         yield from super().faults()
@@ -116,6 +164,12 @@ class Files(Source):
 
     def read(self, record_uri: str) -> Ecg:
         """A file in any format, or a WFDB record with or without `.hea`."""
+        ecg = self._read(record_uri)
+        if not self.lead_names:
+            return ecg
+        return replace(ecg, leads=tuple(self.lead_names.get(name, name) for name in ecg.leads))
+
+    def _read(self, record_uri: str) -> Ecg:
         if "." not in record_uri.rpartition("/")[2]:  # most likely WFDB: look for its header first
             try:
                 return read_wfdb(record_uri)

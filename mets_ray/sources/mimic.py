@@ -66,7 +66,7 @@ def mimic_manifest(source_uri: str, *, cleaning: Cleaning = "none", patients_uri
 
 
 def merl_report(parts: list[str]) -> tuple[str, tuple[str, ...], tuple[str, str] | None]:
-    """MERL's report of the statements of an ECG, its statements cleaned in the same way, and its fault if it is short."""
+    """MERL's report of an ECG's statements, its statements cleaned in the same way, and its fault if it is short."""
     report = _merl_text(". ".join(parts))
     words = len(report.split())
     fault = None

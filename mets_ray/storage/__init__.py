@@ -17,6 +17,7 @@ from mets_ray.storage.files import (
     list_files,
     list_folder,
     list_sizes,
+    open_file,
     read_bytes,
     write_bytes,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "list_sizes",
     "name_fault",
     "open_checked",
+    "open_file",
     "path_fault",
     "patience",
     "publish_folder",

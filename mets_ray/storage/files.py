@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from mets_ray.storage.faults import MissingFileError, NotAFileError, NotAFolderError, TooLargeError, store_faults
 from mets_ray.storage.stores import filesystem
@@ -37,6 +37,18 @@ def read_bytes(uri: str, *, max_bytes: int | None = None) -> bytes:
         # s3fs would ask for the size first, which doubles the requests for small files.
         options = {"max_concurrency": 1} if "s3" in fs.protocol else {}
         return bytes(fs.cat_file(path, **options))
+
+
+def open_file(uri: str) -> BinaryIO:
+    """A file that stays open for reading parts of it. Raises MissingFileError, and DatasetError for every other failure
+    to open it."""
+    if is_local(uri):
+        with store_faults(uri):
+            return Path(local_path(uri)).open("rb")
+    fs, path = filesystem(uri)
+    with store_faults(uri, fs):
+        file: BinaryIO = fs.open(path, "rb")
+        return file
 
 
 def write_bytes(uri: str, data: bytes) -> None:

@@ -18,6 +18,7 @@ from mets_ray.sources.cinc import Cinc, cinc_manifest
 from mets_ray.sources.csn import ACRONYMS, CLASSES, published_classes
 from mets_ray.sources.manifest import Manifest, ManifestRow, shuffle_reports
 from mets_ray.sources.mitbih import AAMI_CLASSES, DS1, DS2, PACED, MitBih, mitbih_manifest, read_beat
+from mets_ray.sources.snomed import SnomedWords
 from mets_ray.tasks.label_sets import label_matrix, load_label_sets
 from mets_ray.tasks.questions import dataset_tasks
 from tests.support.datasets import write_card, write_rows
@@ -397,3 +398,47 @@ def test_shuffled_reports_are_others_of_the_same_fold():
     assert {row.report for row in shuffled.rows} == set(giver)
     with pytest.raises(DatasetError, match="has no reports to shuffle"):
         shuffle_reports(replace(manifest, has_reports=False), 1)
+
+
+# --- the words of SNOMED codes
+
+
+def test_every_code_of_the_challenge_has_words_and_every_scored_one_a_class(data):
+    words = SnomedWords.read("/nowhere")
+    assert len(words.words) == 133
+    label_set = load_label_sets("cinc2021")["cinc2021"]
+    assert len(label_set.classes) == 26
+    assert {code for codes in label_set.classes.values() for code in codes} < set(words.words)
+    for folder in ("georgia", "ptb", "cpsc_2018_extra", "chapman_shaoxing_ningbo"):
+        manifest = cinc_manifest(
+            str(data / "cinc2021" / folder), database="cinc2021", stretch="start", duration_s=10.0, words=words
+        )
+        assert (manifest.source, manifest.has_reports) == ("cinc2021", True)
+        assert all(len(row.statements) <= len(row.labels) for row in manifest.rows)
+        assert any(row.statements for row in manifest.rows)
+    (first, *_) = cinc_manifest(
+        str(data / "cinc2021" / "ptb"), database="cinc2021", stretch="start", duration_s=10.0, words=words
+    ).rows
+    assert first.report == "Low QRS voltages. Sinus rhythm"
+
+
+def test_chapmans_own_layout_and_its_own_words(tmp_path, data):
+    folder = tmp_path / "WFDBRecords" / "01" / "010"
+    folder.mkdir(parents=True)
+    for name in ("JS00001", "JS00002"):
+        for suffix in (".hea", ".mat"):
+            path = data / "cinc2021" / "chapman_shaoxing_ningbo" / f"{name}{suffix}"
+            (folder / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "ConditionNames_SNOMED-CT.csv").write_text(
+        "Acronym Name,Full Name,Snomed_CT\n"
+        "AFIB,Atrial  Fibrillation,164889003\nRBBB,right bundle branch block,59118001\n"
+        "RBBB2,another name,59118001\n"
+    )
+    source = Cinc(kind="cinc", uri=str(tmp_path), database="csn", report="snomed")
+    manifest = source.manifest(SIGNAL, seed=0)
+    first = manifest.rows[0]
+    assert first.record_id == "JS00001"
+    assert first.statements == ("Atrial Fibrillation", "right bundle branch block", "Abnormal T wave")
+    assert "csn:AFIB" in first.labels
+    assert source.read(first.record_uri).signal_mv.shape == (12, 5000)
+    assert "reports are the words of the records' SNOMED CT codes" in manifest.notes

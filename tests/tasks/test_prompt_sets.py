@@ -20,6 +20,8 @@ TASKS = {
     "synthetic": 12,
     "mitbih": 5,
     "mitbih_aami": 5,
+    "code15": 7,
+    "cinc2021": 26,
     "cpsc2018": 9,
     "csn": 38,
     "csn_exact": 38,
