@@ -25,6 +25,7 @@ _VERSIONS = ("1.03", "1.04", "1.04.01", "1.04.02")
 _STANDARD = ("STD-12", "10-WIRE")  # acquisition types whose leads are the 12, in the usual order
 _YEARS = {"years": 1.0, "months": 1 / 12, "weeks": 7 / 365.25, "days": 1 / 365.25, "hours": 1 / 8766}
 _CALIBRATION_UV = 1000.0
+_TOLERANCE_UV = 5.0  # a step
 
 
 def recognises(head: bytes) -> bool:
@@ -155,10 +156,11 @@ def _calibration_start(signal_uv: Float[np.ndarray, "lead sample"]) -> int:
     if len(signal_uv) < 2:
         return length
     first = signal_uv[0]
-    is_mark = (signal_uv == first).all(axis=0) & ((first == 0) | (first == _CALIBRATION_UV))
+    is_high = np.abs(first - _CALIBRATION_UV) < _TOLERANCE_UV
+    is_mark = (signal_uv == first).all(axis=0) & ((first == 0) | is_high)
     ends = np.flatnonzero(~is_mark)
     start = int(ends[-1]) + 1 if len(ends) else 0
-    return start if (first[start:] == _CALIBRATION_UV).any() else length
+    return start if bool(is_high[start:].any()) else length
 
 
 def _meta(root: ET.Element, facts: _Facts) -> EcgMeta:
