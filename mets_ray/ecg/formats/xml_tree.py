@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from mets_ray.errors import RecordError
 
-_MAX_BYTES = 64 * 1024**2  # a day of one lead in an aECG's decimal digits
+_MAX_BYTES = 64 * 1024**2  # in an aECG's decimal digits, 12 leads of 500 Hz for 40 minutes
 
 _MAX_DEPTH = 64  # HL7 aECG nests 25 deep
 
