@@ -12,7 +12,7 @@ from jaxtyping import Bool, Integer, UInt64
 from mets_ray.errors import RecordError
 
 DEFAULT_TABLE = 19999
-_MAX_TABLES = 16
+_MAX_TABLES = 4  # each is tried at every bit
 _MAX_BITS = 32
 _CODE_BYTES = 9
 _LOOKUP_BITS = 12  # longer codes are looked for one length after the other
