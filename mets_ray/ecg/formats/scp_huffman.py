@@ -170,4 +170,5 @@ def _bits(
 ) -> Integer[np.ndarray, " bit"]:
     """`num_bits` (at most 56) bits from each of the bits `at` on, as numbers."""
     shift = (64 - num_bits - (at & 7)).astype(np.uint64)
-    return ((words[at >> 3] >> shift) & np.uint64((1 << num_bits) - 1)).astype(np.int64)
+    found: UInt64[np.ndarray, " bit"] = (words[at >> 3] >> shift) & np.uint64((1 << num_bits) - 1)
+    return found.astype(np.int64)
