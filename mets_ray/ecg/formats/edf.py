@@ -172,7 +172,7 @@ def _records(data: bytes, header: _Header) -> Integer[np.ndarray, "record byte"]
 
 def _part(
     records: Integer[np.ndarray, "record byte"], header: _Header, signal: _Signal
-) -> Integer[np.ndarray, "record byte"]:
+) -> Integer[np.ndarray, "record part"]:
     return records[:, signal.at * header.sample_bytes : (signal.at + signal.count) * header.sample_bytes]
 
 
