@@ -1,5 +1,6 @@
 """Bodies that are built to stop a server, each of the largest size that it accepts, by name."""
 
+import base64
 import gzip
 import json
 import zipfile
@@ -7,6 +8,7 @@ import zipfile
 import numpy as np
 
 from mets_ray.ecg.ecg import LEADS
+from tests.support.xml_ecgs import aecg, sequence_set, sierra
 from tests.support.zips import zipped
 
 JSON, NPY, CSV, ZIP = "application/json", "application/x-npy", "text/csv", "application/zip"
@@ -203,6 +205,43 @@ def forms(size):
     }
 
 
+def xml(size):
+    """Files of hospitals, of which XML can ask for most."""
+    muse = "<RestingECG><Waveform><WaveformType>Rhythm</WaveformType><LeadData><LeadID>I</LeadID>"
+    scaled = "<LeadAmplitudeUnitsPerBit>1</LeadAmplitudeUnitsPerBit><LeadAmplitudeUnits>MICROVOLTS</LeadAmplitudeUnits>"
+    digits = sequence_set({"MDC_ECG_LEAD_I": ["@"]})
+    head, tail = aecg(digits).decode().split("@")
+    codes = "".join(f"{code:010b}" for code in [0, *range(256, 1022), *[1021] * (size // 3)])
+    chunk = int(codes[: len(codes) // 8 * 8], 2).to_bytes(len(codes) // 8, "big")
+    bomb = base64.b64encode(len(chunk).to_bytes(4, "little") + bytes(4) + chunk).decode()
+    facts = {"dataencoding": "Base64", "compression": "XLI", "numberofleads": 1, "leadlabels": "V1", "resolution": 5}
+    facts |= {"durationperchannel": size, "samplespersecond": 1000}
+    return {
+        "elements": _filled(size, "<RestingECG>", "<a/>", "</RestingECG>"),
+        "elements of many names": b"<RestingECG>" + b"".join(b"<a%d/>" % number for number in range(size // 12)),
+        "attributes": _filled(size, "<RestingECG>", "<a b='' c=''/>", "</RestingECG>"),
+        "elements in elements": _filled(size, "<RestingECG>", "<a>", ""),
+        "a long attribute": _filled(size, "<RestingECG a='", "x", "'/>"),
+        "a long comment": _filled(size, "<RestingECG><!--", "x", "--></RestingECG>"),
+        "a long prolog": _filled(size, "", "<!--x-->", "<RestingECG/>"),
+        "references": _filled(size, "<RestingECG>", "&#38;", "</RestingECG>"),
+        "laughs": b'<!DOCTYPE a [<!ENTITY a "ha"><!ENTITY b "'
+        + b"&a;" * (size // 4)
+        + b'">]><RestingECG>&b;</RestingECG>',
+        "base64": _filled(
+            size, muse + scaled + "<WaveFormData>", "AAAA", "</WaveFormData></LeadData></Waveform></RestingECG>"
+        ),
+        "lines of base64": _filled(
+            size, muse + scaled + "<WaveFormData>", "AAAA\n", "</WaveFormData></LeadData></Waveform></RestingECG>"
+        ),
+        "digits": _filled(size, head, "1 ", tail),
+        "long digits": _filled(size, head, "1.2345678901234567890 ", tail),
+        "one number": _filled(size, head, "1", tail),
+        "a bomb of LZW": sierra(bomb[: size - 2000], attributes=facts),
+        "UTF-16": aecg(digits).decode().replace("@", "1 " * (size // 5)).encode("utf-16"),
+    }
+
+
 def all_bodies(size):
     """(name, method, path, query, content type, body) of each."""
     for name, body in json_bodies(size).items():
@@ -211,6 +250,7 @@ def all_bodies(size):
     for name, body in prompt_sets(size).items():
         yield f"prompt set: {name}", "PUT", "/v1/prompt-sets/hostile", {}, JSON, body[:size]
     kinds = {"npy": (NPY, npy_bodies), "CSV": (CSV, tables), "zip": (ZIP, zips), "form": (FORM, forms)}
+    kinds["XML"] = ("application/octet-stream", xml)
     for kind, (content_type, bodies) in kinds.items():
         query = QUERY if kind == "npy" else {key: value for key, value in QUERY.items() if key != "leads"}
         for name, body in bodies(size).items():

@@ -98,11 +98,12 @@ def _row_mv(sequence: ET.Element, lead: str) -> Float[np.ndarray, " sample"]:
     scale = number_of(attribute_of(value, "scale", "value"))
     if scale is None:
         raise RecordError("missing_unit", f"lead {lead} has no scale")
-    scaled = to_millivolts(numbers_of(digits.text or "") * scale, attribute_of(value, "scale", "unit"))
+    with np.errstate(over="ignore"):  # what is infinite then, `preprocess` rejects
+        scaled: np.ndarray = to_millivolts(numbers_of(digits.text or "") * scale, attribute_of(value, "scale", "unit"))
     origin = number_of(attribute_of(value, "origin", "value"))
-    if not origin:
-        return scaled
-    return scaled + to_millivolts(np.array([origin]), attribute_of(value, "origin", "unit"))
+    if origin:
+        scaled += to_millivolts(np.array([origin]), attribute_of(value, "origin", "unit"))
+    return scaled
 
 
 def _rate_hz(sequences: list[ET.Element]) -> float:

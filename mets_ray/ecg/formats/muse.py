@@ -5,8 +5,6 @@ The file names of GE's documentation; HighPassFilter is in hundredths of a Hz. M
 Own code: ecgdatakit 2.0.3 takes a path, bounds nothing, rounds the sampling rate, and reads a wrong checksum.
 """
 
-import base64
-import binascii
 import re
 import xml.etree.ElementTree as ET
 import zlib
@@ -17,7 +15,7 @@ from jaxtyping import Float
 from mets_ray.ecg.ecg import Ecg, EcgMeta, to_millivolts
 from mets_ray.ecg.formats.facts import age_years, day_of, plausible_age, recorded_at, time_of
 from mets_ray.ecg.formats.limits import check_samples
-from mets_ray.ecg.formats.xml_tree import number_of, parse, root_name, text_of
+from mets_ray.ecg.formats.xml_tree import base64_of, number_of, parse, root_name, text_of
 from mets_ray.errors import RecordError
 
 FORMAT = "muse"
@@ -73,10 +71,7 @@ def _row_mv(stored: ET.Element) -> Float[np.ndarray, " sample"]:
     if units_per_bit is None:
         raise RecordError("missing_unit", f"lead {lead} has no LeadAmplitudeUnitsPerBit")
     size = int(number_of(text_of(stored, "LeadSampleSize")) or 2)
-    try:
-        samples = base64.b64decode("".join((stored.findtext("WaveFormData") or "").split()), validate=True)
-    except (binascii.Error, ValueError):
-        raise RecordError("unreadable_file", f"the samples of lead {lead} are no base64") from None
+    samples = base64_of(stored.findtext("WaveFormData") or "")
     if size not in (1, 2, 4) or len(samples) % size:
         raise RecordError("header_mismatch", f"lead {lead} has {len(samples)} bytes, in samples of {size}")
     _check(stored, samples, size)

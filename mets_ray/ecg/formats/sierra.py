@@ -6,8 +6,6 @@ Own code: ecgdatakit 2.0.3 takes a path, takes ten times as long, unpacks withou
 compressed files the wrong way (`xli.restore_limb_leads`).
 """
 
-import base64
-import binascii
 import xml.etree.ElementTree as ET
 from datetime import date, time
 
@@ -18,7 +16,7 @@ from mets_ray.ecg.ecg import LEADS, Ecg, EcgMeta, to_millivolts
 from mets_ray.ecg.formats import xli
 from mets_ray.ecg.formats.facts import age_years, plausible_age, recorded_at
 from mets_ray.ecg.formats.limits import check_samples
-from mets_ray.ecg.formats.xml_tree import attribute_of, number_of, numbers_of, parse, root_name, text_of
+from mets_ray.ecg.formats.xml_tree import attribute_of, base64_of, number_of, numbers_of, parse, root_name, text_of
 from mets_ray.errors import RecordError
 
 FORMAT = "sierra"
@@ -27,6 +25,7 @@ _VERSIONS = ("1.03", "1.04", "1.04.01", "1.04.02")
 _STANDARD = ("STD-12", "10-WIRE")  # acquisition types whose leads are the 12, in the usual order
 _YEARS = {"years": 1.0, "months": 1 / 12, "weeks": 7 / 365.25, "days": 1 / 365.25, "hours": 1 / 8766}
 _CALIBRATION_UV = 1000.0
+_TOLERANCE_UV = 5.0  # a step
 
 
 def recognises(head: bytes) -> bool:
@@ -103,6 +102,9 @@ def _samples(facts: _Facts, leads: tuple[str, ...], num_samples: int) -> Float[n
     """All samples of one lead, then those of the next; as integers of the file."""
     text, compression = facts.waveform.text or "", _compression(facts.waveform)
     if compression == "XLI":
+        check_samples(
+            len(leads), num_samples, 0
+        )  # codes say nothing of what they unpack to: seconds of an ECG, no more
         rows = xli.decode(_bytes(text, facts.waveform.get("dataencoding", "")), len(leads), num_samples)
         if leads[:6] == LEADS[:6]:
             xli.restore_limb_leads(rows)
@@ -125,13 +127,13 @@ def _compression(waveform: ET.Element) -> str:
 
 
 def _bytes(text: str, encoding: str) -> bytes:
-    try:
-        if encoding == "Base64":
-            return base64.b64decode("".join(text.split()), validate=True)
-        if encoding == "Hex":
+    if encoding == "Base64":
+        return base64_of(text)
+    if encoding == "Hex":
+        try:
             return bytes.fromhex(text)
-    except (binascii.Error, ValueError):
-        raise RecordError("unreadable_file", f"the samples are no {encoding}") from None
+        except ValueError:
+            raise RecordError("unreadable_file", "the samples are no hexadecimal numbers") from None
     raise RecordError("unsupported_format", f"the samples are encoded as `{encoding[:20]}`")
 
 
@@ -154,10 +156,11 @@ def _calibration_start(signal_uv: Float[np.ndarray, "lead sample"]) -> int:
     if len(signal_uv) < 2:
         return length
     first = signal_uv[0]
-    is_mark = (signal_uv == first).all(axis=0) & ((first == 0) | (first == _CALIBRATION_UV))
+    is_high = np.abs(first - _CALIBRATION_UV) < _TOLERANCE_UV
+    is_mark = (signal_uv == first).all(axis=0) & ((first == 0) | is_high)
     ends = np.flatnonzero(~is_mark)
     start = int(ends[-1]) + 1 if len(ends) else 0
-    return start if (first[start:] == _CALIBRATION_UV).any() else length
+    return start if bool(is_high[start:].any()) else length
 
 
 def _meta(root: ET.Element, facts: _Facts) -> EcgMeta:

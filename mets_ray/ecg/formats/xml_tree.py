@@ -4,6 +4,7 @@ Parsed by expat, which Python has: defusedxml refuses entities too, but bounds n
 a tree of empty elements takes thirty times the file.
 """
 
+import base64
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -18,7 +19,8 @@ _MAX_BYTES = 64 * 1024**2  # a day of one lead in an aECG's decimal digits
 
 _MAX_DEPTH = 64  # HL7 aECG nests 25 deep
 
-_MAX_NODES = 250_000  # elements and attributes; a Philips file has 5,000, an aECG with marks on each beat of 10 s 3,000
+# Elements and attributes. A Philips file has 5,000, an aECG with marks on each beat of 10 s 3,000.
+_MAX_NODES = 100_000
 
 # In parts, so that other threads get their turn. Each costs what is open to be read again (expat 2.5), so they are few.
 _PART_BYTES = 1024**2
@@ -54,8 +56,9 @@ def parse(data: bytes) -> ET.Element:
     """
     if len(data) > _MAX_BYTES:
         raise RecordError("too_large", f"the XML has {len(data)} bytes, and at most {_MAX_BYTES} are read")
-    is_utf16 = data.startswith(_UTF16)
-    encodings = (None,) if is_utf16 else ("utf-8",) if _is_utf8(data) else (None, "iso-8859-1")
+    encodings: tuple[str | None, ...] = ("utf-8",) if _is_utf8(data) else (None, "iso-8859-1")
+    if data.startswith(_UTF16):
+        encodings = (_utf16_name(data),)
     faults = []
     for encoding in encodings:
         try:
@@ -93,6 +96,14 @@ def numbers_of(text: str) -> Float[np.ndarray, " sample"]:
     except ValueError:
         raise RecordError("unreadable_file", "a list of samples holds what is no number") from None
     return np.concatenate(parts) if parts else np.empty(0)
+
+
+def base64_of(text: str) -> bytes:
+    """What base64 holds, in lines or not. Raises RecordError `unreadable_file`."""
+    try:
+        return base64.b64decode(text.encode("ascii").translate(None, b" \t\r\n"), validate=True)
+    except ValueError:
+        raise RecordError("unreadable_file", "the samples are no base64") from None
 
 
 class _Reader:
@@ -141,7 +152,7 @@ def _bare(name: str) -> str:
 
 
 def _utf16_name(data: bytes) -> str:
-    return "utf-16-be" if data.startswith((b"\xfe\xff", b"\0<")) else "utf-16-le"
+    return "utf-16be" if data.startswith((b"\xfe\xff", b"\0<")) else "utf-16le"
 
 
 def _is_utf8(data: bytes) -> bool:

@@ -117,14 +117,15 @@ async function askFacts(chosen, signal) {
   $("facts-form").reset();
   $("facts-file").textContent = file.name;
   $("facts-content").textContent = content;
-  const isNpy = ending(file.name) === "npy";
-  $("leads-field").hidden = !isNpy;
-  $("leads").required = isNpy;
+  const hasNames = ending(file.name) === "csv";
+  $("leads-field").hidden = hasNames;
+  $("leads").required = ending(file.name) === "npy";
   showFacts();
   $("facts-form").onsubmit = (event) => {
     event.preventDefault();
     chosen.query = new URLSearchParams({ unit: $("unit").value, sampling_rate_hz: $("rate").value });
-    if (isNpy) chosen.query.set("leads", $("leads").value.split(/[\s,;]+/).filter(Boolean).join(","));
+    const leads = hasNames ? [] : $("leads").value.split(/[\s,;]+/).filter(Boolean);
+    if (leads.length) chosen.query.set("leads", leads.join(","));
     load(chosen);
   };
 }

@@ -1,8 +1,9 @@
-// Files to upload: which belong together, and what a CSV or npy file does not state itself.
+// Files to upload: which belong together, and what a file without a header does not state itself. The server knows a file by its
+// content, so any one file may be sent.
 
 import { Problem } from "./api.js";
 
-const KINDS = ["hea", "dat", "mat", "zip", "csv", "npy", "json"];
+const WITHOUT_HEADER = ["csv", "tsv", "txt", "npy", "npz", "mat"];
 
 export const ending = (name) => name.slice(name.lastIndexOf(".") + 1).toLowerCase();
 
@@ -11,17 +12,12 @@ export const ending = (name) => name.slice(name.lastIndexOf(".") + 1).toLowerCas
  */
 export async function readFiles(files, maxBytes) {
   const names = files.map((file) => file.name);
-  const unknown = names.find((name) => !KINDS.includes(ending(name)));
-  if (unknown !== undefined) {
-    throw new Problem(`“${unknown}” is not a file that can be read here.`, {
-      hint: "Choose a WFDB record (.hea with its .dat or .mat, or a .zip of them), .csv, .npy or .json.",
-    });
-  }
   const wfdb = names.filter((name) => ["hea", "dat", "mat"].includes(ending(name)));
   if (names.length > 1 && wfdb.length < names.length) {
     throw new Problem(`These ${names.length} files do not form one ECG.`, { hint: "Choose one ECG at a time." });
   }
-  if (wfdb.length && !wfdb.some((name) => ending(name) === "hea")) {
+  const isMatlab = names.length === 1 && ending(names[0]) === "mat"; // or WFDB's, whose header is not there
+  if (wfdb.length && !isMatlab && !wfdb.some((name) => ending(name) === "hea")) {
     throw new Problem(`“${wfdb[0]}” has no header file.`, { hint: "Choose the .hea file together with it." });
   }
   if (wfdb.length && !wfdb.some((name) => ending(name) !== "hea")) {
@@ -39,11 +35,12 @@ export async function readFiles(files, maxBytes) {
 }
 
 /** Whether a form must be filled in before `files` can be sent. */
-export const needsFacts = (files) => ["csv", "npy"].includes(ending(files[0].name));
+export const needsFacts = (files) => files.length === 1 && WITHOUT_HEADER.includes(ending(files[0].name));
 
-/** What a CSV or npy file does state itself, in words. */
+/** What a file without a header does state itself, in words. */
 export async function contentOf(file) {
-  return ending(file.name) === "npy" ? npyContent(file) : csvContent(file);
+  if (ending(file.name) === "npy") return npyContent(file);
+  return ["csv", "tsv", "txt"].includes(ending(file.name)) ? csvContent(file) : "";
 }
 
 async function csvContent(file) {

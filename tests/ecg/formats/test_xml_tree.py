@@ -62,7 +62,10 @@ def test_elements_and_attributes_are_counted_and_small(monkeypatch):
         ("<a>é µ</a>".encode(), "é µ"),
         ("\ufeff<a>é µ</a>".encode(), "é µ"),
         ("<?xml version='1.0' encoding='UTF-16'?><a>é µ</a>".encode("utf-16"), "é µ"),
-        ("<?xml version='1.0' encoding='UTF-16'?><a>é µ</a>".encode(), "é µ"),  # declared, and not so
+        ("<a>é µ</a>".encode("utf-16-be"), "é µ"),
+        # declared, and not so
+        ("<?xml version='1.0' encoding='UTF-16'?><a>é µ</a>".encode(), "é µ"),
+        ("<?xml version='1.0' encoding='UTF-8'?><a>é µ</a>".encode("utf-16"), "é µ"),
         ("<?xml version='1.0' encoding='ISO-8859-1'?><a>é µ</a>".encode("latin-1"), "é µ"),
         ("<?xml version='1.0' encoding='windows-1252'?><a>é €</a>".encode("cp1252"), "é €"),
         ("<?xml version='1.0' encoding='no-such-code'?><a>é µ</a>".encode("latin-1"), "é µ"),
