@@ -56,10 +56,6 @@ def mfer_header(codes: Sequence[int], *, order: str = "little", kind: int = 0) -
     return header
 
 
-def scp_text(text: str) -> bytes:
-    return text.encode("latin-1") + b"\0"
-
-
 def scp(sections: Mapping[int, bytes]) -> bytes:
     """An SCP file of these section bodies, with its pointers and checksums."""
     numbers = sorted({*range(12), *sections})

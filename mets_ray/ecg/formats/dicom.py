@@ -75,21 +75,22 @@ def read(data: bytes) -> Ecg:
         little_endian = dataset.original_encoding[1] is not False
         rhythm = _rhythm(list(dataset.get("WaveformSequence") or []))
         groups = [_group(item, little_endian, len(data)) for item in rhythm]
+        others = [name for group in groups for name in group.others]
         groups = sorted((group for group in groups if group.channels), key=lambda group: -len(group.channels))
-        others = [name for item in groups for name in item.others]
         if not groups:
             raise RecordError("no_ecg_lead", "the DICOM file holds no waveform of an ECG lead")
         rate = groups[0].rate_hz
         check_sampling_rate(rate)
-        leads: dict[str, _Channel] = {}
-        for group in groups:
-            new = {channel.name: channel for channel in group.channels if channel.name not in leads}
+        leads: list[_Channel] = []
+        for group in groups:  # a strip of II below the 12 leads is there already
+            names = {lead.name for lead in leads}
+            new = [channel for channel in group.channels if channel.name not in names]
             if new and group.rate_hz != rate:
                 raise RecordError("unsupported_format", f"its leads have {rate:g} and {group.rate_hz:g} Hz")
-            leads |= new
+            leads += new
         return Ecg(
-            place([(channel.start, channel.signal_mv) for channel in leads.values()], len(data)),
-            tuple(leads),
+            place([(lead.start, lead.signal_mv) for lead in leads], len(data)),
+            tuple(lead.name for lead in leads),
             rate,
             other_signals=tuple(others),
             meta=dicom_meta.meta(dataset, groups[0].definitions, FORMAT),

@@ -27,6 +27,7 @@ _FIELDS = {"label": 16, "transducer": 80, "unit": 8, "physical_min": 8, "physica
 _FIELDS |= {"digital_max": 8, "filters": 80, "samples": 8, "reserved": 32}
 _ANNOTATIONS = ("EDF Annotations", "BDF Annotations")
 _MAX_SIGNALS = 512  # EEG beside the ECG
+_MAX_TIMED_RECORDS = 1_000_000  # a day of a tenth of a second each
 
 _NAMED_ECG = re.compile(r"(?:ECG|EKG)(?![A-Z])", re.IGNORECASE)
 # Electrodes of the EEG (10-20 system) as well as of the chest.
@@ -171,7 +172,7 @@ def _records(data: bytes, header: _Header) -> Integer[np.ndarray, "record byte"]
 
 def _part(
     records: Integer[np.ndarray, "record byte"], header: _Header, signal: _Signal
-) -> Integer[np.ndarray, "record byte"]:
+) -> Integer[np.ndarray, "record part"]:
     return records[:, signal.at * header.sample_bytes : (signal.at + signal.count) * header.sample_bytes]
 
 
@@ -199,6 +200,8 @@ def _starts(
     clock = next((one for one in header.signals if one.label in _ANNOTATIONS), None)
     if clock is None:
         raise RecordError("unreadable_file", "the EDF+D file does not say when its data records begin")
+    if len(records) > _MAX_TIMED_RECORDS:
+        raise RecordError("too_large", f"the EDF+D file has {len(records)} data records")
     onsets = [_ONSET.match(row.tobytes()) for row in _part(records, header, clock)]
     if None in onsets:
         raise RecordError("unreadable_file", "a data record of the EDF+D file does not say when it begins")

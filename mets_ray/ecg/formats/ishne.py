@@ -74,7 +74,7 @@ def read(data: bytes) -> Ecg:
 def _samples_begin(data: bytes) -> int:
     """Behind the block of text. Writers that give another place are believed only with a right checksum."""
     text_bytes, _, _, said = _SIZES.unpack_from(data, 10)
-    begin = _HEADER_BYTES + text_bytes
+    begin: int = _HEADER_BYTES + text_bytes
     if text_bytes < 0 or begin > len(data):
         raise RecordError("truncated_file", f"the ISHNE file says {text_bytes} bytes of text, beyond its end")
     stored = data[8:10]

@@ -27,7 +27,7 @@ _OF_FILE = (tags.MAKER, tags.PATIENT_ID, tags.AGE, tags.SEX, tags.TIME)
 # Kinds of waveform: unstated, 12-lead, long-term, Frank, stress, monitoring. Others are dominant beats, late
 # potentials, sound, pulse, EEG.
 _RHYTHMS = (0, 1, 2, 3, 4, 20, 21)
-_MAX_PARTS = 1_000_000  # channels of all frames together
+_MAX_PARTS = 300_000  # channels of all frames together: 3 leads for a day, in frames of one second
 
 
 def recognises(head: bytes) -> bool:

@@ -57,7 +57,7 @@ class Channel:
         _, mantissa, exponent = scale
         exponent += 3  # V to mV
         factor = float(10 ** abs(exponent))
-        samples = (self.stored + self._sample(tags.OFFSET, 0.0)) * mantissa
+        samples: Float[np.ndarray, " sample"] = (self.stored + self._sample(tags.OFFSET, 0.0)) * mantissa
         samples = samples * factor if exponent >= 0 else samples / factor
         null = self._sample(tags.NULL, None)
         if null is not None:

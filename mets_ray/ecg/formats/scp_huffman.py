@@ -12,7 +12,7 @@ from jaxtyping import Bool, Integer, UInt64
 from mets_ray.errors import RecordError
 
 DEFAULT_TABLE = 19999
-_MAX_TABLES = 16
+_MAX_TABLES = 4  # each is tried at every bit
 _MAX_BITS = 32
 _CODE_BYTES = 9
 _LOOKUP_BITS = 12  # longer codes are looked for one length after the other
@@ -170,4 +170,5 @@ def _bits(
 ) -> Integer[np.ndarray, " bit"]:
     """`num_bits` (at most 56) bits from each of the bits `at` on, as numbers."""
     shift = (64 - num_bits - (at & 7)).astype(np.uint64)
-    return ((words[at >> 3] >> shift) & np.uint64((1 << num_bits) - 1)).astype(np.int64)
+    found: UInt64[np.ndarray, " bit"] = (words[at >> 3] >> shift) & np.uint64((1 << num_bits) - 1)
+    return found.astype(np.int64)

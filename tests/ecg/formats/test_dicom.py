@@ -149,6 +149,15 @@ def test_other_signals_are_named():
     assert (ecg.leads, ecg.other_signals) == (("I", "II"), ("ABP",))
 
 
+def test_leads_twice():
+    """A strip below the 12 leads is left out; in one group a lead stands twice, for `preprocess` to refuse."""
+    strip = group(STORED[:1, :500], [channel("2:2")], MultiplexGroupLabel="RHYTHM STRIP")
+    pulse = group(STORED[:1], [channel("X", "mmHg", meaning="ABP")], SamplingFrequency="100")
+    ecg = read(written([strip, pulse, group()]))
+    assert (ecg.leads, ecg.signal_mv.shape, ecg.other_signals) == (("I", "II", "V1"), (3, 1000), ("ABP",))
+    assert read(written([group(STORED[:2], [channel("2:1")] * 2)])).leads == ("I", "I")
+
+
 def test_leads_one_group_after_another():
     """As on paper: 3 leads for 2 s each, on one time line, with NaN where a lead is not recorded."""
     groups = [
