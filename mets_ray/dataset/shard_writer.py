@@ -21,6 +21,7 @@ from mets_ray import storage
 from mets_ray.console import say
 from mets_ray.dataset.card import MAX_ROW_GROUP_ROWS, REJECTED_SCHEMA, Shard, shard_schema
 from mets_ray.ecg.derived_leads import derivation
+from mets_ray.ecg.gaps import behind_gaps
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.errors import RecordError
 from mets_ray.sources.manifest import ManifestRow
@@ -102,6 +103,8 @@ def write_shard(
             _check_location(row.record_uri, source.root)
             report = clean_report(row.report) if task.has_reports else ""
             ecg = source.read(row.record_uri)
+            if "#" not in row.record_uri:  # behind it a source names a stretch, which must not move
+                ecg = behind_gaps(ecg, signal)
             signal_uv = preprocess(ecg, signal)
             return Accepted(row, report, signal_uv, ecg.other_signals, derivation(ecg, signal.leads))
         except RecordError as error:

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from mets_ray import storage
 from mets_ray.ecg.ecg import Ecg
-from mets_ray.ecg.wfdb import decode_wfdb, read_wfdb
+from mets_ray.ecg.wfdb import decode_wfdb, main_headers, read_wfdb
 from mets_ray.errors import RecordError
 
 _MOST_BYTES = 512 * 1024**2  # of a zip, unpacked
@@ -45,7 +45,7 @@ def _from_zip(data: bytes) -> Ecg:
             f"these {len(data)} bytes are no ZIP that can be read: {error}",
             hint="give the path of a WFDB record, or a ZIP of its .hea and its signal file",
         ) from error
-    headers = [name for name in files if name.lower().endswith(".hea")]
+    headers = main_headers(files)
     if len(headers) != 1:
         raise RecordError(
             "unsupported_format",
