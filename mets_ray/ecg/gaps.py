@@ -25,6 +25,6 @@ def behind_gaps(ecg: Ecg, config: SignalConfig) -> Ecg:
     starts, ends = edges[::2], edges[1::2]
     long_enough = np.flatnonzero(ends - starts >= needed)
     if not len(long_enough):
-        raise RecordError("non_finite", f"there are no {config.duration_s:g} s without a gap in one of the leads")
+        raise RecordError("non_finite", f"there is no stretch of {config.duration_s:g} s without a gap in a lead")
     first = int(long_enough[0])
     return replace(ecg, signal_mv=ecg.signal_mv[:, starts[first] : ends[first]])

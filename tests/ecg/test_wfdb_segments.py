@@ -10,7 +10,7 @@ import wfdb
 
 from mets_ray.ecg.ecg import LEADS
 from mets_ray.ecg.gaps import behind_gaps
-from mets_ray.ecg.preprocess import SignalConfig
+from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.ecg.read import read_ecg
 from mets_ray.ecg.wfdb import decode_wfdb, main_headers, read_header, read_wfdb
 from mets_ray.errors import RecordError
@@ -241,6 +241,6 @@ def test_prepare_takes_the_first_window_without_a_gap(tmp_path):
     assert np.array_equal(preprocess(behind_gaps(ecg, config), config), DIGITAL.T)
     whole = read_wfdb(str(tmp_path / "r_2"))
     assert behind_gaps(whole, config) is whole
-    with pytest.raises(RecordError, match="no 11 s without a gap") as caught:
+    with pytest.raises(RecordError, match="no stretch of 11 s without a gap") as caught:
         behind_gaps(ecg, SignalConfig(100, 11.0))
     assert caught.value.reason == "non_finite"
