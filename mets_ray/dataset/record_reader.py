@@ -10,6 +10,7 @@ from mets_ray.dataset.quality.measures import RecordMeasures, measure
 from mets_ray.dataset.recording_windows import rows_of_windows
 from mets_ray.ecg.derived_leads import derivation
 from mets_ray.ecg.ecg import EcgMeta
+from mets_ray.ecg.gaps import behind_gaps
 from mets_ray.ecg.lead_sets import with_absent_leads
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.errors import RecordError
@@ -75,9 +76,12 @@ class RecordReader:
                 ecg = with_absent_leads(ecg, self.signal.leads)
             whole, finds = self.privacy.of_text(completed(row, ecg.meta))
             report = self._report(whole)
-            parts = [(whole, ecg)]
             if self.task.stride_s is not None:
                 parts = list(rows_of_windows(whole, ecg, self.signal, self.task.stride_s))
+            elif "#" in row.record_uri:  # behind it a source names a stretch, which must not move
+                parts = [(whole, ecg)]
+            else:
+                parts = [(whole, behind_gaps(ecg, self.signal))]
         except RecordError as error:
             return [(row, error)]
         named, stated = self.privacy.of_ids(whole), _stated(row, ecg.meta)

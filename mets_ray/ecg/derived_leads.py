@@ -23,7 +23,7 @@ _OF_I_AND_II = {
     "aVL": (1.0, -0.5),
     "aVF": (-0.5, 1.0),
 }
-_I_AND_II_OF = {
+_I_AND_II_OF: dict[tuple[str, ...], tuple[tuple[float, float], tuple[float, float]]] = {
     ("I", "II"): ((1.0, 0.0), (0.0, 1.0)),
     ("I", "III"): ((1.0, 0.0), (1.0, 1.0)),
     ("II", "III"): ((1.0, -1.0), (1.0, 0.0)),

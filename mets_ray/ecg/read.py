@@ -12,7 +12,7 @@ from mets_ray.ecg import formats
 from mets_ray.ecg.ecg import Ecg
 from mets_ray.ecg.formats.limits import MAX_BYTES, check_bytes
 from mets_ray.ecg.formats.stated import Stated
-from mets_ray.ecg.wfdb import decode_wfdb, read_wfdb
+from mets_ray.ecg.wfdb import decode_wfdb, main_headers, read_wfdb
 from mets_ray.errors import RecordError
 
 _MOST_SAMPLES = 64 * 1024**2  # of all leads of a WFDB record in a ZIP
@@ -64,7 +64,7 @@ def _decode(data: bytes, stated: Stated) -> Ecg:
 
 def _from_zip(data: bytes, stated: Stated) -> Ecg:
     files = _unpacked(data)
-    headers = [name for name in files if name.lower().endswith(".hea")]
+    headers = main_headers(files)
     if len(headers) == 1:
         return decode_wfdb(headers[0], files, max_samples=_MOST_SAMPLES, max_duration_s=_LONGEST_S)
     if len(files) == 1 and not (file := next(iter(files.values()))).startswith(b"PK"):

@@ -8,7 +8,8 @@ from jaxtyping import Float, Integer
 
 from mets_ray.ecg import wfdb_signals
 from mets_ray.ecg.ecg import check_sampling_rate, to_millivolts
-from mets_ray.ecg.wfdb_header import Header, Signal, parse_header
+from mets_ray.ecg.wfdb_header import Header, parse_header
+from mets_ray.ecg.wfdb_signal_lines import Signal
 from mets_ray.errors import RecordError
 
 _MAX_EMPTY_SAMPLES = 256 * 1024**2  # 2 GiB: five days of two leads at 300 Hz

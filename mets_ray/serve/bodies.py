@@ -25,7 +25,7 @@ from mets_ray.ecg.formats import npy, text
 from mets_ray.ecg.formats.arrays import in_millivolts
 from mets_ray.ecg.formats.stated import Stated
 from mets_ray.ecg.formats.text_layout import layout_of_header
-from mets_ray.ecg.wfdb import decode_wfdb
+from mets_ray.ecg.wfdb import decode_wfdb, main_headers
 from mets_ray.errors import RecordError, RequestError
 from mets_ray.serve import json_rows
 
@@ -255,7 +255,7 @@ _SUFFIXES = {".json": _read_json, ".npy": _read_npy, ".zip": _read_zip, ".csv": 
 
 def _read_files(files: dict[str, bytes], parameters: BodyParameters, limits: BodyLimits) -> list[Ecg]:
     """One WFDB record, or one file of another format, as the file names say."""
-    headers = [name for name in files if name.lower().endswith(".hea")]
+    headers = main_headers(files)
     if len(headers) > 1:
         raise RequestError(
             422, "several_records", f"there are {len(headers)} WFDB headers", hint="send one record at a time"

@@ -229,7 +229,7 @@ def test_implausible_sampling_rate(rate):
 
 @pytest.mark.parametrize("name", ["-aVR", "aVR-", "ECG -aVR", "VR", "ECG", "Lead 4", "MV1", "V7", ""])
 def test_unknown_lead(name):
-    error = rejected(replace(some_ecg(), leads=(*LEADS[:3], name, *LEADS[4:])))
+    error = rejected(replace(some_ecg(), leads=(*LEADS[:9], name, *LEADS[10:])))
     assert error.reason == "unknown_lead"
     assert f"`{name}`" in error.fact
 
@@ -258,9 +258,9 @@ def test_names_as_devices_write_them():
 
 
 def test_missing_leads_are_named():
-    kept = tuple(lead for lead in LEADS if lead not in ("aVF", "V3"))
+    kept = tuple(lead for lead in LEADS if lead not in ("V1", "V3"))
     error = rejected(some_ecg(leads=kept))
-    assert (error.reason, error.fact) == ("missing_leads", "2 of 12 leads missing: aVF, V3")
+    assert (error.reason, error.fact) == ("missing_leads", "2 of 12 leads missing: V1, V3")
 
 
 def test_too_short():

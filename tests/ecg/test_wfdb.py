@@ -206,7 +206,6 @@ def test_changed_byte(tmp_path, fmt):
         ("r.dat 16 ", "r.dat 16x2 ", "truncated_file"),
         ("r.dat 16 ", "r.dat 16x0 ", "unreadable_header"),
         ("r 12 100 1000", "r/2 12 100 1000", "header_mismatch"),
-        ("r 12 100 1000", "r/12 12 100 1000", "unreadable_header"),
         ("r 12 100 1000", "r 12 100 -1000", "header_mismatch"),
     ],
 )
@@ -246,7 +245,7 @@ def test_leads_that_are_wrong_reach_preprocess(tmp_path):
 
 
 def test_every_reason_has_a_test():
-    text = Path(__file__).read_text()
+    text = Path(__file__).read_text() + Path(__file__).with_name("test_wfdb_segments.py").read_text()
     assert all(f'"{reason}"' in text for reason in REASONS)
 
 

@@ -16,6 +16,7 @@ from mets_ray.ecg.ecg import LEADS
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.ecg.wfdb import read_wfdb
 from mets_ray.errors import ConfigError, DatasetError, RecordError
+from mets_ray.pipelines.prepare import _signal_notes
 from mets_ray.sources.files import Files
 from mets_ray.sources.manifest import Manifest
 from mets_ray.sources.ptbxl import ptbxl_manifest
@@ -271,6 +272,21 @@ def test_signals_beside_the_ecg_are_counted_by_name(tmp_path):
     summary = write_rows(tmp_path / "out", manifest.rows, source=Files(kind="files"))
     assert summary.other_signals == {"ABP": 2, "PLETH": 1, "RESP": 1}
     assert summary.rejected == {"missing_file": 1}
+
+
+def test_derived_leads_and_gaps_are_counted_and_passed_over(tmp_path):
+    """Eight leads, behind a gap of 3 s: the same ten seconds as without."""
+    eight, names = DIGITAL[:, [0, 1, *range(6, 12)]], ["I", "II", *LEADS[6:]]
+    write_record(tmp_path, "a", eight, sig_name=names)
+    (tmp_path / "b.hea").write_text("b/2 8 100 1300\n~ 300\na 1000\n")
+    (tmp_path / "list.csv").write_text("record,report\na,normal\nb,normal\n")
+    manifest = wfdb_folder_manifest(str(tmp_path), str(tmp_path / "list.csv"))
+    summary = write_rows(tmp_path / "out", manifest.rows, source=WfdbFolder(kind="wfdb"))
+    words = "III, aVR, aVL, aVF were derived from I and II"
+    assert summary.derived_leads == {words: 2}
+    assert summary.shard is not None
+    assert summary.shard.row_group_rows == (2,)
+    assert _signal_notes([summary]) == (f"{words} in 2 records",)
 
 
 # --- 12SL statements
