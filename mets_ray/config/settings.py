@@ -121,10 +121,9 @@ class EncoderConfig(Section):
         "batch", description="batch: per worker; sync: over all workers, GPU only; group: independent of the batch"
     )
     embedding_dimension: PositiveInt = Field(128, description="length of the shared ECG and text embedding")
-    lead_mask: Literal["none", "bias", "film"] = Field(
-        "none",
-        description="what the encoder knows of leads that were not recorded: none: they are zeros, as in the paper; "
-        "bias: a learned vector for each of them; film: a learned gain as well",
+    lead_mask: bool = Field(
+        True,
+        description="whether the encoder knows which leads were not recorded; false: they are zeros, as in the paper",
     )
     activation_checkpointing: Annotated[bool, FREE_AT_RESUME] = Field(
         False, description="recompute each stage in the backward pass: less memory, a third more compute time"
