@@ -137,7 +137,7 @@ class AugmentConfig(Section):
         0.5, description="share of ECGs that keep only a random number of leads, at least one; 0 is off"
     )
     usual_leads: Fraction = Field(
-        0.0,
+        0.5,
         description="share of the ECGs that lose leads which keep a set that devices record (limb leads; I, II; II; "
         "V1, II, V5) in place of random ones",
     )
