@@ -20,7 +20,11 @@ def check(words_of_bundle, words_of_run):
 @pytest.mark.parametrize(
     ("bundle", "run", "words"),
     [
-        (["encoder.lead_mask=false"], ["encoder.lead_mask=false", "encoder.width=8"], r"`ecg_encoder\.stem\.0\.weight` is \(4, 12, 7\).* and \(8, 12, 7\) in the model"),
+        (
+            ["encoder.lead_mask=false"],
+            ["encoder.lead_mask=false", "encoder.width=8"],
+            r"`ecg_encoder\.stem\.0\.weight` is \(4, 12, 7\).* and \(8, 12, 7\) in the model",
+        ),
         (["encoder.lead_mask=false"], ["encoder.lead_mask=true"], r"`ecg_encoder\.stem\.lead_gain` is absent"),
         (["encoder.lead_mask=true"], ["encoder.lead_mask=false"], r"`ecg_encoder\.stem\.lead_gain` is \(12, 4\)"),
     ],
