@@ -87,14 +87,12 @@ def check_source_leads(ecg: Ecg) -> None:
     pair = source_leads(ecg)
     flat = [lead for lead in pair if np.ptp(ecg.signal_mv[_rows(ecg)[lead]]) == 0]
     if flat:
-        raise RecordError("flat_lead", f"all samples are equal in {', '.join(flat)}, which other leads are derived from")
+        raise RecordError(
+            "flat_lead", f"all samples are equal in {', '.join(flat)}, which other leads are derived from"
+        )
 
 
 def _rows(ecg: Ecg) -> dict[str, int]:
     """The rows of I, II and III in `signal_mv`, of those that are there once and are no modified lead."""
-    names = [standard_lead(lead) for lead in ecg.leads]
-    return {
-        name: names.index(name)
-        for name in ("I", "II", "III")
-        if names.count(name) == 1 and name not in ecg.derived_leads and not is_modified_lead(ecg.leads[names.index(name)])
-    }
+    names = [None if lead in ecg.derived_leads or is_modified_lead(lead) else standard_lead(lead) for lead in ecg.leads]
+    return {lead: names.index(lead) for lead in ("I", "II", "III") if names.count(lead) == 1}

@@ -8,49 +8,66 @@ import math
 import re
 from dataclasses import dataclass
 
-from mets_ray import storage
-from mets_ray.ecg.leads import is_ecg_signal
-from mets_ray.ecg.wfdb_signals import FLAC, PACKED, SAMPLE_BITS
+from mets_ray.ecg.wfdb_signal_lines import NUMBER, Signal, check_file_name, parse_signals
+from mets_ray.ecg.wfdb_signals import NO_SAMPLES, PACKED, SAMPLE_BITS
 from mets_ray.errors import RecordError
 
-UNSTATED_UNIT = "mV"
-"""header(5): "If the units field is absent, the physical unit may be assumed to be 1 millivolt"."""
+GAP = "~"
+"""The name of a segment that was not recorded, and of the signal file in a layout segment."""
 
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 # A rate may be followed by a counter frequency and the counter's first value.
-_RATE = re.compile(rf"(?P<rate>{_NUMBER})(?:/{_NUMBER}(?:\({_NUMBER}\))?)?")
-_STORAGE = re.compile(r"(?P<format>\d+)(x(?P<per_frame>\d+))?(:(?P<skew>\d+))?(\+(?P<offset>\d+))?")
-_GAIN = re.compile(rf"(?P<gain>{_NUMBER})(\((?P<baseline>[-+]?\d+)\))?(/(?P<unit>\S+))?")
+_RATE = re.compile(rf"(?P<rate>{NUMBER})(?:/{NUMBER}(?:\({NUMBER}\))?)?")
 
 
 @dataclass(frozen=True)
-class Signal:
-    """One signal line. `gain` is in steps per `unit`; both mean nothing unless `is_ecg`."""
+class Segment:
+    """One segment line: the name of a record in the same folder, or `GAP`, and its length in frames."""
 
-    file_name: str
-    format: str
-    byte_offset: int
-    gain: float
-    baseline: int
-    initial: int
-    unit: str
-    checksum: int | None
     name: str
-    is_ecg: bool
+    num_frames: int
 
 
 @dataclass(frozen=True)
 class Header:
-    """The record line, its signal lines, and the comment lines without their `#`. `num_samples` is None if unstated."""
+    """The record line, its signal lines or its segment lines, and the comment lines without their `#`.
 
-    sampling_rate_hz: float
-    num_samples: int | None
+    A frame holds one sample of each signal, or `samples_per_frame` of them. `num_frames` is None if unstated.
+    """
+
+    frames_per_s: float
+    num_frames: int | None
+    num_signals: int
     signals: tuple[Signal, ...]
+    segments: tuple[Segment, ...]
     comments: tuple[str, ...]
+
+    @property
+    def layout(self) -> str | None:
+        """The record that says which signals a record of a variable layout has: its first segment, of no length."""
+        first = self.segments[0] if self.segments else None
+        return first.name if first is not None and first.num_frames == 0 and first.name != GAP else None
+
+    @property
+    def leads(self) -> tuple[str, ...]:
+        return tuple(signal.name for signal in self.signals if signal.is_ecg)
+
+    @property
+    def samples_per_frame(self) -> int:
+        """Of every ECG lead: `parse_header` refuses leads of several rates."""
+        return next((signal.samples_per_frame for signal in self.signals if signal.is_ecg), 1)
+
+    @property
+    def sampling_rate_hz(self) -> float:
+        return self.frames_per_s * self.samples_per_frame
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """The signal files, without those of signals that have no samples."""
+        return tuple(dict.fromkeys(signal.file_name for signal in self.signals if signal.format != NO_SAMPLES))
 
     def in_file(self, name: str) -> list[Signal]:
         """The signals of one signal file, in the order in which their samples take turns."""
-        return [signal for signal in self.signals if signal.file_name == name]
+        return [signal for signal in self.signals if signal.file_name == name and signal.format != NO_SAMPLES]
 
     def check_size(self, name: str, size: int) -> None:
         """Raise RecordError `header_mismatch` or `truncated_file` for a signal file whose `size` in bytes is wrong."""
@@ -61,12 +78,12 @@ class Header:
         bits = SAMPLE_BITS.get(sample_format)
         if bits is None:
             return
-        if self.num_samples is None:
-            frame = len(stored) * bits / 8
-            if sample_format not in PACKED and (size - offset) % frame:
-                raise RecordError("truncated_file", f"`{name}` ends inside a frame of {len(stored)} samples")
+        in_frame = sum(signal.samples_per_frame for signal in stored)
+        if self.num_frames is None:
+            if sample_format not in PACKED and (size - offset) % (in_frame * bits / 8):
+                raise RecordError("truncated_file", f"`{name}` ends inside a frame of {in_frame} samples")
             return
-        expected = offset + math.ceil(self.num_samples * len(stored) * bits / 8)
+        expected = offset + math.ceil(self.num_frames * in_frame * bits / 8)
         if size < expected:
             raise RecordError("truncated_file", f"`{name}` has {size} bytes of the {expected} that the header says")
         if size >= expected + PACKED.get(sample_format, 1):
@@ -75,7 +92,8 @@ class Header:
 
 def parse_header(data: bytes, max_signals: int | None = None) -> Header:
     """The header in `data`, UTF-8 or Latin-1. Base time, base date and everything else that is not in `Header` is
-    optional and not read. A gain without a unit is in mV; a gain of 0, or none, is no calibration.
+    optional and not read. A gain without a unit is in mV; a gain of 0, or none, is no calibration: header(5) lets
+    programs assume 200 steps, but calls the amplitude uncalibrated, and a voltage that nobody measured is refused.
 
     Raises RecordError `unreadable_header`, `unsupported_format`, `header_mismatch` and `missing_unit`.
     """
@@ -90,69 +108,41 @@ def parse_header(data: bytes, max_signals: int | None = None) -> Header:
     record = lines[0].split() if lines else []
     if len(record) < 2 or not record[1].isdecimal():
         raise RecordError("unreadable_header", f"the record line is `{lines[0][:80] if lines else ''}`")
-    if "/" in record[0]:
-        raise RecordError("unsupported_format", "the record has several segments", hint="write it as one with wfdb")
     rate = _RATE.fullmatch(record[2]) if len(record) > 2 else None
     if rate is None:
         raise RecordError("unreadable_header", "the record line gives no sampling rate")
-    count = int(record[1])
-    if max_signals is not None and max(count, len(lines) - 1) > max_signals:
-        raise RecordError("unsupported_format", f"the record has {max(count, len(lines) - 1)} signals")
-    if count == 0 or len(lines) - 1 != count:
-        raise RecordError("header_mismatch", f"the record line says {count} signals, {len(lines) - 1} lines follow")
+    _, is_multi, num_segments = record[0].partition("/")
     try:
-        num_samples = int(record[3]) if len(record) > 3 else 0
-        signals = tuple(_parse_signal(line, number) for number, line in enumerate(lines[1:]))
-        return Header(float(rate["rate"]), num_samples or None, signals, comments)
+        count, num_frames = int(record[1]), int(record[3]) if len(record) > 3 else 0
+        lines_wanted = int(num_segments) if is_multi else count
+        if max_signals is not None and max(count, 0 if is_multi else len(lines) - 1) > max_signals:
+            raise RecordError("unsupported_format", f"the record has {max(count, len(lines) - 1)} signals")
+        if lines_wanted == 0 or len(lines) - 1 != lines_wanted or num_frames < 0:
+            what = f"{lines_wanted} {'segments' if is_multi else 'signals'} of {num_frames} samples"
+            raise RecordError("header_mismatch", f"the record line says {what}, {len(lines) - 1} lines follow")
+        return Header(
+            float(rate["rate"]),
+            num_frames or None,
+            count,
+            () if is_multi else parse_signals(lines[1:]),
+            _parse_segments(lines[1:], num_frames) if is_multi else (),
+            comments,
+        )
     except ValueError as error:
         raise RecordError("unreadable_header", f"a number in the header cannot be read: {error}") from error
 
 
-def _parse_signal(line: str, number: int) -> Signal:
-    # FILE FORMAT[xN][:SKEW][+OFFSET] GAIN[(BASELINE)][/UNIT] RESOLUTION ZERO INITIAL CHECKSUM BLOCK DESCRIPTION
-    fields = line.split(maxsplit=8)
-    stored = _STORAGE.fullmatch(fields[1]) if len(fields) > 1 else None
-    if stored is None:
-        raise RecordError("unreadable_header", f"a signal line is `{line[:80]}`")
-    sample_format = stored["format"]
-    if sample_format not in SAMPLE_BITS and sample_format not in FLAC:
-        raise RecordError("unsupported_format", f"signal {number} has format {sample_format}")
-    if int(stored["per_frame"] or 1) != 1 or int(stored["skew"] or 0) != 0:
-        raise RecordError("unsupported_format", f"signal {number} has another rate than the record, or a skew")
-    if fault := storage.path_fault(fields[0]) or ("it is a folder" if "/" in fields[0] or fields[0] == "." else ""):
-        raise RecordError(
-            "unreadable_header", f"signal file {fields[0][:80]!r} is not one in the header's own folder: {fault}"
-        )
-    name = fields[8] if len(fields) > 8 else f"signal {number}"
-    gain, baseline, unit, is_ecg = _calibration(fields[2] if len(fields) > 2 else None, name)
-
-    def level(position: int, otherwise: int = 0) -> int:
-        return int(fields[position]) if len(fields) > position else otherwise
-
-    return Signal(
-        file_name=fields[0],
-        format=sample_format,
-        byte_offset=int(stored["offset"] or 0),
-        gain=gain,
-        baseline=level(4) if baseline is None else baseline,  # the ADC's zero
-        initial=level(5, level(4)) if sample_format == "8" else 0,
-        unit=unit,
-        checksum=int(fields[6]) if len(fields) > 6 else None,
-        name=name,
-        is_ecg=is_ecg,
-    )
-
-
-def _calibration(field: str | None, name: str) -> tuple[float, int | None, str, bool]:
-    """Gain, baseline, unit, and whether the signal can be an ECG; what is none needs no calibration."""
-    scale = _GAIN.fullmatch(field) if field is not None else None
-    if not is_ecg_signal(name, scale["unit"] if scale else None):
-        return 1.0, None, "", False
-    if field is not None and scale is None:
-        raise RecordError("unreadable_header", f"the gain of {name} is `{field}`")
-    gain = float(scale["gain"]) if scale else 0.0
-    if gain == 0.0 or scale is None:
-        raise RecordError("missing_unit", f"the header gives no gain for {name}, so its samples have no unit")
-    if not math.isfinite(gain):
-        raise RecordError("unreadable_header", f"the gain of {name} is `{field}`")
-    return gain, int(scale["baseline"]) if scale["baseline"] else None, scale["unit"] or UNSTATED_UNIT, True
+def _parse_segments(lines: list[str], num_frames: int) -> tuple[Segment, ...]:
+    # RECORD SAMPLES
+    segments = []
+    for line in lines:
+        fields = line.split()
+        if len(fields) < 2 or not fields[1].isdecimal():
+            raise RecordError("unreadable_header", f"a segment line is `{line[:80]}`")
+        if fields[0] != GAP:
+            check_file_name("segment", fields[0])
+        segments.append(Segment(fields[0], int(fields[1])))
+    total = sum(segment.num_frames for segment in segments)
+    if num_frames and total != num_frames:
+        raise RecordError("header_mismatch", f"the segments have {total} samples, the record line says {num_frames}")
+    return tuple(segments)

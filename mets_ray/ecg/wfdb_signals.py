@@ -1,17 +1,20 @@
 """Signal files of WFDB: bytes become digital samples. https://physionet.org/physiotools/wag/signal-5.htm
 
 numpy decodes all formats but FLAC, in a fiftieth of the time of wfdb.rdrecord, which reads the header a second time
-with pandas. The tests compare every format with wfdb.
+with pandas. libsndfile decodes FLAC. The tests compare every format with wfdb.
 """
 
-import tempfile
+import io
 from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Integer
 
 from mets_ray.errors import RecordError
+
+if TYPE_CHECKING:
+    import soundfile
 
 # Bits that one sample takes in a signal file. The FLAC formats have no fixed size.
 SAMPLE_BITS = {
@@ -32,6 +35,16 @@ PACKED = {"212": 3, "310": 4, "311": 4}
 
 FLAC = ("508", "516", "524")
 
+NO_SAMPLES = "0"
+"""The format of a null signal: it has a length, no file, and no sample that was recorded."""
+
+Samples = Integer[np.ndarray, "signal sample"] | list[np.ndarray]
+"""Of the signals of one file: rows of one array where all have the same rate."""
+
+# libsndfile reads at most 2^24 samples at once: https://github.com/libsndfile/libsndfile/issues/431
+_FLAC_BLOCK = 2**20
+_FLAC_BITS = {"PCM_S8": 8, "PCM_16": 16, "PCM_24": 24}
+
 # A sample that the recorder marked as invalid: the lowest value of the format. Format 8 holds differences and has none.
 _INVALID = {
     "80": -(2**7),
@@ -49,41 +62,57 @@ _INVALID = {
 }
 
 
-def length_of(sample_format: str, size: int, num_signals: int) -> int:
-    """Samples of each of `num_signals` signals in `size` bytes; not for FLAC."""
-    return int(size * 8 / (SAMPLE_BITS[sample_format] * num_signals))
+def length_of(sample_format: str, data: bytes, offset: int, in_frame: int) -> int:
+    """Frames of `in_frame` samples in the signal file `data`, of which `offset` bytes (FLAC: samples) come first."""
+    if sample_format not in FLAC:
+        return int((len(data) - offset) * 8 / (SAMPLE_BITS[sample_format] * in_frame))
+    with _flac_file(data) as file:
+        return int((file.frames - offset) * file.channels / in_frame)
 
 
 def decode(
-    sample_format: str, data: bytes, *, num_samples: int | None, offset: int, initial: tuple[int, ...]
-) -> Integer[np.ndarray, "signal sample"]:
-    """The samples of one signal file, whose signals take turns.
+    sample_format: str,
+    data: bytes,
+    *,
+    num_frames: int | None,
+    offset: int,
+    initial: tuple[int, ...],
+    samples_per_frame: tuple[int, ...],
+) -> Samples:
+    """The samples of one signal file, whose signals take turns: in each frame, `samples_per_frame` of each.
 
     offset: where they begin, in bytes (FLAC: in samples). initial: the value before the first sample of each signal,
-    which only format 8 needs. num_samples: of each signal, or None for as many as there are.
-    Raises RecordError `truncated_file`.
+    which only format 8 needs. num_frames: None for as many as there are. Raises RecordError `truncated_file`.
     """
-    signals = len(initial)
-    if sample_format in FLAC:
-        return _flac(sample_format, data, num_samples, offset, signals)
-    if num_samples is None:
-        num_samples = length_of(sample_format, len(data) - offset, signals)
-    if num_samples < 1:
+    in_frame = sum(samples_per_frame)
+    if num_frames is None:
+        num_frames = length_of(sample_format, data, offset, in_frame)
+    if num_frames < 1:
         raise RecordError("truncated_file", "the signal file holds no samples")
-    count = num_samples * signals
+    if sample_format in FLAC:
+        return _flac(sample_format, data, num_frames, offset, samples_per_frame)
+    count = num_frames * in_frame
     if dtype := _WHOLE_NUMBERS.get(sample_format):
         flat = np.frombuffer(data, dtype, count, offset)
     else:
         flat = _PACKED_DECODERS[sample_format](np.frombuffer(data, np.uint8, offset=offset), count)
-    samples = np.ascontiguousarray(flat.reshape(num_samples, signals).T)
+    samples = _of_signals(flat.reshape(num_frames, in_frame), samples_per_frame)
     if sample_format == "8":
-        return samples.cumsum(axis=1, dtype=np.int32) + np.array(initial, dtype=np.int32)[:, None]
+        return [row.cumsum(dtype=np.int32) + np.int32(first) for row, first in zip(samples, initial, strict=True)]
     if zero := {"80": 128, "160": 32768}.get(sample_format):
-        return samples.astype(np.int32) - zero
+        return [row.astype(np.int32) - zero for row in samples]
     return samples
 
 
-def invalid(sample_format: str, samples: Integer[np.ndarray, "signal sample"]) -> Bool[np.ndarray, "signal sample"]:
+def _of_signals(frames: Integer[np.ndarray, "frame in_frame"], samples_per_frame: tuple[int, ...]) -> Samples:
+    first, signals = samples_per_frame[0], len(samples_per_frame)
+    if samples_per_frame == (first,) * signals:
+        return np.ascontiguousarray(frames.reshape(-1, signals, first).transpose(1, 0, 2)).reshape(signals, -1)
+    ends = np.cumsum(samples_per_frame)
+    return [frames[:, end - count : end].ravel() for end, count in zip(ends, samples_per_frame, strict=True)]
+
+
+def invalid(sample_format: str, samples: Integer[np.ndarray, "*shape"]) -> Bool[np.ndarray, "*shape"]:
     """Which samples the recorder marked as invalid."""
     mark = _INVALID.get(sample_format)
     return np.zeros(samples.shape, dtype=bool) if mark is None else samples == mark
@@ -132,21 +161,40 @@ _PACKED_DECODERS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
 }
 
 
-def _flac(
-    sample_format: str, data: bytes, num_samples: int | None, offset: int, signals: int
-) -> Integer[np.ndarray, "signal sample"]:
-    """FLAC through wfdb, which opens local files only and gets a header that holds what matters and nothing else."""
-    import wfdb  # takes a second
+def _flac_file(data: bytes) -> "soundfile.SoundFile":
+    """Raises RecordError `truncated_file` for bytes that are no FLAC."""
+    import soundfile  # wfdb needs it too; libsndfile also opens files that are no FLAC
 
-    lines = [f"r {signals} 100 {'' if num_samples is None else num_samples}"]
-    lines += [f"r.dat {sample_format}+{offset} 1(0)/mV 16 0 0 0 0 s{number}" for number in range(signals)]
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "r.hea").write_text("\n".join(lines) + "\n")
-        (Path(folder) / "r.dat").write_bytes(data)
+    try:
+        if data[:4] == b"fLaC":
+            return soundfile.SoundFile(io.BytesIO(data))
+    except soundfile.LibsndfileError as error:
+        raise RecordError("truncated_file", f"the signal file cannot be decoded: {error}") from error
+    raise RecordError("truncated_file", "the signal file is no FLAC")
+
+
+def _flac(
+    sample_format: str, data: bytes, num_frames: int, offset: int, samples_per_frame: tuple[int, ...]
+) -> Integer[np.ndarray, "signal sample"]:
+    """A stream that has fewer bits than the format is read as what it is; soundfile shifts it to the left."""
+    signals, count = len(samples_per_frame), num_frames * samples_per_frame[0]
+    with _flac_file(data) as file:
+        bits = _FLAC_BITS.get(file.subtype, 99)
+        if bits > int(sample_format) - 500 or file.channels != signals or len(set(samples_per_frame)) > 1:
+            raise RecordError(
+                "header_mismatch",
+                f"the file has {file.channels} channels of {bits} bits, the header says {signals} signals of format "
+                f"{sample_format} and {samples_per_frame} samples in a frame",
+            )
+        blocks, missing = [], count
         try:
-            samples: np.ndarray = wfdb.rdrecord(str(Path(folder) / "r"), physical=False).d_signal.T
-        except Exception as error:  # wfdb raises many kinds of exception for bytes that it cannot decode
-            raise RecordError("truncated_file", f"wfdb cannot decode the signals: {error}") from error
-    if num_samples is not None and samples.shape[1] != num_samples:
-        raise RecordError("truncated_file", f"{samples.shape[1]} samples of {num_samples}")
-    return samples
+            file.seek(offset)
+            while missing > 0:
+                block = file.read(min(missing, _FLAC_BLOCK), dtype="int16" if bits <= 16 else "int32", always_2d=True)
+                if not len(block):
+                    raise RecordError("truncated_file", f"{count - missing} samples of {count}")
+                blocks.append(block.T >> (0 if bits == 16 else 8))
+                missing -= len(block)
+        except RuntimeError as error:  # soundfile's errors are
+            raise RecordError("truncated_file", f"the signal file cannot be decoded: {error}") from error
+    return np.ascontiguousarray(np.concatenate(blocks, axis=1))

@@ -203,9 +203,11 @@ def test_changed_byte(tmp_path, fmt):
         ("r.dat 16 ", "r.dat ? ", "unreadable_header"),
         ("r.dat 16 ", "../r.dat 16 ", "unreadable_header"),
         ("r.dat 16 ", "r.dat 17 ", "unsupported_format"),
-        ("r.dat 16 ", "r.dat 16x2 ", "unsupported_format"),
-        ("r.dat 16 ", "r.dat 16:5 ", "unsupported_format"),
-        ("r 12 100 1000", "r/2 12 100 1000", "unsupported_format"),
+        ("r.dat 16 ", "r.dat 16x2 ", "truncated_file"),
+        ("r.dat 16 ", "r.dat 16x0 ", "unreadable_header"),
+        ("r 12 100 1000", "r/2 12 100 1000", "header_mismatch"),
+        ("r 12 100 1000", "r/12 12 100 1000", "unreadable_header"),
+        ("r 12 100 1000", "r 12 100 -1000", "header_mismatch"),
     ],
 )
 def test_wrong_headers(tmp_path, old, new, reason):
