@@ -153,10 +153,9 @@ class EncoderConfig(Section):
         "batch", description="batch: per worker; sync: over all workers, GPU only; group: independent of the batch"
     )
     embedding_dimension: PositiveInt = Field(128, description="length of the shared ECG and text embedding")
-    lead_mask: Literal["none", "bias", "film"] = Field(
-        "none",
-        description="what the encoder knows of leads that were not recorded: none: they are zeros, as in the paper; "
-        "bias: a learned vector for each of them; film: a learned gain as well",
+    lead_mask: bool = Field(
+        True,
+        description="whether the encoder knows which leads were not recorded; false: they are zeros, as in the paper",
     )
     activation_checkpointing: Annotated[bool, FREE_AT_RESUME] = Field(
         False, description="recompute each stage in the backward pass: less memory, a third more compute time"
@@ -170,7 +169,7 @@ class AugmentConfig(Section):
         0.5, description="share of ECGs that keep only a random number of leads, at least one; 0 is off"
     )
     usual_leads: Fraction = Field(
-        0.0,
+        0.5,
         description="share of the ECGs that lose leads which keep a set that devices record (limb leads; I, II; II; "
         "V1, II, V5) in place of random ones",
     )

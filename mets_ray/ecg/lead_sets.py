@@ -1,6 +1,6 @@
 """ECGs with fewer leads than the model has: the usual sets, which leads an ECG has, and which set is nearest."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -57,16 +57,16 @@ def with_absent_leads(ecg: Ecg, leads: Sequence[str]) -> Ecg:
     return replace(ecg, absent_leads=(*ecg.absent_leads, *absent))
 
 
-def nearest_set(present: Iterable[str], measured: Iterable[str]) -> str:
+def nearest_set(present: Iterable[str], measured: Mapping[str, Sequence[str]]) -> str:
     """The one of the `measured` sets whose quality says most about an ECG with the leads `present`.
 
     It is the largest that the ECG contains, for it has all that was measured there; without one, that with the nearest
-    number of leads. measured: names of `LEAD_SETS`, at least one.
+    number of leads. measured: at least one set by name, as `LEAD_SETS`.
     """
     has = set(present)
 
     def distance(name: str) -> tuple[bool, int]:
-        members = set(LEAD_SETS[name])
+        members = set(measured[name])
         inside = members <= has
         return (not inside, -len(members) if inside else abs(len(members) - len(has)))
 

@@ -224,7 +224,9 @@ def _check_values(signal_mv: Float[np.ndarray, "lead sample"], names: tuple[str,
     flat = lowest == highest
     if flat.any():
         leads = ", ".join(lead for lead, is_flat in zip(names, flat, strict=True) if is_flat)
-        raise RecordError("flat_lead", f"all samples are equal in {leads}")
+        raise RecordError(
+            "flat_lead", f"all samples are equal in {leads}", hint="leave out a lead that was not recorded"
+        )
 
 
 def _check_amplitude(

@@ -23,7 +23,7 @@ from mets_ray.errors import MetsError
 from mets_ray.metrics.auroc import macro_auroc
 from mets_ray.metrics.linear_probe import label_subset, with_both_kinds
 from mets_ray.model.augment import BatchPlace, Views, augmented, draw_views
-from mets_ray.model.ecg_encoder import EcgEncoder, LeadMask, Norm
+from mets_ray.model.ecg_encoder import EcgEncoder, Norm
 from mets_ray.model.mets import microvolts_to_millivolts
 from mets_ray.model.optimization import build_optimizer, set_learning_rate
 from mets_ray.tasks.label_sets import LabelSet, label_matrix
@@ -62,7 +62,7 @@ class SupervisedEcg(nn.Module):
         leads: int = 12,
         width: int = 64,
         norm: Norm = "batch",
-        lead_mask: LeadMask = "none",
+        lead_mask: bool = False,
     ) -> None:
         super().__init__()
         self.leads = leads

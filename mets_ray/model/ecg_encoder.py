@@ -13,7 +13,6 @@ from torch.utils.checkpoint import checkpoint
 from mets_ray.errors import ConfigError
 
 Norm = Literal["batch", "sync", "group"]
-LeadMask = Literal["none", "bias", "film"]
 
 _STRIDE = 32  # of the ECG encoder: samples between adjacent positions of its last stage
 
@@ -29,7 +28,7 @@ class EcgEncoder(nn.Module):
     norm: "batch" uses statistics of each worker's own rows, "sync" of all workers' rows (GPU only), "group" is
     independent of the batch.
 
-    lead_mask: what the encoder knows of leads that were not recorded; see `_Stem`. With "none" they are zeros.
+    lead_mask: whether it knows which leads were not recorded (`_Stem`); without it they are zeros and no more.
 
     activation_checkpointing: in training, keep only the inputs of the stem and of each block, and recompute their
     activations in the backward pass (Chen et al. 2016): the same gradients, less memory, a third more time.
@@ -41,7 +40,7 @@ class EcgEncoder(nn.Module):
         leads: int = 12,
         width: int = 64,
         norm: Norm = "batch",
-        lead_mask: LeadMask = "none",
+        lead_mask: bool = False,
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
@@ -85,33 +84,32 @@ class EcgEncoder(nn.Module):
 
 
 class _Stem(nn.Sequential):
-    """Convolution, norm, ReLU and max pooling; after the norm it is told which leads were not recorded.
+    """Convolution, norm, ReLU and max pooling; with `lead_mask` it knows which leads were not recorded.
 
-    A lead that is zero in all samples was not recorded: `preprocess` refuses any other flat lead, and `augment` drops
-    leads by zeroing them. With lead_mask "bias" each such lead adds a learned vector to all positions. That is what a
-    learned constant in the place of its zeros gives, or its mask as another input of the convolution, but for the
-    edges. With "film" it also scales the channels (FiLM, Perez et al. 2018): fewer leads make smaller sums. All are 0
-    before training, so that an ECG with every lead passes as without a mask.
+    A lead that is zero in all samples was not recorded: `preprocess` refuses every flat lead that was, and `augment`
+    drops leads by zeroing them. Each such lead scales and shifts the normalised channels by learned vectors (FiLM,
+    Perez et al. 2018): fewer leads make smaller sums. A shift alone is what a learned constant in place of the zeros
+    gives, or the mask as more inputs of the convolution, but for the edges. Both are 0 before training, and an ECG with
+    every lead passes as without a mask.
     """
 
-    def __init__(self, leads: int, width: int, norm: Norm, lead_mask: LeadMask) -> None:
+    def __init__(self, leads: int, width: int, norm: Norm, lead_mask: bool) -> None:
         super().__init__(
             nn.Conv1d(leads, width, kernel_size=7, stride=2, padding=3, bias=False),
             _norm(norm, width),
             nn.ReLU(inplace=True),
             nn.MaxPool1d(kernel_size=3, stride=2, padding=1),
         )
-        self.lead_bias = None if lead_mask == "none" else nn.Parameter(torch.zeros(leads, width))
-        self.lead_gain = nn.Parameter(torch.zeros(leads, width)) if lead_mask == "film" else None
+        self.lead_gain = nn.Parameter(torch.zeros(leads, width)) if lead_mask else None
+        self.lead_bias = nn.Parameter(torch.zeros(leads, width)) if lead_mask else None
 
     def forward(self, signal_mv: Float[Tensor, "batch lead sample"]) -> Float[Tensor, "batch channel position"]:
         convolution, norm, *rest = self
         hidden: Tensor = norm(convolution(signal_mv))
-        if self.lead_bias is not None:
+        if self.lead_gain is not None and self.lead_bias is not None:
             absent = (signal_mv == 0).all(dim=-1).to(hidden.dtype)
-            if self.lead_gain is not None:
-                hidden = hidden * (1 + absent @ self.lead_gain.to(hidden.dtype))[:, :, None]
-            hidden = hidden + (absent @ self.lead_bias.to(hidden.dtype))[:, :, None]
+            gain, bias = (absent @ vectors.to(hidden.dtype) for vectors in (self.lead_gain, self.lead_bias))
+            hidden = hidden * (1 + gain)[:, :, None] + bias[:, :, None]
         for part in rest:
             hidden = part(hidden)
         return hidden

@@ -39,7 +39,7 @@ def remark(missing: tuple[str, ...], leads: tuple[str, ...], measured: Mapping[s
     known = {name: of for name, of in measured.items() if of.macro_auroc is not None}
     if not known:
         return "leads_missing", f"{words}; the quality with fewer leads was not measured for this bundle"
-    name = nearest_set(present, known)
+    name = nearest_set(present, {name: of.leads for name, of in known.items()})
     whole = next((of for of in known.values() if of.leads == leads), None)
     beside = f", with {len(leads)} leads {whole.macro_auroc:.3f}" if whole is not None else ""
     near = known[name]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int16
 from torch import Tensor, nn
 
-from mets_ray.model.ecg_encoder import EcgEncoder, LeadMask, Norm
+from mets_ray.model.ecg_encoder import EcgEncoder, Norm
 
 INITIAL_LOGIT_SCALE = 1 / 0.07  # METS: temperature 0.07
 HIGHEST_LOGIT_SCALE = 100.0  # CLIP (Radford et al. 2021), section 2.5
@@ -40,7 +40,7 @@ class Mets(nn.Module):
         leads: int = 12,
         width: int = 64,
         norm: Norm = "batch",
-        lead_mask: LeadMask = "none",
+        lead_mask: bool = False,
         dimension: int = 128,
         sigmoid: bool = False,
     ) -> None:

@@ -6,6 +6,7 @@ learning rate depends on the samples seen and the order on (seed, epoch), so nei
 
 import math
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -197,13 +198,17 @@ def _same_shape(model: Mets, job: TrainJob, text_features: int) -> None:
     leads = len(job.dataset.card.leads)
     expected = build_model(job.config, leads=leads, text_features=text_features).state_dict()
     found = model.state_dict()
-    other = [key for key in expected if key not in found or found[key].shape != expected[key].shape]
-    if other:
-        shape = tuple(found[other[0]].shape) if other[0] in found else "absent"
-        raise CheckpointError(
-            f"`{other[0]}` of `train.init_from` is {shape}, but this run needs {tuple(expected[other[0]].shape)}",
-            hint="use the encoder settings and the LM that the bundle was trained with",
-        )
+
+    def shape(key: str, state: Mapping[str, torch.Tensor]) -> tuple[int, ...] | str:
+        return tuple(state[key].shape) if key in state else "absent"
+
+    for key in expected | found:
+        is_there, is_needed = shape(key, found), shape(key, expected)
+        if is_there != is_needed:
+            raise CheckpointError(
+                f"`{key}` is {is_there} in `train.init_from`, and {is_needed} in the model of this run",
+                hint="use the encoder settings and the LM that the bundle was trained with",
+            )
 
 
 def _same_data(facts: BundleFacts, job: TrainJob, text_fingerprint: str) -> None:

@@ -11,7 +11,7 @@ from mets_ray.ecg.lead_sets import LEAD_SETS, lead_mask
 from mets_ray.model.augment import GAIN_LIMITS, SHORTEST_STRETCH, BatchPlace, augmented, draw_views
 
 ROWS = 400
-DEFAULT = AugmentConfig()
+DEFAULT = AugmentConfig(usual_leads=0.0)
 OFF = AugmentConfig(lead_dropout=0.0, cropping=0.0, gain=0.0)
 
 
