@@ -68,7 +68,8 @@ def as_source(value: Any) -> Any:
     tree = {"kind": value} if isinstance(value, str) else value
     if not isinstance(tree, dict) or not isinstance(tree.get("kind"), str):
         raise ValueError("give the kind of source and its settings, for example {kind: ptbxl, uri: ...}")
-    kind = RENAMED.get(tree["kind"], tree["kind"])
+    kind: str = tree["kind"]
+    kind = RENAMED.get(kind, kind)
     return source_class(kind).model_validate(tree | {"kind": kind})
 
 
