@@ -152,7 +152,7 @@ def _calibration_start(signal_uv: Float[np.ndarray, "lead sample"]) -> int:
     PageWriter and HeartStart end an 11 s record with it. All leads are equal there, and Einthoven's law (III = II − I)
     leaves no heart that could do that, except at zero: so only an end with the 1 mV is a mark.
     """
-    length = signal_uv.shape[1]
+    length = int(signal_uv.shape[1])
     if len(signal_uv) < 2:
         return length
     first = signal_uv[0]
