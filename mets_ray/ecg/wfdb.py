@@ -83,7 +83,7 @@ def decode_wfdb(header_name: str, files: dict[str, bytes], *, max_samples: int, 
     def read(wanted: str) -> bytes:
         if wanted == f"{name}.hea":
             return files[header_name]  # whose suffix may be in capitals
-        if wanted not in files or wanted == header_name:
+        if wanted not in files:
             raise RecordError("missing_file", f"the header names `{wanted[:80]}`, which is not there")
         return files[wanted]
 

@@ -45,6 +45,11 @@ class Files:
             raise RecordError("unsupported_format", f"the record has {len(header.segments)} segments")
         return header
 
+    def signal_file(self, name: str) -> bytes:
+        if name.lower().endswith(".hea"):
+            raise RecordError("missing_file", f"the signal file `{name[:80]}` is a header")
+        return self.read(name)
+
     def check_length(self, header: Header, num_frames: int) -> None:
         """Raise RecordError `too_long`, or `implausible_sampling_rate`: 1e9 Hz would make any record short."""
         if self.limits is None:
@@ -77,7 +82,7 @@ def read_leads(header: Header, files: Files) -> Float[np.ndarray, "lead sample"]
 
     Sizes and checksums of the header are verified, sizes before anything is decoded.
     """
-    data = {name: files.read(name) for name in header.file_names}
+    data = {name: files.signal_file(name) for name in header.file_names}
     for name, content in data.items():
         header.check_size(name, len(content))
     num_frames = _num_frames(header, data)

@@ -162,7 +162,7 @@ _PACKED_DECODERS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
 
 
 def _flac_file(data: bytes) -> "soundfile.SoundFile":
-    """Raises RecordError `truncated_file` for bytes that are no FLAC."""
+    """Raises RecordError `unsupported_format` for bytes that are no FLAC, `truncated_file` for damaged ones."""
     import soundfile  # wfdb needs it too; libsndfile also opens files that are no FLAC
 
     try:
@@ -170,7 +170,7 @@ def _flac_file(data: bytes) -> "soundfile.SoundFile":
             return soundfile.SoundFile(io.BytesIO(data))
     except soundfile.LibsndfileError as error:
         raise RecordError("truncated_file", f"the signal file cannot be decoded: {error}") from error
-    raise RecordError("truncated_file", "the signal file is no FLAC")
+    raise RecordError("unsupported_format", "the signal file is no FLAC, as the header says")
 
 
 def _flac(

@@ -179,7 +179,7 @@ def test_the_samples_that_were_checked_are_the_samples_that_are_decoded():
         (ONE_LEAD.replace("r.dat", "/etc/hostname"), "unreadable_header"),
         (ONE_LEAD.replace("r.dat", "r.hea"), "missing_file"),
         (ONE_LEAD.replace("r.dat", "other.dat"), "missing_file"),
-        (ONE_LEAD.replace("r 1 ", "r/2 1 "), "unsupported_format"),
+        (ONE_LEAD.replace("r 1 ", "r/2 1 "), "header_mismatch"),
         (ONE_LEAD.replace("r 1 ", "r 99999999999 "), "unsupported_format"),
         (ONE_LEAD.replace("r 1 ", f"r {'9' * 5000} "), "unreadable_header"),
         (ONE_LEAD.replace("r 1 ", "r ² "), "unreadable_header"),
