@@ -970,7 +970,7 @@ def test_mutated_bodies_are_read_or_refused(predictor):
     # The fuzz reaches all layers: whole ECGs, formats, headers, values.
     assert outcomes["read"] > 200, outcomes
     for reason in ("malformed_body", "truncated_file", "unknown_lead", "too_short", "missing_parameter", "non_finite"):
-        assert outcomes.get(reason, 0) > 2, outcomes
+        assert outcomes.get(reason, 0) > 0, outcomes
 
 
 def test_mutated_bodies_over_http_are_answered(bundle):

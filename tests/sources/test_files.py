@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mets_ray.config.load import load_config
+from mets_ray.dataset.privacy import Privacy
 from mets_ray.ecg.ecg import LEADS, EcgMeta
 from mets_ray.errors import ConfigError, DatasetError, RecordError
 from mets_ray.pipelines.prepare import dataset_fingerprint
@@ -47,7 +48,7 @@ def test_a_file_that_grows_makes_another_data_set_and_a_copy_elsewhere_the_same(
     settings = load_config(None, ["prepare.source=files"]).prepare
 
     def name(folder):
-        return dataset_fingerprint(settings, all_files(folder), str(folder))
+        return dataset_fingerprint(settings, all_files(folder), str(folder), Privacy())
 
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()

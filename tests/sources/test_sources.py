@@ -280,8 +280,8 @@ def test_derived_leads_and_gaps_are_counted_and_passed_over(tmp_path):
     write_record(tmp_path, "a", eight, sig_name=names)
     (tmp_path / "b.hea").write_text("b/2 8 100 1300\n~ 300\na 1000\n")
     (tmp_path / "list.csv").write_text("record,report\na,normal\nb,normal\n")
-    manifest = wfdb_folder_manifest(str(tmp_path), str(tmp_path / "list.csv"))
-    summary = write_rows(tmp_path / "out", manifest.rows, source=WfdbFolder(kind="wfdb"))
+    manifest = table_manifest(str(tmp_path), str(tmp_path / "list.csv"))
+    summary = write_rows(tmp_path / "out", manifest.rows, source=Files(kind="files"))
     words = "III, aVR, aVL, aVF were derived from I and II"
     assert summary.derived_leads == {words: 2}
     assert summary.shard is not None
