@@ -203,7 +203,7 @@ def test_the_deadline_ends_an_answer_with_an_error_and_not_with_a_summary(bundle
 
 def test_a_client_that_goes_away_stops_the_work_and_gives_back_its_room(bundle, monkeypatch):
     cut, done = Recording.cut, []
-    monkeypatch.setattr(Recording, "cut", lambda *arguments: (time.sleep(0.02), done.append(1), cut(*arguments))[2])
+    monkeypatch.setattr(Recording, "cut", lambda *arguments: (time.sleep(0.1), done.append(1), cut(*arguments))[2])
     body = npy(recording(600))
     with plain_server(bundle, max_timelines=1, batch_size=4) as (client, _):
         with client.stream("POST", "/v1/timeline", params=QUERY, content=body, headers=NPY) as answer:
