@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from mets_ray.training.batch_log import read_batches
+from tests.support.nodes_come_and_go import EPOCHS
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -28,7 +29,7 @@ def test_the_group_grows_and_shrinks_with_the_cluster_and_the_losses_do_not_noti
     assert told["losses"] == pytest.approx(told["undisturbed"], abs=1e-6)
     batches = read_batches(told["run"])
     assert batches == read_batches(told["undisturbed_run"])
-    for epoch in range(20):
+    for epoch in range(EPOCHS):
         counts = Counter(name for (of, _), ids in batches.items() if of == epoch for name in ids)
         assert set(counts.values()) == {1}
 

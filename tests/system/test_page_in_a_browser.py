@@ -279,11 +279,11 @@ def test_what_cannot_be_used_is_said_in_words(page, record):
     flat["signal"][11] = [0.0] * len(flat["signal"][11])
     (record / "flat.json").write_text(json.dumps(flat))
     (record / "broken.zip").write_bytes(b"no zip")
-    (record / "notes.txt").write_text("")
+    (record / "notes.pdf").write_bytes(b"%PDF-1.4")
     for names, words in (
         (["flat.json"], "V6"),
         (["broken.zip"], "zip"),
-        (["notes.txt"], "notes.txt"),
+        (["notes.pdf"], "no format"),
         (["ecg.hea"], ".dat"),
         (["ecg.zip", "ecg.json"], "one ECG"),
     ):
