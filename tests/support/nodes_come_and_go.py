@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from tests.support.processes import NO_STATE_API, train_workers
-from tests.support.warm_workers import warm_workers
+from tests.support.warm_workers import warm_server, warm_workers
 
 WORDS = [
     "prepare.source.records=240",
@@ -123,5 +123,5 @@ def newest_epoch(folder):
 
 
 if __name__ == "__main__":
-    with warm_workers():
+    with warm_server(), warm_workers():  # a server of its own: `train_workers` looks among what this process started
         main(sys.argv[1], sys.argv[2])

@@ -20,7 +20,7 @@ def run(scenario, folder):
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
 
-def test_the_group_grows_and_shrinks_with_the_cluster_and_the_losses_do_not_notice(warm, tmp_path):
+def test_the_group_grows_and_shrinks_with_the_cluster_and_the_losses_do_not_notice(tmp_path):
     told, shown = run("elastic", tmp_path)
     assert told["grew_to"] == 2
     assert told["restarts"] >= 2, shown[-3000:]
@@ -34,7 +34,7 @@ def test_the_group_grows_and_shrinks_with_the_cluster_and_the_losses_do_not_noti
         assert set(counts.values()) == {1}
 
 
-def test_a_preemption_notice_saves_at_once_and_training_goes_on_elsewhere(warm, tmp_path):
+def test_a_preemption_notice_saves_at_once_and_training_goes_on_elsewhere(tmp_path):
     told, shown = run("preemption", tmp_path)
     assert told["saved_after_s"] < 12, "within the time that the cloud gives"
     assert told["restarts"] == 1
