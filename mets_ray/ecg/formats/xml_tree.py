@@ -19,8 +19,8 @@ _MAX_BYTES = 64 * 1024**2  # in an aECG's decimal digits, 12 leads of 500 Hz for
 
 _MAX_DEPTH = 64  # an aECG is 15 deep
 
-# Elements and attributes. An aECG with marks on each beat of 10 s has 3,400, a Philips file 1,600. Freeing a tree holds all
-# other threads: one of 100,000 took 130 ms.
+# Elements and attributes. An aECG with marks on each beat of 10 s has 3,400, a Philips file 1,600. Freeing a tree holds
+# all other threads: one of 100,000 took 130 ms.
 _MAX_NODES = 30_000
 
 # In parts, so that other threads get their turn. Each costs what is open to be read again (expat 2.5), so they are few.
