@@ -17,7 +17,7 @@ from tests.support.processes import NO_STATE_API, train_workers
 from tests.support.warm_workers import warm_server, warm_workers
 
 WORDS = [
-    "prepare.source.records=240",
+    "prepare.source.records=400",
     "encoder.width=8",
     "encoder.norm=group",
     "train.precision=float64",
@@ -33,7 +33,7 @@ SLOT = {"num_cpus": 2, "resources": {"train_slot": 1}}
 
 
 DEADLINE_S = 15
-EPOCHS = 12  # of the elastic run: the group grows after the second, and shrinks two epochs later
+EPOCHS = 20  # of the elastic run: enough that it still trains when the group has grown
 
 
 def main(scenario, folder):
@@ -82,7 +82,7 @@ def main(scenario, folder):
         while len(train_workers()) < 2:
             time.sleep(0.1)
         told["grew_to"] = 2
-        wait_for(f"elastic/*/checkpoint-{newest_epoch(folder) + 2:05d}-*")
+        wait_for(f"elastic/*/checkpoint-{newest_epoch(folder) + 3:05d}-*")
         cluster.remove_node(first, allow_graceful=False)
         thread.join()
         told["undisturbed"] = [figures["loss"] for figures in undisturbed.history]
