@@ -84,7 +84,7 @@ class RecordReader:
                 parts = [(whole, behind_gaps(ecg, self.signal))]
         except RecordError as error:
             return [(row, error)]
-        named, stated = self.privacy.of_ids(whole), _stated(row, ecg.meta)
+        named, stated, derived = self.privacy.of_ids(whole), _stated(row, ecg.meta), derivation(ecg, self.signal.leads)
         outcomes: list[Outcome] = []
         for part_row, part in parts:
             try:
@@ -96,7 +96,7 @@ class RecordReader:
                     signal_uv=preprocess(part, self.signal),
                     measures=measure(part, self.signal.duration_s),
                     other_signals=ecg.other_signals,
-                    derived_leads=derivation(ecg, self.signal.leads),
+                    derived_leads=derived,
                     absent_leads=ecg.absent_leads,
                     stated=stated,
                     finds=finds,

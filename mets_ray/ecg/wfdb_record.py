@@ -8,11 +8,10 @@ from jaxtyping import Float, Integer
 
 from mets_ray.ecg import wfdb_signals
 from mets_ray.ecg.ecg import check_sampling_rate, to_millivolts
+from mets_ray.ecg.formats.limits import MAX_SAMPLES
 from mets_ray.ecg.wfdb_header import Header, parse_header
 from mets_ray.ecg.wfdb_signal_lines import Signal
 from mets_ray.errors import RecordError
-
-_MAX_EMPTY_SAMPLES = 256 * 1024**2  # 2 GiB: five days of two leads at 300 Hz
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,8 @@ def check_empty_samples(header: Header, num_frames: int) -> None:
     """Raise RecordError `too_long` where a header asks for more memory than a machine has, and no file holds as many
     bytes: gaps, null signals, and FLAC of a signal that stands still."""
     samples = num_frames * sum(signal.samples_per_frame for signal in header.signals)
-    if samples > _MAX_EMPTY_SAMPLES:
-        raise RecordError("too_long", f"the header asks for {samples} samples, of {_MAX_EMPTY_SAMPLES} that are read")
+    if samples > MAX_SAMPLES:
+        raise RecordError("too_long", f"the header asks for {samples} samples, of {MAX_SAMPLES} that are read")
 
 
 def read_leads(header: Header, files: Files) -> Float[np.ndarray, "lead sample"]:

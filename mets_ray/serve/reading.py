@@ -1,6 +1,6 @@
 """Request bodies, read in full within the limits and turned into what is scored: options, windows of ECGs, texts."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
 from fastapi import Request
@@ -151,28 +151,26 @@ def _is_json(request: Request) -> bool:
 
 
 async def read_body(request: Request, max_bytes: int, take: Callable[[int], None]) -> bytes:
-    """The whole body. Raises RequestError 413 as soon as more than `max_bytes` are announced or received.
+    """The whole body. Raises RequestError as `body_parts`.
 
     take: called with the bytes of each part before it is kept.
     """
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced[:20]) > max_bytes:
-        raise _too_large(max_bytes)
     parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > max_bytes:
-            raise _too_large(max_bytes)
+    async for part in body_parts(request, max_bytes, hint="send int16 as application/x-npy, or a shorter signal"):
         take(len(part))
         parts.append(part)
     return b"".join(parts)
 
 
-def _too_large(max_bytes: int) -> RequestError:
-    return RequestError(
-        413,
-        "too_large",
-        f"the body has more than {max_bytes} bytes",
-        hint="send int16 as application/x-npy, or a shorter signal",
-    )
+async def body_parts(request: Request, max_bytes: int, *, hint: str) -> AsyncIterator[bytes]:
+    """The body as it arrives. Raises RequestError 413 as soon as more than `max_bytes` are announced or received."""
+    too_large = RequestError(413, "too_large", f"the body has more than {max_bytes} bytes", hint=hint)
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced[:20]) > max_bytes:
+        raise too_large
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > max_bytes:
+            raise too_large
+        yield part

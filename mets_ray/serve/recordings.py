@@ -33,12 +33,14 @@ from mets_ray.serve.bodies import (
     npy_array,
     parse_json,
 )
+from mets_ray.serve.reading import body_parts
 from mets_ray.serve.settings import MIB, WORDINGS_PER_CLASS, ServeConfig
 
 _T = TypeVar("_T")
 
 _THREADS = 2  # that write bodies to disk and cut windows
 _WRITE_BYTES = MIB
+_HINT = "send int16 as application/x-npy, or a part of the recording"
 _MAGIC = {b"\x93NUMPY": "application/x-npy", b"PK\x03\x04": "application/zip"}
 _UNNAMED = ("", "application/octet-stream")
 
@@ -132,15 +134,10 @@ class Recordings:
     async def _spool(self, request: Request, file: IO[bytes], max_bytes: int | None, until: float) -> None:
         """Write the body to `file`, part by part while it arrives."""
         limit = self._config.max_timeline_bytes if max_bytes is None else max_bytes
-        announced = request.headers.get("content-length", "")
-        if announced.isdecimal() and int(announced[:20]) > limit:
-            raise _too_large(limit)
         parts: list[bytes] = []
         size = waiting = 0
-        async for part in request.stream():
+        async for part in body_parts(request, limit, hint=_HINT):
             size, waiting = size + len(part), waiting + len(part)
-            if size > limit:
-                raise _too_large(limit)
             if time.monotonic() > until:
                 raise RequestError(503, "deadline", "the body took too long to arrive", hint="send a shorter part")
             parts.append(part)
@@ -225,12 +222,3 @@ def _cut_or_error(recording: Recording, start_s: float, signal: SignalConfig) ->
         return recording.cut(start_s, signal)
     except RecordError as error:
         return error
-
-
-def _too_large(limit: int) -> RequestError:
-    return RequestError(
-        413,
-        "too_large",
-        f"the body has more than {limit} bytes",
-        hint="send int16 as application/x-npy, or a part of the recording",
-    )

@@ -6,7 +6,7 @@ MAX_BYTES = 512 * 1024**2  # of a file: a day of 12-lead Holter at 180 Hz and 16
 
 MAX_SIGNALS = 64
 
-MAX_SAMPLES = 256 * 1024**2  # of all leads together
+MAX_SAMPLES = 256 * 1024**2  # of all leads together: 2 GiB, five days of two leads at 300 Hz
 
 # A server that accepts a file of some size must hold its samples, of 8 bytes each. int16 is half a sample per byte,
 # deflate of it 1.3, Philips' and SCP's codes 2.
