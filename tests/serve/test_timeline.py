@@ -207,7 +207,8 @@ def test_a_client_that_goes_away_stops_the_work_and_gives_back_its_room(bundle, 
     body = npy(recording(600))
     with plain_server(bundle, max_timelines=1, batch_size=4) as (client, _):
         with client.stream("POST", "/v1/timeline", params=QUERY, content=body, headers=NPY) as answer:
-            next(answer.iter_lines())
+            lines = answer.iter_lines()  # kept: httpx closes the connection with its iterator
+            next(lines)
             refused(ask(client, body), 503, "busy")
         assert settled(done) < 60
         done.clear()
@@ -227,7 +228,8 @@ def test_a_client_that_reads_slowly_holds_the_work_back(bundle, monkeypatch):
     with plain_server(bundle, batch_size=8) as (client, _):
         query = QUERY | {"signals": True, "stride_s": 0.1, "candidate_labels": LABELS}
         with client.stream("POST", "/v1/timeline", params=query, content=npy(recording(65)), headers=NPY) as answer:
-            next(answer.iter_raw())
+            parts = answer.iter_raw()  # kept: httpx closes the connection with its iterator
+            next(parts)
             assert settled(done) < 551, "the whole answer was computed although nobody read it"
 
 
