@@ -46,7 +46,7 @@ class Row:
 
 
 def in_turn(ways: Mapping[str, Callable[[], float]], rounds: int = ROUNDS) -> dict[str, tuple[float, ...]]:
-    """What each way returns, once per round: A B, B A, A B, … because a machine's speed drifts by more than ways differ.
+    """What each way returns, once per round: A B, B A, A B, … because a machine drifts by more than ways differ.
 
     A way returns its own figure (seconds, ECG/s). The first call of each is a warm-up and not counted.
     """
