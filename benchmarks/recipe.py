@@ -1,40 +1,56 @@
-"""Ablation of the default recipe: pretrain and evaluate with and without each part, with several seeds each.
+"""The default recipe and its variants by cross-validation over patients: every record is scored once, by a model that
+saw none of its patient's records.
 
-    python benchmarks/recipe.py --folder /data/recipe --seeds 0 1 2 --data both=s3://…/ptbxl 12sl=s3://…/ptbxl-12sl \
-        own=s3://…/ptbxl-own mitbih=s3://…/mitbih -- --config jobs/configs/ptbxl_100hz.yaml folds.train=[10] …
+    mets-ray prepare --config jobs/configs/ptbxl_100hz.yaml prepare.patient_folds=20 dataset_uri=/data/both …
+    python benchmarks/recipe.py --folder /data/recipe --seeds 0 1 2 --data both=/data/both mitbih=/data/mitbih \
+        --variants default "no views" -- --config jobs/configs/ptbxl_100hz.yaml train.epochs=30 …
 
-The arguments after `--` go to every job. Each run calls `jobs/pretrain.py` and `jobs/evaluate.py`, so what is measured
-is what users run. Finished runs are kept in the folder and not repeated. The last line of stdout is one JSON object;
-the tables go to stderr. `docs/findings.md` reports the results.
+The data set's folds are dealt out into `--groups` groups, others for each seed. For each variant, seed and group,
+`jobs/pretrain.py` trains on the other groups, with a tenth of their patients for validation, and `jobs/evaluate.py`
+scores the group: what is measured is what users run. The arguments after `--` go to every job. Finished runs are kept
+in the folder and not repeated, so a run that was cut off goes on. The tables go to stderr; the last line of stdout is
+one JSON object. `docs/findings.md` reports the results.
 
-Data sets by name: `both`, `12sl` and `own` (`prepare.source.report`), `mitbih`; with `-unfiltered` they are prepared
-with `prepare.highpass_hz=null`, and the card of a `mitbih-whole` has `"focus_s": null`. MIT-BIH is skipped if it is not
-given.
+An AUROC is over pairs of records of one group (`mets_ray.metrics.cross_validation`), averaged over seeds; intervals are
+over patients. A variant differs from the default where the paired interval of the mean of the tasks excludes 0; half of
+that interval's length is the smallest difference that can be seen. Data sets that nothing trains on (`mitbih` and any
+other name) are scored beside, by the models of the first group: on them nothing is chosen.
+
+Training data by name: `both`, `12sl` and `own` (`prepare.source.report`); with `-unfiltered` they are prepared with
+`prepare.highpass_hz=null`. Each of them needs the same `prepare.patient_folds`.
 """
 
 import argparse
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mets_ray import storage
+from mets_ray.dataset.card import read_card
+from mets_ray.metrics.cross_validation import CrossValidated, cross_validated_auroc
+from mets_ray.metrics.intervals import Interval, percentile_interval
+from mets_ray.results.similarity_files import read_similarities
 
 ROOT = Path(__file__).parents[1]
 TASKS = ("ptbxl_super", "ptbxl_sub", "ptbxl_form", "ptbxl_rhythm")
 NO_VIEWS = ("augment.lead_dropout=0", "augment.cropping=0", "augment.gain=0")
-LABELS = ("evaluate.baselines=[supervised]", "evaluate.label_shares=[1.0]", "evaluate.supervised_epochs=30")
+SAMPLES, SEED = 1000, 0  # of the bootstrap: the same patients are drawn for all variants
+TRAINED_ON = ("both", "12sl", "own")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """How a run differs from the default recipe. `of`: evaluate that variant's bundle again instead of training."""
+    """How a run differs from the default recipe. `of`: evaluate that variant's bundles again instead of training.
+    `baseline`: the folder of the baseline whose scores count, in place of the bundle's own."""
 
     data: str = "both"
     test: str = "both"  # the same ECGs for all training reports: PTB-XL's own lack some records
@@ -43,28 +59,37 @@ class Variant:
     evaluate: tuple[str, ...] = ()
     of: str = ""
     anchors: bool = True
-    baseline: bool = False  # report the supervised baseline, not the bundle's own scores
+    baseline: str = ""
 
 
 VARIANTS = {
     "default": Variant(),
+    "linear probe": Variant(
+        of="default", evaluate=("evaluate.baselines=[linear_probe]",), baseline="linear_probe_100_of_labels", beats=""
+    ),
+    "supervised": Variant(
+        of="default",
+        evaluate=("evaluate.baselines=[supervised]", "evaluate.supervised_epochs=30"),
+        baseline="supervised_resnet1d_18_100_of_labels",
+        beats="",
+    ),
     "whole reports": Variant(train=("text.unit=report", "loss=same_report")),
     "no high-pass": Variant(data="both-unfiltered", test="both-unfiltered", beats="mitbih-unfiltered"),
     "no focus on the beat": Variant(of="default", beats="mitbih-whole"),
     "no views": Variant(train=NO_VIEWS),
+    "no lead mask": Variant(train=("encoder.lead_mask=false",)),
     "no anchors": Variant(of="default", anchors=False),
     "METS's prompts": Variant(of="default", evaluate=("evaluate.prompt_set=mets",)),
     "METS's prompts, no anchors": Variant(of="default", evaluate=("evaluate.prompt_set=mets",), anchors=False),
     "12SL": Variant(data="12sl"),
     "own reports": Variant(data="own"),
-    "supervised": Variant(of="default", evaluate=LABELS, beats="", baseline=True),
     "as published": Variant(
         data="12sl-unfiltered",
         test="both-unfiltered",
         beats="mitbih-whole-unfiltered",
         train=(
             *NO_VIEWS,
-            *("text.unit=report", "loss=one_hot", "train.optimizer=adam"),
+            *("text.unit=report", "loss=one_hot", "train.optimizer=adam", "encoder.lead_mask=false"),
             *("train.schedule=constant", "train.warmup_fraction=0", "train.gradient_clip_norm=0"),
             *("train.validation_prompt_set=mets", "evaluate.prompt_set=mets"),
         ),
@@ -72,58 +97,102 @@ VARIANTS = {
 }
 
 
+@dataclass(frozen=True)
+class Run:
+    """One variant, seed and group of folds."""
+
+    variant: str
+    seed: int
+    group: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant.replace(' ', '_').replace(',', '')}-{self.seed}-{self.group}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """What all runs share. `data`: data sets by name; `words`: for every job; `groups`: how many groups of folds."""
+
+    folder: Path
+    data: Mapping[str, str]
+    words: tuple[str, ...]
+    groups: int
+
+    def dealt(self, data: str, seed: int) -> list[list[int]]:
+        """The folds of each group: dealt out anew for each seed."""
+        folds = sorted(read_card(self.data[data]).folds)
+        if len(folds) < self.groups:
+            raise SystemExit(
+                f"`{data}` has {len(folds)} folds for {self.groups} groups: prepare.patient_folds=20 is good"
+            )
+        order = np.random.default_rng(seed).permutation(folds)
+        return [sorted(order[group :: self.groups].tolist()) for group in range(self.groups)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--groups", type=int, default=5, help="each is tested once")
     parser.add_argument("--data", nargs="+", required=True, help="name=dataset_uri for each data set in use")
-    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--variants", nargs="+", default=["default"], choices=list(VARIANTS))
     parser.add_argument("--parallel", type=int, default=1, help="runs at the same time")
-    parser.add_argument("words", nargs="+", help="config file and settings of every job")
+    parser.add_argument("words", nargs="*", help="config file and settings of every job")
     arguments = parser.parse_args()
     data = dict(item.split("=", 1) for item in arguments.data)
-    trained = [name for name in arguments.variants if not VARIANTS[name].of]
-    again = [name for name in arguments.variants if VARIANTS[name].of]
-    found: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in arguments.variants}
+    study = Study(arguments.folder, data, tuple(arguments.words), arguments.groups)
+    runs = [
+        Run(name, seed, group)
+        for seed in arguments.seeds
+        for group in range(study.groups)
+        for name in sorted(arguments.variants, key=lambda name: bool(VARIANTS[name].of))
+    ]
     with ThreadPoolExecutor(arguments.parallel) as pool:
-        for names in (trained, again):  # variants that evaluate another one's bundle run after it
-            jobs = [(name, seed) for seed in arguments.seeds for name in names]
-            results = pool.map(lambda job: run(*job, arguments.folder, data, arguments.words), jobs)
-            for (name, seed), result in zip(jobs, results, strict=True):
-                found[name][seed] = result
-    for task in (*TASKS, "mean", "mitbih"):
-        print_table(task, found)
+        for trained in (True, False):  # variants that evaluate another one's bundles run after it
+            jobs = [one for one in runs if bool(VARIANTS[one.variant].of) != trained]
+            for number, one in enumerate(pool.map(lambda job: run(study, job), jobs)):
+                print(f"{number + 1} of {len(jobs)}: {one}", file=sys.stderr)
+    scored = {name: Scored.read(study, name, arguments.seeds) for name in arguments.variants}
+    found = {name: facts(of, scored.get("default")) for name, of in scored.items()}
+    for name in found:
+        found[name]["beside"] = beside(study, name, arguments.seeds)
+    print_tables(found)
     print(json.dumps(found))
 
 
-def run(name: str, seed: int, folder: Path, data: dict[str, str], words: list[str]) -> dict[str, Any]:
-    """AUROC of each PTB-XL task with its interval, and the balanced macro F1 on MIT-BIH."""
-    variant = VARIANTS[name]
-    own = folder / f"{name.replace(' ', '_').replace(',', '')}-{seed}"
+def run(study: Study, one: Run) -> str:
+    """Train and evaluate what is not there yet. Returns the run's name."""
+    variant = VARIANTS[one.variant]
+    own = study.folder / one.name
     own.mkdir(parents=True, exist_ok=True)
-    common = [*words, f"seed={seed}", f"run_uri={own}", *variant.train, *variant.evaluate]
+    groups = study.dealt(variant.data, one.seed)
+    rest = sorted(fold for number, group in enumerate(groups) for fold in group if number != one.group)
+    folds = [f"folds.train={rest}", "folds.validation=hash:0.1", f"folds.test={groups[one.group]}"]
+    common = [*study.words, *folds, f"seed={one.seed}", f"run_uri={own}", *variant.train, *variant.evaluate]
     if variant.of:
-        bundle = json.loads((folder / f"{variant.of}-{seed}" / "pretrain.json").read_text())["bundle_uri"]
+        trained = study.folder / Run(variant.of, one.seed, one.group).name / "pretrain.json"
+        bundle = json.loads(trained.read_text())["bundle_uri"]
     else:
-        bundle = job("pretrain", own, [*common, f"dataset_uri={data[variant.data]}"], "pretrain")["bundle_uri"]
+        bundle = job("pretrain", own, [*common, f"dataset_uri={study.data[variant.data]}"], "pretrain")["bundle_uri"]
     if not variant.anchors:
         bundle = without_anchors(Path(bundle), own / "bundle")
-    scored = job(
-        "evaluate", own, [*common, f"dataset_uri={data[variant.test]}", f"evaluate.bundle_uri={bundle}"], "ptbxl"
-    )
-    metrics = json.loads((Path(scored["result_uri"]) / "metrics.json").read_text())
-    scores = {row["task"]: row for row in metrics["baselines"]} if variant.baseline else metrics["tasks"]
-    result = {task: {key: scores[task][key] for key in ("value", "lo", "hi")} for task in TASKS}
-    result["mean"] = {"value": statistics.fmean(result[task]["value"] for task in TASKS)}
-    if not variant.baseline:
-        result["classes"] = {key: of["value"] for key, of in scores["ptbxl_super"]["classes"].items()}
-    if variant.beats in data:
-        beats = [*common, f"dataset_uri={data[variant.beats]}", "folds.test=[1]", f"evaluate.bundle_uri={bundle}"]
-        scored = job("evaluate", own, [*beats, "evaluate.balanced_per_class=100"], "mitbih")
-        metrics = json.loads((Path(scored["result_uri"]) / "metrics.json").read_text())["balanced"]["mitbih"]
-        f1 = metrics["scores"]["macro_f1"]
-        result["mitbih"] = {"value": f1["value"], "lo": f1["lo"], "hi": f1["hi"], "confusion": metrics["confusion"]}
-    return result
+    tested = f"evaluate.bundle_uri={bundle}"
+    job("evaluate", own, [*common, f"dataset_uri={study.data[variant.test]}", tested], "scores")
+    if one.group == 0 and not variant.baseline:
+        if variant.beats in study.data:
+            beats = f"dataset_uri={study.data[variant.beats]}"
+            job(
+                "evaluate", own, [*common, beats, "folds.test=[1]", "evaluate.balanced_per_class=100", tested], "mitbih"
+            )
+        for name in others(study):
+            job("evaluate", own, [*common, f"dataset_uri={study.data[name]}", "folds.test=null", tested], name)
+    return one.name
+
+
+def others(study: Study) -> list[str]:
+    """Data sets that nothing trains on, without MIT-BIH."""
+    return [name for name in study.data if not name.startswith((*TRAINED_ON, "mitbih"))]
 
 
 def job(kind: str, folder: Path, words: list[str], name: str) -> dict[str, Any]:
@@ -152,21 +221,100 @@ def without_anchors(bundle: Path, copy: Path) -> str:
     return str(copy)
 
 
-def print_table(task: str, found: dict[str, dict[int, dict[str, Any]]]) -> None:
-    """One line per variant: mean over seeds, each seed, and the mean paired difference from the default recipe."""
-    print(f"\n{task}", file=sys.stderr)
-    for name, seeds in found.items():
-        values = {seed: result[task]["value"] for seed, result in seeds.items() if task in result}
-        if not values:
-            continue
-        each = "  ".join(f"{value:.3f}" for value in values.values())
-        paired = [
-            value - found["default"][seed][task]["value"]
-            for seed, value in values.items()
-            if seed in found.get("default", {})
-        ]
-        difference = f"{statistics.fmean(paired):+.3f}" if paired and name != "default" else ""
-        print(f"{name:<30}{statistics.fmean(values.values()):.3f}  ({each})  {difference}", file=sys.stderr)
+@dataclass(frozen=True)
+class Scored:
+    """The resampled macro AUROC of each task and of their mean, averaged over seeds; [resample] each, value first.
+    `by_seed`: the mean of the tasks. `classes`: the AUROC of each class, averaged over seeds."""
+
+    tasks: Mapping[str, tuple[float, np.ndarray]]
+    by_seed: tuple[float, ...]
+    classes: Mapping[str, float]
+
+    @classmethod
+    def read(cls, study: Study, name: str, seeds: list[int]) -> "Scored":
+        """From the results of all groups and seeds."""
+        values: dict[str, list[float]] = {task: [] for task in TASKS}
+        samples: dict[str, list[np.ndarray]] = {task: [] for task in TASKS}
+        classes: dict[str, list[float]] = {}
+        for seed in seeds:
+            joined = {task: joined_folds(study, name, seed, task) for task in TASKS}
+            patients = np.unique(np.concatenate([of.scores.patients for of in joined.values()]))
+            for task, of in joined.items():
+                found = cross_validated_auroc(of, samples=SAMPLES, seed=SEED, drawn_from=patients)
+                values[task].append(found.macro.value)
+                samples[task].append(found.macro_samples)
+                for label, interval in zip(of.scores.classes, found.per_class, strict=True):
+                    classes.setdefault(f"{task}/{label}", []).append(interval.value)
+        tasks = {task: (float(np.mean(values[task])), np.mean(samples[task], axis=0)) for task in TASKS}
+        mean = (
+            float(np.mean([value for value, _ in tasks.values()])),
+            np.mean([of for _, of in tasks.values()], axis=0),
+        )
+        by_seed = tuple(float(np.mean([values[task][position] for task in TASKS])) for position in range(len(seeds)))
+        return cls({**tasks, "mean": mean}, by_seed, {label: float(np.mean(of)) for label, of in classes.items()})
+
+
+def joined_folds(study: Study, name: str, seed: int, task: str) -> CrossValidated:
+    """One task's scores of all records, by the models of one seed."""
+    folds = []
+    for group in range(study.groups):
+        answer = json.loads((study.folder / Run(name, seed, group).name / "scores.json").read_text())
+        scores = read_similarities(answer["result_uri"], task, VARIANTS[name].baseline)
+        assert scores is not None, f"{answer['result_uri']} has no scores of {task}"
+        folds.append(scores)
+    return CrossValidated.join(folds)
+
+
+def facts(of: Scored, default: Scored | None) -> dict[str, Any]:
+    """A variant's figures with intervals, and its paired differences from the default."""
+    told: dict[str, Any] = {
+        "tasks": {task: _interval(value, samples) for task, (value, samples) in of.tasks.items()},
+        "by_seed": of.by_seed,
+        "classes": of.classes,
+    }
+    if default is not None and default is not of:
+        told["differences"] = {
+            task: _interval(value - default.tasks[task][0], samples - default.tasks[task][1])
+            for task, (value, samples) in of.tasks.items()
+        }
+    return told
+
+
+def _interval(value: float, samples: np.ndarray) -> Interval:
+    return percentile_interval(value, samples, 0.95)
+
+
+def beside(study: Study, name: str, seeds: list[int]) -> dict[str, list[float]]:
+    """By seed, what the models of the first group have on data sets that nothing trains on: balanced macro F1 on
+    MIT-BIH, the mean of the tasks' macro AUROC on the others."""
+    found: dict[str, list[float]] = {}
+    for seed in seeds:
+        own = study.folder / Run(name, seed, 0).name
+        for other in ("mitbih", *others(study)):
+            if (own / f"{other}.json").exists():
+                answer = json.loads((own / f"{other}.json").read_text())
+                value = answer["balanced"]["mitbih"]["macro_f1"] if other == "mitbih" else answer["macro_auroc"]
+                found.setdefault(other, []).append(value)
+    return found
+
+
+def print_tables(found: Mapping[str, Mapping[str, Any]]) -> None:
+    """One line per variant and task: AUROC with its interval, and the paired difference from the default."""
+    for task in (*TASKS, "mean"):
+        print(f"\n{task}", file=sys.stderr)
+        for name, told in found.items():
+            value, low, high = told["tasks"][task]
+            line = f"{name:<30}{value:.3f} [{low:.3f}, {high:.3f}]"
+            if "differences" in told:
+                difference, low, high = told["differences"][task]
+                sure = " *" if low > 0 or high < 0 else ""
+                line += f"   {difference:+.4f} [{low:+.4f}, {high:+.4f}]{sure}, seen above {(high - low) / 2:.4f}"
+            if task == "mean":
+                line += "   by seed " + " ".join(f"{one:.3f}" for one in told["by_seed"])
+            print(line, file=sys.stderr)
+    for name, told in found.items():
+        for other, values in told["beside"].items():
+            print(f"{name:<30}{other}: " + " ".join(f"{value:.3f}" for value in values), file=sys.stderr)
 
 
 if __name__ == "__main__":

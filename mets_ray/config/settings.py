@@ -70,6 +70,11 @@ class PrepareConfig(Section):
         False,
         description="give each record another record's report, as a control: a bundle trained on it scores at chance",
     )
+    patient_folds: Annotated[int, Field(ge=2, le=1000)] | None = Field(
+        None,
+        description="assign patients to this many folds by a hash of their ids, in place of the source's own folds: "
+        "for cross-validation, or where those are too uneven",
+    )
     deidentify: Literal["keep", "mask", "refuse"] = Field(
         "mask",
         description="what becomes of names, dates, times, numbers and addresses that are found in a report: mask "

@@ -50,8 +50,7 @@ def _random_encoder(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
     )
     found = similarities_by_task(inputs.predictor.untrained(seed), inputs.questions, records)
     for task, of in inputs.scores.items():
-        macro = inputs.macro(found[task].similarity, of)
-        yield BaselineScore("randomly initialised", task, macro, f"no training, seed {seed}")
+        yield inputs.baseline("randomly initialised", of, found[task].similarity, f"no training, seed {seed}")
 
 
 def _class_names(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
@@ -59,8 +58,7 @@ def _class_names(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
     learn_prompts(inputs.config, inputs.predictor, questions.texts(), inputs.dataset)
     found = similarities_by_task(inputs.predictor, questions, inputs.records)
     for task, of in inputs.scores.items():
-        macro = inputs.macro(found[task].similarity, of)
-        yield BaselineScore("class names as prompts", task, macro, "reports, no labels")
+        yield inputs.baseline("class names as prompts", of, found[task].similarity, "reports, no labels")
 
 
 def _permuted_labels(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
@@ -95,10 +93,10 @@ def _linear_probe(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
                 probe = fit_linear_probe(
                     train.features[rows], truth[rows], validation.features[kept], validation_truth[kept]
                 )
-                macro = inputs.macro(probe.scores(test.features[tested]), of)
                 patients = len(set(train.patients[rows].tolist()))
                 note = _learnt_from(label_set, share, (len(rows), patients), probe.untrained_classes)
-                yield BaselineScore(baseline, task, macro, f"{note}, C = {probe.inverse_penalty:g}", share)
+                note += f", C = {probe.inverse_penalty:g}"
+                yield inputs.baseline(baseline, of, probe.scores(test.features[tested]), note, share)
 
 
 def _supervised(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
@@ -121,11 +119,12 @@ def _supervised(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
             with own_errors():
                 found = ray.get(learn.remote(groups, inputs.dataset, label_set, share, config))
             row_of = {name: row for row, name in enumerate(found.record_ids)}
-            macro = inputs.macro(found.scores[[row_of[name] for name in of.record_ids]], of)
+            scores = found.scores[[row_of[name] for name in of.record_ids]]
             note = _learnt_from(label_set, share, (found.ecgs, found.patients), found.untrained_classes)
             note += f", best epoch {found.best_epoch}"
-            say(f"supervised, {task}, {share:.0%} of labels: macro AUROC {macro.value:.3f} ({note})")
-            yield BaselineScore("supervised ResNet1d-18", task, macro, note, share)
+            scored = inputs.baseline("supervised ResNet1d-18", of, scores, note, share)
+            say(f"supervised, {task}, {share:.0%} of labels: macro AUROC {scored.macro.value:.3f} ({note})")
+            yield scored
 
 
 def _learning_folds(inputs: EvaluationInputs, baseline: str) -> dict[str, Selection]:

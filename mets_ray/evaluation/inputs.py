@@ -1,7 +1,7 @@
 """Shared input of all parts of an evaluation: the test records and the bundle's scores for them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from mets_ray.metrics.similarities import TaskSimilarities
 from mets_ray.model.predictor import Predictor
 from mets_ray.model.zero_shot import labelled_similarities
 from mets_ray.pipelines.embed import EmbeddedRecords
+from mets_ray.results.values import BaselineScore
 from mets_ray.tasks.questions import Questions
 
 
@@ -40,6 +41,13 @@ class EvaluationInputs:
         return bootstrap_macro_auroc(
             similarity, of.truth, of.patients, samples=settings.bootstrap_samples, seed=self.config.seed
         ).macro
+
+    def baseline(
+        self, name: str, of: TaskSimilarities, scores: np.ndarray, note: str, label_share: float | None = None
+    ) -> BaselineScore:
+        """A baseline's `scores`, [record, class], for the same records as `of`."""
+        own = replace(of, similarity=scores)
+        return BaselineScore(name, of.task, self.macro(scores, of), note, label_share, own)
 
 
 def similarities_by_task(

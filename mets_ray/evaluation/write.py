@@ -46,6 +46,9 @@ def write_result(result: Evaluated, inputs: EvaluationInputs, drawn: Drawn, comm
     origin = {"bundle_run": facts.run, "prompt_set": prompt_set.sha256, "dataset": card.content_sha256}
     for of in inputs.scores.values():
         write_similarities(result.result_uri, of, origin)
+    for row in result.baselines:
+        if row.scores is not None:
+            write_similarities(result.result_uri, row.scores, origin, row.folder)
     metrics: dict[str, Any] = {
         "macro_auroc": number_json(result.macro_auroc),
         "over": result.over,

@@ -76,13 +76,13 @@ def bootstrap_macro_auroc(
     macro, values = macro_auroc(scores, labels)
     per_class = np.full((max(samples, 0), scores.shape[1]), np.nan)
     plans = {
-        int(column): _mann_whitney_plan(scores[:, column], labels[:, column])
+        int(column): mann_whitney_plan(scores[:, column], labels[:, column])
         for column in np.flatnonzero(~np.isnan(values))
     }
     drawn = resamples(groups, len(scores), samples=samples, seed=seed, level=level, drawn_from=drawn_from)
     for rows, weights in drawn:
         for column, plan in plans.items():
-            per_class[rows, column] = _weighted_auroc(weights, *plan)
+            per_class[rows, column] = share_won(*won_and_pairs(weights, *plan))
     macro_samples = mean_of_defined(per_class)
     return AurocIntervals(
         macro=percentile_interval(macro, macro_samples, level),
@@ -157,7 +157,7 @@ def _over_classes(
     return float(mean_of_defined(values[None])[0]), values
 
 
-def _mann_whitney_plan(
+def mann_whitney_plan(
     scores: Float[np.ndarray, "record"], labels: Bool[np.ndarray, "record"]
 ) -> tuple[np.ndarray, ...]:
     """(negative rows sorted by score, positive rows, negatives below each positive, negatives below or at it)."""
@@ -168,19 +168,26 @@ def _mann_whitney_plan(
     return negatives, positives, below, below_or_at
 
 
-def _weighted_auroc(
+def won_and_pairs(
     weights: Int[np.ndarray, "record resample"],
     negatives: Int[np.ndarray, "negative"],
     positives: Int[np.ndarray, "positive"],
     below: Int[np.ndarray, "positive"],
     below_or_at: Int[np.ndarray, "positive"],
-) -> Float[np.ndarray, "resample"]:
+) -> tuple[Int[np.ndarray, "resample"], Int[np.ndarray, "resample"]]:
+    """For a `mann_whitney_plan`: twice the weight of the pairs that the positive wins, and the weight of all pairs."""
     running = np.zeros((len(negatives) + 1, weights.shape[1]), dtype=np.int64)
     np.cumsum(weights[negatives], axis=0, out=running[1:])
     positive_weights = weights[positives].astype(np.int64)
     # Integers until the division, so the result does not depend on the order of summation.
     twice_won = np.einsum("pr,pr->r", positive_weights, running[below] + running[below_or_at])
-    pairs = positive_weights.sum(axis=0) * running[-1]
+    return twice_won, positive_weights.sum(axis=0) * running[-1]
+
+
+def share_won(
+    twice_won: Int[np.ndarray, "resample"], pairs: Int[np.ndarray, "resample"]
+) -> Float[np.ndarray, "resample"]:
+    """The AUROC of `won_and_pairs`; nan without a pair."""
     auroc = np.full(len(pairs), np.nan)
     np.divide(twice_won, 2 * pairs, out=auroc, where=pairs > 0)
     return auroc

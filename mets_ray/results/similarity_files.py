@@ -13,10 +13,11 @@ from mets_ray.metrics.similarities import TaskSimilarities
 SCORES_FOLDER = "scores"
 
 
-def write_similarities(result_uri: str, scores: TaskSimilarities, facts: dict[str, str]) -> str:
+def write_similarities(result_uri: str, scores: TaskSimilarities, facts: dict[str, str], baseline: str = "") -> str:
     """Write `scores/<task>.parquet`: `record_id`, `patient_id`, `similarity` and `label` (one list item per class).
 
-    facts: stored as the file's metadata. Returns the URI of the file.
+    baseline: a folder for the scores of another model, below `scores`. facts: stored as the file's metadata. Returns
+    the URI of the file.
     """
     size = len(scores.classes)
     table = pa.table(
@@ -30,14 +31,14 @@ def write_similarities(result_uri: str, scores: TaskSimilarities, facts: dict[st
     )
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    uri = _uri(result_uri, scores.task)
+    uri = _uri(result_uri, scores.task, baseline)
     storage.write_bytes(uri, sink.getvalue().to_pybytes())
     return uri
 
 
-def read_similarities(result_uri: str, task: str) -> TaskSimilarities | None:
+def read_similarities(result_uri: str, task: str, baseline: str = "") -> TaskSimilarities | None:
     """Read the similarities of a task; None if the task was not scored. Raises DatasetError for any other file."""
-    uri = _uri(result_uri, task)
+    uri = _uri(result_uri, task, baseline)
     if not storage.exists(uri):
         return None
     try:
@@ -62,5 +63,5 @@ def read_similarities(result_uri: str, task: str) -> TaskSimilarities | None:
         ) from error
 
 
-def _uri(result_uri: str, task: str) -> str:
-    return storage.join(result_uri, SCORES_FOLDER, f"{task}.parquet")
+def _uri(result_uri: str, task: str, baseline: str) -> str:
+    return storage.join(result_uri, SCORES_FOLDER, *([baseline] if baseline else []), f"{task}.parquet")

@@ -1,5 +1,6 @@
 """Evaluation results as values: baselines, wordings, retrieval, and the complete result."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -8,22 +9,30 @@ from mets_ray.metrics.calibration import Calibrated
 from mets_ray.metrics.intervals import Interval
 from mets_ray.metrics.lead_set_scores import LeadSetScore
 from mets_ray.metrics.sensitivity import WordingSensitivity
+from mets_ray.metrics.similarities import TaskSimilarities
 from mets_ray.metrics.task_scores import Comparison, TaskScore
 
 
 @dataclass(frozen=True)
 class BaselineScore:
-    """One baseline's macro AUROC on a task; `note` says what it was trained on, `label_share` is the label share."""
+    """One baseline's macro AUROC on a task; `note` says what it was trained on, `label_share` is the label share.
+    `scores`: of each record, where the baseline has a model of its own."""
 
     baseline: str
     task: str
     macro: Interval
     note: str
     label_share: float | None = None
+    scores: TaskSimilarities | None = field(default=None, repr=False, compare=False)
 
     @property
     def name(self) -> str:
         return self.baseline if self.label_share is None else f"{self.baseline}, {100 * self.label_share:g}% of labels"
+
+    @property
+    def folder(self) -> str:
+        """Where its scores are kept below those of the bundle: `linear_probe_100_of_labels`."""
+        return re.sub("[^a-z0-9]+", "_", self.name.lower())
 
 
 @dataclass(frozen=True)

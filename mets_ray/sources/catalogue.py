@@ -4,7 +4,7 @@ from mets_ray import storage
 from mets_ray.config.settings import Config
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.errors import ConfigError
-from mets_ray.sources.manifest import Manifest, shuffle_reports
+from mets_ray.sources.manifest import Manifest, in_patient_folds, shuffle_reports
 from mets_ray.sources.source import Source
 from mets_ray.sources.synthetic import Synthetic
 
@@ -17,11 +17,14 @@ def source_of(config: Config) -> Source:
 
 
 def read_manifest(config: Config, signal: SignalConfig) -> Manifest:
-    """The manifest of the configured source, with reports shuffled if `prepare.shuffle_reports` is set.
+    """The manifest of the configured source, in `prepare.patient_folds`, with reports shuffled if
+    `prepare.shuffle_reports` is set.
 
     Raises ConfigError if a setting of the source is missing, DatasetError if it cannot be read.
     """
     manifest = source_of(config).manifest(signal, seed=config.seed)
+    if config.prepare.patient_folds is not None:
+        manifest = in_patient_folds(manifest, config.prepare.patient_folds)
     return shuffle_reports(manifest, config.seed) if config.prepare.shuffle_reports else manifest
 
 

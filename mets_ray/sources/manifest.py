@@ -54,9 +54,9 @@ class Manifest:
     focus_s: float | None = None
 
 
-def fold_of(patient_id: str) -> int:
-    """A fold from 1 to 10, the same for a patient in every run and on every machine."""
-    return 1 + int.from_bytes(hashlib.sha256(patient_id.encode()).digest()) % 10
+def fold_of(patient_id: str, folds: int = 10) -> int:
+    """A fold from 1 to `folds`, the same for a patient in every run and on every machine."""
+    return 1 + int.from_bytes(hashlib.sha256(patient_id.encode()).digest()) % folds
 
 
 def completed(row: ManifestRow, meta: EcgMeta) -> ManifestRow:
@@ -82,6 +82,26 @@ def completed(row: ManifestRow, meta: EcgMeta) -> ManifestRow:
             )
         change |= {"statements": statements, "report": join_statements(statements)}
     return replace(row, from_file=(), **change)
+
+
+def in_patient_folds(manifest: Manifest, folds: int) -> Manifest:
+    """Each record in the fold of its patient, 1 to `folds`, whatever fold the source had put it in.
+
+    Raises DatasetError where patients are named in the records' own files, which are read later.
+    """
+    if any("patient_id" in row.from_file for row in manifest.rows):
+        raise DatasetError(
+            "the records' own files name their patients: they are read when shards are written, too late for folds",
+            hint="give a `patient_id` column in prepare.source.manifest_uri, or do not set prepare.patient_folds",
+        )
+    rows = tuple(
+        replace(
+            row, fold=fold_of(row.patient_id, folds), from_file=tuple(one for one in row.from_file if one != "fold")
+        )
+        for row in manifest.rows
+    )
+    note = f"patients were assigned to folds 1 to {folds} by a hash of their ids; the source's own folds are not used"
+    return replace(manifest, rows=rows, notes=(*manifest.notes, note))
 
 
 def shuffle_reports(manifest: Manifest, seed: int) -> Manifest:

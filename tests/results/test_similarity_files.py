@@ -29,6 +29,9 @@ def test_they_come_back_as_they_went(tmp_path):
     assert (back.similarity == scores.similarity).all()
     assert (back.truth == scores.truth).all()
     assert read_similarities(str(tmp_path), "another") is None
+    write_similarities(str(tmp_path), result(seed=1), {}, baseline="linear_probe")
+    assert (read_similarities(str(tmp_path), "t", "linear_probe").similarity == result(seed=1).similarity).all()
+    assert (read_similarities(str(tmp_path), "t").similarity == scores.similarity).all()
     (tmp_path / "scores" / "broken.parquet").write_bytes(b"not parquet")
     with pytest.raises(DatasetError, match=r"holds no similarities(.|\n)*give the result folder"):
         read_similarities(str(tmp_path), "broken")

@@ -16,7 +16,7 @@ from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.errors import DatasetError, RecordError
 from mets_ray.sources.cinc import Cinc, cinc_manifest
 from mets_ray.sources.csn import ACRONYMS, CLASSES, published_classes
-from mets_ray.sources.manifest import Manifest, ManifestRow, shuffle_reports
+from mets_ray.sources.manifest import Manifest, ManifestRow, in_patient_folds, shuffle_reports
 from mets_ray.sources.mitbih import AAMI_CLASSES, DS1, DS2, PACED, MitBih, mitbih_manifest, read_beat
 from mets_ray.sources.snomed import SnomedWords
 from mets_ray.tasks.label_sets import label_matrix, load_label_sets
@@ -377,6 +377,22 @@ def test_real_csn(data):
 def test_example_settings_can_be_read(name):
     config = load_config(Path(__file__).parents[2] / "jobs" / "configs" / f"{name}.yaml")
     assert set(config.evaluate.tasks or ()) <= set(dataset_tasks(name))
+
+
+def test_patient_folds_take_the_place_of_the_sources():
+    rows = tuple(
+        ManifestRow(f"r{n}", f"p{n // 3}", n % 10 + 1, f"uri{n}", "report", (), (), None, None, from_file=("fold",))
+        for n in range(300)
+    )
+    found = in_patient_folds(Manifest(rows, "wfdb", "0" * 64), 4)
+    assert {row.fold for row in found.rows} == {1, 2, 3, 4}
+    assert len({(row.patient_id, row.fold) for row in found.rows}) == 100
+    assert "folds 1 to 4" in found.notes[-1]
+    for row, before in zip(found.rows, rows, strict=True):
+        assert row == replace(before, fold=row.fold, from_file=())
+    unnamed = (replace(rows[0], from_file=("patient_id", "fold")), *rows[1:])
+    with pytest.raises(DatasetError, match=r"too late for folds(.|\n)*patient_id"):
+        in_patient_folds(Manifest(unnamed, "wfdb", "0" * 64), 4)
 
 
 def test_shuffled_reports_are_others_of_the_same_fold():
