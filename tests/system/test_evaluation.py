@@ -6,6 +6,8 @@ import pytest
 
 from mets_ray import storage
 from mets_ray.errors import ConfigError
+from mets_ray.metrics.auroc import macro_auroc
+from mets_ray.results.similarity_files import read_similarities
 from mets_ray.tasks.prompt_sets import load_prompt_set
 from tests.support.datasets import synthetic_rows, write_dataset
 from tests.support.pipeline import config_of
@@ -33,6 +35,8 @@ def test_baselines_and_another_result_stand_beside_the_score(trained, prepared, 
     assert many.macro.value > few.macro.value
     metrics = json.loads(storage.read_bytes(storage.join(first.result_uri, "metrics.json")))
     assert [row["baseline"] for row in metrics["baselines"]] == [row.baseline for row in first.baselines]
+    probe = read_similarities(first.result_uri, first.tasks[0].task, "linear_probe_100_of_labels")
+    assert macro_auroc(probe.similarity, probe.truth)[0] == pytest.approx(many.macro.value)
     table = storage.read_bytes(storage.join(first.result_uri, "table.md")).decode()
     assert "| linear probe, 10% of labels | " in table
 
