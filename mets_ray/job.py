@@ -165,10 +165,13 @@ def _in_ray(command: Command, config: Config, line: str) -> dict[str, Any]:
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
     # DDP warns that find_unused_parameters found none; it is set for another reason (see training/state.py).
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    # Without an address Ray would look for a cluster on this machine, and wait minutes for one that is dead.
+    address = os.environ.get("RAY_ADDRESS", "local")
+    if address == "local":  # nobody takes the only node away, and the process that would notice costs a second to start
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     try:
         with stops.ray_starting():
-            # Without an address Ray would look for a cluster on this machine, and wait minutes for one that is dead.
-            ray.init(address=os.environ.get("RAY_ADDRESS", "local"), logging_level=logging.WARNING)
+            ray.init(address=address, logging_level=logging.WARNING)
         logging.getLogger("ray.data").setLevel(logging.WARNING)
         check_storage({place.key: place.uri for place in used_places(command, config)})
         result = command.run(config, line)
