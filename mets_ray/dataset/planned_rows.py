@@ -78,7 +78,7 @@ def planned_batches(
     """The batches of all steps from `first_step` on, with a column `step` beside those of the chunks.
 
     chunks: the rows of all reads in order, cut anywhere, with their `position` in a column. A chunk is let go once no
-    later batch needs it.
+    later batch needs it. All are asked for, also the one after the last, so that the stream ends by itself.
     """
     held = _Held(chunks)
     # The lowest position that a block or one after it needs.
@@ -88,6 +88,7 @@ def planned_batches(
         for step, of_step in enumerate(rows.reshape(block.steps, -1), block.first_step):
             if step >= first_step:
                 yield {"step": np.full(len(of_step), step), **held.take(of_step)}
+    assert next(chunks, None) is None, "the stream goes on after the last planned row"
 
 
 class _Held:

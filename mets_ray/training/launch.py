@@ -29,7 +29,6 @@ from mets_ray.training.failures import repeated_failure
 from mets_ray.training.job import TrainJob
 from mets_ray.training.messages import Stop
 from mets_ray.training.progress import TrainConsole
-from mets_ray.training.worker import failures_uri, train_worker
 
 
 def launch(job: TrainJob, lease: storage.Lease, meanwhile: Callable[[], None]) -> tuple[Result, int]:
@@ -48,7 +47,7 @@ def launch(job: TrainJob, lease: storage.Lease, meanwhile: Callable[[], None]) -
         except TrainingFailedError as error:
             raise own_error(error) from error
     # Workers that find a repeated failure end without an error: on an error Ray would restart them.
-    if failure := repeated_failure(failures_uri(job)):
+    if failure := repeated_failure(job.failures_uri):
         raise failure.as_error()
     if result.error is not None:
         raise own_error(result.error) from result.error
@@ -128,6 +127,14 @@ def _trainer(job: TrainJob) -> TorchTrainer:
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
+
+
+def train_worker(settings: dict[str, TrainJob]) -> None:
+    """`worker.train_worker`, imported in the worker: the driver and Ray Train's controller, which gets it first, do
+    without its libraries."""
+    from mets_ray.training import worker
+
+    worker.train_worker(settings)
 
 
 class _TellFailures(UserCallback):

@@ -3,15 +3,17 @@
 import sys
 import threading
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import RayError
 
 from mets_ray.console import progress_bar
 from mets_ray.training.job import TrainJob
-from mets_ray.training.state import Figures
 from mets_ray.training.tracking import Tracker
+
+if TYPE_CHECKING:
+    from mets_ray.training.state import Figures
 
 
 class TrainConsole:
@@ -78,7 +80,7 @@ class TrainConsole:
         self._workers = at["workers"]
         bar.update(self._steps * at["epoch"] + at["step"] - bar.n)
 
-    def _epoch(self, figures: Figures, bar: Any) -> None:
+    def _epoch(self, figures: "Figures", bar: Any) -> None:
         epochs = self._job.config.train.epochs
         epoch = int(figures["epoch"] or 0)
         bar.update(self._steps * epoch - bar.n)

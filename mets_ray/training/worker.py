@@ -8,7 +8,6 @@ from contextlib import suppress
 import ray
 import torch
 
-from mets_ray import storage
 from mets_ray.errors import MetsError
 from mets_ray.training.collectives import broadcast_object, is_lost_peer, worker_rank
 from mets_ray.training.epoch import open_epoch, train_epoch
@@ -26,7 +25,7 @@ def train_worker(settings: dict[str, TrainJob]) -> None:
     _quiet()
     job = settings["job"]
     start = broadcast_object(uuid.uuid4().hex[:8])
-    folder_uri = failures_uri(job)
+    folder_uri = job.failures_uri
     if broadcast_object(repeated_failure(folder_uri) if worker_rank() == 0 else None) is not None:
         return
     # Before the watchdog starts: the language model may take its time.
@@ -55,11 +54,6 @@ def _device(job: TrainJob) -> torch.device:
         return torch.device("cuda", torch.cuda.current_device())
     torch.set_num_threads(max(1, int(job.shares.worker_cpus)))
     return torch.device("cpu")
-
-
-def failures_uri(job: TrainJob) -> str:
-    """Where this attempt's failures are written; a job that is started again begins with none."""
-    return storage.join(job.run_uri, "failures", job.attempt)
 
 
 def _train(job: TrainJob, texts: Texts, state: State, watchdog: Watchdog) -> None:
