@@ -7,15 +7,18 @@ error cost a second less.
 """
 
 import argparse
+import importlib
 import json
 import logging
 import os
 import shlex
 import signal
 import sys
+import threading
 import traceback
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -35,7 +38,8 @@ class Command:
 
     run(config, command line): the work, inside a Ray session; what it returns is the result. check(config): raises
     ConfigError for what can be refused before Ray starts. sections: the settings whose URIs it uses, besides
-    `dataset_uri` and `run_uri`. config_path: a YAML file to start from where `--config` names none.
+    `dataset_uri` and `run_uri`. libraries: what `run` is sure to import and takes seconds: it is imported while Ray
+    starts. config_path: a YAML file to start from where `--config` names none.
     """
 
     name: str
@@ -43,6 +47,7 @@ class Command:
     run: Callable[[Config, str], dict[str, Any]]
     check: Callable[[Config], object]
     sections: tuple[str, ...]
+    libraries: tuple[str, ...] = ()
     config_path: Path | None = None
 
 
@@ -149,6 +154,8 @@ def _show_config(name: str, config: Config) -> None:
 def _in_ray(command: Command, config: Config, line: str) -> dict[str, Any]:
     import ray
 
+    # Starting Ray is mostly waiting for its processes. Imports have locks, so `run` waits for those under way.
+    threading.Thread(target=_load, args=(command.libraries,), name="imports").start()
     from mets_ray.cluster.nodes import check_storage
 
     # A report returns only at the controller's next poll, 2 s by default: epochs of a small run are shorter.
@@ -158,10 +165,13 @@ def _in_ray(command: Command, config: Config, line: str) -> dict[str, Any]:
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
     # DDP warns that find_unused_parameters found none; it is set for another reason (see training/state.py).
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    # Without an address Ray would look for a cluster on this machine, and wait minutes for one that is dead.
+    address = os.environ.get("RAY_ADDRESS", "local")
+    if address == "local":  # nobody takes the only node away, and the process that would notice costs a second to start
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     try:
         with stops.ray_starting():
-            # Without an address Ray would look for a cluster on this machine, and wait minutes for one that is dead.
-            ray.init(address=os.environ.get("RAY_ADDRESS", "local"), logging_level=logging.WARNING)
+            ray.init(address=address, logging_level=logging.WARNING)
         logging.getLogger("ray.data").setLevel(logging.WARNING)
         check_storage({place.key: place.uri for place in used_places(command, config)})
         result = command.run(config, line)
@@ -172,6 +182,12 @@ def _in_ray(command: Command, config: Config, line: str) -> dict[str, Any]:
         raise
     _end_ray()
     return result
+
+
+def _load(libraries: Sequence[str]) -> None:
+    for library in libraries:
+        with suppress(ImportError):  # whoever needs it says so
+            importlib.import_module(library)
 
 
 def _end_ray() -> None:

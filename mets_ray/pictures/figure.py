@@ -58,5 +58,6 @@ def palette_png(png: bytes) -> bytes:
 
     buffer = io.BytesIO()
     picture = Image.open(io.BytesIO(png)).convert("RGB")
-    picture.quantize(128, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    # Not `optimize`: it takes six times as long for a fifteenth of the bytes.
+    picture.quantize(128, dither=Image.Dither.NONE).save(buffer, "PNG")
     return buffer.getvalue()

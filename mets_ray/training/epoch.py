@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -35,10 +35,14 @@ from mets_ray.training.watch import Due, Watch, timed
 
 @dataclass(frozen=True)
 class EpochStream:
-    """The rest of one epoch for this worker; `row_counts` are the rows of each worker in a step."""
+    """The rest of one epoch for this worker; `row_counts` are the rows of each worker in a step.
+
+    last_block: the step at which the last block begins. All that is read for the epoch has been asked for by then.
+    """
 
     plan: EpochPlan
     row_counts: list[int]
+    last_block: int
     batches: Iterator[dict[str, Any]]
 
 
@@ -51,8 +55,9 @@ def open_epoch(
     lanes = [worker_lanes(train.lanes, num_workers(), worker) for worker in range(num_workers())]
     row_counts = [len(owned) * plan.rows_per_lane_step for owned in lanes]
     first_row = sum(row_counts[: worker_rank()])
+    blocks = worker_blocks(plan, lanes[worker_rank()], first_step=first_step)
     stream = training_batches(
-        worker_blocks(plan, lanes[worker_rank()], first_step=first_step),
+        blocks,
         first_step=first_step,
         dataset=job.dataset,
         selection=job.train,
@@ -69,11 +74,16 @@ def open_epoch(
         return {**batch, "signal": signal, "views": views}
 
     ready = map(made_ready, stream)
-    return EpochStream(plan, row_counts, read_ahead(ready, readers))
+    last_block = blocks[-1].first_step if blocks else plan.steps
+    return EpochStream(plan, row_counts, last_block, read_ahead(ready, readers))
 
 
-def train_epoch(job: TrainJob, texts: Texts, state: State, stream: EpochStream, watch: Watch) -> Figures | None:
+def train_epoch(
+    job: TrainJob, texts: Texts, state: State, stream: EpochStream, watch: Watch, open_next: Callable[[], None]
+) -> Figures | None:
     """Train on the rest of an epoch, with checkpoints when `watch.saving` says so.
+
+    open_next: called once, when the last block begins, to start reading what follows.
 
     Returns the whole epoch's figures, or None if the job was told to stop: then what was learnt is saved, also after
     the last step. Raises MetsError if the loss is not finite.
@@ -82,9 +92,12 @@ def train_epoch(job: TrainJob, texts: Texts, state: State, stream: EpochStream, 
     autocast = autocast_for(train, state.device)
     seen = BatchLog(job)
     state.wrapped.train()
-    began = time.perf_counter()
+    began, opened = time.perf_counter(), False
     for batch, waited_s in timed(stream.batches):
         step = state.step
+        if step >= stream.last_block and not opened:
+            opened = True
+            open_next()
         assert batch["step"][0] == step, f"the stream returned step {batch['step'][0]}, but step {step} was due"
         signal_mv = augmented(microvolts_to_millivolts(batch["signal"], state.model), batch["views"])
         text_features, loss_of = texts.batch_loss(
@@ -126,6 +139,8 @@ def train_epoch(job: TrainJob, texts: Texts, state: State, stream: EpochStream, 
             watch.saving.saved()
         if due.stop:
             return None
+    if not opened:  # nothing was left of this epoch
+        open_next()
     assert state.step == plan.steps, f"the stream ended after {state.step} of {plan.steps} steps"
     seen.write(plan.epoch)
     running.seconds += time.perf_counter() - began

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mets_ray import storage
 from mets_ray.cluster.shares import TrainShares
 from mets_ray.config.settings import Config
 from mets_ray.dataset.folds import Selection
@@ -18,8 +19,7 @@ class TrainJob:
     """Everything that a worker needs.
 
     `attempt` identifies this start of the job; `questions` are those of the validation AUROC; `prompt_sets` go into
-    the bundle; `texts` is a reference to `training.texts.Texts` in Ray's object store; `messages` is the actor
-    `training.messages.Messages`.
+    the bundle; `messages` is the actor `training.messages.Messages`, which also knows where the texts are.
     """
 
     config: Config
@@ -33,7 +33,6 @@ class TrainJob:
     questions: Questions
     prompt_sets: dict[str, PromptSet]
     earlier_folds: tuple[int, ...]
-    texts: Any
     shares: TrainShares
     messages: Any
 
@@ -41,6 +40,11 @@ class TrainJob:
     def run(self) -> str:
         """The run's name: the last part of its folder."""
         return self.run_uri.rsplit("/", 1)[-1]
+
+    @property
+    def failures_uri(self) -> str:
+        """Where this attempt's failures are written; a job that is started again begins with none."""
+        return storage.join(self.run_uri, "failures", self.attempt)
 
     def plan(self, epoch: int) -> EpochPlan:
         """The order of one epoch."""

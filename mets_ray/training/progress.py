@@ -3,15 +3,17 @@
 import sys
 import threading
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import RayError
 
 from mets_ray.console import progress_bar
 from mets_ray.training.job import TrainJob
-from mets_ray.training.state import Figures
 from mets_ray.training.tracking import Tracker
+
+if TYPE_CHECKING:
+    from mets_ray.training.state import Figures
 
 
 class TrainConsole:
@@ -41,7 +43,7 @@ class TrainConsole:
         ray.kill(self._job.messages)
 
     def _show(self) -> None:
-        epochs = self._job.config.train.epochs
+        epochs, stepped = self._job.config.train.epochs, False
         with progress_bar(total=self._steps * epochs, unit="step", description="training") as bar:
             while True:
                 try:
@@ -54,6 +56,9 @@ class TrainConsole:
                 elif "step" in told:
                     bar.set_postfix_str(f"loss {told['loss']:.3f}", refresh=False)
                     bar.update(told["step"] - bar.n)
+                    if not stepped:  # at once: the bar of a log file is next written after ten seconds
+                        stepped = True
+                        bar.refresh()
                 elif "figures" in told:
                     self._epoch(told["figures"], bar)
                 elif "failed" in told:
@@ -75,7 +80,7 @@ class TrainConsole:
         self._workers = at["workers"]
         bar.update(self._steps * at["epoch"] + at["step"] - bar.n)
 
-    def _epoch(self, figures: Figures, bar: Any) -> None:
+    def _epoch(self, figures: "Figures", bar: Any) -> None:
         epochs = self._job.config.train.epochs
         epoch = int(figures["epoch"] or 0)
         bar.update(self._steps * epoch - bar.n)
