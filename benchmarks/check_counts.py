@@ -1,21 +1,17 @@
 """What `check.py` counts: one WFDB record, a shard, a manifest, an epoch's plan, a request, `--help`, a run's texts."""
 
 import asyncio
-import itertools
 import os
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import pyarrow.parquet as pq
 import wfdb
-from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
+from counting import StoreCounts, calls_of
 from noisy import write_noisy
 from random_models import write_random_bundle
 
@@ -61,63 +57,6 @@ def count_all() -> Counts:
             **_request(folder),
             **_help(),
         }
-
-
-def calls_of(work: Callable[[], object]) -> int:
-    """Calls of Python and C functions while `work` runs, in this thread and in those that it starts."""
-    counter = itertools.count()  # `next` is atomic
-
-    def profile(frame: object, event: str, argument: object) -> None:
-        if event in ("call", "c_call"):
-            next(counter)
-
-    threading.setprofile(profile)
-    sys.setprofile(profile)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
-    return next(counter)
-
-
-class StoreCounts:
-    """What the store `memory://`, which takes the ways of a bucket, was asked for."""
-
-    requests: int = 0
-    bytes_read: int = 0
-    row_groups: int = 0
-
-    _ASKED: ClassVar = ("info", "_open", "cat_file", "ls", "exists", "pipe_file")
-
-    @contextmanager
-    def watching(self) -> Iterator["StoreCounts"]:
-        """Count until the end of the block."""
-        kept = [(owner, name, getattr(owner, name)) for owner, name in self._watched()]
-        for owner, name, method in kept:
-            setattr(owner, name, self._counted(owner, name, method))
-        try:
-            yield self
-        finally:
-            for owner, name, method in kept:
-                setattr(owner, name, method)
-
-    def _watched(self) -> list[tuple[Any, str]]:
-        readers = [(MemoryFile, "read"), (pq.ParquetFile, "read_row_group"), (pq.ParquetFile, "read_row_groups")]
-        return [(MemoryFileSystem, name) for name in self._ASKED] + readers
-
-    def _counted(self, owner: Any, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **named: Any) -> Any:
-            answer = method(*arguments, **named)
-            if owner is pq.ParquetFile:
-                self.row_groups += 1 if name == "read_row_group" else len(arguments[1])
-                return answer
-            self.requests += 1
-            if name in ("read", "cat_file"):
-                self.bytes_read += len(answer)
-            return answer
-
-        return call
 
 
 def _wfdb_record(folder: Path) -> Counts:
@@ -192,7 +131,8 @@ def _write_ptbxl(folder: Path, *, rows: int, first: int) -> None:
         choice = [words[number // 5**place % 5] for place, words in enumerate((rhythms, axes, ends))]
         report = " ".join(choice) + ("" if number % 4 else "  4.46 unbestätigter bericht")
         codes = "\"{'NORM': 100.0, 'SR': 0.0}\""
-        lines.append(f"{number},{number}.0,{20 + number % 60}.0,{number % 2},{report},{codes},{1 + number % 10},r/{number}")
+        person = f"{number}.0,{20 + number % 60}.0,{number % 2}"
+        lines.append(f"{number},{person},{report},{codes},{1 + number % 10},r/{number}")
         names = f"['{acronyms[number % 5]}', '{acronyms[number // 5 % 5]}']"
         statements.append(f'{number},"{names}","{names}"')
     (folder / "ptbxl_database.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")

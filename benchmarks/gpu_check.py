@@ -21,7 +21,7 @@ from typing import Any
 from mets_ray.console import say
 
 LIMIT_S = 460.0
-CHECK_S = 150.0
+CHECK_SHARE = 1 / 3  # of the limit, for one process
 
 Found = dict[str, Any]
 Check = Callable[[Any], Iterator[tuple[str, Found]]]
@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="tiny sizes: whether it runs, not how fast")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES))
+    parser.add_argument("--limit-s", type=float, default=LIMIT_S, help="of all checks together; one gets a third")
     parser.add_argument("--one", choices=NAMES, help=argparse.SUPPRESS)  # in the process of one check
     arguments = parser.parse_args()
     if arguments.one:
@@ -61,11 +62,11 @@ def main() -> None:
         raise SystemExit(2)
     from bench_table import machine
 
-    ends = time.monotonic() + LIMIT_S
+    ends = time.monotonic() + arguments.limit_s
     checks: dict[str, Found] = {}
     for name in arguments.only:
         began = time.monotonic()
-        found = _run(name, sys.argv[1:], limit_s=min(CHECK_S, ends - began))
+        found = _run(name, sys.argv[1:], limit_s=min(CHECK_SHARE * arguments.limit_s, ends - began))
         checks |= found
         for one, facts in found.items():
             say(f"{one:<14}{_word(facts['ok']):<9}{time.monotonic() - began:6.1f} s  {json.dumps(facts)}")
@@ -83,7 +84,7 @@ def _gpu() -> str | None:
 def _run(name: str, words: list[str], *, limit_s: float) -> dict[str, Found]:
     """What the process of a check has found; each result that it did not reach fails with the reason."""
     if limit_s <= 0:
-        return dict.fromkeys(NAMES[name], {"ok": False, "error": "no time was left"})
+        return {one: {"ok": False, "error": "no time was left"} for one in NAMES[name]}
     command = [sys.executable, __file__, *words, "--one", name]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     try:

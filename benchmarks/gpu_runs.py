@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def train(size: Size, samples: int) -> Found:
         dataset = PreparedDataset.open(name)
         texts = random_texts(dataset, "{}")
         for batch in (min(size.batches), *size.batches):  # the first starts the processes that read
-            figures = unless_too_large(lambda batch=batch: _epoch(size, dataset, texts, batch))  # type: ignore[misc]
+            figures = unless_too_large(partial(_epoch, size, dataset, texts, batch))
             if isinstance(figures, str):
                 found[f"ecg_per_s_{batch}"] = figures
                 continue

@@ -3,7 +3,9 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -59,7 +61,7 @@ def half_precision(size: Size, precision: str) -> Found:
 
 
 def sync_norm(size: Size) -> Found:
-    """On a GPU a step as with norm `batch`, which it is with one worker; on a CPU the refusal that the pages promise."""
+    """On a GPU the losses of norm `batch`, which it is with one worker; on a CPU the refusal that the pages promise."""
     words = ["train.precision=float32"]
     if not size.is_gpu:
         try:
@@ -110,16 +112,10 @@ def forward(size: Size, samples: int) -> Found:
     for batch in size.batches:
         signal_mv = torch.randn(batch, 12, samples, device=size.device)
 
-        @torch.inference_mode()
-        def embed(signal_mv: torch.Tensor = signal_mv) -> None:
-            model.embed_ecg(signal_mv)
-
-        def embed_half(embed: Callable[[], None] = embed) -> None:
-            with half:
-                embed()
-
-        for name, call in (("float32", embed), ("bf16", embed_half)):
-            found[f"{name}_ecg_per_s_{batch}"] = unless_too_large(lambda call=call: batch * _per_second(call, size))
+        for name, context in (("float32", nullcontext()), ("bf16", half)):
+            with context, torch.inference_mode():
+                speed = unless_too_large(partial(_per_second, partial(model.embed_ecg, signal_mv), size))
+            found[f"{name}_ecg_per_s_{batch}"] = speed if isinstance(speed, str) else batch * speed
     return found
 
 
