@@ -80,7 +80,7 @@ def _run(name: str, options: list[str], *, limit_s: float) -> Rows:
         try:
             stdout = process.communicate(timeout=limit_s)[0].decode()
         except subprocess.TimeoutExpired:
-            return [_failed(name, f"stopped after {limit_s / 60:.1f} minutes: its time was over")]
+            return [_failed(name, f"stopped after {limit_s:.0f} s: its time was over")]
         finally:
             _end(process)
     if process.returncode:

@@ -13,8 +13,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from check_counts import count_all
-
 from mets_ray.console import say
 
 BASELINE = Path(__file__).parent / "baseline.json"
@@ -25,6 +23,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--update", action="store_true", help="write what is counted now to baseline.json")
     arguments = parser.parse_args()
+    from check_counts import count_all
+
     found = count_all()
     if arguments.update:
         BASELINE.write_text(json.dumps({"counts": found}, indent=1) + "\n", encoding="utf-8")

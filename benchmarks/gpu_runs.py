@@ -59,7 +59,7 @@ def one_worker(size: Size) -> Iterator[tuple[str, Found]]:
         write_noisy(str(folder / "data"), SignalConfig(100, 10.0), records=records, templates=64, noise_uv=10)
         words = [
             f"encoder.width={size.width}", f"train.device={'gpu' if size.is_gpu else 'cpu'}", "train.batch_size=32",
-            "train.precision=float32", "train.checkpoint_every_steps=2", "train.keep_checkpoints=50", "train.epochs=2",
+            "train.precision=float32", "train.checkpoint_every_steps=2", "train.keep_checkpoints=50", "train.epochs=4",
             "folds.validation=[]", f"text.model={find_or_make_lm(folder / 'lm')}", "text.max_actors=1",
         ]  # fmt: skip
         dataset_uri = str(folder / "data")
@@ -73,6 +73,8 @@ def one_worker(size: Size) -> Iterator[tuple[str, Found]]:
         with _stopped_at_the_first_checkpoint(folder / "stopped"), suppress(KeyboardInterrupt):
             run("stopped")
         (stopped,) = (folder / "stopped").glob("pretrain-*")
+        if (stopped / "bundle").exists():
+            raise RuntimeError("the run had ended before it could be stopped: nothing was resumed")
         saved = max(path.name for path in stopped.glob("checkpoint-*"))
         resumed = run("stopped", f"train.resume={stopped}")
         one, other = (load_bundle(result.bundle_uri).model.state_dict() for result in (straight, resumed))
