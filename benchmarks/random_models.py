@@ -1,6 +1,7 @@
 """Models with random weights, which are as fast as trained ones: a bundle, and a language model of MiniLM's size."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from mets_ray.config.load import load_config
 from mets_ray.ecg.ecg import LEADS
 from mets_ray.model.bundle import Bundle, BundleFacts, build_model, write_bundle
+from mets_ray.sources.synthetic import synthetic_manifest
 from mets_ray.tasks.prompt_sets import load_prompt_set, prompt_texts
 from mets_ray.text.embeddings import EmbeddingTable
 from mets_ray.text.language_model import PACKAGED_MODEL, resolve_text_model
@@ -57,8 +59,10 @@ def find_or_make_lm(folder: Path) -> str:
 def _write_random_lm(folder: Path) -> str:
     from transformers import BertConfig, BertModel
 
+    reports = " ".join(row.report for row in synthetic_manifest(256, 0, 100, 10).rows)
+    words = sorted(set(re.findall("[a-z]{2,}", reports.lower())))  # so that a text has as many tokens as with MiniLM
     letters = [chr(code) for code in range(33, 127)]
-    vocabulary = [*_SPECIAL, *letters, *(f"##{letter}" for letter in letters)]
+    vocabulary = [*_SPECIAL, *letters, *words, *(f"##{letter}" for letter in letters)]
     torch.manual_seed(0)
     BertModel(BertConfig(vocab_size=len(vocabulary), **_LM)).save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
