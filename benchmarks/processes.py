@@ -9,7 +9,7 @@ from types import TracebackType
 
 import psutil
 
-_EVERY_S = 0.25
+_EVERY_S = 0.5
 
 # What Ray calls its processes: part of their title → role.
 ROLES: Mapping[str, str] = {

@@ -19,7 +19,7 @@ def test_the_gpu_check_runs_on_a_cpu():
         "pinned": None
     }
     checks = result["checks"]
-    assert all(0 < checks["train_1000"][f"ecg_per_s_{batch}"] for batch in (16, 32))
+    assert all(checks["train_1000"][f"ecg_per_s_{batch}"] > 0 for batch in (16, 32))
     assert all(0 <= checks["train_1000"][f"data_wait_share_{batch}"] <= 1 for batch in (16, 32))
     assert checks["serve"]["device"] == "cpu"
     assert checks["text"]["texts_per_s"] > 0
