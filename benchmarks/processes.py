@@ -9,7 +9,7 @@ from types import TracebackType
 
 import psutil
 
-_EVERY_S = 0.5
+_EVERY_S = 0.3
 
 # What Ray calls its processes: part of their title → role.
 ROLES: Mapping[str, str] = {
@@ -17,6 +17,7 @@ ROLES: Mapping[str, str] = {
     "MapWorker(": "actor",
     "ServeReplica:": "replica",
     "MapBatches(": "task",
+    "ray::IDLE": "task",  # between two tasks
     "ray::": "other_ray",
     "raylet": "other_ray",
     "gcs_server": "other_ray",
@@ -39,6 +40,7 @@ class Peaks:
     total: float = 0.0
 
     def __enter__(self) -> "Peaks":
+        self._sample()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -47,6 +49,8 @@ class Peaks:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._done.set()
         self._thread.join()
+        with suppress(psutil.NoSuchProcess):
+            self._sample()
 
     def _watch(self) -> None:
         while not self._done.wait(_EVERY_S):
