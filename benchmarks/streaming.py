@@ -5,12 +5,11 @@
 Shards with the real schema are made from 2,000 synthetic ECGs with noise. Two workers with the shares of a 2-CPU
 machine read their lanes with `training_batches`, as in training, through an object store of 500 MB. Meanwhile, private
 memory (not shared with other processes, so without the mapped object store) and the store are sampled. The last line of
-stdout is one JSON object. `flat` is true if no group of processes peaks after the first tenth of the records above
+stdout is one JSON object. `read.flat` is 1 if no group of processes peaks after the first tenth of the records above
 1.1 × its peak within it, the store stayed within its limit (it may fill it), and nothing was spilled to disk.
 """
 
 import argparse
-import json
 import logging
 import os
 import re
@@ -20,6 +19,7 @@ from typing import Any
 
 import psutil
 import ray
+from bench_table import Row, report
 from noisy import write_noisy
 from ray._private.internal_api import memory_summary
 
@@ -57,7 +57,13 @@ def main() -> None:
     )  # fmt: skip
     figures = _stream(dataset_uri, arguments.batch_size, arguments.store_mb)
     ray.shutdown()
-    print(json.dumps(figures | {"object_store_mb": arguments.store_mb, "batch_size": arguments.batch_size}))
+    figures |= {"object_store_mb": arguments.store_mb, "batch_size": arguments.batch_size}
+    report(
+        [
+            Row("read.streamed", (figures["records_per_s"],), "ECG/s", detail=figures),
+            Row("read.flat", (float(figures["flat"]),), "", goal=1.0, detail=figures),
+        ]
+    )
 
 
 class _Worker:

@@ -134,21 +134,23 @@ def _command(
     run: Callable[[Config, str], dict[str, Any]],
     check: Callable[[Config], object],
     sections: tuple[str, ...],
+    libraries: tuple[str, ...] = (),
     config_path: Path | None = None,
 ) -> Command:
-    return Command(run.__name__, run.__doc__ or "", run, check, sections, config_path)
+    return Command(run.__name__, run.__doc__ or "", run, check, sections, libraries, config_path)
 
 
+_SCORING = ("torch", "scipy.stats", "sklearn.linear_model", "sklearn.manifold", "matplotlib.figure")
 _QUICKSTART = Path(__file__).parent / "config" / "quickstart.yaml"
 COMMANDS = {
     command.name: command
     for command in (
         _command(prepare, _needs_source, ("prepare",)),
         _command(quality, dataset_uri_of, ()),
-        _command(pretrain, dataset_uri_of, ("text", "train")),
-        _command(evaluate, _needs_bundle("evaluate"), ("text", "evaluate")),
-        _command(score, _needs_bundle("score"), ("text", "score")),
-        _command(quickstart, dataset_uri_of, ("text", "train", "evaluate"), _QUICKSTART),
+        _command(pretrain, dataset_uri_of, ("text", "train"), ("torch",)),
+        _command(evaluate, _needs_bundle("evaluate"), ("text", "evaluate"), _SCORING),
+        _command(score, _needs_bundle("score"), ("text", "score"), ("torch",)),
+        _command(quickstart, dataset_uri_of, ("text", "train", "evaluate"), ("torch",), _QUICKSTART),
     )
 }
 

@@ -7,15 +7,18 @@ error cost a second less.
 """
 
 import argparse
+import importlib
 import json
 import logging
 import os
 import shlex
 import signal
 import sys
+import threading
 import traceback
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -35,7 +38,8 @@ class Command:
 
     run(config, command line): the work, inside a Ray session; what it returns is the result. check(config): raises
     ConfigError for what can be refused before Ray starts. sections: the settings whose URIs it uses, besides
-    `dataset_uri` and `run_uri`. config_path: a YAML file to start from where `--config` names none.
+    `dataset_uri` and `run_uri`. libraries: what `run` is sure to import and takes seconds: it is imported while Ray
+    starts. config_path: a YAML file to start from where `--config` names none.
     """
 
     name: str
@@ -43,6 +47,7 @@ class Command:
     run: Callable[[Config, str], dict[str, Any]]
     check: Callable[[Config], object]
     sections: tuple[str, ...]
+    libraries: tuple[str, ...] = ()
     config_path: Path | None = None
 
 
@@ -149,6 +154,8 @@ def _show_config(name: str, config: Config) -> None:
 def _in_ray(command: Command, config: Config, line: str) -> dict[str, Any]:
     import ray
 
+    # Starting Ray is mostly waiting for its processes. Imports have locks, so `run` waits for those under way.
+    threading.Thread(target=_load, args=(command.libraries,), name="imports").start()
     from mets_ray.cluster.nodes import check_storage
 
     # A report returns only at the controller's next poll, 2 s by default: epochs of a small run are shorter.
@@ -172,6 +179,12 @@ def _in_ray(command: Command, config: Config, line: str) -> dict[str, Any]:
         raise
     _end_ray()
     return result
+
+
+def _load(libraries: Sequence[str]) -> None:
+    for library in libraries:
+        with suppress(ImportError):  # whoever needs it says so
+            importlib.import_module(library)
 
 
 def _end_ray() -> None:

@@ -1,5 +1,6 @@
 """A prepared data set as a value: its URI, its card, and everything that is read from it."""
 
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,11 +12,12 @@ import pyarrow as pa
 from mets_ray.dataset.card import INDEX_COLUMNS, DatasetCard, Shard, read_card
 from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.plan import Block, RowGroup, block_order
+from mets_ray.dataset.planned_rows import Read
 from mets_ray.dataset.shard_reader import RowGroupReader, open_shard, read_shard, signals
 from mets_ray.errors import DatasetError
 from mets_ray.text.reports import apply_template, text_id
 
-_INDEX_READS_IN_FLIGHT = 32
+_SHARDS_IN_FLIGHT = 32
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class PreparedDataset:
         def read(shard: Shard) -> pa.Table:
             return open_shard(self.uri, shard).read(columns=list(INDEX_COLUMNS))
 
-        with ThreadPoolExecutor(_INDEX_READS_IN_FLIGHT) as pool:
+        with ThreadPoolExecutor(_SHARDS_IN_FLIGHT) as pool:
             tables = list(pool.map(read, self.card.shards))
         groups, folds, patients = [], [], []
         for shard, table in zip(self.card.shards, tables, strict=True):
@@ -117,44 +119,70 @@ class PreparedDataset:
 
         Columns: `record_id`, `report`, `labels` (lists of codes), `signal_uv` [lead, sample], `patient_id`, `fold`.
         """
-        columns = ["record_id", "report", "labels", "signal_uv"]
-        return RowGroupReader(self.uri, self.shards, columns, selection).selected(group.path, group.index)
+        reader = RowGroupReader(self.uri, self.shards, ["record_id", "report", "labels", "signal_uv"], selection)
+        rows, selected = reader.read(group.path, group.index)
+        return rows if len(selected) == len(rows) else rows.take(pa.array(selected))
 
-    def read_block(self, block: Block, selection: Selection, template: str) -> dict[str, np.ndarray]:
-        """The rows of a planned block in step order, for training.
+    def read_rows(self, read: Read, selection: Selection, template: str) -> dict[str, np.ndarray]:
+        """The rows of a planned read in its order, for training.
 
-        Columns: `step` [row], `record_id` [row], `signal_uv` int16 [row, lead, sample], `text` [row], the report
-        formatted with `template`, and `text_id` int64 [row]. Raises DatasetError for a data set without reports.
+        Columns: `position` [row] as in `planned_rows`, `record_id` [row], `signal_uv` int16 [row, lead, sample] and
+        `text_id` int64 [row], of the report formatted with `template`. Raises DatasetError for a data set without
+        reports.
         """
         reader = RowGroupReader(self.uri, self.shards, ["record_id", "signal_uv", "report"], selection)
-        rows = pa.concat_tables(
-            [
-                reader.selected(piece.path, piece.row_group).slice(piece.start, piece.rows)
-                for lane in block.lanes
-                for piece in lane.pieces
-            ]
-        ).take(block_order(block))
-        texts = [apply_template(template, report) for report in self._reports(rows)]
+        signal_uv = np.empty((read.rows, len(self.card.leads), self.card.signal.num_samples), dtype=np.int16)
+        small, start = [], 0
+        for piece in read.pieces:
+            rows, selected = reader.read(piece.path, piece.row_group)
+            chosen = selected[piece.start : piece.stop]
+            # Straight to where they stay: filtering the table would make another copy of the signals.
+            np.take(signals(rows), chosen, axis=0, out=signal_uv[start : start + piece.rows], mode="clip")
+            small.append(rows.select(["record_id", "report"]).take(pa.array(chosen)))
+            start += piece.rows
+        joined = pa.concat_tables(small)
+        texts = [apply_template(template, report) for report in self._reports(joined)]
         return {
-            "step": np.repeat(np.arange(block.first_step, block.first_step + block.steps), block.rows_per_step),
-            "record_id": np.asarray(rows["record_id"].to_pylist(), dtype=object),
-            "signal_uv": signals(rows),
-            "text": np.asarray(texts, dtype=object),
+            "position": np.arange(read.first, read.first + read.rows),
+            "record_id": np.asarray(joined["record_id"].to_pylist(), dtype=object),
+            "signal_uv": signal_uv,
             "text_id": np.asarray([text_id(text) for text in texts], dtype=np.int64),
         }
 
-    def distinct_reports(self, path: str, selection: Selection) -> list[str]:
-        """Distinct selected reports of one shard, in a fixed order; no signal is read.
+    def read_texts(self, block: Block, selection: Selection, template: str) -> dict[str, np.ndarray]:
+        """The texts of a planned block in step order, without signals, for a language model in the training stream.
+
+        Columns: `step` [row], `text` [row], the report formatted with `template`. Raises as `read_rows`.
+        """
+        reader = RowGroupReader(self.uri, self.shards, ["report"], selection)
+        pieces = []
+        for piece in (piece for lane in block.lanes for piece in lane.pieces):
+            rows, selected = reader.read(piece.path, piece.row_group)
+            pieces.append(rows.take(pa.array(selected[piece.start : piece.stop])))
+        reports = self._reports(pa.concat_tables(pieces).take(pa.array(block_order(block))))
+        return {
+            "step": np.repeat(np.arange(block.first_step, block.first_step + block.steps), block.rows_per_step),
+            "text": np.asarray([apply_template(template, report) for report in reports], dtype=object),
+        }
+
+    def distinct_reports(self, selection: Selection) -> Iterator[list[str]]:
+        """The distinct selected reports of each shard; no signal is read.
 
         Raises DatasetError for a data set without reports.
         """
-        return sorted(set(self._reports(read_shard(self.uri, self.shards[path], ["report"], selection))))
+        for rows in self._of_shards(["report"], selection):
+            yield self._reports(rows.group_by("report").aggregate([]))
 
-    def distinct_statements(self, path: str, selection: Selection) -> dict[str, list[str]]:
-        """The statements of each selected report of one shard; no signal is read. Errors as in `distinct_reports`."""
-        rows = read_shard(self.uri, self.shards[path], ["report", "statements"], selection)
-        pairs = zip(self._reports(rows), rows["statements"].to_pylist(), strict=True)
-        return dict(sorted(pairs, reverse=True))  # if a report has several lists, always keep the same one
+    def distinct_statements(self, selection: Selection) -> Iterator[dict[str, list[str]]]:
+        """The statements of each selected report of each shard; no signal is read. Errors as in `distinct_reports`."""
+        for rows in self._of_shards(["report", "statements"], selection):
+            pairs = zip(self._reports(rows), rows["statements"].to_pylist(), strict=True)
+            yield dict(sorted(pairs, reverse=True))  # if a report has several lists, always keep the same one
+
+    def _of_shards(self, columns: Sequence[str], selection: Selection) -> Iterator[pa.Table]:
+        """Small columns of the selected rows of each shard in order, read in parallel."""
+        with ThreadPoolExecutor(_SHARDS_IN_FLIGHT) as pool:
+            yield from pool.map(lambda shard: read_shard(self.uri, shard, columns, selection), self.card.shards)
 
     def _reports(self, rows: pa.Table) -> list[str]:
         reports: list[str] = rows["report"].to_pylist()

@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Int16
+from jaxtyping import Int16, Int64
 
 from mets_ray import storage
 from mets_ray.dataset.card import INDEX_COLUMNS, Shard
@@ -44,11 +44,13 @@ def read_shard(dataset_uri: str, shard: Shard, columns: Sequence[str], selection
 
     Raises as `open_shard`.
     """
-    return _selected(open_shard(dataset_uri, shard).read(columns=[*columns, *INDEX_COLUMNS]), selection)
+    rows = open_shard(dataset_uri, shard).read(columns=[*columns, *INDEX_COLUMNS])
+    mask = _mask(rows, selection)
+    return rows if mask.all() else rows.filter(pa.array(mask))
 
 
 class RowGroupReader:
-    """Reads `columns` and `INDEX_COLUMNS` of row groups of a data set; each row group is read only once.
+    """Reads `columns` and `INDEX_COLUMNS` of row groups of a data set, opening each shard once.
 
     shards: by path."""
 
@@ -60,22 +62,17 @@ class RowGroupReader:
         self._columns = [*columns, *INDEX_COLUMNS]
         self._selection = selection
         self._files: dict[str, pq.ParquetFile] = {}
-        self._tables: dict[tuple[str, int], pa.Table] = {}
 
-    def selected(self, path: str, row_group: int) -> pa.Table:
-        """The selected rows of one row group, in stored order."""
-        key = (path, row_group)
-        if key not in self._tables:
-            if path not in self._files:
-                self._files[path] = open_shard(self._dataset_uri, self._shards[path])
-            table = self._files[path].read_row_group(row_group, columns=self._columns)
-            self._tables[key] = _selected(table, self._selection)
-        return self._tables[key]
+    def read(self, path: str, row_group: int) -> tuple[pa.Table, Int64[np.ndarray, " selected"]]:
+        """All rows of one row group in stored order, and the positions of the selected ones."""
+        if path not in self._files:
+            self._files[path] = open_shard(self._dataset_uri, self._shards[path])
+        rows = self._files[path].read_row_group(row_group, columns=self._columns)
+        return rows, np.flatnonzero(_mask(rows, self._selection))
 
 
-def _selected(table: pa.Table, selection: Selection) -> pa.Table:
-    mask = selection.mask(table["fold"].to_numpy(), table["patient_id"].to_pylist())
-    return table if mask.all() else table.filter(pa.array(mask))
+def _mask(rows: pa.Table, selection: Selection) -> np.ndarray:
+    return selection.mask(rows["fold"].to_numpy(), rows["patient_id"].to_pylist())
 
 
 def signals(rows: pa.Table) -> Int16[np.ndarray, "row lead sample"]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import hypergeom
 
-from mets_ray.dataset.folds import selections
 from mets_ray.dataset.shard_reader import signals
 from mets_ray.errors import MetsError
 from mets_ray.evaluation.inputs import EvaluationInputs, similarities_by_task
@@ -18,7 +17,6 @@ from mets_ray.metrics.extremes import Example
 from mets_ray.metrics.retrieval import retrieval_recall
 from mets_ray.metrics.sensitivity import wording_sensitivity
 from mets_ray.model.zero_shot import report_embeddings, wording_similarities
-from mets_ray.pipelines.embed import embed_records
 from mets_ray.pipelines.texts import report_statements, report_table
 from mets_ray.results.values import ClassWordings, Retrieval
 from mets_ray.tasks.prompt_sets import prompt_texts
@@ -70,15 +68,9 @@ def read_examples(inputs: EvaluationInputs, examples: Iterable[Example]) -> dict
 
 
 def _calibrated(inputs: EvaluationInputs) -> dict[str, Calibrated]:
-    config, facts = inputs.config, inputs.predictor.facts
-    _, validation, _ = selections(config.folds.train, config.folds.validation, config.folds.test)
-    if not inputs.dataset.patients_of(validation):
-        raise MetsError(f"`folds.validation` is {config.folds.validation} and selects no record of this data set")
-    inputs.dataset.check_patients(validation, inputs.test, names=("validation", "test"))
-    if inputs.dataset.card.source == facts.dataset_source:
-        trained, _, _ = selections(facts.train_folds, facts.validation, ())
-        inputs.dataset.check_patients(validation, trained, names=("validation", "bundle's train"))
-    records = embed_records(config, inputs.dataset, validation, inputs.bundle_uri, key="folds.validation")
+    if inputs.not_calibrated:
+        raise MetsError(inputs.not_calibrated)
+    records = inputs.embedded.bundle["folds.validation"]
     on_validation = similarities_by_task(inputs.predictor, inputs.questions, records)
     found, prompt_set = {}, inputs.questions.prompts
     for task, of in inputs.scores.items():

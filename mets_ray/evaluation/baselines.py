@@ -6,19 +6,19 @@ the label shares of 1, 10 and 100% follow MERL (Liu et al., ICML 2024). The test
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import ray
 
 from mets_ray.cluster.nodes import reachable_nodes
 from mets_ray.cluster.ray_data import own_errors
 from mets_ray.console import say
-from mets_ray.dataset.folds import Selection, selections
 from mets_ray.errors import ConfigError
+from mets_ray.evaluation.checks import learning_folds
 from mets_ray.evaluation.inputs import EvaluationInputs, similarities_by_task
-from mets_ray.evaluation.supervised import learn_and_score
+from mets_ray.evaluation.supervised import SupervisedScores, learn_and_score
 from mets_ray.metrics.auroc import chance_auroc
 from mets_ray.metrics.linear_probe import fit_linear_probe, label_subset
-from mets_ray.pipelines.embed import EmbeddedRecords, embed_records
 from mets_ray.pipelines.texts import learn_prompts
 from mets_ray.results.values import BaselineScore
 from mets_ray.tasks.label_sets import LabelSet, label_matrix
@@ -44,10 +44,7 @@ def score_baselines(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
 
 
 def _random_encoder(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
-    config, seed = inputs.config, inputs.config.seed
-    records = embed_records(
-        config, inputs.dataset, inputs.test, inputs.bundle_uri, key="folds.test", untrained_seed=seed
-    )
+    seed, records = inputs.config.seed, inputs.embedded.untrained["folds.test"]
     found = similarities_by_task(inputs.predictor.untrained(seed), inputs.questions, records)
     for task, of in inputs.scores.items():
         macro = inputs.macro(found[task].similarity, of)
@@ -77,14 +74,12 @@ def _linear_probe(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
     The second row shows what pretraining adds: on many ECG benchmarks, a probe on random features comes close to one
     on pretrained features (Berger et al. 2026, arXiv:2602.17531).
     """
-    config, folds = inputs.config, _learning_folds(inputs, "linear_probe")
-    for baseline, seed in (("linear probe", None), ("linear probe, random encoder", config.seed)):
-
-        def embed(key: str, selection: Selection, seed: int | None = seed) -> EmbeddedRecords:
-            return embed_records(config, inputs.dataset, selection, inputs.bundle_uri, key=key, untrained_seed=seed)
-
-        train, validation = (embed(key, selection) for key, selection in folds.items())
-        test = inputs.records if seed is None else embed("folds.test", inputs.test)
+    config, embedded = inputs.config, inputs.embedded
+    for baseline, parts in (
+        ("linear probe", embedded.bundle),
+        ("linear probe, random encoder", embedded.untrained),
+    ):
+        train, validation, test = (parts[key] for key in ("folds.train", "folds.validation", "folds.test"))
         for task, of in inputs.scores.items():
             label_set = inputs.questions.tasks[task]
             truth, _ = label_matrix(label_set, train.labels)
@@ -108,38 +103,24 @@ def _supervised(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
             "the baseline `supervised` uses one window per record, and this data set has several",
             hint="remove it from evaluate.baselines, or prepare with prepare.source.stretch=start",
         )
-    folds = _learning_folds(inputs, "supervised")
+    folds = learning_folds(config, inputs.dataset, inputs.test, "supervised") | {"test": inputs.test}
     groups = {name: (inputs.dataset.row_groups(selection), selection) for name, selection in folds.items()}
-    groups["test"] = (inputs.dataset.row_groups(inputs.test), inputs.test)
     gpu = config.evaluate.num_gpus_per_actor > 0
     # Nothing else runs at this point, so the task gets all CPUs of one node.
     cpus = 1 if gpu else max(node.get("CPU", 0.0) for node in reachable_nodes())
-    learn = ray.remote(num_cpus=cpus, num_gpus=1 if gpu else 0, max_retries=1)(learn_and_score)
-    for task, of in inputs.scores.items():
-        for share in config.evaluate.label_shares:
-            label_set = inputs.questions.tasks[task]
-            with own_errors():
-                found = ray.get(learn.remote(groups, inputs.dataset, label_set, share, config))
+    options = {"num_cpus": cpus, "num_gpus": 1 if gpu else 0, "max_retries": 1, "num_returns": "streaming"}
+    learn: Any = ray.remote(**options)(learn_and_score)  # type: ignore[call-overload]
+    label_sets = {task: inputs.questions.tasks[task] for task in inputs.scores}
+    with own_errors():
+        for arrived in learn.remote(groups, inputs.dataset, label_sets, config):
+            found: SupervisedScores = ray.get(arrived)
+            of, label_set = inputs.scores[found.task], label_sets[found.task]
             row_of = {name: row for row, name in enumerate(found.record_ids)}
             macro = inputs.macro(found.scores[[row_of[name] for name in of.record_ids]], of)
-            note = _learnt_from(label_set, share, (found.ecgs, found.patients), found.untrained_classes)
+            note = _learnt_from(label_set, found.share, (found.ecgs, found.patients), found.untrained_classes)
             note += f", best epoch {found.best_epoch}"
-            say(f"supervised, {task}, {share:.0%} of labels: macro AUROC {macro.value:.3f} ({note})")
-            yield BaselineScore("supervised ResNet1d-18", task, macro, note, share)
-
-
-def _learning_folds(inputs: EvaluationInputs, baseline: str) -> dict[str, Selection]:
-    folds = inputs.config.folds
-    train, validation, _ = selections(folds.train, folds.validation, folds.test)
-    found = {"folds.train": train, "folds.validation": validation}
-    for key, selection in found.items():
-        if not inputs.dataset.patients_of(selection):
-            raise ConfigError(
-                f"the baseline `{baseline}` needs records in `{key}`, which is {list(selection.folds)}",
-                hint="name folds of this data set; folds.validation=hash:0.1 selects some of the train folds' patients",
-            )
-        inputs.dataset.check_patients(selection, inputs.test, names=(key, "test"))
-    return found
+            say(f"supervised, {found.task}, {found.share:.0%} of labels: macro AUROC {macro.value:.3f} ({note})")
+            yield BaselineScore("supervised ResNet1d-18", found.task, macro, note, found.share)
 
 
 def _learnt_from(label_set: LabelSet, share: float, counts: tuple[int, int], untrained: tuple[int, ...]) -> str:

@@ -2,11 +2,13 @@
 
 from mets_ray.config.settings import Config
 from mets_ray.dataset.card import DatasetCard
-from mets_ray.dataset.folds import Selection, listed
+from mets_ray.dataset.folds import Selection, listed, selections
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.errors import ConfigError, MetsError
 from mets_ray.evaluation.inputs import EvaluationInputs
-from mets_ray.model.bundle import BundleFacts, check_signal
+from mets_ray.evaluation.lead_sets import sets_to_score
+from mets_ray.model.bundle import Bundle, BundleFacts, check_signal
+from mets_ray.pipelines.embed import Part
 from mets_ray.tasks.questions import labelled_sources, unknown_labels
 
 _PUBLISHED_TEST_FOLD = 10
@@ -63,6 +65,61 @@ def choose_test(folds: tuple[int, ...] | None, dataset: PreparedDataset) -> tupl
         )
     notices = [f"`folds.test` names fold {listed(absent)}, which the data set lacks: it has {known}."] if absent else []
     return Selection(present), notices
+
+
+def choose_parts(
+    config: Config, dataset: PreparedDataset, bundle: Bundle, test: Selection
+) -> tuple[dict[str, Part], str]:
+    """What to embed, by the setting that chose the folds, and why nothing is calibrated ("" if it is).
+
+    Raises ConfigError and DatasetError as `learning_folds`, if there is a linear probe.
+    """
+    probe = "linear_probe" in config.evaluate.baselines
+    parts = {
+        "folds.test": Part(
+            test,
+            fewer_leads=bool(sets_to_score(bundle)),
+            untrained=probe or "random_encoder" in config.evaluate.baselines,
+        )
+    }
+    if probe:
+        learning = learning_folds(config, dataset, test, "linear_probe")
+        parts |= {key: Part(selection, untrained=True) for key, selection in learning.items()}
+    try:
+        validation = _calibration_folds(config, dataset, bundle.facts, test)
+    except MetsError as error:
+        return parts, error.fact
+    return {"folds.validation": Part(validation)} | parts, ""
+
+
+def learning_folds(config: Config, dataset: PreparedDataset, test: Selection, baseline: str) -> dict[str, Selection]:
+    """The records that a baseline learns from, by setting: `folds.train` and `folds.validation`.
+
+    Raises ConfigError if there are none, DatasetError if their patients are also in the test folds.
+    """
+    folds = config.folds
+    train, validation, _ = selections(folds.train, folds.validation, folds.test)
+    found = {"folds.train": train, "folds.validation": validation}
+    for key, selection in found.items():
+        if not dataset.patients_of(selection):
+            raise ConfigError(
+                f"the baseline `{baseline}` needs records in `{key}`, which is {list(selection.folds)}",
+                hint="name folds of this data set; folds.validation=hash:0.1 selects some of the train folds' patients",
+            )
+        dataset.check_patients(selection, test, names=(key, "test"))
+    return found
+
+
+def _calibration_folds(config: Config, dataset: PreparedDataset, facts: BundleFacts, test: Selection) -> Selection:
+    """The records to calibrate on. Raises MetsError if there are none, or patients among them trained or are tested."""
+    _, validation, _ = selections(config.folds.train, config.folds.validation, config.folds.test)
+    if not dataset.patients_of(validation):
+        raise MetsError(f"`folds.validation` is {config.folds.validation} and selects no record of this data set")
+    dataset.check_patients(validation, test, names=("validation", "test"))
+    if dataset.card.source == facts.dataset_source:
+        trained, _, _ = selections(facts.train_folds, facts.validation, ())
+        dataset.check_patients(validation, trained, names=("validation", "bundle's train"))
+    return validation
 
 
 def _has_the_folds_of(facts: BundleFacts, card: DatasetCard) -> bool:

@@ -3,8 +3,11 @@
 import math
 import uuid
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
+
+import numpy as np
 
 from mets_ray import storage
 from mets_ray.config.settings import Config, FoldsConfig
@@ -15,7 +18,7 @@ from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.errors import ConfigError
 from mets_ray.evaluation.analyses import gather_evidence, read_examples
 from mets_ray.evaluation.baselines import score_baselines
-from mets_ray.evaluation.checks import check_fit, choose_test, notices_of
+from mets_ray.evaluation.checks import check_fit, choose_parts, choose_test, notices_of
 from mets_ray.evaluation.inputs import EvaluationInputs, similarities_by_task
 from mets_ray.evaluation.lead_sets import score_fewer_leads, sets_to_score
 from mets_ray.evaluation.write import REPORT_NAME, write_result, write_six_sets
@@ -28,7 +31,7 @@ from mets_ray.model.bundle import MANIFEST_NAME, check_signal, read_facts
 from mets_ray.model.predictor import load_predictor
 from mets_ray.pictures.curves import roc_picture
 from mets_ray.pictures.embedding_map import embedding_map, map_rows
-from mets_ray.pipelines.embed import embed_records
+from mets_ray.pipelines.embed import EmbeddedRecords, embed_parts, embed_records
 from mets_ray.pipelines.texts import learn_prompts
 from mets_ray.results.evaluation_page import Drawn
 from mets_ray.results.similarity_files import read_similarities
@@ -49,9 +52,9 @@ def evaluate(config: Config, dataset_uri: str, bundle_uri: str, command: str = "
     for line in (*alarms, *notices):
         say(line)
     questions = Questions.read(config.evaluate.prompt_set, dataset.card.source, config.evaluate.tasks)
-    records = embed_records(
-        config, dataset, test, bundle_uri, key="folds.test", lead_sets=sets_to_score(predictor.bundle)
-    )
+    parts, not_calibrated = choose_parts(config, dataset, predictor.bundle, test)
+    embedded = embed_parts(config, dataset, parts, bundle_uri, lead_sets=sets_to_score(predictor.bundle))
+    records = embedded.bundle["folds.test"]
     learn_prompts(config, predictor, questions.texts(), dataset)
     scores = similarities_by_task(predictor, questions, records)
     if not scores:
@@ -61,12 +64,14 @@ def evaluate(config: Config, dataset_uri: str, bundle_uri: str, command: str = "
             f"their labels are {', '.join(f'`{label}`' for label in found[:20]) or 'none'}",
             hint="choose other folds or evaluate.tasks, or give a prompt file with class names that match the labels",
         )
-    inputs = EvaluationInputs(config, dataset, test, bundle_uri, predictor, questions, records, scores)
+    # The map of the test records needs a core of its own for seconds, and nothing but their embeddings.
+    mapped = ThreadPoolExecutor(1, "map").submit(_mapped, records, config.seed)
+    inputs = EvaluationInputs(config, dataset, test, bundle_uri, predictor, questions, embedded, scores, not_calibrated)
     # The four digits tell apart what two jobs of one run_uri start in the same second.
     name = f"evaluate-{datetime.now():%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:4]}-{questions.prompts.name}"
     result_uri = storage.join(storage.absolute(config.run_uri), name)
     result = _score(inputs, result_uri, alarms, notices)
-    drawn = _drawn(inputs, result)
+    drawn = _drawn(inputs, result, *mapped.result())
     write_result(result, inputs, drawn, command)
     return result
 
@@ -129,11 +134,16 @@ def _score(inputs: EvaluationInputs, result_uri: str, alarms: list[str], notices
     )
 
 
-def _drawn(inputs: EvaluationInputs, result: Evaluated) -> Drawn:
-    say("drawing the report")
-    records, seed = inputs.records, inputs.config.seed
-    examples = [example for of in inputs.scores.values() for example in choose_examples(of)]
+def _mapped(records: EmbeddedRecords, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the records on the map, and their points."""
     rows = map_rows(len(records.record_ids), seed)
+    return rows, embedding_map(records.embeddings[rows], seed)
+
+
+def _drawn(inputs: EvaluationInputs, result: Evaluated, rows: np.ndarray, points: np.ndarray) -> Drawn:
+    say("drawing the report")
+    records = inputs.records
+    examples = [example for of in inputs.scores.values() for example in choose_examples(of)]
     return Drawn(
         scores=inputs.scores,
         roc_pictures={
@@ -142,7 +152,7 @@ def _drawn(inputs: EvaluationInputs, result: Evaluated) -> Drawn:
         },
         record_ids=records.record_ids,
         map_rows=rows,
-        map_points=embedding_map(records.embeddings[rows], seed),
+        map_points=points,
         examples=examples,
         signals_uv=read_examples(inputs, examples),
         leads=inputs.dataset.card.leads,

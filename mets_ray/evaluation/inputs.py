@@ -13,7 +13,7 @@ from mets_ray.metrics.intervals import Interval
 from mets_ray.metrics.similarities import TaskSimilarities
 from mets_ray.model.predictor import Predictor
 from mets_ray.model.zero_shot import labelled_similarities
-from mets_ray.pipelines.embed import EmbeddedRecords
+from mets_ray.pipelines.embed import EmbeddedParts, EmbeddedRecords
 from mets_ray.tasks.questions import Questions
 
 
@@ -22,7 +22,9 @@ class EvaluationInputs:
     """The shared input. `predictor` knows all prompts of `questions`.
 
     `scores`: by task; a task is omitted if no record has any of its classes.
-    `bundle_uri`: the bundle that the actors load, the same as the predictor's. `records`: those in the folds `test`.
+    `bundle_uri`: the bundle that the actors load, the same as the predictor's. `embedded`: the records in the folds
+    `test`, and in the other folds that this evaluation uses, by setting. `not_calibrated`: why there is no calibration;
+    "" if there is one.
     """
 
     config: Config
@@ -31,8 +33,14 @@ class EvaluationInputs:
     bundle_uri: str
     predictor: Predictor
     questions: Questions
-    records: EmbeddedRecords
+    embedded: EmbeddedParts
     scores: Mapping[str, TaskSimilarities]
+    not_calibrated: str = ""
+
+    @property
+    def records(self) -> EmbeddedRecords:
+        """The test records."""
+        return self.embedded.bundle["folds.test"]
 
     def macro(self, similarity: np.ndarray, of: TaskSimilarities) -> Interval:
         """Macro AUROC of other similarities, [record, class], for the same records as `of`."""

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -165,6 +166,8 @@ def train_supervised(
 class SupervisedScores(NamedTuple):
     """Scores [record, class] of the test records, and the numbers of ECGs and patients used for training."""
 
+    task: str
+    share: float
     record_ids: list[str]
     scores: Float32[np.ndarray, "record class"]
     ecgs: int
@@ -176,45 +179,49 @@ class SupervisedScores(NamedTuple):
 def learn_and_score(
     groups: dict[str, tuple[list[RowGroup], Selection]],
     dataset: PreparedDataset,
-    label_set: LabelSet,
-    share: float,
+    label_sets: dict[str, LabelSet],
     config: Config,
-) -> SupervisedScores:
-    """Train on a share of the labels and score the test records. Runs as a Ray task to keep signals out of the driver.
+) -> Iterator[SupervisedScores]:
+    """For each task and each of `evaluate.label_shares`, train on that share of the labels and score the test records.
 
-    groups: row groups and selection for `folds.train`, `folds.validation` and `test`. Raises MetsError as
-    `train_supervised`.
+    Runs as one Ray task: signals stay out of the driver, and each part is read once. groups: row groups and selection
+    for `folds.train`, `folds.validation` and `test`. Raises MetsError as `train_supervised`.
     """
     torch.set_num_threads(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)) or 1)
-
-    def read(name: str) -> tuple[pa.Table, np.ndarray]:
-        of_part, selection = groups[name]
-        table = pa.concat_tables(dataset.read(group, selection) for group in of_part)
-        truth, kept = label_matrix(label_set, table["labels"].to_pylist())
-        return table.filter(pa.array(kept)), truth[kept]
-
-    train, truth = read("folds.train")
-    patients = np.asarray(train["patient_id"].to_pylist())
-    rows = label_subset(truth, patients, share, config.seed)
-    validation, validation_truth = read("folds.validation")
-    result = train_supervised(
-        LabelledEcgs(signals(train.take(pa.array(rows))), truth[rows]),
-        LabelledEcgs(signals(validation), validation_truth),
-        encoder=config.encoder,
-        settings=METS_RECIPE.model_copy(update={"epochs": config.evaluate.supervised_epochs}),
-        augment=config.augment,
-        seed=config.seed,
-        device="cuda" if config.evaluate.num_gpus_per_actor else "cpu",
+    train, validation, test = (
+        pa.concat_tables(dataset.read(group, selection) for group in of_part) for of_part, selection in groups.values()
     )
-    test, _ = read("test")
-    return SupervisedScores(
-        test["record_id"].to_pylist(),
-        result.scores(signals(test)),
-        len(rows),
-        len(set(patients[rows].tolist())),
-        result.untrained_classes,
-        result.best.epoch,
-    )
+    for task, label_set in label_sets.items():
+        learnt, truth = _labelled(train, label_set)
+        patients = np.asarray(learnt["patient_id"].to_pylist())
+        validated, validation_truth = _labelled(validation, label_set)
+        for share in config.evaluate.label_shares:
+            rows = label_subset(truth, patients, share, config.seed)
+            result = train_supervised(
+                LabelledEcgs(signals(learnt.take(pa.array(rows))), truth[rows]),
+                LabelledEcgs(signals(validated), validation_truth),
+                encoder=config.encoder,
+                settings=METS_RECIPE.model_copy(update={"epochs": config.evaluate.supervised_epochs}),
+                augment=config.augment,
+                seed=config.seed,
+                device="cuda" if config.evaluate.num_gpus_per_actor else "cpu",
+            )
+            yield SupervisedScores(
+                task,
+                share,
+                test["record_id"].to_pylist(),
+                result.scores(signals(test)),
+                len(rows),
+                len(set(patients[rows].tolist())),
+                result.untrained_classes,
+                result.best.epoch,
+            )
+
+
+def _labelled(records: pa.Table, label_set: LabelSet) -> tuple[pa.Table, Bool[np.ndarray, "record class"]]:
+    """The records with a class of the task, and their classes."""
+    truth, kept = label_matrix(label_set, records["labels"].to_pylist())
+    return records.filter(pa.array(kept)), truth[kept]
 
 
 class _Training:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +10,7 @@ from jaxtyping import Float32, Shaped
 from ray.data import ActorPoolStrategy
 
 from mets_ray.cluster.nodes import reachable_nodes
-from mets_ray.cluster.ray_data import own_errors, plain
+from mets_ray.cluster.ray_data import item_dataset, own_errors, plain, unpack_item
 from mets_ray.cluster.shares import check_actor_fits
 from mets_ray.config.settings import Config
 from mets_ray.console import progress_bar
@@ -22,7 +22,6 @@ from mets_ray.ecg.lead_sets import lead_mask, recorded
 from mets_ray.errors import DatasetError
 from mets_ray.model.predictor import load_predictor
 from mets_ray.model.windows import mean_embedding
-from mets_ray.pipelines.stream import record_dataset
 
 _EMBEDDING_OF = "ecg_embedding:"  # and the name of a set of leads
 
@@ -47,25 +46,46 @@ class EmbeddedRecords:
     partial: int = 0
 
 
+@dataclass(frozen=True)
+class Part:
+    """Records to embed, by folds. `fewer_leads`: also with each set of fewer leads. `untrained`: also with random
+    weights."""
+
+    selection: Selection
+    fewer_leads: bool = False
+    untrained: bool = False
+
+
+@dataclass(frozen=True)
+class EmbeddedParts:
+    """Embedded records by part: `bundle` of the bundle, `untrained` of random weights, for the parts that want them."""
+
+    bundle: Mapping[str, EmbeddedRecords]
+    untrained: Mapping[str, EmbeddedRecords]
+
+
 class EcgEmbedder:
     """Runs on a scoring actor: loads a bundle once, then turns `signal_uv` into `ecg_embedding` and `ecg_features`.
 
-    Both are float32. `untrained_seed`: random weights instead of the bundle's, as the untrained baseline.
-    `focus`: `DatasetCard.focus`. `lead_sets`: for each of these sets of leads there is also `ecg_embedding:NAME`, with
-    these leads alone. `is_partial`: a lead was not recorded.
+    Both are float32. `focus`: `DatasetCard.focus`. `is_partial`: a lead was not recorded. `parts`: what is known of
+    each value of the column `part`; without them there is no such column. For each of `lead_sets` there is also
+    `ecg_embedding:NAME`, with these leads alone, and with `untrained_seed` there are `untrained_embedding` and
+    `untrained_features`, of random weights; both are zeros in the parts that do not want them.
     """
 
     def __init__(
         self,
         bundle_uri: str,
         device: str,
-        untrained_seed: int | None = None,
         focus: float | None = None,
+        *,
+        parts: Mapping[str, Part] | None = None,
         lead_sets: Mapping[str, tuple[str, ...]] | None = None,
+        untrained_seed: int | None = None,
     ) -> None:
-        self._focus, self._lead_sets = focus, lead_sets or {}
-        predictor = load_predictor(bundle_uri, device=device)
-        self._predictor = predictor if untrained_seed is None else predictor.untrained(untrained_seed)
+        self._focus, self._parts, self._lead_sets = focus, parts or {}, lead_sets or {}
+        self._predictor = load_predictor(bundle_uri, device=device)
+        self._untrained = None if untrained_seed is None else self._predictor.untrained(untrained_seed)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         signal_uv = signals(rows)
@@ -74,11 +94,21 @@ class EcgEmbedder:
         rows = rows.append_column("ecg_embedding", vector_column(encoded.embeddings))
         rows = rows.append_column("ecg_features", vector_column(encoded.features))
         rows = rows.append_column("is_partial", pa.array(~recorded(signal_uv).all(axis=1)))
+        parts = [self._parts[name] for name in rows["part"].to_pylist()] if self._parts else []
+        wanted = np.asarray([part.fewer_leads for part in parts], dtype=np.bool_)
         for name, members in self._lead_sets.items():
-            kept = lead_mask(members, self._predictor.signal.leads).astype(np.int16)[:, None]
-            rows = rows.append_column(
-                f"{_EMBEDDING_OF}{name}", vector_column(self._predictor.embed_windows(signal_uv * kept, self._focus))
-            )
+            vectors = np.zeros_like(encoded.embeddings)
+            if wanted.any():
+                kept = lead_mask(members, self._predictor.signal.leads).astype(np.int16)[:, None]
+                vectors[wanted] = self._predictor.embed_windows(signal_uv[wanted] * kept, self._focus)
+            rows = rows.append_column(f"{_EMBEDDING_OF}{name}", vector_column(vectors))
+        if self._untrained is not None:
+            wanted = np.asarray([part.untrained for part in parts], dtype=np.bool_)
+            embeddings, features = np.zeros_like(encoded.embeddings), np.zeros_like(encoded.features)
+            if wanted.any():
+                embeddings[wanted], features[wanted] = self._untrained.encode(signal_uv[wanted], self._focus)
+            rows = rows.append_column("untrained_embedding", vector_column(embeddings))
+            rows = rows.append_column("untrained_features", vector_column(features))
         return rows
 
 
@@ -87,67 +117,104 @@ def vector_column(vectors: Float32[np.ndarray, "row dimension"]) -> pa.FixedSize
     return pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
 
 
-def embed_records(
+def embed_parts(
     config: Config,
     dataset: PreparedDataset,
-    selection: Selection,
+    parts: Mapping[str, Part],
     bundle_uri: str,
     *,
-    key: str,
-    untrained_seed: int | None = None,
     lead_sets: Mapping[str, tuple[str, ...]] | None = None,
-) -> EmbeddedRecords:
-    """Embeddings and features of all selected records; their signals are never sent to the driver.
+) -> EmbeddedParts:
+    """Embeddings and features of all selected records, from one pool; their signals are never sent to the driver.
 
-    key: the setting that chose the folds, for the error. untrained_seed: random weights instead of the bundle's.
-    lead_sets: sets of leads to embed with as well. Raises DatasetError if nothing is selected, ConfigError if no actor
-    fits.
+    parts: by the setting that chose the folds, `folds.test`. lead_sets: those of `Part.fewer_leads`. The random weights
+    of `Part.untrained` have the seed `config.seed`. Raises DatasetError if a part selects nothing, ConfigError if no
+    actor fits.
     """
-    groups = dataset.row_groups(selection)
-    if not groups:
-        raise DatasetError(
-            f"`{key}` {list(selection.folds)} selects no records",
-            hint="use folds that the data set's card lists",
-        )
+    groups = [(key, group) for key, part in parts.items() for group in dataset.row_groups(part.selection)]
+    for key, part in parts.items():
+        if all(of_part != key for of_part, _ in groups):
+            raise DatasetError(
+                f"`{key}` {list(part.selection.folds)} selects no records",
+                hint="use folds that the data set's card lists",
+            )
     actors = config.evaluate
     gpus = actors.num_gpus_per_actor
     check_actor_fits(reachable_nodes(), key="evaluate", cpus=1.0, gpus=gpus, resources={})
-    embedded = record_dataset(groups, dataset, selection).map_batches(
-        EcgEmbedder,
-        fn_constructor_args=(bundle_uri, "cuda" if gpus else "cpu", untrained_seed, dataset.card.focus, lead_sets),
-        batch_size=actors.batch_size,
-        batch_format="pyarrow",
-        compute=ActorPoolStrategy(min_size=1, max_size=actors.max_actors),
-        num_cpus=0 if gpus else 1,  # on CPU, reading is fused into the actor; with a GPU, reading needs the CPU
-        num_gpus=gpus or None,
+    untrained = {key: part for key, part in parts.items() if part.untrained}
+
+    def read(batch: dict[str, Any]) -> pa.Table:
+        key, group = unpack_item(batch)
+        rows = dataset.read(group, parts[key].selection)
+        return rows.append_column("part", pa.array([key] * rows.num_rows))
+
+    embedded = (
+        item_dataset(groups)
+        .map_batches(read, batch_size=None)
+        .map_batches(
+            EcgEmbedder,
+            fn_constructor_args=(bundle_uri, "cuda" if gpus else "cpu", dataset.card.focus),
+            fn_constructor_kwargs={
+                "parts": dict(parts),
+                "lead_sets": lead_sets,
+                "untrained_seed": config.seed if untrained else None,
+            },
+            batch_size=actors.batch_size,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(min_size=1, max_size=actors.max_actors),
+            num_cpus=0 if gpus else 1,  # on CPU, reading is fused into the actor; with a GPU, reading needs the CPU
+            num_gpus=gpus or None,
+        )
     )
-    plain(embedded)
-    rows = []
-    with (
-        own_errors(),
-        progress_bar(total=sum(group.rows for group in groups), unit="ECG", description="embedding") as bar,
-    ):
-        for row in embedded.iter_rows():
-            rows.append(row)
+    rows: dict[str, list[dict[str, Any]]] = {key: [] for key in parts}
+    total = sum(group.rows for _, group in groups)
+    with own_errors(), progress_bar(total=total, unit="ECG", description="embedding") as bar:
+        for row in plain(embedded).iter_rows():
+            rows[row["part"]].append(row)
             bar.update()
-    return embedded_records(rows, of_windows=dataset.card.window_stride_s is not None)
+    of_windows = dataset.card.window_stride_s is not None
+    return EmbeddedParts(
+        {
+            key: embedded_records(of_part, of_windows=of_windows, fewer_leads=parts[key].fewer_leads)
+            for key, of_part in rows.items()
+        },
+        {
+            key: embedded_records(rows[key], of_windows=of_windows, by="untrained", fewer_leads=False)
+            for key in untrained
+        },
+    )
 
 
-def embedded_records(rows: Sequence[dict[str, Any]], *, of_windows: bool = False) -> EmbeddedRecords:
+def embed_records(
+    config: Config, dataset: PreparedDataset, selection: Selection, bundle_uri: str, *, key: str
+) -> EmbeddedRecords:
+    """`embed_parts` of one part. key: the setting that chose the folds, for the error."""
+    return embed_parts(config, dataset, {key: Part(selection)}, bundle_uri).bundle[key]
+
+
+def embedded_records(
+    rows: Sequence[dict[str, Any]],
+    *,
+    of_windows: bool = False,
+    by: Literal["ecg", "untrained"] = "ecg",
+    fewer_leads: bool = True,
+) -> EmbeddedRecords:
     """From rows with the columns `record_id`, `patient_id`, `labels`, `report` and those of `EcgEmbedder`.
 
-    of_windows: whether a row is a window of a recording, as its name says (`DatasetCard.window_stride_s`).
+    of_windows: whether a row is a window of a recording, as its name says (`DatasetCard.window_stride_s`). by: whether
+    embeddings and features are those of the bundle or of random weights. fewer_leads: whether to keep those with fewer
+    leads.
     """
     rows = sorted(rows, key=lambda row: str(row["record_id"]))
-    sets = [column for column in rows[0] if column.startswith(_EMBEDDING_OF)] if rows else []
+    sets = [column for column in rows[0] if column.startswith(_EMBEDDING_OF)] if rows and fewer_leads else []
     return _join_windows(
         EmbeddedRecords(
             record_ids=tuple(str(row["record_id"]) for row in rows),
             patients=np.asarray([str(row["patient_id"]) for row in rows]),
             labels=[list(row["labels"]) for row in rows],
             reports=tuple(str(row["report"]) for row in rows),
-            embeddings=np.asarray([row["ecg_embedding"] for row in rows], dtype=np.float32),
-            features=np.asarray([row["ecg_features"] for row in rows], dtype=np.float32),
+            embeddings=np.asarray([row[f"{by}_embedding"] for row in rows], dtype=np.float32),
+            features=np.asarray([row[f"{by}_features"] for row in rows], dtype=np.float32),
             rows=len(rows),
             with_fewer_leads={
                 column.removeprefix(_EMBEDDING_OF): np.asarray([row[column] for row in rows], dtype=np.float32)

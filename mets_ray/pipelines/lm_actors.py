@@ -3,8 +3,9 @@
 Both modes run the same class, `TextEmbedder`. A training worker never holds the LM.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
@@ -19,10 +20,14 @@ from mets_ray.console import progress_bar
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.errors import DatasetError
 from mets_ray.text.embeddings import EmbeddingTable, part_folder, read_store, write_part
-from mets_ray.text.language_model import FrozenTextEncoder, hub_commit, resolve_text_model, text_model_fingerprint
+from mets_ray.text.model_files import hub_commit, resolve_text_model, text_model_fingerprint
 from mets_ray.text.reports import text_id
 
+if TYPE_CHECKING:
+    from mets_ray.text.language_model import FrozenTextEncoder
+
 _TEXTS_PER_PART = 1024
+_BATCHES_AT_ONCE = 8  # that an actor takes in one call
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,30 @@ def store_uri(config: Config, dataset: PreparedDataset) -> str:
     )
 
 
+@dataclass(frozen=True)
+class StoredTexts:
+    """What the store holds of some texts: `table`, and `missing` of them, as rows. `text` has the LM's commit."""
+
+    text: TextConfig
+    store: str
+    fingerprint: str
+    table: EmbeddingTable
+    missing: list[dict[str, Any]]
+
+
 def embed_texts(text: TextConfig, store: str, *, reports: list[str], prompts: list[str]) -> EmbeddedTexts:
     """Vectors of all `reports` and `prompts`, from the store; a pool of LM actors embeds those that are missing there.
 
-    Of several jobs that share a store, one embeds at a time, so that the others find its vectors there.
     The pool is gone when this returns, so its CPUs and GPUs are free for the training workers.
     Raises ConfigError if an LM actor cannot fit or the model cannot be loaded, DatasetError if two text ids collide.
+    """
+    return embed_missing(look_up_texts(text, store, ask_identity(text), reports=reports, prompts=prompts))
+
+
+def ask_identity(text: TextConfig) -> Any:
+    """Begin to find out which LM `text` names. Returns a reference for `look_up_texts`.
+
+    Raises ConfigError if an LM actor cannot fit.
     """
     check_actor_fits(
         reachable_nodes(),
@@ -62,21 +85,43 @@ def embed_texts(text: TextConfig, store: str, *, reports: list[str], prompts: li
         gpus=text.num_gpus_per_actor,
         resources=text.resources,
     )
-    fingerprint, revision = _identity(text)
+    # Runs on a node that can hold the LM: the driver's node may not have the model files.
+    task = ray.remote(_identity_here).options(
+        num_cpus=text.num_cpus_per_actor, num_gpus=text.num_gpus_per_actor, resources=text.resources
+    )
+    return task.remote(text)
+
+
+def look_up_texts(
+    text: TextConfig, store: str, identity: Any, *, reports: list[str], prompts: list[str]
+) -> StoredTexts:
+    """What the store holds of `reports` and `prompts`. identity: from `ask_identity`. Raises as `embed_texts`."""
+    with own_errors():
+        fingerprint, revision = ray.get(identity)
     text = text.model_copy(update={"revision": revision})  # the hub may get a newer one before the actors look
     table = read_store(store, fingerprint)
-    if not _missing(table, reports, prompts):
-        return EmbeddedTexts(table, fingerprint, 0, 0, revision)
-    folder = part_folder(store, fingerprint)
-    with storage.hold(folder, "text embedding", wait=True):
-        missing = _missing(read_store(store, fingerprint), reports, prompts)
-        counts = _embed(text, missing, folder) if missing else []
+    return StoredTexts(text, store, fingerprint, table, _missing(table, reports, prompts))
+
+
+def embed_missing(stored: StoredTexts) -> EmbeddedTexts:
+    """Embed what is missing. Of several jobs that share a store, one embeds at a time: others find its vectors there.
+
+    Raises as `embed_texts`.
+    """
+    table, counts = stored.table, []
+    if stored.missing:
+        folder = part_folder(stored.store, stored.fingerprint)
+        with storage.hold(folder, "text embedding", wait=True):
+            known = set(read_store(stored.store, stored.fingerprint).ids.tolist())
+            missing = [item for item in stored.missing if item["text_id"] not in known]
+            counts = _embed(stored.text, missing, folder) if missing else []
+        table = read_store(stored.store, stored.fingerprint)
     return EmbeddedTexts(
-        table=read_store(store, fingerprint),
-        fingerprint=fingerprint,
+        table=table,
+        fingerprint=stored.fingerprint,
         reports_embedded=sum(count[0] for count in counts),
         prompts_embedded=sum(count[1] for count in counts),
-        revision=revision,
+        revision=stored.text.revision,
     )
 
 
@@ -97,9 +142,7 @@ def _missing(table: EmbeddingTable, reports: list[str], prompts: list[str]) -> l
 
 def _embed(text: TextConfig, missing: list[dict[str, Any]], folder: str) -> list[tuple[int, int]]:
     """Embed texts and store them part by part. Returns the numbers of reports and of prompts in each part."""
-    blocks = max(1, min(len(missing) // text.batch_size, 8 * text.max_actors))
-    dataset = ray.data.from_items(missing, override_num_blocks=blocks)
-    embedded = plain(embed_stage(dataset, text, batch_size=8 * text.batch_size))
+    embedded = plain(embed_stage(by_length(missing, text), text, batch_size=_BATCHES_AT_ONCE * text.batch_size))
     counts = []
     # The driver writes the parts: a write task could wait forever for a CPU that the LM actors hold.
     with own_errors(), progress_bar(total=len(missing), unit="text", description="frozen LM") as bar:
@@ -107,6 +150,14 @@ def _embed(text: TextConfig, missing: list[dict[str, Any]], folder: str) -> list
             counts.append(write_part(batch, folder_uri=folder))
             bar.update(len(batch["text"]))
     return counts
+
+
+def by_length(rows: Sequence[dict[str, Any]], text: TextConfig) -> Dataset:
+    """Rows with a `text`, the longest first: neighbours of similar length need little padding."""
+    longest_first = sorted(rows, key=lambda row: (-len(row["text"]), row["text"]))
+    # As many as an actor has at once, but for few texts, which all actors share.
+    at_once = min(_BATCHES_AT_ONCE * text.batch_size, -(-len(rows) // text.max_actors))
+    return ray.data.from_items(longest_first, override_num_blocks=max(1, len(rows) // max(1, at_once)))
 
 
 def embed_stage(dataset: Dataset, text: TextConfig, *, batch_size: int) -> Dataset:
@@ -127,17 +178,6 @@ def embed_stage(dataset: Dataset, text: TextConfig, *, batch_size: int) -> Datas
         num_gpus=text.num_gpus_per_actor or None,
         resources=text.resources or None,
     )
-
-
-def _identity(text: TextConfig) -> tuple[str, str | None]:
-    """The LM's fingerprint, and its commit if it came from the hub."""
-    # Runs on a node that can hold the LM: the driver's node may not have the model files.
-    task = ray.remote(_identity_here).options(
-        num_cpus=text.num_cpus_per_actor, num_gpus=text.num_gpus_per_actor, resources=text.resources
-    )
-    with own_errors():
-        found: tuple[str, str | None] = ray.get(task.remote(text))
-    return found
 
 
 def _identity_here(text: TextConfig) -> tuple[str, str | None]:
@@ -161,6 +201,9 @@ class TextEmbedder:
         first = np.zeros(len(texts), dtype=np.int8)
         first[np.unique(np.asarray(texts, dtype=object), return_index=True)[1]] = 1
         if self._encoder is None:  # not in __init__: Ray hides errors raised while an actor starts
+            # Imported here: it imports torch, which whoever only asks for the LM's identity need not wait for.
+            from mets_ray.text.language_model import FrozenTextEncoder
+
             self._encoder = FrozenTextEncoder(self._model, **self._settings)
         before = self._encoder.texts_embedded
         embedding = self._encoder(texts)

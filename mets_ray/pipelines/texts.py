@@ -1,54 +1,35 @@
 """The texts of a prepared data set, and their vectors from the store, the bundle or the LM actors."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-import ray
 
-from mets_ray.cluster.ray_data import own_errors, plain
 from mets_ray.config.settings import Config
 from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.model.bundle import Bundle, check_text_model
 from mets_ray.model.predictor import Predictor
 from mets_ray.pipelines.lm_actors import embed_texts, store_uri
-from mets_ray.text.embeddings import EmbeddingTable
+from mets_ray.text.embeddings import EmbeddingTable, read_store
 from mets_ray.text.reports import apply_template, text_id
 
 
 def report_texts(dataset: PreparedDataset, template: str, selection: Selection) -> list[str]:
     """All distinct training texts of the selected records: their reports, formatted with the template."""
-
-    def read(batch: dict[str, Any]) -> dict[str, Any]:
-        (path,) = batch["path"]
-        return {"report": dataset.distinct_reports(path, selection)}
-
-    reports = {str(row["report"]) for row in _from_shards(dataset, read)}
+    reports = {report for of_shard in dataset.distinct_reports(selection) for report in of_shard}
     return sorted(apply_template(template, report) for report in reports)
 
 
 def report_statements(dataset: PreparedDataset, template: str, selection: Selection) -> dict[str, tuple[str, ...]]:
     """The statements of each distinct training text of the selected records; a report without any counts as one."""
-
-    def read(batch: dict[str, Any]) -> dict[str, Any]:
-        (path,) = batch["path"]
-        found = dataset.distinct_statements(path, selection)
-        return {"report": list(found), "statements": [json.dumps(parts or [report]) for report, parts in found.items()]}
-
-    rows = sorted((str(row["report"]), str(row["statements"])) for row in _from_shards(dataset, read))
-    return {apply_template(template, report): tuple(json.loads(parts)) for report, parts in reversed(rows)}
-
-
-def _from_shards(
-    dataset: PreparedDataset, read: Callable[[dict[str, Any]], dict[str, Any]]
-) -> Iterator[dict[str, Any]]:
-    """The rows that `read` returns for each shard's path, with one task per shard."""
-    paths = [{"path": shard.path} for shard in dataset.card.shards]
-    rows = ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(read, batch_size=None)
-    with own_errors():
-        yield from plain(rows).iter_rows()
+    found: dict[str, list[str]] = {}
+    for of_shard in dataset.distinct_statements(selection):
+        for report, parts in of_shard.items():
+            statements = parts or [report]
+            # If a report has several lists, always keep the same one, whatever shards they are in.
+            found[report] = min(found.get(report, statements), statements, key=json.dumps)
+    return {apply_template(template, report): tuple(statements) for report, statements in found.items()}
 
 
 def learn_prompts(config: Config, predictor: Predictor, prompts: Sequence[str], dataset: PreparedDataset) -> None:
@@ -73,7 +54,10 @@ def report_table(config: Config, bundle: Bundle, reports: Iterable[str], dataset
 def _by_the_lm_of(
     bundle: Bundle, config: Config, dataset: PreparedDataset, *, reports: list[str], prompts: list[str]
 ) -> EmbeddingTable:
-    facts = bundle.facts
+    facts, store = bundle.facts, store_uri(config, dataset)
+    table = read_store(store, facts.text_fingerprint)
+    if not table.missing([*reports, *prompts]):
+        return table  # what is stored under the bundle's fingerprint is of the bundle's LM, which need not be here
     settings = config.text.model_copy(
         update={
             "model": facts.text_model,
@@ -82,6 +66,6 @@ def _by_the_lm_of(
             "max_length": facts.text_max_length,
         }
     )
-    embedded = embed_texts(settings, store_uri(config, dataset), reports=reports, prompts=prompts)
+    embedded = embed_texts(settings, store, reports=reports, prompts=prompts)
     check_text_model(facts, embedded.fingerprint)
     return embedded.table

@@ -6,7 +6,6 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-import ray
 from ray.train import Checkpoint, Result
 
 from mets_ray import storage
@@ -16,7 +15,7 @@ from mets_ray.dataset.folds import selections
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.model.bundle import publish_bundle, read_facts
 from mets_ray.pictures.training import draw_training
-from mets_ray.pipelines.lm_actors import EmbeddedTexts
+from mets_ray.pipelines.lm_actors import EmbeddedTexts, ask_identity
 from mets_ray.tasks.prompt_files import read_prompt_set
 from mets_ray.tasks.prompt_sets import PACKAGED_PROMPT_SETS, PromptSet, prompt_texts
 from mets_ray.tasks.questions import Questions, dataset_tasks
@@ -25,7 +24,7 @@ from mets_ray.training.job import TrainJob
 from mets_ray.training.launch import launch
 from mets_ray.training.messages import start_messages
 from mets_ray.training.run_folder import earlier_folds_of, open_run_folder
-from mets_ray.training.texts import training_texts
+from mets_ray.training.text_stage import TextStage
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,7 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
     if training fails. At a KeyboardInterrupt the workers save a checkpoint first; see `launch`.
     """
     check_settings(config)
+    identity = ask_identity(config.text)  # it takes a process and reads the LM's files, so it starts first
     dataset = PreparedDataset.open(dataset_uri)
     check_dataset(config, dataset)
     prompt_sets = _prompt_sets(config)
@@ -61,7 +61,7 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
     with storage.hold(run_uri, "pretrain", timeout_s=config.lease_timeout_s) as lease:
         train, validation, _ = selections(config.folds.train, config.folds.validation, config.folds.test)
         prompts = prompt_texts(prompt_sets.values(), questions.tasks)
-        texts, embedded = training_texts(config, dataset, prompts, train=train, validation=validation)
+        texts = TextStage(config, dataset, prompts, identity, train=train, validation=validation)
         # Every LM actor of the run, and the bundle, have the commit of the hub that was found now.
         config = config.model_copy(update={"text": config.text.model_copy(update={"revision": texts.revision})})
         job = TrainJob(
@@ -76,14 +76,22 @@ def fit(config: Config, dataset_uri: str) -> Pretrained:
             questions=questions,
             prompt_sets=prompt_sets,
             earlier_folds=earlier_folds_of(config, dataset.card),
-            texts=ray.put(texts),
             shares=shares,
             messages=start_messages(),
         )
+        embedded: list[EmbeddedTexts] = []
+
+        def embed() -> None:
+            reference, counts = texts.embed()
+            job.messages.give_texts.remote([reference])
+            embedded.append(counts)
+
+        if not texts.fits_beside_workers(config, shares):
+            embed()
         _tell(job)
-        result, restarts = launch(job, lease)
+        result, restarts = launch(job, lease, meanwhile=embed if not embedded else lambda: None)
         lease.confirm()
-        return _publish(job, result, embedded, restarts)
+        return _publish(job, result, embedded[0], restarts)
 
 
 def figures(result: Pretrained) -> dict[str, Any]:

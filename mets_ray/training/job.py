@@ -18,8 +18,7 @@ class TrainJob:
     """Everything that a worker needs.
 
     `attempt` identifies this start of the job; `questions` are those of the validation AUROC; `prompt_sets` go into
-    the bundle; `texts` is a reference to `training.texts.Texts` in Ray's object store; `messages` is the actor
-    `training.messages.Messages`.
+    the bundle; `messages` is the actor `training.messages.Messages`, which also knows where the texts are.
     """
 
     config: Config
@@ -33,7 +32,6 @@ class TrainJob:
     questions: Questions
     prompt_sets: dict[str, PromptSet]
     earlier_folds: tuple[int, ...]
-    texts: Any
     shares: TrainShares
     messages: Any
 

@@ -3,6 +3,7 @@
 import math
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
@@ -31,18 +32,19 @@ from mets_ray.training.progress import TrainConsole
 from mets_ray.training.worker import failures_uri, train_worker
 
 
-def launch(job: TrainJob, lease: storage.Lease) -> tuple[Result, int]:
+def launch(job: TrainJob, lease: storage.Lease, meanwhile: Callable[[], None]) -> tuple[Result, int]:
     """Train with `worker.train_worker`. Returns Ray Train's result and the number of times the group was restarted.
 
-    lease: of the run's folder. Raises the worker's own error if it repeats at the same step, or if there are more
-    failures than `train.max_failures` allows. A KeyboardInterrupt is raised again once the workers have saved a
-    checkpoint and ended, or after `train.stop_within_s`; without a checkpoint if the lease is lost.
+    lease: of the run's folder. meanwhile: called while the workers start; what it raises ends the run. Raises the
+    worker's own error if it repeats at the same step, or if there are more failures than `train.max_failures` allows.
+    A KeyboardInterrupt is raised again once the workers have saved a checkpoint and ended, or after
+    `train.stop_within_s`; without a checkpoint if the lease is lost.
     """
     trainer = _trainer(job)
     console = TrainConsole(job)
     with console:
         try:
-            result = _fit(trainer, job, lease)
+            result = _fit(trainer, job, lease, meanwhile)
         except TrainingFailedError as error:
             raise own_error(error) from error
     # Workers that find a repeated failure end without an error: on an error Ray would restart them.
@@ -53,7 +55,7 @@ def launch(job: TrainJob, lease: storage.Lease) -> tuple[Result, int]:
     return result, console.restarts
 
 
-def _fit(trainer: TorchTrainer, job: TrainJob, lease: storage.Lease) -> Result:
+def _fit(trainer: TorchTrainer, job: TrainJob, lease: storage.Lease, meanwhile: Callable[[], None]) -> Result:
     # In a thread: in the main one, Ray Train takes Ctrl-C for itself, and ends the workers without a checkpoint.
     done: Future[Result] = Future()
 
@@ -65,6 +67,13 @@ def _fit(trainer: TorchTrainer, job: TrainJob, lease: storage.Lease) -> Result:
 
     threading.Thread(target=fit, name="fit", daemon=True).start()
     try:
+        try:
+            meanwhile()
+        except Exception:
+            job.messages.stop.remote("leave")
+            with suppress(Exception):
+                done.exception(timeout=job.config.train.stop_within_s)
+            raise
         return done.result()
     except KeyboardInterrupt:
         stops.hear()

@@ -1,4 +1,4 @@
-"""Between a run and its driver: what the workers report, and the request to stop. Imports no torch: it is an actor."""
+"""Between a run and its driver: texts, reports of the workers, the request to stop. No torch here: it is an actor."""
 
 import asyncio
 from typing import Any, Literal
@@ -13,12 +13,15 @@ _LOOK_EVERY_S = 0.5
 
 
 class Messages:
-    """An actor that holds the messages for the driver until it asks, and the workers' question until the end."""
+    """An actor that holds the messages for the driver until it asks, and the workers' questions until they have an
+    answer."""
 
     def __init__(self) -> None:
         self._told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._stopping = asyncio.Event()
         self._how: Stop = "save"
+        self._texts: list[Any] = []
+        self._texts_or_stop = asyncio.Event()
 
     async def tell(self, what: dict[str, Any]) -> None:
         await self._told.put(what)
@@ -33,11 +36,22 @@ class Messages:
     async def stop(self, how: Stop) -> None:
         self._how = how
         self._stopping.set()
+        self._texts_or_stop.set()
 
     async def stopped(self) -> Stop:
         """Returns once the run is to stop."""
         await self._stopping.wait()
         return self._how
+
+    async def give_texts(self, reference: list[Any]) -> None:
+        """reference: to the run's `Texts`, in a list, so that it stays a reference."""
+        self._texts = reference
+        self._texts_or_stop.set()
+
+    async def texts(self) -> list[Any]:
+        """What `give_texts` was called with; empty if the run is to stop before that."""
+        await self._texts_or_stop.wait()
+        return self._texts
 
 
 def start_messages() -> Any:

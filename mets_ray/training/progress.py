@@ -41,7 +41,7 @@ class TrainConsole:
         ray.kill(self._job.messages)
 
     def _show(self) -> None:
-        epochs = self._job.config.train.epochs
+        epochs, stepped = self._job.config.train.epochs, False
         with progress_bar(total=self._steps * epochs, unit="step", description="training") as bar:
             while True:
                 try:
@@ -54,6 +54,9 @@ class TrainConsole:
                 elif "step" in told:
                     bar.set_postfix_str(f"loss {told['loss']:.3f}", refresh=False)
                     bar.update(told["step"] - bar.n)
+                    if not stepped:  # at once: the bar of a log file is next written after ten seconds
+                        stepped = True
+                        bar.refresh()
                 elif "figures" in told:
                     self._epoch(told["figures"], bar)
                 elif "failed" in told:

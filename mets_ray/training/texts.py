@@ -8,22 +8,14 @@ import torch
 from jaxtyping import Float, Float16, Int64
 from torch import Tensor
 
-from mets_ray.config.settings import Config, Loss
-from mets_ray.console import say
-from mets_ray.dataset.folds import Selection
-from mets_ray.dataset.prepared import PreparedDataset
+from mets_ray.config.settings import Loss
 from mets_ray.model.mets import Mets
 from mets_ray.model.zero_shot import report_embeddings
-from mets_ray.pipelines.lm_actors import EmbeddedTexts, embed_texts, store_uri
-from mets_ray.pipelines.texts import report_statements, report_texts
 from mets_ray.text.embeddings import EmbeddingTable
-from mets_ray.text.statements import ReportStatements, one_spelling
+from mets_ray.text.statements import ReportStatements
 from mets_ray.training.collectives import gather_rows_no_grad
 from mets_ray.training.global_loss import global_contrastive_loss, global_statement_loss
 from mets_ray.training.grad_cache import LossOf
-
-MOST_ANCHORS = 4096
-"""The most statements whose LM features a bundle keeps: 6 MB at 768 features. The 12SL program has a few hundred."""
 
 
 @dataclass(frozen=True)
@@ -79,34 +71,3 @@ class Texts:
     ) -> Float[np.ndarray, "record dimension"]:
         """Unit vectors of whole reports, by text id; see `zero_shot.report_embeddings`."""
         return report_embeddings(model, self.table, self.statements, text_ids)
-
-
-def training_texts(
-    config: Config, dataset: PreparedDataset, prompts: list[str], *, train: Selection, validation: Selection
-) -> tuple[Texts, EmbeddedTexts]:
-    """All texts that a run needs, and how many of them the LM had to embed.
-
-    Raises ConfigError if an LM actor cannot fit or the model cannot be loaded.
-    """
-    template, of_reports = config.text.template, {}
-    if config.text.unit == "statement":
-        of_reports = one_spelling(report_statements(dataset, template, dataset.all_folds))
-        texts = sorted({part for parts in of_reports.values() for part in parts})
-        kind = f"distinct statements of {len(of_reports)} reports"
-    else:
-        # In streaming mode the stream embeds the train reports; validation needs its reports once in either mode.
-        wanted = dataset.all_folds if config.text.mode == "cached" else validation
-        # Without any text, embed the template: the LM's number of features must be known.
-        texts = report_texts(dataset, template, wanted) or [template]
-        kind = "distinct reports"
-    say(f"text: {len(texts)} {kind} and {len(prompts)} prompts, LM `{config.text.model}`")
-    embedded = embed_texts(config.text, store_uri(config, dataset), reports=texts, prompts=prompts)
-    if embedded.revision and not config.text.revision:
-        say(f"text: the LM is not pinned; set text.revision={embedded.revision} to get the same one in other runs")
-    say(f"text: {embedded.reports_embedded} reports and {embedded.prompts_embedded} prompts went through the LM")
-    if config.text.unit == "report":
-        return Texts(embedded.table, embedded.fingerprint, revision=embedded.revision), embedded
-    trained = {report: of_reports[report] for report in report_texts(dataset, template, train)}
-    anchors = embedded.table.lookup(ReportStatements.build(trained).most_frequent(MOST_ANCHORS))
-    statements = ReportStatements.build(of_reports)
-    return Texts(embedded.table, embedded.fingerprint, statements, anchors, embedded.revision), embedded

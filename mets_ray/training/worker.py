@@ -21,17 +21,22 @@ from mets_ray.training.watch import Reporter, SaveClock, Watch, Watchdog
 
 
 def train_worker(settings: dict[str, TrainJob]) -> None:
-    """Ray Train's loop function. Returns early if an error has repeated at the same step; `launch` then raises it."""
+    """Ray Train's loop function. Returns early if an error has repeated at the same step, or the run is stopped before
+    it has texts; `launch` then raises it."""
     _quiet()
     job = settings["job"]
     start = broadcast_object(uuid.uuid4().hex[:8])
     folder_uri = failures_uri(job)
     if broadcast_object(repeated_failure(folder_uri) if worker_rank() == 0 else None) is not None:
         return
+    # Before the watchdog starts: the language model may take its time.
+    given = ray.get(job.messages.texts.remote())
+    if not given:
+        return
     state: State | None = None
     watchdog = Watchdog(job.config.train.step_timeout_s)
     try:
-        texts: Texts = ray.get(job.texts)
+        texts: Texts = ray.get(given[0])
         state = start_state(job, texts, _device(job))
         _train(job, texts, state, watchdog)
     except Exception as error:

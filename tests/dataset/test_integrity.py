@@ -54,7 +54,7 @@ def everything(folder):
         groups,
         [table.drop_columns(["signal_uv"]).to_pydict() for table in tables],
         [signals(table).tobytes() for table in tables],
-        data.distinct_statements(shard.path, data.all_folds),
+        list(data.distinct_statements(data.all_folds)),
         open_shard(data.uri, shard).read(columns=["age", "sex"]).to_pydict(),
     )
 
@@ -82,7 +82,7 @@ def test_every_byte_of_a_shard_is_in_a_piece_and_little_is_read_for_two_columns(
     (folder / shard.path).write_bytes(bytes(data))
     dataset = PreparedDataset.open(str(folder))
     groups = dataset.row_groups(dataset.all_folds)
-    assert dataset.distinct_reports(shard.path, dataset.all_folds)
+    assert list(dataset.distinct_reports(dataset.all_folds))
     with pytest.raises(DatasetError, match=rf"{shard.path}` is damaged: bytes \d+ to \d+") as error:
         [dataset.read(group, dataset.all_folds) for group in groups]
     assert "run prepare again" in error.value.hint

@@ -13,6 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 from mets_ray.dataset.card import CARD_NAME, SCHEMA_VERSION
 from mets_ray.dataset.folds import Selection, patient_hash, selections
 from mets_ray.dataset.plan import plan_epoch, worker_blocks, worker_lanes
+from mets_ray.dataset.planned_rows import plan_delivery, planned_batches
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.dataset.shard_reader import signals
 from mets_ray.ecg.ecg import LEADS
@@ -230,15 +231,21 @@ def test_blocks_deliver_each_selected_record_once_with_its_own_signal_and_text(d
     plan = plan_epoch(groups, seed=0, epoch=1, batch_size=16, lanes=4, block_rows=8)
     seen = []
     for worker in range(2):
-        for block in worker_blocks(plan, worker_lanes(4, 2, worker)):
-            batch = data.read_block(block, selection, TEMPLATE)
-            assert batch["step"].tolist() == sorted(batch["step"].tolist())
-            for record_id, signal_uv, identity, text in zip(
-                batch["record_id"], batch["signal_uv"], batch["text_id"], batch["text"], strict=True
+        blocks = worker_blocks(plan, worker_lanes(4, 2, worker))
+        delivery = plan_delivery(blocks)
+        chunks = (data.read_rows(read, selection, TEMPLATE) for read in delivery.reads)
+        texts = [data.read_texts(block, selection, TEMPLATE) for block in blocks]
+        text = iter(np.concatenate([of_block["text"] for of_block in texts]))
+        step_of_text = iter(np.concatenate([of_block["step"] for of_block in texts]))
+        for step, batch in enumerate(planned_batches(delivery, chunks, first_step=0)):
+            assert set(batch["step"].tolist()) == {step}
+            for record_id, signal_uv, identity in zip(
+                batch["record_id"], batch["signal_uv"], batch["text_id"], strict=True
             ):
                 np.testing.assert_array_equal(signal_uv, stored[record_id])
-                assert text == apply_template(TEMPLATE, by_id[record_id].report)
-                assert identity == text_id(text)
+                expected = apply_template(TEMPLATE, by_id[record_id].report)
+                assert (next(step_of_text), next(text)) == (step, expected)
+                assert identity == text_id(expected)
                 seen.append(record_id)
     assert len(seen) == len(set(seen)) == plan.steps * 16
     assert {by_id[record_id].fold for record_id in seen} <= set(selection.folds)

