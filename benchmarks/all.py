@@ -2,7 +2,7 @@
 
     python benchmarks/all.py                        # at most half an hour on 2 cores
     python benchmarks/all.py --only serve score     # some of them
-    python benchmarks/all.py --full                 # sizes that take hours: 200,000 records in `growth.py`
+    python benchmarks/all.py --full                 # sizes that take hours: 200,000 records in `growth.py` and `streaming.py`
 
 Each script is a process of its own. Its last line of stdout is `bench_table.report`'s JSON object; what it says on
 stderr is kept as `.runs/bench/<name>.log`. The table and the JSON are also written to `.runs/bench/`. A script that is
@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,12 @@ from mets_ray.console import say
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / ".runs" / "bench"
 SCRIPTS = (
-    *("start", "prepare", "encoder", "text", "streaming", "serve", "score", "pretrain", "evaluate"),
+    *("start", "prepare", "encoder", "text", "read", "streaming", "serve", "score", "pretrain", "evaluate"),
     *("resume", "memory", "growth", "peers"),
 )
-TAKES_FULL = ("growth",)
+_KEPT = ("--folder", str(RESULTS / "streaming"))  # its data set is made once
+OPTIONS: dict[str, tuple[str, ...]] = {"streaming": (*_KEPT, "--records", "50000")}
+FULL_OPTIONS = OPTIONS | {"streaming": _KEPT, "growth": ("--full",)}
 LIMIT_MINUTES, FULL_LIMIT_MINUTES = 30.0, 300.0  # of all scripts together
 SCRIPT_MINUTES, FULL_SCRIPT_MINUTES = 8.0, 120.0  # of each, so that one that hangs leaves time for the others
 ENDS_WITHIN_S = 20.0  # after SIGINT, on which scripts stop what they have started
@@ -51,7 +54,7 @@ def main() -> None:
     minutes: dict[str, float] = {}
     for name in SCRIPTS:
         if name in arguments.only:
-            options = ["--full"] if arguments.full and name in TAKES_FULL else []
+            options = (FULL_OPTIONS if arguments.full else OPTIONS).get(name, ())
             began = time.monotonic()
             rows += _run(name, options, limit_s=min(most_s, ends - began))
             minutes[name] = round((time.monotonic() - began) / 60, 2)
@@ -66,7 +69,7 @@ def main() -> None:
     raise SystemExit(any(row["value"] is None for row in rows))
 
 
-def _run(name: str, options: list[str], *, limit_s: float) -> Rows:
+def _run(name: str, options: Sequence[str], *, limit_s: float) -> Rows:
     """The rows of a script, or one row that says why there are none."""
     script, log = HERE / f"{name}.py", RESULTS / f"{name}.log"
     if not script.exists():

@@ -17,6 +17,7 @@ from random_models import write_random_bundle
 
 from mets_ray import storage
 from mets_ray.dataset.plan import plan_epoch, worker_blocks, worker_lanes
+from mets_ray.dataset.planned_rows import plan_delivery, planned_batches
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.dataset.privacy import Privacy
 from mets_ray.dataset.record_reader import ShardTask
@@ -149,15 +150,16 @@ def _epoch() -> Counts:
     blocks = worker_blocks(plan, worker_lanes(LANES, 1, 0))
 
     def read() -> None:
-        for block in blocks:
-            dataset.read_block(block, dataset.all_folds, "{}")
+        delivery = plan_delivery(blocks)
+        rows = (dataset.read_rows(one, dataset.all_folds, "{}") for one in delivery.reads)
+        assert sum(1 for _ in planned_batches(delivery, rows, first_step=0)) == plan.steps
 
     read()
     with StoreCounts().watching() as store:
         read()
     statements: dict[str, list[str]] = {}
-    for shard in dataset.card.shards:
-        statements |= dataset.distinct_statements(shard.path, dataset.all_folds)
+    for of_shard in dataset.distinct_statements(dataset.all_folds):
+        statements |= of_shard
     spelt = one_spelling({report: tuple(parts) for report, parts in statements.items()})
     return {
         "epoch.calls": calls_of(read),

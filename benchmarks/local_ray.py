@@ -48,16 +48,14 @@ def local_ray(**options: Any) -> Iterator[None]:
 
 def random_texts(dataset: PreparedDataset, template: str) -> Texts:
     """A random vector for each report of a data set: losses mean nothing, and cost what they always cost."""
-    reports = {
-        report for shard in dataset.card.shards for report in dataset.distinct_reports(shard.path, dataset.all_folds)
-    }
+    reports = {report for of_shard in dataset.distinct_reports(dataset.all_folds) for report in of_shard}
     ids = np.asarray(sorted(text_id(apply_template(template, report)) for report in reports), dtype=np.int64)
     vectors = np.random.default_rng(0).standard_normal((len(ids), FEATURES)).astype(np.float16)
     return Texts(EmbeddingTable.build(ids, vectors), fingerprint="random")
 
 
 def local_job(config: Config, dataset: PreparedDataset, shares: TrainShares) -> TrainJob:
-    """A job for `open_epoch` and `train_epoch` in this process, on all records; it has no run folder and no texts."""
+    """A job for `open_epoch` and `train_epoch` in this process, on all records; it has no run folder."""
     selection: Selection = dataset.all_folds
     prompt_set = load_prompt_set("descriptive")
     return TrainJob(
@@ -72,7 +70,6 @@ def local_job(config: Config, dataset: PreparedDataset, shares: TrainShares) -> 
         questions=Questions(prompt_set, dataset_tasks("synthetic")),
         prompt_sets={"descriptive": prompt_set},
         earlier_folds=(),
-        texts=None,
         shares=shares,
         messages=start_messages(),
     )

@@ -13,6 +13,7 @@ from processes import bytes_read
 
 from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.plan import plan_epoch, worker_blocks, worker_lanes
+from mets_ray.dataset.planned_rows import plan_delivery
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.dataset.shard_reader import signals
 from mets_ray.ecg.preprocess import SignalConfig
@@ -46,9 +47,10 @@ def bytes_of_planned_epoch(dataset_uri: str, folds: list[int], batch_size: int) 
     dataset, selection = PreparedDataset.open(dataset_uri), Selection(tuple(folds))
     groups = dataset.row_groups(selection)
     plan = plan_epoch(groups, seed=0, epoch=0, batch_size=batch_size, lanes=16, block_rows=256)
+    delivery = plan_delivery(worker_blocks(plan, worker_lanes(16, 1, 0)))
     before = bytes_read()
-    for block in worker_blocks(plan, worker_lanes(16, 1, 0)):
-        dataset.read_block(block, selection, "{}")
+    for read in delivery.reads:
+        dataset.read_rows(read, selection, "{}")
     return (bytes_read() - before) / (plan.steps * batch_size)
 
 

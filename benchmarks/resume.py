@@ -22,6 +22,7 @@ from mets_ray.cluster.nodes import live_nodes
 from mets_ray.cluster.shares import train_shares
 from mets_ray.config.load import load_config
 from mets_ray.dataset.plan import worker_blocks, worker_lanes
+from mets_ray.dataset.planned_rows import plan_delivery, planned_batches
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.training.epoch import open_epoch
@@ -86,11 +87,13 @@ def _seconds_to_the_next_batch(job: TrainJob, step: int) -> float:
 
 
 def _bytes_to_the_first_batch(job: TrainJob, step: int) -> int:
-    """Bytes of the first block that a worker reads, which holds its first batch."""
+    """Bytes of what a worker reads until it has its first batch."""
     plan = job.plan(0)
-    block = worker_blocks(plan, worker_lanes(plan.lanes, 1, 0), first_step=step)[0]
+    delivery = plan_delivery(worker_blocks(plan, worker_lanes(plan.lanes, 1, 0), first_step=step))
     before = bytes_read()
-    job.dataset.read_block(block, job.train, "{}")
+    rows = (job.dataset.read_rows(read, job.train, "{}") for read in delivery.reads)
+    batch = next(planned_batches(delivery, rows, first_step=step))
+    assert batch["step"][0] == step
     return bytes_read() - before
 
 
