@@ -2,7 +2,7 @@
 
     python benchmarks/all.py                        # at most half an hour on 2 cores
     python benchmarks/all.py --only serve score     # some of them
-    python benchmarks/all.py --full                 # sizes that take hours: 200,000 records in `growth.py` and `streaming.py`
+    python benchmarks/all.py --full                 # 200,000 records in `growth.py` and `streaming.py`: hours
 
 Each script is a process of its own. Its last line of stdout is `bench_table.report`'s JSON object; what it says on
 stderr is kept as `.runs/bench/<name>.log`. The table and the JSON are also written to `.runs/bench/`. A script that is
