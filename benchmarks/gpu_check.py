@@ -10,6 +10,7 @@ false, or null for what was not tried. Exit status: 0 all well, 1 a check failed
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from mets_ray.console import say
 
 LIMIT_S = 460.0
 CHECK_SHARE = 1 / 3  # of the limit, for one process
+ENDS_WITHIN_S = 15.0
 
 Found = dict[str, Any]
 Check = Callable[[Any], Iterator[tuple[str, Found]]]
@@ -91,7 +93,7 @@ def _run(name: str, words: list[str], *, limit_s: float) -> dict[str, Found]:
         stdout, stderr = process.communicate(timeout=limit_s)
         error = _last_line(stderr.decode(errors="replace")) or f"exit status {process.returncode}"
     except subprocess.TimeoutExpired:
-        stdout, error = _killed(process), f"stopped after {limit_s:.0f} s"
+        stdout, error = _ended(process), f"stopped after {limit_s:.0f} s"
     found: dict[str, Found] = {}
     for line in stdout.decode(errors="replace").splitlines():
         if line.startswith("{"):
@@ -99,17 +101,14 @@ def _run(name: str, words: list[str], *, limit_s: float) -> dict[str, Found]:
     return {one: found.get(one, {"ok": False, "error": error}) for one in NAMES[name]}
 
 
-def _killed(process: "subprocess.Popen[bytes]") -> bytes:
-    """Kill a process with what it has started, Ray's processes too. Returns what it has written to stdout."""
-    import psutil
-
-    family = psutil.Process(process.pid).children(recursive=True)
-    for one in (process, *family):
-        try:
-            one.kill()
-        except (psutil.NoSuchProcess, ProcessLookupError):
-            continue
-    return process.communicate()[0]
+def _ended(process: "subprocess.Popen[bytes]") -> bytes:
+    """End a process that takes too long, and the Ray that it has started. Returns what it has written to stdout."""
+    process.terminate()  # on which Ray ends its own processes
+    try:
+        return process.communicate(timeout=ENDS_WITHIN_S)[0]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        return process.communicate()[0]
 
 
 def _report(name: str, device: str, *, tiny: bool) -> None:
