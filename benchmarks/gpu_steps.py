@@ -30,13 +30,13 @@ MOST_DEVIATION = 0.02  # of a half-precision loss from float32's
 
 @dataclass(frozen=True)
 class Size:
-    """How large the checks are. `epoch_batches` times the largest batch is the length of the training epochs."""
+    """How large the checks are. `batches`: what speeds are measured with; `step_batch`: of steps that are compared;
+    `measured_s`: how long each speed is measured."""
 
     device: str
     width: int
     batches: tuple[int, ...]
     step_batch: int
-    samples: tuple[int, int]
     epoch_records: int
     measured_s: float
     texts: int
@@ -46,8 +46,8 @@ class Size:
         return self.device == "cuda"
 
 
-FULL = Size("cuda", 64, (64, 256, 1024, 4096), 128, (1000, 5000), 8192, 1.0, 4096)
-TINY = Size("cpu", 4, (16, 32), 16, (1000, 5000), 64, 0.1, 64)
+FULL = Size("cuda", 64, (64, 256, 1024, 4096), 128, 8192, 1.0, 4096)
+TINY = Size("cpu", 4, (16, 32), 16, 64, 0.1, 64)
 
 
 def half_precision(size: Size, precision: str) -> Found:
