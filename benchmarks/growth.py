@@ -26,6 +26,7 @@ from random_models import write_random_bundle
 from mets_ray.cluster.nodes import live_nodes
 from mets_ray.cluster.shares import train_shares
 from mets_ray.config.load import load_config
+from mets_ray.config.settings import PrepareConfig
 from mets_ray.console import say
 from mets_ray.dataset.plan import plan_epoch, worker_blocks, worker_lanes
 from mets_ray.dataset.prepared import PreparedDataset
@@ -64,7 +65,7 @@ def rows(sizes: Sequence[int]) -> list[Row]:
     found: dict[str, list[Taken]] = {"prepare": [], "read": [], "score": []}
     with tempfile.TemporaryDirectory(prefix="growth_") as name, local_ray():
         folder = Path(name)
-        bundle_uri = write_random_bundle(folder / "bundle", TASK, width=8)
+        bundle_uri = write_random_bundle(folder / "bundle", TASK, width=8, highpass_hz=PrepareConfig().highpass_hz)
         for number, records in enumerate((WARM_UP, *sizes)):
             taken = _stages(folder / str(records), records, bundle_uri)
             shutil.rmtree(folder / str(records))

@@ -27,7 +27,9 @@ _LM = {
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def write_random_bundle(folder: Path, task: str, *, sampling_rate_hz: int = 100, width: int = 64) -> str:
+def write_random_bundle(
+    folder: Path, task: str, *, sampling_rate_hz: int = 100, width: int = 64, highpass_hz: float | None = None
+) -> str:
     """A bundle with the descriptive prompts of `task`, whose features are random. Returns its path."""
     folder.mkdir(parents=True)
     config = load_config(None, [f"encoder.width={width}"])
@@ -36,7 +38,8 @@ def write_random_bundle(folder: Path, task: str, *, sampling_rate_hz: int = 100,
     features = np.random.default_rng(0).standard_normal((len(texts), FEATURES)).astype(np.float16)
     table = EmbeddingTable.build(np.asarray([text_id(text) for text in texts]), features)
     facts = BundleFacts(
-        run="random", sampling_rate_hz=sampling_rate_hz, duration_s=10.0, leads=LEADS, text_model="none",
+        run="random", sampling_rate_hz=sampling_rate_hz, duration_s=10.0, leads=LEADS,
+        highpass_hz=highpass_hz, text_model="none",
         text_pooling="mean", text_max_length=128, text_fingerprint="none", text_features=FEATURES,
         dataset_source="synthetic", dataset_sha256="", synthetic=True, train_folds=(), validation=(),
         prompt_sets={"descriptive": prompt_set}, metrics={}, history=(),
