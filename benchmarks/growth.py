@@ -6,7 +6,8 @@
 `growth.<stage>` is the CPU time of one more record between the two larger sizes, divided by that between the two
 smaller ones: what a stage takes once, whatever the size, is in neither. CPU time is that of the driver and of all of
 Ray's processes. `growth.<stage>.memory` is the largest private memory of a process that works on records at the
-largest size, divided by that at the smallest. `detail.driver_mb` grows with the manifest, which the driver holds.
+largest size, divided by that at the smallest; stages share processes, so it may be what the stage before has left.
+`detail.driver_mb` grows with the manifest, which the driver holds.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from typing import Any
 import psutil
 from bench_table import Row, report
 from local_ray import local_ray
-from processes import Peaks, cpu_s
+from processes import Peaks
 from random_models import write_random_bundle
 
 from mets_ray.cluster.nodes import live_nodes
@@ -105,13 +106,11 @@ def _stages(folder: Path, records: int, bundle_uri: str) -> dict[str, Taken]:
 
 
 def _taken(records: int, work: Callable[[], object]) -> Taken:
-    driver = psutil.Process()
-    before = cpu_s(driver)
-    with Peaks(driver) as peaks:
+    with Peaks(psutil.Process()) as peaks:
         work()
     private = peaks.private_of_role
     worker_mb = max((private[role] for role in WORKERS if role in private), default=float("nan"))
-    return Taken(records, cpu_s(driver) - before, worker_mb, private["driver"])
+    return Taken(records, peaks.cpu_s, worker_mb, private["driver"])
 
 
 def _read(dataset_uri: str) -> None:

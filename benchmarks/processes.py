@@ -1,4 +1,4 @@
-"""Memory, CPU time and reading of a process and all that it has started."""
+"""Memory and CPU time of a process and all that it has started, and what this process has read."""
 
 import threading
 from collections.abc import Mapping
@@ -27,20 +27,27 @@ ROLES: Mapping[str, str] = {
 
 @dataclass
 class Peaks:
-    """A context manager that samples the memory of `process` and its descendants, in MB.
+    """A context manager that samples the memory, in MB, and the CPU time of `process` and its descendants.
 
     `of_role`: the largest resident memory of one process of each role of `ROLES`, `driver` for `process` itself.
     `private_of_role`: without what it shares with others, such as libraries and Ray's object store. `total`: all
-    private memory together and the largest shared one, at one time.
+    private memory together and the largest shared one, at one time. `cpu_s`: of all of them, between entering and
+    leaving; of one that ends in between, up to its last sample, because Ray's raylet does not keep what it had used.
     """
 
     process: psutil.Process
     of_role: dict[str, float] = field(default_factory=dict)
     private_of_role: dict[str, float] = field(default_factory=dict)
     total: float = 0.0
+    _cpu_s: dict[int, tuple[float, float]] = field(default_factory=dict)  # by process: at first, and at last
+
+    @property
+    def cpu_s(self) -> float:
+        return sum(last - first for first, last in self._cpu_s.values())
 
     def __enter__(self) -> "Peaks":
         self._sample()
+        self._cpu_s = {one: (last, last) for one, (_, last) in self._cpu_s.items()}
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -61,10 +68,12 @@ class Peaks:
         private, shared = 0.0, 0.0
         for one in (self.process, *self.process.children(recursive=True)):
             try:
-                memory = one.memory_info()
+                memory, times = one.memory_info(), one.cpu_times()
                 role = "driver" if one.pid == self.process.pid else _role(one)
             except psutil.Error:
                 continue
+            first, _ = self._cpu_s.get(one.pid, (0.0, 0.0))
+            self._cpu_s[one.pid] = first, times.user + times.system
             own = (memory.rss - memory.shared) / 1e6
             self.of_role[role] = max(self.of_role.get(role, 0.0), memory.rss / 1e6)
             self.private_of_role[role] = max(self.private_of_role.get(role, 0.0), own)
@@ -75,15 +84,6 @@ class Peaks:
 def _role(process: psutil.Process) -> str:
     title = " ".join(process.cmdline()) or process.name()
     return next((role for part, role in ROLES.items() if part in title), "other")
-
-
-def cpu_s(process: psutil.Process) -> float:
-    """CPU seconds of a process, of all that it has started, and of those among them that have ended."""
-    total = 0.0
-    for one in (process, *process.children(recursive=True)):
-        with suppress(psutil.Error):
-            total += sum(one.cpu_times()[:4])  # user, system, and those of ended children
-    return total
 
 
 def bytes_read() -> int:
