@@ -52,6 +52,7 @@ def main() -> None:
     most_s = 60 * (FULL_SCRIPT_MINUTES if arguments.full else SCRIPT_MINUTES)
     rows: Rows = []
     minutes: dict[str, float] = {}
+    lines = result = ""
     for name in SCRIPTS:
         if name in arguments.only:
             options = (FULL_OPTIONS if arguments.full else OPTIONS).get(name, ())
@@ -59,14 +60,20 @@ def main() -> None:
             rows += _run(name, options, limit_s=min(most_s, ends - began))
             minutes[name] = round((time.monotonic() - began) / 60, 2)
             say(f"{name:<12}{minutes[name]:6.1f} minutes")
-    lines = [*table(rows), "", *(f"{name:<12}{spent:6.1f} minutes" for name, spent in minutes.items())]
-    lines.append(f"{'total':<12}{sum(minutes.values()):6.1f} minutes")
-    result = json.dumps({"machine": machine(), "minutes": minutes, "rows": rows})
-    (RESULTS / "table.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (RESULTS / "bench.json").write_text(result + "\n", encoding="utf-8")
-    say("\n" + "\n".join(lines))
+            lines, result = _kept(rows, minutes)  # after each: who stops it here keeps what was measured
+    say("\n" + lines)
     print(result, flush=True)
     raise SystemExit(any(row["value"] is None for row in rows))
+
+
+def _kept(rows: Rows, minutes: dict[str, float]) -> tuple[str, str]:
+    """The table and the JSON, both also written to `RESULTS`."""
+    spent = [f"{name:<12}{taken:6.1f} minutes" for name, taken in (minutes | {"total": sum(minutes.values())}).items()]
+    lines = "\n".join([*table(rows), "", *spent])
+    result = json.dumps({"machine": machine(), "minutes": minutes, "rows": rows})
+    (RESULTS / "table.txt").write_text(lines + "\n", encoding="utf-8")
+    (RESULTS / "bench.json").write_text(result + "\n", encoding="utf-8")
+    return lines, result
 
 
 def _run(name: str, options: Sequence[str], *, limit_s: float) -> Rows:
