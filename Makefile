@@ -6,7 +6,7 @@ METS_TEST_DATA ?= ../shared/data
 export METS_TEST_DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart serve test test-slow lint audit docs bench chaos constraints locks clean
+.PHONY: help install quickstart serve test test-slow lint audit docs bench bench-check gpu-check chaos constraints locks clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -67,9 +67,14 @@ audit: install  ## known vulnerabilities of all pinned versions, where the index
 docs: install  ## the documentation site, into .runs/docs-site; needs no network
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-bench: install  ## speed, as ratios against plain PyTorch and plain uvicorn, in a quarter of an hour
-	@$(BIN)/python benchmarks/pretrain.py
-	@$(BIN)/python benchmarks/serve.py
+bench: install  ## every benchmark in one table, at most half an hour on 2 cores; FULL=1 takes hours
+	@$(BIN)/python benchmarks/all.py $(if $(FULL),--full)
+
+bench-check: install  ## has something become more work? Counts, not times; UPDATE=1 writes the new baseline
+	@$(BIN)/python benchmarks/check.py $(if $(UPDATE),--update)
+
+gpu-check: install  ## does everything work on this GPU, and how fast? At most 8 minutes, no network
+	@$(BIN)/python benchmarks/gpu_check.py
 
 MINUTES ?= 2
 chaos: install  ## training under SIGKILLs for MINUTES=2 minutes, beside the same training undisturbed

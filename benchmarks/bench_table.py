@@ -79,17 +79,28 @@ def machine() -> dict[str, Any]:
 
 def report(rows: Iterable[Row]) -> None:
     """Print the table on stderr and, as the last line of stdout, one JSON object."""
-    found = list(rows)
-    width = max((len(row.name) for row in found), default=0)
-    for row in found:
-        low, high = min(row.values), max(row.values)
-        goal = (
-            ""
-            if row.goal is None
-            else f"goal {'≤' if row.at_most else '≥'} {row.goal:g}: {'met' if row.met else 'MISSED'}"
-        )
-        print(f"{row.name:<{width}}  {row.value:>10.4g} {row.unit:<6} [{low:.4g}, {high:.4g}]  {goal}", file=sys.stderr)
-    print(json.dumps({"machine": machine(), "rows": [row.facts() for row in found]}), flush=True)
+    facts = [row.facts() for row in rows]
+    print("\n".join(table(facts)), file=sys.stderr)
+    print(json.dumps({"machine": machine(), "rows": facts}), flush=True)
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line for each row of `Row.facts`: name, median, the lowest and the highest value, the goal.
+
+    A row without a value has a `reason` in its place.
+    """
+    width = max((len(row["name"]) for row in rows), default=0)
+    return [f"{row['name']:<{width}}  {_figures(row)}" for row in rows]
+
+
+def _figures(row: Mapping[str, Any]) -> str:
+    if row["value"] is None:
+        return f"no figure: {row['reason']}"
+    low, high = min(row["values"]), max(row["values"])
+    figures = f"{row['value']:>10.4g} {row['unit']:<6} [{low:.4g}, {high:.4g}]"
+    if row["goal"] is None:
+        return figures
+    return f"{figures}  goal {'≤' if row['at_most'] else '≥'} {row['goal']:g}: {'met' if row['met'] else 'MISSED'}"
 
 
 def _commit() -> str:
