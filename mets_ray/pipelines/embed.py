@@ -12,6 +12,7 @@ from ray.data import ActorPoolStrategy
 from mets_ray.cluster.nodes import reachable_nodes
 from mets_ray.cluster.ray_data import own_errors, plain
 from mets_ray.cluster.shares import check_actor_fits
+from mets_ray.config.kinds import EncoderRuntime
 from mets_ray.config.settings import Config
 from mets_ray.console import progress_bar
 from mets_ray.dataset.folds import Selection
@@ -52,7 +53,7 @@ class EcgEmbedder:
 
     Both are float32. `untrained_seed`: random weights instead of the bundle's, as the untrained baseline.
     `focus`: `DatasetCard.focus`. `lead_sets`: for each of these sets of leads there is also `ecg_embedding:NAME`, with
-    these leads alone. `is_partial`: a lead was not recorded.
+    these leads alone. `is_partial`: a lead was not recorded. `encoder_runtime`: see `load_predictor`.
     """
 
     def __init__(
@@ -62,9 +63,10 @@ class EcgEmbedder:
         untrained_seed: int | None = None,
         focus: float | None = None,
         lead_sets: Mapping[str, tuple[str, ...]] | None = None,
+        encoder_runtime: EncoderRuntime = "auto",
     ) -> None:
         self._focus, self._lead_sets = focus, lead_sets or {}
-        predictor = load_predictor(bundle_uri, device=device)
+        predictor = load_predictor(bundle_uri, device=device, encoder_runtime=encoder_runtime)
         self._predictor = predictor if untrained_seed is None else predictor.untrained(untrained_seed)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
@@ -114,7 +116,14 @@ def embed_records(
     check_actor_fits(reachable_nodes(), key="evaluate", cpus=1.0, gpus=gpus, resources={})
     embedded = record_dataset(groups, dataset, selection).map_batches(
         EcgEmbedder,
-        fn_constructor_args=(bundle_uri, "cuda" if gpus else "cpu", untrained_seed, dataset.card.focus, lead_sets),
+        fn_constructor_kwargs={
+            "bundle_uri": bundle_uri,
+            "device": "cuda" if gpus else "cpu",
+            "untrained_seed": untrained_seed,
+            "focus": dataset.card.focus,
+            "lead_sets": lead_sets,
+            "encoder_runtime": config.encoder_runtime,
+        },
         batch_size=actors.batch_size,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(min_size=1, max_size=actors.max_actors),
