@@ -57,8 +57,8 @@ def _is_installed(package: str) -> bool:
 class RuntimeEncoder:
     """A frozen encoder on a CPU, computed by a runtime. It is called as `EcgEncoder` is, and from any thread.
 
-    It uses as many threads as torch may in the calling thread. What a runtime compiles belongs to the calling thread, so
-    that no two threads wait for each other, and is kept in memory for as long as that lives.
+    It uses as many threads as torch may in the calling thread. What a runtime compiles belongs to the calling thread,
+    so that no two wait for each other, and is kept in memory for as long as that lives.
     """
 
     def __init__(self, encoder: EcgEncoder, runtime: EncoderRuntime) -> None:
@@ -126,10 +126,8 @@ def _openvino(folded: FoldedEncoder, samples: int, threads: int) -> Convolve:
 
     def convolve(signal_mv: Tensor) -> Tensor:
         # No copies: what the request holds is pooled before its next call, which comes from the same thread.
-        (hidden,) = request.infer(
-            [np.ascontiguousarray(signal_mv.numpy())], share_inputs=True, share_outputs=True
-        ).values()
-        return torch.from_numpy(hidden)
+        found = request.infer([np.ascontiguousarray(signal_mv.numpy())], share_inputs=True, share_outputs=True)
+        return torch.from_numpy(found[0])
 
     return convolve
 

@@ -98,8 +98,8 @@ class Predictor:
     `embed_windows` and `encode` may be called from several threads, all other methods from one only.
 
     device: a torch device. text_cache_texts: how many text features are cached in addition to the bundle's own.
-    encoder_runtime: see `load_predictor`; on a GPU, and for weights that are not float32, it is torch whatever is given.
-    Raises ConfigError if it is not installed.
+    encoder_runtime: see `load_predictor`; on a GPU, and for weights that are not float32, torch computes whatever is
+    given. Raises ConfigError if it is not installed.
     """
 
     def __init__(
