@@ -53,7 +53,7 @@ class EcgEncoder(nn.Module):
         for stage in range(4):
             for block in range(2):
                 stride = 2 if stage > 0 and block == 0 else 1
-                blocks.append(_BasicBlock(channels, width * 2**stage, stride, norm))
+                blocks.append(BasicBlock(channels, width * 2**stage, stride, norm))
                 channels = width * 2**stage
         self.stages = nn.Sequential(*blocks)
 
@@ -142,7 +142,7 @@ def _focus_weights(
     return (near + 1 / len(near)) / 2
 
 
-class _BasicBlock(nn.Module):
+class BasicBlock(nn.Module):
     """Two convolutions of kernel size 3 with an identity shortcut, or a 1x1 convolution where the shape changes."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int, norm: Norm) -> None:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mets_ray.model.ecg_encoder import EcgEncoder
+from mets_ray.model.ecg_encoder import BasicBlock, EcgEncoder
 
 
 @dataclass(frozen=True)
@@ -52,22 +52,25 @@ def fold(encoder: EcgEncoder) -> FoldedEncoder:
     assert not encoder.training, "the statistics of a batch norm change in training"
     blocks = []
     for block in encoder.stages:
+        assert isinstance(block, BasicBlock)
         first, first_norm, _, second, second_norm = block.residual
         shortcut = block.shortcut
         blocks.append(
             Block(
                 _folded(first, first_norm),
                 _folded(second, second_norm),
-                None if isinstance(shortcut, nn.Identity) else _folded(*shortcut),
+                _folded(*shortcut) if isinstance(shortcut, nn.Sequential) else None,
             )
         )
     stem = encoder.stem
     return FoldedEncoder(_folded(stem[0], stem[1]), stem.lead_gain, stem.lead_bias, tuple(blocks))
 
 
-def _folded(layer: nn.Conv1d, norm: nn.Module) -> Convolution:
+def _folded(layer: nn.Module, norm: nn.Module) -> Convolution:
+    assert isinstance(layer, nn.Conv1d)
     if isinstance(norm, nn.GroupNorm):  # its statistics are those of each ECG
         return Convolution(layer, norm)
+    assert isinstance(norm, nn.BatchNorm1d | nn.SyncBatchNorm)
     return Convolution(fuse_conv_bn_eval(layer, norm), None)
 
 
