@@ -55,9 +55,9 @@ def test_scores_are_evaluates_for_the_same_records(ray_cluster, dataset_uri, bun
     table = scored_table(result.output_uri)
     assert len(set(table["record_id"].to_pylist())) == table.num_rows == SHARDS * ROWS
 
-    # As evaluate does it: the actor's class on row groups, then the task's scores of the embeddings.
+    # As evaluate does it, with another runtime: the actor's class on row groups, then the scores of the embeddings.
     bundle, dataset = load_bundle(bundle_uri), PreparedDataset.open(dataset_uri)
-    embedder, rows = EcgEmbedder(bundle_uri, "cpu"), []
+    embedder, rows = EcgEmbedder(bundle_uri, "cpu", encoder_runtime="torch"), []
     for shard in dataset.card.shards[1:3]:
         for index in range(len(shard.row_group_rows)):
             group = RowGroup(shard.path, index, shard.row_group_rows[index])
@@ -84,6 +84,7 @@ def test_scores_are_evaluates_for_the_same_records(ray_cluster, dataset_uri, bun
     assert of_file["prompt_set"]["name"] == "mets"
     assert of_file["shard"] == dataset.card.shards[0].path
     assert of_file["run"] == "pretrain-20260101-000000-test"
+    assert of_file["encoder_runtime"] == "openvino"
 
 
 def test_labels_of_the_middle_are_scored_by_the_middle(dataset_uri, bundle_uri, tmp_path):
