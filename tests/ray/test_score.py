@@ -183,13 +183,16 @@ def test_what_is_finished_is_skipped_and_what_is_not_is_scored(ray_cluster, data
         score(other, dataset_uri, bundle_uri)
 
 
-def test_scoring_faults_are_named_before_any_work(ray_cluster, dataset_uri, bundle_uri, tmp_path):
+def test_scoring_faults_are_named_before_any_work(ray_cluster, dataset_uri, bundle_uri, tmp_path, monkeypatch):
     from mets_ray.pipelines.score import score
 
     with pytest.raises(ConfigError, match=r"`score\.tasks` names `ptbxl_supper`"):
         score(config_of(tmp_path, "score.tasks=[ptbxl_supper]"), dataset_uri, bundle_uri)
     with pytest.raises(CheckpointError, match="the bundle is for 500 Hz"):
         score(config_of(tmp_path), dataset_uri, str(make_bundle(tmp_path / "500", sampling_rate_hz=500)))
+    monkeypatch.setattr("mets_ray.model.ecg_runtime._is_installed", lambda package: package != "onnx")
+    with pytest.raises(ConfigError, match="`encoder_runtime` is onnxruntime, but `onnx` is not installed"):
+        score(config_of(tmp_path, "encoder_runtime=onnxruntime"), dataset_uri, bundle_uri)
     assert not list(tmp_path.glob("scores-*"))
 
 
