@@ -82,7 +82,6 @@ def _rows(folder: Path, samples: int) -> list[Row]:
         Row("serve.uvicorn", ratios(seen["serve"], seen["uvicorn"]), goal=0.9, detail=medians),
         Row("serve.one_client_ms", waits, unit="ms", goal=2.0, at_most=True, detail=medians),
         Row("serve.beds", tuple(beds), goal=0.95, detail={"throughput": seen["serve"][-1]}),
-        Row("serve.1000.json", ratios(seen["json"], seen["bare"]), detail=medians),
     ]
 
 
@@ -104,7 +103,6 @@ def _ways(body: Path, uvicorn: str, serve: str, ray: psutil.Process) -> dict[str
         "uvicorn": stopped(lambda: _throughput(uvicorn, body)),
         "serve": lambda: _throughput(serve, body),
         "alone_ms": lambda: float(_load(serve, body, clients=1)["p50_ms"]),
-        "json": lambda: _throughput(serve, body.with_suffix(".json")),
     }
 
 
@@ -140,13 +138,10 @@ def _stopped(process: psutil.Process) -> Iterator[None]:
 
 
 def _make(folder: Path, *, sampling_rate_hz: int) -> Path:
-    """Write a bundle and the request bodies, npy and JSON. Returns the npy."""
+    """Write a bundle and the request body. Returns the body."""
     write_random_bundle(folder / "bundle", TASK, sampling_rate_hz=sampling_rate_hz)
     ecg = render_synthetic(f"synthetic:?seed=0&index=1&sampling_rate_hz={sampling_rate_hz}&duration_s=10")
     np.save(folder / "ecg.npy", np.rint(ecg.signal_mv * 1000).astype(np.int16))
-    described = {"unit": "mV", "leads": LEADS, "sampling_rate_hz": sampling_rate_hz}
-    in_json = described | {"signal": np.round(ecg.signal_mv, 3).tolist()}
-    (folder / "ecg.json").write_text(json.dumps({"ecg": in_json, "prompt_set": f"descriptive:{TASK}"}))
     return folder / "ecg.npy"
 
 
@@ -244,15 +239,12 @@ def _is_ready(port: int) -> bool:
 
 
 def _load(url: str, body: Path, *, clients: int = 0, beds: int = 0, duration_s: float = LOAD_S) -> dict[str, Any]:
-    as_json = body.suffix == ".json"
-    rate = int(body.parent.name) // 10
-    query = "" if as_json else f"?unit=uV&sampling_rate_hz={rate}&leads={','.join(LEADS)}"
+    query = f"?unit=uV&sampling_rate_hz={int(body.parent.name) // 10}&leads={','.join(LEADS)}"
     command = [sys.executable, str(HERE / "load.py"), url + query, str(body), "--duration-s", str(duration_s)]
     command += ["--warm-up-s", str(WARM_UP_S)]
-    command += ["--content-type", "application/json" if as_json else "application/x-npy"]
     command += ["--beds", str(beds)] if beds else ["--clients", str(clients)]
     figures: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-    say(f"  {url.split('/')[2]} {body.suffix} clients {clients} beds {beds}: {figures}")
+    say(f"  {url.split('/')[2]} clients {clients} beds {beds}: {figures}")
     return figures
 
 
