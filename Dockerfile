@@ -29,8 +29,8 @@ ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility \
 WORKDIR /app
 
 # Dependencies before the code, so that a changed line of code does not download torch again. For torch 2.13.0 PyPI serves
-# the CUDA build on x86-64; the build fails if it gets a CPU build instead. On GCP: EXTRAS=quickstart,gcs
-ARG EXTRAS=quickstart,s3
+# the CUDA build on x86-64; the build fails if it gets a CPU build instead. On GCP: EXTRAS=quickstart,fast,gcs
+ARG EXTRAS=quickstart,fast,s3
 COPY locks locks
 RUN pip install --no-cache-dir --no-deps --require-hashes --only-binary :all: --requirement locks/base.txt \
       $(echo "${EXTRAS}" | sed -E 's#([^,]+),?#--requirement locks/\1.txt #g') \

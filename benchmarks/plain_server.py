@@ -1,6 +1,7 @@
 """The benchmark's baseline without Ray: FastAPI, one queue, and one thread that computes batches.
 
-It reads int16 microvolts, scores them against fixed classes, and does no checks.
+It reads int16 microvolts, scores them against fixed classes, and does no checks. The encoder is computed as `serve`
+computes it, by the fastest runtime that is installed.
 """
 
 import asyncio
@@ -15,12 +16,14 @@ import uvicorn
 from fastapi import FastAPI, Request
 
 from mets_ray.model.bundle import load_bundle
+from mets_ray.model.ecg_runtime import RuntimeEncoder, choose_runtime
 from mets_ray.text.reports import text_id
 
 
 def main(bundle_uri: str, port: int, threads: int, batch_size: int) -> None:
     bundle = load_bundle(bundle_uri)
     model = bundle.model.eval()
+    encode = RuntimeEncoder(model.ecg_encoder, choose_runtime("auto"))
     classes = next(iter(bundle.facts.prompt_sets["descriptive"].tasks.values()))
     with torch.inference_mode():
         vectors = torch.stack(
@@ -36,7 +39,7 @@ def main(bundle_uri: str, port: int, threads: int, batch_size: int) -> None:
 
     def compute(signals_uv: list[np.ndarray]) -> list[list[float]]:
         with torch.inference_mode():
-            embedding = model.embed_ecg(torch.from_numpy(np.stack(signals_uv)).float() / 1000)
+            embedding = model.project_ecg(encode(torch.from_numpy(np.stack(signals_uv)).float() / 1000))
             return (model.logit_scale * embedding @ vectors.T).softmax(-1).tolist()
 
     async def work() -> None:

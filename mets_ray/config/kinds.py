@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
+EncoderRuntime = Literal["auto", "torch", "onnxruntime", "openvino"]
+"""What computes the ECG encoder on a CPU; `auto` is the fastest that is installed."""
+
 
 class Section(BaseModel):
     """A frozen group of settings that knows no other keys than its own."""

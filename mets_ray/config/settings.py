@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mets_ray.config.kinds import (
     FREE_AT_RESUME,
+    EncoderRuntime,
     Fraction,
     NameOrFile,
     NameOrFolder,
@@ -366,6 +367,11 @@ class Config(Section):
     lease_timeout_s: Annotated[Annotated[float, Field(ge=1.0)], FREE_AT_RESUME] = Field(
         60.0,
         description="a job without a sign of life for so long is dead, and another may write to its folder",
+    )
+    encoder_runtime: Annotated[EncoderRuntime, FREE_AT_RESUME] = Field(
+        "auto",
+        description="evaluate and score: what computes the ECG encoder on CPUs; auto: the fastest that is installed "
+        "(extra `fast`); values agree to 1e-5; training and GPUs use torch",
     )
     prepare: PrepareConfig = Field(default_factory=PrepareConfig)
     folds: FoldsConfig = FoldsConfig()

@@ -46,7 +46,8 @@ def evaluate(config: Config, dataset_uri: str, bundle_uri: str, command: str = "
     command: the command line, for the report. Raises CheckpointError if bundle and data set do not match, DatasetError
     if the bundle was trained on a test patient, ConfigError for unknown tasks or prompts.
     """
-    dataset, predictor = PreparedDataset.open(dataset_uri), load_predictor(bundle_uri)
+    dataset = PreparedDataset.open(dataset_uri)
+    predictor = load_predictor(bundle_uri, encoder_runtime=config.encoder_runtime)
     test, notices = choose_test(config.folds.test, dataset)
     alarms = check_fit(config, dataset, predictor.facts, test)
     for line in (*alarms, *notices):

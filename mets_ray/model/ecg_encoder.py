@@ -1,7 +1,7 @@
 """The ECG encoder, ResNet1d-18. It returns features; `mets` projects them to embeddings."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Literal
 
@@ -53,7 +53,7 @@ class EcgEncoder(nn.Module):
         for stage in range(4):
             for block in range(2):
                 stride = 2 if stage > 0 and block == 0 else 1
-                blocks.append(_BasicBlock(channels, width * 2**stage, stride, norm))
+                blocks.append(BasicBlock(channels, width * 2**stage, stride, norm))
                 channels = width * 2**stage
         self.stages = nn.Sequential(*blocks)
 
@@ -72,15 +72,27 @@ class EcgEncoder(nn.Module):
                 "`encoder.norm` is sync, which torch supports on GPUs only, but the encoder trains on a CPU",
                 hint="set encoder.norm to group, or train.device to gpu",
             )
-        if focus is not None:
-            signal_mv = signal_mv * _within_reach(signal_mv, focus)
+        return pooled(self._convolved, signal_mv, focus)
+
+    def _convolved(self, signal_mv: Float[Tensor, "batch lead sample"]) -> Float[Tensor, "batch feature position"]:
         recompute = self.activation_checkpointing and self.training and torch.is_grad_enabled()
         hidden = signal_mv
         for part in (self.stem, *self.stages):
             hidden = _checkpointed(part, hidden) if recompute else part(hidden)
-        if focus is None:
-            return hidden.mean(dim=-1)
-        return hidden @ _focus_weights(hidden, signal_mv.shape[-1], focus)
+        return hidden
+
+
+def pooled(
+    convolve: Callable[[Tensor], Tensor], signal_mv: Float[Tensor, "batch lead sample"], focus: float | None
+) -> Float[Tensor, "batch feature"]:
+    """What an encoder makes of what its convolutions give, whoever computes them. focus: see `EcgEncoder.forward`.
+
+    convolve: ECGs to the output of the last stage, [batch, feature, position].
+    """
+    if focus is None:
+        return convolve(signal_mv).mean(dim=-1)
+    hidden = convolve(signal_mv * _within_reach(signal_mv, focus))
+    return hidden @ _focus_weights(hidden, signal_mv.shape[-1], focus)
 
 
 class _Stem(nn.Sequential):
@@ -130,7 +142,7 @@ def _focus_weights(
     return (near + 1 / len(near)) / 2
 
 
-class _BasicBlock(nn.Module):
+class BasicBlock(nn.Module):
     """Two convolutions of kernel size 3 with an identity shortcut, or a 1x1 convolution where the shape changes."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int, norm: Norm) -> None:

@@ -12,11 +12,14 @@ from cachetools import LRUCache
 from jaxtyping import Float, Float16, Float32, Int16
 from torch import Tensor
 
+from mets_ray.config.kinds import EncoderRuntime
 from mets_ray.ecg.ecg import Ecg, check_sampling_rate
 from mets_ray.ecg.preprocess import SignalConfig, check_leads, preprocess
 from mets_ray.ecg.timeline import part_from, window_starts
 from mets_ray.errors import ConfigError, RecordError
 from mets_ray.model.bundle import Bundle, BundleFacts, check_text_model, load_bundle, untrained_model
+from mets_ray.model.ecg_encoder import EcgEncoder
+from mets_ray.model.ecg_runtime import ROWS_AT_ONCE, RuntimeEncoder, choose_runtime
 from mets_ray.model.lead_quality import NEEDS_EVERY_LEAD, LeadSetQuality
 from mets_ray.model.mets import microvolts_to_millivolts
 from mets_ray.model.windows import Windows, cut_windows, mean_embedding, with_any_leads
@@ -60,12 +63,16 @@ class _Kept(NamedTuple):
     size_bytes: int
 
 
-def load_predictor(bundle_uri: str, *, device: str = "cpu") -> "Predictor":
+def load_predictor(bundle_uri: str, *, device: str = "cpu", encoder_runtime: EncoderRuntime = "auto") -> "Predictor":
     """Fetch a bundle from any storage and load it onto a torch device (`cpu`, `cuda`).
 
-    Raises CheckpointError if `bundle_uri` holds no complete bundle of this schema.
+    encoder_runtime: what computes the ECG encoder on a CPU: `torch`, `onnxruntime`, `openvino`, or `auto` for the
+    fastest that is installed (`pip install 'mets-ray[fast]'`). Their values agree to 1e-5.
+
+    Raises CheckpointError if `bundle_uri` holds no complete bundle of this schema, ConfigError if the runtime is not
+    installed.
     """
-    return Predictor(load_bundle(bundle_uri), device=device)
+    return Predictor(load_bundle(bundle_uri), device=device, encoder_runtime=encoder_runtime)
 
 
 def load_text_encoder(facts: BundleFacts, *, model: str | None = None, device: str = "cpu") -> FrozenTextEncoder:
@@ -91,12 +98,26 @@ class Predictor:
     `embed_windows` and `encode` may be called from several threads, all other methods from one only.
 
     device: a torch device. text_cache_texts: how many text features are cached in addition to the bundle's own.
+    encoder_runtime: see `load_predictor`; on a GPU, and for weights that are not float32, torch computes whatever is
+    given. Raises ConfigError if it is not installed.
     """
 
-    def __init__(self, bundle: Bundle, *, device: str = "cpu", text_cache_texts: int = 100_000) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: str = "cpu",
+        text_cache_texts: int = 100_000,
+        encoder_runtime: EncoderRuntime = "auto",
+    ) -> None:
         self.bundle = bundle
         self.device = torch.device(device)
         self._model = bundle.model.to(self.device).eval().requires_grad_(False)
+        runtime = choose_runtime(encoder_runtime)
+        self._ecg_encoder: EcgEncoder | RuntimeEncoder = self._model.ecg_encoder
+        self.encoder_runtime: EncoderRuntime = "torch"
+        if self.device.type == "cpu" and next(self._model.parameters()).dtype == torch.float32:
+            self._ecg_encoder, self.encoder_runtime = RuntimeEncoder(self._model.ecg_encoder, runtime), runtime
         self.logit_scale, self._logit_bias = float(self._model.logit_scale), float(self._model.logit_bias)
         self._stored = dict(zip(bundle.prompts.ids.tolist(), bundle.prompts.vectors, strict=True))
         self._features = LRUCache[int, np.ndarray](text_cache_texts)
@@ -206,17 +227,21 @@ class Predictor:
     def untrained(self, seed: int) -> "Predictor":
         """The same predictor with random weights, as a baseline without training. It shares the text features."""
         bundle = replace(self.bundle, model=untrained_model(self.bundle, seed))
-        other = Predictor(bundle, device=str(self.device))
+        other = Predictor(bundle, device=str(self.device), encoder_runtime=self.encoder_runtime)
         other._features = self._features
         return other
 
     def warm_up(self, batch_size: int) -> float:
-        """Run the largest batch once, so that the first request is not slower. Returns the time in seconds."""
+        """Encode batches of every size that the runtime tells apart, so that no request waits for what it prepares.
+
+        What is prepared belongs to the calling thread. Returns the time in seconds.
+        """
         import scipy.signal  # noqa: F401  `preprocess` would load it in the first request: a second
 
-        shape = (batch_size, len(self.signal.leads), self.signal.num_samples)
         began = time.perf_counter()
-        self.embed_windows(np.zeros(shape, dtype=np.int16))
+        zeros = np.zeros((batch_size, len(self.signal.leads), self.signal.num_samples), dtype=np.int16)
+        for windows in range(min(batch_size, ROWS_AT_ONCE), 0, -1):
+            self.embed_windows(zeros[:windows])
         return time.perf_counter() - began
 
     def windows(self, ecg: Ecg) -> Windows:
@@ -257,13 +282,17 @@ class Predictor:
         self, signal_uv: Int16[np.ndarray, "window lead sample"], focus: float | None = None
     ) -> Float32[np.ndarray, "window dimension"]:
         """Unit vectors of windows, in one forward pass. focus: see `EcgEncoder.forward`."""
-        return _array(self._model.embed_ecg(microvolts_to_millivolts(signal_uv, self._model), focus))
+        return _array(self._model.project_ecg(self._features_of(signal_uv, focus)))
 
     @torch.inference_mode()
     def encode(self, signal_uv: Int16[np.ndarray, "window lead sample"], focus: float | None = None) -> Encoded:
         """`embed_windows`, and the encoder's features before the projection."""
-        features = self._model.ecg_encoder(microvolts_to_millivolts(signal_uv, self._model), focus)
+        features = self._features_of(signal_uv, focus)
         return Encoded(_array(self._model.project_ecg(features)), _array(features))
+
+    def _features_of(self, signal_uv: np.ndarray, focus: float | None) -> Float[Tensor, "window feature"]:
+        features: Tensor = self._ecg_encoder(microvolts_to_millivolts(signal_uv, self._model), focus)
+        return features
 
     def missing_texts(self, texts: Sequence[str]) -> list[str]:
         """Distinct texts with LM features neither in the bundle nor in the cache."""

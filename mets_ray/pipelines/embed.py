@@ -12,6 +12,7 @@ from ray.data import ActorPoolStrategy
 from mets_ray.cluster.nodes import reachable_nodes
 from mets_ray.cluster.ray_data import item_dataset, own_errors, plain, unpack_item
 from mets_ray.cluster.shares import check_actor_fits
+from mets_ray.config.kinds import EncoderRuntime
 from mets_ray.config.settings import Config
 from mets_ray.console import progress_bar
 from mets_ray.dataset.folds import Selection
@@ -70,7 +71,8 @@ class EcgEmbedder:
     Both are float32. `focus`: `DatasetCard.focus`. `is_partial`: a lead was not recorded. `parts`: what is known of
     each value of the column `part`; without them there is no such column. For each of `lead_sets` there is also
     `ecg_embedding:NAME`, with these leads alone, and with `untrained_seed` there are `untrained_embedding` and
-    `untrained_features`, of random weights; both are zeros in the parts that do not want them.
+    `untrained_features`, of random weights; both are zeros in the parts that do not want them. `encoder_runtime`: see
+    `load_predictor`.
     """
 
     def __init__(
@@ -82,9 +84,10 @@ class EcgEmbedder:
         parts: Mapping[str, Part] | None = None,
         lead_sets: Mapping[str, tuple[str, ...]] | None = None,
         untrained_seed: int | None = None,
+        encoder_runtime: EncoderRuntime = "auto",
     ) -> None:
         self._focus, self._parts, self._lead_sets = focus, parts or {}, lead_sets or {}
-        self._predictor = load_predictor(bundle_uri, device=device)
+        self._predictor = load_predictor(bundle_uri, device=device, encoder_runtime=encoder_runtime)
         self._untrained = None if untrained_seed is None else self._predictor.untrained(untrained_seed)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
@@ -158,6 +161,7 @@ def embed_parts(
                 "parts": dict(parts),
                 "lead_sets": lead_sets,
                 "untrained_seed": config.seed if untrained else None,
+                "encoder_runtime": config.encoder_runtime,
             },
             batch_size=actors.batch_size,
             batch_format="pyarrow",

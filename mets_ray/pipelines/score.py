@@ -25,6 +25,7 @@ from mets_ray import storage
 from mets_ray.cluster.nodes import reachable_nodes
 from mets_ray.cluster.ray_data import own_errors, plain
 from mets_ray.cluster.shares import check_actor_fits
+from mets_ray.config.kinds import EncoderRuntime
 from mets_ray.config.settings import Config, ScoreConfig
 from mets_ray.console import progress_bar, say
 from mets_ray.dataset.card import DatasetCard, Shard
@@ -92,13 +93,15 @@ class ShardScorer:
         output_uri: str,
         metadata: dict[str, object],
         settings: ScoreConfig,
+        encoder_runtime: EncoderRuntime = "auto",
     ) -> None:
-        self._predictor = load_predictor(bundle_uri, device="cuda" if settings.num_gpus_per_actor else "cpu")
+        device = "cuda" if settings.num_gpus_per_actor else "cpu"
+        self._predictor = load_predictor(bundle_uri, device=device, encoder_runtime=encoder_runtime)
         self._tasks = tasks
         self._vectors = [torch.tensor(task.vectors) for task in tasks]
         self._dataset = dataset
         self._output_uri = output_uri
-        self._metadata = metadata
+        self._metadata = metadata | {"encoder_runtime": self._predictor.encoder_runtime}
         self._settings = settings
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -196,7 +199,8 @@ def score(config: Config, dataset_uri: str, bundle_uri: str) -> Scored:
     if `score.output_uri` holds other scores, RecordError `missing_leads` for a record without leads that the bundle
     needs, FolderInUseError if another job writes there.
     """
-    dataset, predictor, settings = PreparedDataset.open(dataset_uri), load_predictor(bundle_uri), config.score
+    dataset, settings = PreparedDataset.open(dataset_uri), config.score
+    predictor = load_predictor(bundle_uri, encoder_runtime=config.encoder_runtime)
     card = dataset.card
     check_signal(card.signal, predictor.facts)
     sources = (card.source, predictor.facts.dataset_source)
@@ -221,6 +225,7 @@ def score(config: Config, dataset_uri: str, bundle_uri: str) -> Scored:
             "output_uri": output_uri,
             "metadata": metadata,
             "settings": settings,
+            "encoder_runtime": config.encoder_runtime,
         }
         arrivals = _score_shards(todo, scorer, settings, skipped=skipped)
         records, seconds = sum(count for _, _, count in arrivals), arrivals[-1][0]

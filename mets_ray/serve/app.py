@@ -30,6 +30,7 @@ from mets_ray.serve.openapi import (
     ZERO_SHOT_BODY,
     describe,
 )
+from mets_ray.serve.query_route import post_with_query
 from mets_ray.serve.reading import Reader
 from mets_ray.serve.request_id import name_requests_in_log
 from mets_ray.serve.service import Service, Timings
@@ -69,11 +70,11 @@ def create_app(service: Service, telemetry: Telemetry, *, names_requests: bool =
         # Ray traces and counts requests. FastAPI's own spans hold the query string, which names classes.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
+    reader = Reader(service.limits, service.predictor.windows)
+    _add_scoring(app, service, reader)  # first, because a request's route is looked for in this order
+    _add_model(app, service, reader)
     _add_pages(app, service)
     _add_docs(app)
-    reader = Reader(service.limits, service.predictor.windows)
-    _add_scoring(app, service, reader)
-    _add_model(app, service, reader)
     add_error_answers(app, telemetry)
     describe(app, bearer=config.auth == "bearer")
     app.add_middleware(
@@ -137,7 +138,7 @@ def _add_docs(app: FastAPI) -> None:
 def _add_scoring(app: FastAPI, service: Service, reader: Reader) -> None:
     timelines = Timelines(service)
 
-    @app.post("/v1/zero-shot", summary="Score one ECG against classes", openapi_extra=ZERO_SHOT_BODY)
+    @post_with_query(app, "/v1/zero-shot", summary="Score one ECG against classes", openapi_extra=ZERO_SHOT_BODY)
     async def zero_shot(request: Request, query: ZeroShotQuery) -> Response:
         timings = Timings()
         options, windows = await reader.one(request, query, timings)
@@ -145,7 +146,9 @@ def _add_scoring(app: FastAPI, service: Service, reader: Reader) -> None:
         _note_classes(request, options, answer.prompt_set)
         return _json(answer)
 
-    @app.post("/v1/zero-shot/batch", summary="Score several ECGs against the same classes", openapi_extra=BATCH_BODY)
+    @post_with_query(
+        app, "/v1/zero-shot/batch", summary="Score several ECGs against the same classes", openapi_extra=BATCH_BODY
+    )
     async def zero_shot_batch(request: Request, query: ZeroShotQuery) -> Response:
         timings = Timings()
         options, ecgs = await reader.several(request, query)
@@ -154,7 +157,8 @@ def _add_scoring(app: FastAPI, service: Service, reader: Reader) -> None:
         _note_classes(request, options, answer.prompt_set)
         return _json(answer)
 
-    @app.post(
+    @post_with_query(
+        app,
         "/v1/timeline",
         summary="Score a long recording window by window: lines of JSON, as they become known",
         openapi_extra=TIMELINE_BODY,
@@ -162,12 +166,12 @@ def _add_scoring(app: FastAPI, service: Service, reader: Reader) -> None:
     async def timeline(request: Request, query: TimelineQuery) -> Response:
         return await timelines.answer(request, query)
 
-    @app.post("/v1/embed", summary="Embed an ECG or texts into the shared space", openapi_extra=EMBED_BODY)
+    @post_with_query(app, "/v1/embed", summary="Embed an ECG or texts into the shared space", openapi_extra=EMBED_BODY)
     async def embed(request: Request, query: EcgQuery) -> Response:
         asked = await reader.ecg_or_texts(request, query)
         return _json(await service.embed_ecg(asked) if isinstance(asked, Windows) else await service.embed_texts(asked))
 
-    @app.post("/v1/ecg", summary="The first window as the model sees it", openapi_extra=ECG_BODY)
+    @post_with_query(app, "/v1/ecg", summary="The first window as the model sees it", openapi_extra=ECG_BODY)
     async def preview(request: Request, query: EcgQuery) -> Response:
         return _json(service.preview(await reader.ecg(request, query)))
 

@@ -6,13 +6,16 @@ got batches of 4 while 16 were waiting. It also records six metrics per batch on
 
 import asyncio
 import itertools
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Int16
+
+_T = TypeVar("_T")
 
 # While first windows fill every pass, one that waits for its turn is still computed in the eighth pass.
 _TURNS_PER_PASS = 1 / 8
@@ -75,6 +78,22 @@ class Batches:
         future: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
         self._waiting.put_nowait(_Waiting(self._turn + place, next(self._numbers), window, future))
         return await future
+
+    def on_a_thread(self, call: Callable[[], _T]) -> _T:
+        """What `call` returns on one of the threads that compute passes of several windows."""
+        return self._shared.submit(call).result()
+
+    def on_every_thread(self, prepare: Callable[[int], object]) -> None:
+        """Call `prepare` on each thread that computes passes, with the largest number of windows that it will get."""
+        for pool, threads, windows in ((self._shared, self._threads, self._batch_size), (self._alone, 1, 1)):
+            together = threading.Barrier(threads)  # so that no thread takes two of the calls
+
+            def call(together: threading.Barrier = together, windows: int = windows) -> None:
+                together.wait()
+                prepare(windows)
+
+            for done in [pool.submit(call) for _ in range(threads)]:
+                done.result()
 
     async def probe(self, window: Int16[np.ndarray, "lead sample"]) -> Float32[np.ndarray, " dimension"]:
         """The vector, computed beside the queue and without being counted. Raises what `embed` raises."""

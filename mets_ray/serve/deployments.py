@@ -5,6 +5,7 @@ No `from __future__ import annotations` here: with it, Serve would pass the buil
 
 import asyncio
 import logging
+import time
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,12 @@ class ZeroShot:
     def __init__(self, config: ServeConfig, bundle_uri: str, text_encoder: DeploymentHandle[Any] | None) -> None:
         device = _device(config.encoder_gpus)
         bundle = load_bundle(bundle_uri)
-        self._predictor = Predictor(bundle, device=device, text_cache_texts=config.text_cache_texts)
+        self._predictor = Predictor(
+            bundle,
+            device=device,
+            text_cache_texts=config.text_cache_texts,
+            encoder_runtime=config.encoder_runtime,
+        )
         self._telemetry = RequestTelemetry(self._predictor.model_version)
         self._text_encoder = text_encoder
         threads = 1 if device == "cuda" else config.encoder_threads or _threads(config.encoder_cpus)
@@ -82,15 +88,17 @@ class ZeroShot:
             ask_lm=None if text_encoder is None else self._ask_lm,
             telemetry=self._telemetry,
         )
-        warm_up_s = self._predictor.warm_up(config.batch_size)
-        self._canary = Canary(self._predictor)
+        began = time.perf_counter()
+        self._batches.on_every_thread(self._predictor.warm_up)
+        self._canary = self._batches.on_a_thread(lambda: Canary(self._predictor))
         logger.info(
-            "serving %s on %s, %d threads, first batch of %d in %.2f s",
+            "serving %s on %s with %s, %d threads, ready for batches of %d in %.2f s",
             self._predictor.model_version,
             device,
+            self._predictor.encoder_runtime,
             threads,
             config.batch_size,
-            warm_up_s,
+            time.perf_counter() - began,
         )
 
     async def check_health(self) -> None:

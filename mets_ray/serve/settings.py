@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from mets_ray.config.kinds import EncoderRuntime
+
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0.0)]
 
@@ -39,6 +41,11 @@ class ServeConfig(BaseModel):
     encoder_gpus: Annotated[float, Field(ge=0.0)] = Field(0.0, description="GPUs, or a fraction of one, per replica")
     encoder_threads: Count | None = Field(
         None, description="CPU threads, each running its own forward passes; default: the replica's CPUs"
+    )
+    encoder_runtime: EncoderRuntime = Field(
+        "auto",
+        description="what computes the ECG encoder on CPUs; auto: the fastest that is installed (extra `fast`); values "
+        "agree to 1e-5; GPUs use torch",
     )
     text_min_replicas: Annotated[int, Field(ge=0)] = Field(
         1, description="minimum TextEncoder replicas; 0 with a maximum of 0 serves stored texts only"

@@ -55,9 +55,9 @@ def test_scores_are_evaluates_for_the_same_records(ray_cluster, dataset_uri, bun
     table = scored_table(result.output_uri)
     assert len(set(table["record_id"].to_pylist())) == table.num_rows == SHARDS * ROWS
 
-    # As evaluate does it: the actor's class on row groups, then the task's scores of the embeddings.
+    # As evaluate does it, with another runtime: the actor's class on row groups, then the scores of the embeddings.
     bundle, dataset = load_bundle(bundle_uri), PreparedDataset.open(dataset_uri)
-    embedder, rows = EcgEmbedder(bundle_uri, "cpu"), []
+    embedder, rows = EcgEmbedder(bundle_uri, "cpu", encoder_runtime="torch"), []
     for shard in dataset.card.shards[1:3]:
         for index in range(len(shard.row_group_rows)):
             group = RowGroup(shard.path, index, shard.row_group_rows[index])
@@ -84,6 +84,7 @@ def test_scores_are_evaluates_for_the_same_records(ray_cluster, dataset_uri, bun
     assert of_file["prompt_set"]["name"] == "mets"
     assert of_file["shard"] == dataset.card.shards[0].path
     assert of_file["run"] == "pretrain-20260101-000000-test"
+    assert of_file["encoder_runtime"] == "openvino"
 
 
 def test_labels_of_the_middle_are_scored_by_the_middle(dataset_uri, bundle_uri, tmp_path):
@@ -182,13 +183,16 @@ def test_what_is_finished_is_skipped_and_what_is_not_is_scored(ray_cluster, data
         score(other, dataset_uri, bundle_uri)
 
 
-def test_scoring_faults_are_named_before_any_work(ray_cluster, dataset_uri, bundle_uri, tmp_path):
+def test_scoring_faults_are_named_before_any_work(ray_cluster, dataset_uri, bundle_uri, tmp_path, monkeypatch):
     from mets_ray.pipelines.score import score
 
     with pytest.raises(ConfigError, match=r"`score\.tasks` names `ptbxl_supper`"):
         score(config_of(tmp_path, "score.tasks=[ptbxl_supper]"), dataset_uri, bundle_uri)
     with pytest.raises(CheckpointError, match="the bundle is for 500 Hz"):
         score(config_of(tmp_path), dataset_uri, str(make_bundle(tmp_path / "500", sampling_rate_hz=500)))
+    monkeypatch.setattr("mets_ray.model.ecg_runtime._is_installed", lambda package: package != "onnx")
+    with pytest.raises(ConfigError, match="`encoder_runtime` is onnxruntime, but `onnx` is not installed"):
+        score(config_of(tmp_path, "encoder_runtime=onnxruntime"), dataset_uri, bundle_uri)
     assert not list(tmp_path.glob("scores-*"))
 
 

@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 
 from mets_ray.serve.batching import Batches
 
@@ -74,6 +75,15 @@ def test_a_long_request_goes_on_while_short_ones_fill_every_pass():
     asyncio.run(run())
     assert sum(number >= 100 for batch in passes.batches for number in batch) == 6
     assert len(passes.batches) < 200
+
+
+def test_each_thread_that_computes_passes_is_prepared_for_its_largest():
+    batches = Batches(lambda windows: windows, batch_size=16, wait_s=0.0, threads=3, counted=lambda windows: None)
+    seen = []
+    batches.on_every_thread(lambda windows: seen.append((threading.get_ident(), torch.get_num_threads(), windows)))
+    assert sorted(fact[1:] for fact in seen) == [(1, 16), (1, 16), (1, 16), (3, 1)]
+    assert len({thread for thread, _, _ in seen}) == 4
+    assert batches.on_a_thread(threading.get_ident) in {thread for thread, count, _ in seen if count == 1}
 
 
 @pytest.mark.parametrize("fault", ["raises", "not a number"])

@@ -3,11 +3,13 @@
 The format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html. It names no unit, rate or leads.
 """
 
+import functools
 import io
 import math
 import mmap
 import zipfile
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +23,8 @@ FORMAT = "npy"
 
 _MAGIC = b"\x93NUMPY"
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_PREFIX_BYTES = 10  # of version 1: magic, version, and the length of the rest
+_USUAL_HEADER_BYTES = 256
 _MOST_HEADER_BYTES = 128 * 1024  # numpy writes up to 64 KiB, and reads up to 10,000 characters
 _MOST_ARRAYS = 64
 _COMPRESSED_TIMES = 20  # float64 of a 16-bit signal compresses to a fifth; a bomb a thousandfold
@@ -45,19 +49,33 @@ def array_of(data: bytes | mmap.mmap) -> np.ndarray:
 
     Raises RecordError `malformed_file`.
     """
-    stream = io.BytesIO(data[:_MOST_HEADER_BYTES])
+    length = _PREFIX_BYTES + int.from_bytes(data[8:_PREFIX_BYTES], "little")  # of a header of version 1
     try:
-        shape, is_fortran, dtype = _HEADERS[np.lib.format.read_magic(stream)](stream)
+        if data[6:8] == b"\1\0" and length <= _USUAL_HEADER_BYTES:
+            header = _usual_header(bytes(data[:length]))
+        else:
+            header = _header(data[:_MOST_HEADER_BYTES])
     except Exception as error:  # numpy evaluates the header and does not catch what tokenize and dtype raise
         raise malformed("this is not an .npy file of version 1 or 2, or its header cannot be read") from error
+    shape, is_fortran, dtype, begins = header
     real_numbers(np.empty(0, dtype))
-    size = len(data) - stream.tell()
+    size = len(data) - begins
     if math.prod(shape) * dtype.itemsize != size:
         raise malformed(f"the array has shape {shape} and {size} bytes of samples", "save [lead, sample]")
     try:
-        return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if is_fortran else "C")
+        return np.frombuffer(data, dtype, offset=begins).reshape(shape, order="F" if is_fortran else "C")
     except (ValueError, TypeError) as error:  # (-1, -10), (0, 1e30), (True, 10)
         raise malformed("the array has an impossible shape") from error
+
+
+def _header(begin: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Shape, whether in Fortran's order, type, and where the samples begin. Raises what numpy raises."""
+    stream = io.BytesIO(begin)
+    shape, is_fortran, dtype = _HEADERS[np.lib.format.read_magic(stream)](stream)
+    return shape, is_fortran, dtype, stream.tell()
+
+
+_usual_header = functools.lru_cache(maxsize=64)(_header)  # evaluating one takes longer than all else here
 
 
 def _is_npz(head: bytes) -> bool:

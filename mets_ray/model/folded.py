@@ -1,0 +1,119 @@
+"""The ECG encoder's convolutions with their norms folded in: what the fast runtimes of `ecg_runtime` compute."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from mets_ray.model.ecg_encoder import BasicBlock, EcgEncoder
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution over time and what remains of its norm: nothing of a batch norm, which is a scale and a shift."""
+
+    layer: nn.Conv1d
+    group_norm: nn.GroupNorm | None
+
+
+@dataclass(frozen=True)
+class Block:
+    """Two convolutions beside a shortcut, which is None where it is the identity."""
+
+    first: Convolution
+    second: Convolution
+    shortcut: Convolution | None
+
+
+@dataclass(frozen=True)
+class FoldedEncoder:
+    """A frozen encoder. `lead_gain` and `lead_bias`, [lead, channel]: of an encoder with a lead mask, else None.
+
+    ReLUs follow the stem, the first convolution of a block and the sum of its second with the shortcut; max pooling
+    (kernel 3, stride 2, padding 1) follows the stem.
+    """
+
+    stem: Convolution
+    lead_gain: Float[Tensor, "lead channel"] | None
+    lead_bias: Float[Tensor, "lead channel"] | None
+    blocks: tuple[Block, ...]
+
+    @property
+    def leads(self) -> int:
+        return self.stem.layer.in_channels
+
+
+@torch.no_grad()
+def fold(encoder: EcgEncoder) -> FoldedEncoder:
+    """The folded form of an encoder in `eval()` on a CPU; it keeps its own weights."""
+    assert not encoder.training, "the statistics of a batch norm change in training"
+    blocks = []
+    for block in encoder.stages:
+        assert isinstance(block, BasicBlock)
+        first, first_norm, _, second, second_norm = block.residual
+        shortcut = block.shortcut
+        blocks.append(
+            Block(
+                _folded(first, first_norm),
+                _folded(second, second_norm),
+                _folded(*shortcut) if isinstance(shortcut, nn.Sequential) else None,
+            )
+        )
+    stem = encoder.stem
+    return FoldedEncoder(_folded(stem[0], stem[1]), stem.lead_gain, stem.lead_bias, tuple(blocks))
+
+
+def _folded(layer: nn.Module, norm: nn.Module) -> Convolution:
+    assert isinstance(layer, nn.Conv1d)
+    if isinstance(norm, nn.GroupNorm):  # its statistics are those of each ECG
+        return Convolution(layer, norm)
+    assert isinstance(norm, nn.BatchNorm1d | nn.SyncBatchNorm)
+    return Convolution(fuse_conv_bn_eval(layer, norm), None)
+
+
+class ChannelsLast:
+    """A folded encoder in torch, with the channels of a position side by side in memory.
+
+    torch has this layout for images only, so an ECG is an image of one row. Called with millivolts,
+    [batch, lead, sample], it returns the output of the last stage, [batch, feature, position].
+    """
+
+    def __init__(self, folded: FoldedEncoder) -> None:
+        self._folded = folded
+        self._stem = _Row(folded.stem)
+        self._blocks = [
+            (_Row(block.first), _Row(block.second), None if block.shortcut is None else _Row(block.shortcut))
+            for block in folded.blocks
+        ]
+
+    @torch.inference_mode()
+    def __call__(self, signal_mv: Float[Tensor, "batch lead sample"]) -> Float[Tensor, "batch feature position"]:
+        hidden = self._stem(signal_mv[:, :, None].contiguous(memory_format=torch.channels_last))
+        gain, bias = self._folded.lead_gain, self._folded.lead_bias
+        if gain is not None and bias is not None:
+            absent = (signal_mv == 0).all(dim=-1).to(signal_mv.dtype)
+            hidden = hidden * (1 + absent @ gain)[:, :, None, None] + (absent @ bias)[:, :, None, None]
+        hidden = F.max_pool2d(hidden.relu_(), kernel_size=(1, 3), stride=(1, 2), padding=(0, 1))
+        for first, second, shortcut in self._blocks:
+            residual = second(first(hidden).relu_())
+            residual += hidden if shortcut is None else shortcut(hidden)
+            hidden = residual.relu_()
+        return hidden[:, :, 0]
+
+
+class _Row:
+    """A convolution over images of one row."""
+
+    def __init__(self, convolution: Convolution) -> None:
+        layer = convolution.layer
+        self._weight = layer.weight.detach()[:, :, None].contiguous(memory_format=torch.channels_last)
+        self._bias = None if layer.bias is None else layer.bias.detach()
+        self._stride, self._padding = (1, layer.stride[0]), (0, int(layer.padding[0]))
+        self._group_norm = convolution.group_norm
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        hidden = F.conv2d(hidden, self._weight, self._bias, self._stride, self._padding)
+        return hidden if self._group_norm is None else self._group_norm(hidden)

@@ -1,0 +1,112 @@
+"""The ECG encoder's convolutions as an ONNX model, for runtimes other than torch.
+
+The graph is written out, not traced: torch's exporter takes five seconds of CPU for it, and each serving process needs
+one when it starts.
+"""
+
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+
+from mets_ray.model.folded import Block, Convolution, FoldedEncoder
+
+INPUT, OUTPUT = "signal_mv", "hidden"
+_OPSET, _IR_VERSION = 18, 10  # what the runtimes of the last years read
+
+
+def onnx_model(folded: FoldedEncoder, samples: int) -> bytes:
+    """A serialised ONNX model: `signal_mv` float32 [batch, lead, samples] to `hidden` [batch, feature, position].
+
+    Only the batch is dynamic. samples: of each ECG.
+    """
+    graph = _Graph(samples)
+    stem = graph.convolution(INPUT, folded.stem)
+    if folded.lead_gain is not None and folded.lead_bias is not None:
+        stem = _with_lead_mask(graph, stem, folded.lead_gain, folded.lead_bias)
+    hidden = graph.node("MaxPool", graph.node("Relu", stem), kernel_shape=[3], strides=[2], pads=[1, 1])
+    graph.halve_positions(hidden, stem)
+    for block in folded.blocks:
+        hidden = _block(graph, hidden, block)
+    graph.nodes.append(helper.make_node("Identity", [hidden], [OUTPUT]))
+    features, positions = folded.blocks[-1].second.layer.out_channels, graph.positions[hidden]
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "ecg_encoder",
+            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", folded.leads, samples])],
+            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", features, positions])],
+            graph.initializers,
+        ),
+        opset_imports=[helper.make_opsetid("", _OPSET)],
+        ir_version=_IR_VERSION,
+    )
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+class _Graph:
+    """Nodes and constants so far, and the number of positions of each value."""
+
+    def __init__(self, samples: int) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self.positions = {INPUT: samples}
+
+    def constant(self, values: Tensor | list[int] | list[float]) -> str:
+        array = values.detach().numpy() if isinstance(values, Tensor) else np.asarray(values)
+        if array.dtype == np.float64:
+            array = array.astype(np.float32)
+        name = f"c{len(self.initializers)}"
+        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        name = f"{kind.lower()}{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
+        if inputs[0] in self.positions:
+            self.positions[name] = self.positions[inputs[0]]
+        return name
+
+    def halve_positions(self, name: str, of: str) -> None:
+        self.positions[name] = (self.positions[of] + 1) // 2
+
+    def convolution(self, hidden: str, convolution: Convolution) -> str:
+        layer, norm = convolution.layer, convolution.group_norm
+        inputs = [hidden, self.constant(layer.weight)] + ([] if layer.bias is None else [self.constant(layer.bias)])
+        padding, (stride,) = int(layer.padding[0]), layer.stride
+        made = self.node("Conv", *inputs, strides=[stride], pads=[padding, padding])
+        if stride == 2:
+            self.halve_positions(made, hidden)
+        if norm is None:
+            return made
+        # ONNX has group normalisation in two forms that differ by its version; instances of groups are in all of them.
+        groups, channels, positions = norm.num_groups, norm.num_channels, self.positions[made]
+        as_groups = self.node("Reshape", made, self.constant([0, groups, -1]))
+        ones, zeros = self.constant([1.0] * groups), self.constant([0.0] * groups)
+        as_groups = self.node("InstanceNormalization", as_groups, ones, zeros, epsilon=norm.eps)
+        made = self.node("Reshape", as_groups, self.constant([0, channels, positions]))
+        self.positions[made] = positions
+        scaled = self.node("Mul", made, self.constant(norm.weight[:, None]))
+        return self.node("Add", scaled, self.constant(norm.bias[:, None]))
+
+
+def _with_lead_mask(graph: _Graph, stem: str, lead_gain: Tensor, lead_bias: Tensor) -> str:
+    largest = graph.node("ReduceMax", graph.node("Abs", INPUT), graph.constant([-1]), keepdims=0)
+    absent = graph.node("Cast", graph.node("Equal", largest, graph.constant([0.0])), to=TensorProto.FLOAT)
+    last = graph.constant([-1])
+    gain, bias = (
+        graph.node("Unsqueeze", graph.node("MatMul", absent, graph.constant(vectors)), last)
+        for vectors in (lead_gain, lead_bias)
+    )
+    scaled = graph.node("Mul", stem, graph.node("Add", gain, graph.constant([1.0])))
+    return graph.node("Add", scaled, bias)
+
+
+def _block(graph: _Graph, hidden: str, block: Block) -> str:
+    first = graph.node("Relu", graph.convolution(hidden, block.first))
+    residual = graph.convolution(first, block.second)
+    shortcut = hidden if block.shortcut is None else graph.convolution(hidden, block.shortcut)
+    return graph.node("Relu", graph.node("Add", residual, shortcut))
