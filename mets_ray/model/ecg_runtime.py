@@ -25,6 +25,10 @@ ROWS_AT_ONCE = 16
 """ECGs per call of a runtime. More are not faster, and each size that a runtime sees first costs it some milliseconds:
 so it sees no more than these, and `Predictor.warm_up` shows it all of them."""
 
+_COMPILING = threading.Lock()
+"""Held while a thread compiles and computes its first pass. In its first pass of a process, OpenVINO makes a table of
+types behind a lock of its own and needs Python's meanwhile: two threads in it at once wait for each other for ever."""
+
 _FASTEST_FIRST: tuple[EncoderRuntime, ...] = ("openvino", "onnxruntime", "torch")
 _PACKAGES: dict[EncoderRuntime, tuple[str, ...]] = {
     "openvino": ("openvino", "onnx"),
@@ -78,7 +82,10 @@ class RuntimeEncoder:
             self._of_thread.compiled = {}
         compiled: dict[tuple[int, int], Convolve] = self._of_thread.compiled
         if (threads, samples) not in compiled:
-            compiled[threads, samples] = self._compile(self._folded, samples, threads)
+            with _COMPILING:
+                convolve = self._compile(self._folded, samples, threads)
+                convolve(torch.zeros(1, self._folded.leads, samples))
+            compiled[threads, samples] = convolve
         return compiled[threads, samples]
 
 

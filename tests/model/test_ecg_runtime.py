@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -126,6 +127,32 @@ def test_threads_do_not_disturb_each_other(runtime):
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_first_passes_come_one_after_the_other(monkeypatch):
+    inside, overlaps, ended = [], [], []
+
+    def compile_slowly(folded, samples, threads):
+        overlaps.extend(inside)
+        inside.append(threading.get_ident())
+        time.sleep(0.02)
+
+        def convolve(signal_mv):
+            if len(signal_mv) == 1:  # the pass that belongs to compiling
+                inside.remove(threading.get_ident())
+                ended.append(threading.get_ident())
+            return torch.zeros(len(signal_mv), 32, 4)
+
+        return convolve
+
+    monkeypatch.setitem(ecg_runtime._COMPILERS, "openvino", compile_slowly)
+    fast = RuntimeEncoder(trained(width=4), "openvino")
+    threads = [threading.Thread(target=fast, args=(ecgs(3, 100),)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (inside, overlaps, len(set(ended))) == ([], [], 4)
 
 
 def test_the_fastest_that_is_installed_is_chosen_and_others_are_refused(monkeypatch):
