@@ -1,9 +1,12 @@
 """What people see while a job runs: lines and bars, on stderr, because stdout carries the result only."""
 
 import sys
-from typing import Any
+from collections.abc import Iterable
+from typing import TypeVar
 
 from tqdm import tqdm
+
+Item = TypeVar("Item")
 
 
 def say(line: str) -> None:
@@ -11,7 +14,9 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def progress_bar(*, total: int, unit: str, description: str) -> "tqdm[Any]":
-    """A bar; in a log file, where it cannot move, a line every ten seconds."""
+def progress_bar(
+    items: Iterable[Item] | None = None, *, total: int | None, unit: str, description: str
+) -> "tqdm[Item]":
+    """A bar; in a log file, where it cannot move, a line every ten seconds. It moves by itself over `items`."""
     seconds = 0.5 if sys.stderr.isatty() else 10.0
-    return tqdm(total=total, unit=unit, desc=description, file=sys.stderr, mininterval=seconds, dynamic_ncols=True)
+    return tqdm(items, total=total, unit=unit, desc=description, file=sys.stderr, mininterval=seconds, dynamic_ncols=True)

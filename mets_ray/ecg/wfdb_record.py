@@ -140,9 +140,9 @@ def _check_checksums(samples: wfdb_signals.Samples, signals: list[Signal], *, is
     What overflows in the samples' own type, of 16 bits or more, is a multiple of 65536.
     """
     if isinstance(samples, np.ndarray):
-        sums = samples.sum(axis=1, dtype=samples.dtype).tolist()
+        sums = samples.sum(axis=1, dtype=samples.dtype.newbyteorder("=")).tolist()
     else:
-        sums = [int(row.sum(dtype=row.dtype)) for row in samples]
+        sums = [int(row.sum(dtype=row.dtype.newbyteorder("="))) for row in samples]
     wrong = [
         signal.name
         for signal, total in zip(signals, sums, strict=True)
