@@ -68,7 +68,9 @@ def _records(folder: Path) -> Iterator[Row]:
         yield Row(f"prepare.record.{10 * rate_hz}", ratio, goal=5.0, detail=detail)
 
 
-def _speed(pool: ProcessPoolExecutor, work: Callable[[list[ManifestRow]], None], parts: list[list[ManifestRow]]) -> float:
+def _speed(
+    pool: ProcessPoolExecutor, work: Callable[[list[ManifestRow]], None], parts: list[list[ManifestRow]]
+) -> float:
     began = time.perf_counter()
     list(pool.map(work, parts))
     return sum(map(len, parts)) / (time.perf_counter() - began)

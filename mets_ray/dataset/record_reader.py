@@ -128,10 +128,7 @@ class RecordReader:
 
     def _convert(self, loaded: list[tuple[ManifestRow, _Loaded | RecordError]]) -> list[Outcome]:
         signals = [self._preprocessed(one) for _, one in loaded]
-        return [
-            (row, self._accepted(one, signal_uv))
-            for (row, one), signal_uv in zip(loaded, signals, strict=True)
-        ]
+        return [(row, self._accepted(one, signal_uv)) for (row, one), signal_uv in zip(loaded, signals, strict=True)]
 
     def _preprocessed(self, one: _Loaded | RecordError) -> Int16[np.ndarray, "lead sample"] | RecordError:
         if isinstance(one, RecordError):
@@ -144,8 +141,10 @@ class RecordReader:
     def _accepted(
         self, one: _Loaded | RecordError, signal_uv: Int16[np.ndarray, "lead sample"] | RecordError
     ) -> Accepted | RecordError:
-        if isinstance(one, RecordError) or isinstance(signal_uv, RecordError):
-            return one if isinstance(one, RecordError) else signal_uv
+        if isinstance(one, RecordError):
+            return one
+        if isinstance(signal_uv, RecordError):
+            return signal_uv
         return Accepted(
             row=one.row,
             report=one.report,

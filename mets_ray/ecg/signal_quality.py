@@ -62,7 +62,9 @@ def signal_quality(ecg: Ecg, duration_s: float) -> SignalQuality:
     samples = min(math.ceil(round(duration_s * rate, 6)), ecg.signal_mv.shape[1])
     order = [rows[lead] for lead in recorded]
     is_in_order = order == list(range(len(ecg.signal_mv)))
-    signal_mv = (ecg.signal_mv if is_in_order else ecg.signal_mv[order])[:, :samples].astype(np.float32)  # twice as fast
+    signal_mv = (ecg.signal_mv if is_in_order else ecg.signal_mv[order])[:, :samples].astype(
+        np.float32
+    )  # twice as fast
     offset = signal_mv.mean(axis=1, dtype=np.float64)
     highest, lowest = signal_mv.max(axis=1), signal_mv.min(axis=1)
     flat, clipped = _stays(signal_mv, offset, highest, lowest)

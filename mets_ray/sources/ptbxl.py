@@ -13,7 +13,7 @@ from pydantic import Field
 
 from mets_ray import storage
 from mets_ray.config.kinds import Uri
-from mets_ray.console import progress_bar
+from mets_ray.console import progress_over
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.errors import ConfigError, RecordError
 from mets_ray.sources.cells import Blanks, age_years, identifier, literal, number, sex, unreadable, whole_number
@@ -67,7 +67,7 @@ def ptbxl_manifest(
     in_english = functools.cache(functools.partial(_in_english, phrases=phrases)) if phrases else None
     blanks = Blanks()
     rows, translations = [], []
-    for line, cells in progress_bar(lines, total=len(lines), unit="record", description="manifest"):
+    for line, cells in progress_over(lines, total=len(lines), unit="record", description="manifest"):
         report = ""
         statements: tuple[str, ...] = ()
         if rendered:

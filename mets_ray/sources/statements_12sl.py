@@ -61,7 +61,7 @@ def read_statements(labels_uri: str, wanted: Set[int] | None = None) -> Statemen
     unlisted: dict[str, list[int]] = {}
     unreadable = 0
     lists = functools.cache(_read_lists)
-    render = functools.cache(lambda *cells: render_statements(*lists(*cells), texts))
+    rendered: dict[tuple[str, str], tuple[str, ...]] = {}
     for _, cells in table.rows:
         both = cells["statements"], cells["statements_cat"]
         try:
@@ -72,7 +72,9 @@ def read_statements(labels_uri: str, wanted: Set[int] | None = None) -> Statemen
         if found is None:
             unreadable += 1
         elif wanted is None or ecg_id in wanted:
-            statements[ecg_id] = render(*both)
+            if both not in rendered:
+                rendered[both] = render_statements(found.tokens, found.groups, texts)
+            statements[ecg_id] = rendered[both]
             for token in found.tokens:
                 if token not in texts and token not in _MARKS:
                     unlisted.setdefault(token, []).append(ecg_id)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from mets_ray import storage
-from mets_ray.console import progress_bar
+from mets_ray.console import progress_over
 from mets_ray.errors import RecordError
 from mets_ray.sources.cells import Blanks, age_years, identifier, is_missing, sex, unreadable, whole_number
 from mets_ray.sources.csv_table import Table, check_columns, parse_csv, sha256_of
@@ -43,7 +43,7 @@ def table_manifest(source_uri: str, manifest_uri: str, *, reports: Reports = "ta
         check_columns(manifest_uri, table.columns, ("record", "report"))
     rows = _Rows(source_uri, table, reports, statements, {}, Blanks())
     found, without_fold = [], []
-    for number, cells in progress_bar(table.rows, total=None, unit="record", description="manifest"):
+    for number, cells in progress_over(table.rows, total=None, unit="record", description="manifest"):
         found.append(rows.row(number, cells))
         if not cells.get("fold"):
             without_fold.append(len(found) - 1)

@@ -187,7 +187,7 @@ class Language:
 
     @functools.cached_property
     def openers(self) -> frozenset[str]:
-        """The words that mean something without a head before them: others are passed over, if they are no last word."""
+        """The words that can mean something without a head before them; of others, only a last one is looked at."""
         return self.first_denying.union(phrase.split()[0] for phrase in self.phrases.meanings)
 
     def words(self, text: str) -> list[Word]:
