@@ -1,15 +1,18 @@
 """From a row of the manifest to what a shard holds of it: read, de-identified, preprocessed, or rejected."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int16
 
 from mets_ray import storage
 from mets_ray.dataset.privacy import Finds, Privacy
 from mets_ray.dataset.quality.measures import RecordMeasures, measure
 from mets_ray.dataset.recording_windows import rows_of_windows
 from mets_ray.ecg.derived_leads import derivation
-from mets_ray.ecg.ecg import EcgMeta
+from mets_ray.ecg.ecg import Ecg, EcgMeta
 from mets_ray.ecg.gaps import behind_gaps
 from mets_ray.ecg.lead_sets import with_absent_leads
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
@@ -54,6 +57,21 @@ Outcome = tuple[ManifestRow, Accepted | RecordError]
 """A row, and what became of it."""
 
 
+class _Loaded(NamedTuple):
+    """A record, or a window of one, before it is converted; the other fields are those of `Accepted`."""
+
+    ecg: Ecg
+    row: ManifestRow
+    report: str
+    derived_leads: str
+    stated: dict[str, str]
+    finds: Finds
+
+
+_MOST_SAMPLES = 4_000_000
+"""Of the records that a thread holds at once, 32 MB, besides the last of them."""
+
+
 @dataclass(frozen=True)
 class RecordReader:
     """Reads the records of one shard."""
@@ -63,11 +81,26 @@ class RecordReader:
     signal: SignalConfig
     privacy: Privacy
 
-    def read(self, position: int) -> list[Outcome]:
-        """What became of a row: one outcome, or one for each window of a recording.
+    def read(self, positions: Iterable[int]) -> list[Outcome]:
+        """What became of some rows, in their order: one outcome for each, or for each window of its recording.
 
-        Raises DatasetError for a store that does not answer.
+        All are read, then all converted, then all measured: a processor that does one thing at a time has its code at
+        hand, and is faster by a quarter. Raises DatasetError for a store that does not answer.
         """
+        outcomes: list[Outcome] = []
+        loaded: list[tuple[ManifestRow, _Loaded | RecordError]] = []
+        samples = 0
+        for position in positions:
+            for row, one in self._load(position):
+                loaded.append((row, one))
+                samples += 0 if isinstance(one, RecordError) else one.ecg.signal_mv.size
+            if samples > _MOST_SAMPLES:
+                outcomes += self._convert(loaded)
+                loaded, samples = [], 0
+        return outcomes + self._convert(loaded)
+
+    def _load(self, position: int) -> list[tuple[ManifestRow, _Loaded | RecordError]]:
+        """A row's record, or each of its windows, as its source has it."""
         row = self.task.rows[position]
         try:
             self._check(row, position)
@@ -85,26 +118,44 @@ class RecordReader:
         except RecordError as error:
             return [(row, error)]
         named, stated, derived = self.privacy.of_ids(whole), _stated(row, ecg.meta), derivation(ecg, self.signal.leads)
-        outcomes: list[Outcome] = []
+        loaded: list[tuple[ManifestRow, _Loaded | RecordError]] = []
         for part_row, part in parts:
-            try:
-                # The pseudonym is the recording's: its windows stay known as such.
-                record_id = named.record_id + part_row.record_id.removeprefix(whole.record_id)
-                accepted = Accepted(
-                    row=replace(named, record_id=record_id),
-                    report=report,
-                    signal_uv=preprocess(part, self.signal),
-                    measures=measure(part, self.signal.duration_s),
-                    other_signals=ecg.other_signals,
-                    derived_leads=derived,
-                    absent_leads=ecg.absent_leads,
-                    stated=stated,
-                    finds=finds,
-                )
-                outcomes.append((part_row, accepted))
-            except RecordError as error:
-                outcomes.append((part_row, error))
-        return outcomes
+            # The pseudonym is the recording's: its windows stay known as such.
+            record_id = named.record_id + part_row.record_id.removeprefix(whole.record_id)
+            part_named = named if record_id == named.record_id else replace(named, record_id=record_id)
+            loaded.append((part_row, _Loaded(part, part_named, report, derived, stated, finds)))
+        return loaded
+
+    def _convert(self, loaded: list[tuple[ManifestRow, _Loaded | RecordError]]) -> list[Outcome]:
+        signals = [self._preprocessed(one) for _, one in loaded]
+        return [(row, self._accepted(one, signal_uv)) for (row, one), signal_uv in zip(loaded, signals, strict=True)]
+
+    def _preprocessed(self, one: _Loaded | RecordError) -> Int16[np.ndarray, "lead sample"] | RecordError:
+        if isinstance(one, RecordError):
+            return one
+        try:
+            return preprocess(one.ecg, self.signal)
+        except RecordError as error:
+            return error
+
+    def _accepted(
+        self, one: _Loaded | RecordError, signal_uv: Int16[np.ndarray, "lead sample"] | RecordError
+    ) -> Accepted | RecordError:
+        if isinstance(one, RecordError):
+            return one
+        if isinstance(signal_uv, RecordError):
+            return signal_uv
+        return Accepted(
+            row=one.row,
+            report=one.report,
+            signal_uv=signal_uv,
+            measures=measure(one.ecg, self.signal.duration_s),
+            other_signals=one.ecg.other_signals,
+            derived_leads=one.derived_leads,
+            absent_leads=one.ecg.absent_leads,
+            stated=one.stated,
+            finds=one.finds,
+        )
 
     def _check(self, row: ManifestRow, position: int) -> None:
         """Raise RecordError for a row that is rejected before its signal is fetched."""

@@ -69,8 +69,10 @@ def derivable_leads(ecg: Ecg, wanted: Sequence[str]) -> tuple[str, ...]:
 def derivation(ecg: Ecg, wanted: Sequence[str]) -> str:
     """What was derived, in words, or will be: `III, aVR, aVL, aVF were derived from I and II`; "" for nothing."""
     names = (*ecg.derived_leads, *derivable_leads(ecg, wanted))
+    if not names:
+        return ""
     sources = " and ".join(source_leads(ecg)) or "other limb leads"
-    return f"{', '.join(names)} {'were' if len(names) > 1 else 'was'} derived from {sources}" if names else ""
+    return f"{', '.join(names)} {'were' if len(names) > 1 else 'was'} derived from {sources}"
 
 
 def source_leads(ecg: Ecg) -> tuple[str, ...]:

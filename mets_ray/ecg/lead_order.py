@@ -44,6 +44,7 @@ ELECTRODES = {
     "RA/LA": np.array([[-1.0, 0.0], [-1.0, 1.0]]),
     "RA/LL": np.array([[1.0, -1.0], [0.0, -1.0]]),
 }
+_EXCHANGES = {"": np.eye(2), **ELECTRODES}
 _ELECTRODE_MARGIN = 0.4
 """By so much must an exchange of electrodes raise the correlation. Of 498 of the other ECGs it names 95% with the arms
 exchanged, and with right arm and left leg; of all 1,992 as they are 5."""
@@ -112,11 +113,17 @@ def _electrodes(gram: Gram) -> str:
     measured, chest = gram[:2, :2], gram[6:, 6:]
     shared = gram[:2, 6:] @ _FROM_CHEST.T  # of the measured and the computed I and II
     size = _rms(_FROM_CHEST, chest)
-
-    def correlation(exchange: Float[np.ndarray, "two two"]) -> float:
-        scale = _rms(exchange, measured) * size
-        return float(np.trace(exchange @ shared)) / scale if scale else 0.0
-
-    found = {name: correlation(exchange) for name, exchange in ELECTRODES.items()}
+    found = {name: _correlation(exchange, measured, shared, size) for name, exchange in _EXCHANGES.items()}
+    as_named = found.pop("")
     best = max(found, key=found.__getitem__)
-    return best if found[best] - correlation(np.eye(2)) > _ELECTRODE_MARGIN else ""
+    return best if found[best] - as_named > _ELECTRODE_MARGIN else ""
+
+
+def _correlation(
+    exchange: Float[np.ndarray, "two two"],
+    measured: Float[np.ndarray, "two two"],
+    shared: Float[np.ndarray, "two two"],
+    size: float,
+) -> float:
+    scale = _rms(exchange, measured) * size
+    return float(np.trace(exchange @ shared)) / scale if scale else 0.0

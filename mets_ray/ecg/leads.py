@@ -22,6 +22,9 @@ _STANDARD = {lead.upper(): lead for lead in LEADS} | {
     **{f"ML{lead}": lead for lead in ("I", "II", "III")},
 }
 
+# As nearly all files write them, so that most names need no more than one look-up.
+_AS_USUAL = {spelling: lead for lead in LEADS for spelling in (lead, lead.upper(), lead.lower())}
+
 # The chest electrodes C1 to C6 of IEC 60601-2-25 record V1 to V6. Only without a prefix: `ECG C1` may be a channel.
 _CHEST_ELECTRODES = {f"C{number}": f"V{number}" for number in range(1, 7)}
 
@@ -50,6 +53,8 @@ def standard_lead(name: str) -> str | None:
     None for every other name, and where two leads could be meant. Upper and lower case, spaces around the name and
     compatibility forms of Unicode (`Ⅱ`) do not matter.
     """
+    if (usual := _AS_USUAL.get(name)) is not None:
+        return usual
     plain = _plain(name)
     bare = _bare(plain)
     return _STANDARD.get(bare) or (_CHEST_ELECTRODES.get(plain) if bare == plain else None)

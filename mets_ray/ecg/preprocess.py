@@ -124,7 +124,8 @@ def preprocess(ecg: Ecg, config: SignalConfig) -> Int16[np.ndarray, "lead sample
             f"the record has {samples_present} samples at {rate:.10g} Hz ({samples_present / rate:.3f} s) "
             f"of the {config.duration_s:g} s that are needed",
         )
-    signal_mv = ecg.signal_mv[rows, :end].astype(np.float64, copy=False)
+    is_in_order = rows == list(range(len(ecg.signal_mv)))
+    signal_mv = (ecg.signal_mv if is_in_order else ecg.signal_mv[rows])[:, :end].astype(np.float64, copy=False)
     _check_values(signal_mv, present)
     if ecg.derived_leads:
         check_source_leads(ecg)
@@ -138,7 +139,8 @@ def preprocess(ecg: Ecg, config: SignalConfig) -> Int16[np.ndarray, "lead sample
     if config.highpass_hz is not None:
         signal_mv = _highpassed(signal_mv, config.sampling_rate_hz, config.highpass_hz)
     _check_amplitude(signal_mv, present)  # filters overshoot at steps, and int16 would wrap around silently
-    signal_uv = np.rint(signal_mv * 1000.0).astype(np.int16)
+    whole_uv = signal_mv * 1000.0
+    signal_uv = np.rint(whole_uv, out=whole_uv).astype(np.int16)
     if present == config.leads:
         return signal_uv
     whole = np.zeros((len(config.leads), config.num_samples), dtype=np.int16)
@@ -166,24 +168,44 @@ def samples_used(config: SignalConfig, sampling_rate_hz: float) -> int:
 
 
 def _ratio(config: SignalConfig, sampling_rate_hz: float) -> Fraction:
-    return (Fraction(config.sampling_rate_hz) / Fraction(sampling_rate_hz)).limit_denominator(_MAX_RATIO)
+    return _ratio_of_rates(config.sampling_rate_hz, sampling_rate_hz)
+
+
+@functools.lru_cache(maxsize=64)  # the records of a source have few rates
+def _ratio_of_rates(wanted_hz: int, sampling_rate_hz: float) -> Fraction:
+    return (Fraction(wanted_hz) / Fraction(sampling_rate_hz)).limit_denominator(_MAX_RATIO)
 
 
 @functools.cache  # designed once for all ECGs of a data set or a server
-def _highpass_sections(sampling_rate_hz: int, highpass_hz: float) -> Float[np.ndarray, "section six"]:
-    sections: np.ndarray = scipy.signal.butter(
-        _HIGHPASS_ORDER, highpass_hz, "highpass", fs=sampling_rate_hz, output="sos"
-    )
-    return sections
+def _highpass_filter(
+    sampling_rate_hz: int, highpass_hz: float
+) -> tuple[Float[np.ndarray, "section six"], Float[np.ndarray, "section 1 two"]]:
+    """The filter's sections, and their state after a signal that has always been 1."""
+    sections = scipy.signal.butter(_HIGHPASS_ORDER, highpass_hz, "highpass", fs=sampling_rate_hz, output="sos")
+    return sections, scipy.signal.sosfilt_zi(sections)[:, None]
 
 
 def _highpassed(
     signal_mv: Float[np.ndarray, "lead sample"], sampling_rate_hz: int, highpass_hz: float
 ) -> Float[np.ndarray, "lead sample"]:
-    sections = _highpass_sections(sampling_rate_hz, highpass_hz)
-    margin = min(round(_HIGHPASS_MARGIN_S * sampling_rate_hz), signal_mv.shape[1] - 1)
-    filtered: np.ndarray = scipy.signal.sosfiltfilt(sections, signal_mv, axis=1, padtype="odd", padlen=margin)
-    return filtered
+    """`scipy.signal.sosfiltfilt` with `padtype="odd"`, to the bit, in two thirds of its time.
+
+    A recursive filter waits at each sample for the last one's result. Two leads as the parts of one complex signal, on
+    which real coefficients act separately, wait together.
+    """
+    sections, settled = _highpass_filter(sampling_rate_hz, highpass_hz)
+    leads, samples = signal_mv.shape
+    margin = min(round(_HIGHPASS_MARGIN_S * sampling_rate_hz), samples - 1)
+    half = (leads + 1) // 2
+    extended = np.zeros((half, samples + 2 * margin), dtype=np.complex128)
+    pairs = extended[:, margin : margin + samples]
+    pairs.real, pairs.imag[: leads - half] = signal_mv[:half], signal_mv[half:]
+    extended[:, :margin] = 2 * pairs[:, :1] - pairs[:, margin:0:-1]
+    extended[:, margin + samples :] = 2 * pairs[:, -1:] - pairs[:, -2 : -2 - margin : -1]
+    forwards, _ = scipy.signal.sosfilt(sections, extended, axis=1, zi=settled * extended[:, :1])
+    backwards, _ = scipy.signal.sosfilt(sections, forwards[:, ::-1], axis=1, zi=settled * forwards[:, -1:])
+    whole = backwards[:, ::-1][:, margin : margin + samples]
+    return np.concatenate([whole.real, whole.imag[: leads - half]])
 
 
 def _lead_rows(ecg: Ecg, config: SignalConfig) -> tuple[tuple[str, ...], list[int]]:
@@ -233,7 +255,7 @@ def _check_amplitude(
     signal_mv: Float[np.ndarray, "lead sample"], names: tuple[str, ...], *, has_offset: bool = False
 ) -> None:
     """`has_offset`: the filter will remove it, so it is no amplitude. Electrodes give up to 300 mV (IEC 60601-2-25)."""
-    largest = np.abs(signal_mv).max(axis=1)
+    largest = np.maximum(signal_mv.max(axis=1), -signal_mv.min(axis=1))
     if has_offset and not largest.max() <= MAX_AMPLITUDE_MV:
         with np.errstate(over="ignore", invalid="ignore"):  # of numbers near the largest that there are
             largest = np.abs(signal_mv - np.median(signal_mv, axis=1, keepdims=True)).max(axis=1)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from mets_ray.ecg import wfdb_signals
-from mets_ray.ecg.ecg import check_sampling_rate, to_millivolts
+from mets_ray.ecg.ecg import UNITS, check_sampling_rate, to_millivolts
 from mets_ray.ecg.formats.limits import MAX_SAMPLES
 from mets_ray.ecg.wfdb_header import Header, parse_header
 from mets_ray.ecg.wfdb_signal_lines import Signal
@@ -110,6 +110,8 @@ def read_leads(header: Header, files: Files) -> Float[np.ndarray, "lead sample"]
         raise RecordError("header_mismatch", "the signal files hold different numbers of samples")
     if not header.leads:
         return np.empty((0, length))
+    if len(rows) == len(header.signals) and len(data) == 1:
+        return physical  # as nearly all records: all leads, from one file
     absent = np.full(length, np.nan)
     return np.stack([rows.get(number, absent) for number, signal in enumerate(header.signals) if signal.is_ecg])
 
@@ -127,15 +129,20 @@ def _num_frames(header: Header, data: dict[str, bytes]) -> int:
 
 
 def _of(samples: wfdb_signals.Samples, rows: list[int]) -> Integer[np.ndarray, "row sample"]:
-    return samples[rows] if isinstance(samples, np.ndarray) else np.stack([samples[row] for row in rows])
+    if isinstance(samples, np.ndarray):
+        return samples if len(rows) == len(samples) else samples[rows]
+    return np.stack([samples[row] for row in rows])
 
 
 def _check_checksums(samples: wfdb_signals.Samples, signals: list[Signal], *, is_length_stated: bool) -> None:
-    """header(5): the 16-bit sum of all samples of a signal; 0 is a placeholder where the length is not stated."""
+    """header(5): the 16-bit sum of all samples of a signal; 0 is a placeholder where the length is not stated.
+
+    What overflows in the samples' own type, of 16 bits or more, is a multiple of 65536.
+    """
     if isinstance(samples, np.ndarray):
-        sums = samples.sum(axis=1, dtype=np.int64).tolist()
+        sums = samples.sum(axis=1, dtype=samples.dtype.newbyteorder("=")).tolist()
     else:
-        sums = [int(row.sum(dtype=np.int64)) for row in samples]
+        sums = [int(row.sum(dtype=row.dtype.newbyteorder("="))) for row in samples]
     wrong = [
         signal.name
         for signal, total in zip(signals, sums, strict=True)
@@ -153,14 +160,18 @@ def _to_millivolts(
     samples: Integer[np.ndarray, "signal sample"], signals: list[Signal]
 ) -> Float[np.ndarray, "signal sample"]:
     physical = samples.astype(np.float64)
-    physical -= np.array([signal.baseline for signal in signals], dtype=np.float64)[:, None]
+    if any(signal.baseline for signal in signals):
+        physical -= np.array([signal.baseline for signal in signals], dtype=np.float64)[:, None]
     physical /= np.array([signal.gain for signal in signals])[:, None]
-    physical[wfdb_signals.invalid(signals[0].format, samples)] = np.nan
+    invalid = wfdb_signals.invalid(signals[0].format, samples)
+    if invalid.any():
+        physical[invalid] = np.nan
     for row, signal in zip(physical, signals, strict=True):
         if skew := min(signal.skew * signal.samples_per_frame, len(row)):
             row[: len(row) - skew] = row[skew:].copy()
             row[len(row) - skew :] = np.nan  # the file ends before the record does
     units = {signal.unit for signal in signals}
     if len(units) == 1:
-        return to_millivolts(physical, units.pop())
+        unit = units.pop()
+        return physical if UNITS.get(unit) == 1.0 else to_millivolts(physical, unit)
     return np.stack([to_millivolts(row, signal.unit) for row, signal in zip(physical, signals, strict=True)])

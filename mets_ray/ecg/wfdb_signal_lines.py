@@ -1,8 +1,8 @@
 """Signal lines of WFDB headers: where a signal is stored, and how its samples become millivolts."""
 
+import functools
 import math
 import re
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from mets_ray import storage
@@ -19,8 +19,7 @@ _STORAGE = re.compile(r"(?P<format>\d+)(x(?P<per_frame>\d+))?(:(?P<skew>\d+))?(\
 _GAIN = re.compile(rf"(?P<gain>{NUMBER})(\((?P<baseline>[-+]?\d+)\))?(/(?P<unit>\S+))?")
 
 
-@dataclass(frozen=True)
-class Signal:
+class Signal(NamedTuple):
     """One signal line. `gain` is in steps per `unit`; both mean nothing unless `is_ecg`.
 
     `samples_per_frame`: how many times the header's rate the signal is sampled. `skew`: frames of it before the
@@ -71,17 +70,27 @@ def parse_signals(lines: list[str]) -> tuple[Signal, ...]:
     return tuple(_signal(draft, draft.may_be_ecg and draft.samples_per_frame in rates) for draft in drafts)
 
 
+@functools.lru_cache(maxsize=16)  # nearly all lines of a source have the same
+def _storage(field: str) -> re.Match[str] | None:
+    return _STORAGE.fullmatch(field)
+
+
+@functools.lru_cache(maxsize=16)
+def _scale(field: str) -> re.Match[str] | None:
+    return _GAIN.fullmatch(field)
+
+
 def _split(line: str, number: int) -> _Line:
     # FILE FORMAT[xN][:SKEW][+OFFSET] GAIN[(BASELINE)][/UNIT] RESOLUTION ZERO INITIAL CHECKSUM BLOCK DESCRIPTION
     fields = line.split(maxsplit=8)
-    stored = _STORAGE.fullmatch(fields[1]) if len(fields) > 1 else None
+    stored = _storage(fields[1]) if len(fields) > 1 else None
     if stored is None or (stored["per_frame"] and int(stored["per_frame"]) == 0):
         raise RecordError("unreadable_header", f"a signal line is `{line[:80]}`")
     sample_format = stored["format"]
     if sample_format not in SAMPLE_BITS and sample_format not in FLAC and sample_format != NO_SAMPLES:
         raise RecordError("unsupported_format", f"signal {number} has format {sample_format}")
     name = fields[8] if len(fields) > 8 else f"signal {number}"
-    scale = _GAIN.fullmatch(fields[2]) if len(fields) > 2 else None
+    scale = _scale(fields[2]) if len(fields) > 2 else None
     return _Line(fields, stored, name, is_ecg_signal(name, scale["unit"] if scale else None))
 
 
@@ -112,7 +121,7 @@ def _signal(draft: _Line, is_ecg: bool) -> Signal:
 
 def _calibration(field: str | None, name: str) -> tuple[float, int | None, str]:
     """Gain, baseline and unit."""
-    scale = _GAIN.fullmatch(field) if field is not None else None
+    scale = _scale(field) if field is not None else None
     if field is not None and scale is None:
         raise RecordError("unreadable_header", f"the gain of {name} is `{field}`")
     gain = float(scale["gain"]) if scale else 0.0

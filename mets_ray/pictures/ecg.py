@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int16
 
 from mets_ray.errors import MetsError
-from mets_ray.pictures.figure import INK, png_bytes
+from mets_ray.pictures.figure import INK, palette_png_bytes, png_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,6 +55,7 @@ def draw_ecg(
     title: str,
     *,
     pixels_per_mm: int = PIXELS_PER_MM,
+    in_few_colours: bool = False,
 ) -> bytes:
     """A 12-lead ECG as on paper: 25 mm/s, 10 mm/mV, 1 mm and 5 mm grid, 3 rows of 2.5 s columns and 10 s of lead II.
 
@@ -62,7 +63,8 @@ def draw_ecg(
     line, as from a machine, whose inputs pass no direct current; nothing is filtered or scaled. A lead that is absent
     leaves its place empty; without lead II the first lead makes the strip; of more than 10 s the first 10 are drawn.
 
-    Deflections that leave the grid are cut at its edge (above the first row: 3 mV).
+    Deflections that leave the grid are cut at its edge (above the first row: 3 mV). in_few_colours: a third of the
+    bytes, for a page of many.
 
     Raises MetsError where `leads` does not fit the signal, there are no samples, or the rate is not positive.
     """
@@ -86,7 +88,7 @@ def draw_ecg(
     sheet.draw_lead(drawn[strip.upper()], _ROWS - 1, 0.0, len(_COLUMNS) * _COLUMN_S, strip)
     sheet.draw_footer(f"{signal_uv.shape[1] / sampling_rate_hz:.4g} s at {sampling_rate_hz:g} Hz")
     _fitted_title(sheet.figure, sheet.axes, title, _LEFT_MM, _TOP_MM + _HEADER_MM / 2, _GRID_WIDTH_MM)
-    return png_bytes(sheet.figure, sheet.figure.dpi)
+    return palette_png_bytes(sheet.figure) if in_few_colours else png_bytes(sheet.figure, sheet.figure.dpi)
 
 
 class _Sheet:

@@ -24,7 +24,6 @@ from mets_ray.dataset.quality.shard import count_shard
 from mets_ray.dataset.quality.verdict import verdict
 from mets_ray.dataset.shard_reader import signals
 from mets_ray.pictures.ecg import draw_ecg
-from mets_ray.pictures.figure import palette_png
 from mets_ray.results.page import markdown, render
 
 PAGE_NAME = "quality.html"
@@ -115,5 +114,12 @@ def _draw(dataset: PreparedDataset, group: RowGroup, row: int) -> Sample:
     record_id = str(one["record_id"][0].as_py())
     title = f"{'SYNTHETIC ' if card.synthetic else ''}record {record_id}, fold {one['fold'][0].as_py()}"
     signal_uv = signals(one)[0]
-    picture = draw_ecg(signal_uv, card.leads, card.sampling_rate_hz, title, pixels_per_mm=_SAMPLE_PIXELS_PER_MM)
-    return Sample(record_id, palette_png(picture))
+    picture = draw_ecg(
+        signal_uv,
+        card.leads,
+        card.sampling_rate_hz,
+        title,
+        pixels_per_mm=_SAMPLE_PIXELS_PER_MM,
+        in_few_colours=True,
+    )
+    return Sample(record_id, picture)

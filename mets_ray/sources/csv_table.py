@@ -3,21 +3,24 @@
 import csv
 import hashlib
 import io
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from mets_ray import storage
 from mets_ray.errors import DatasetError
-from mets_ray.sources.cells import is_missing
+from mets_ray.sources.cells import FIRST_OF_FILLED, is_missing
 
 
 @dataclass(frozen=True)
 class Table:
-    """`rows`: the number of the line that a row begins on, and its cells by column, "" where the value is missing.
-    `data`: the file's bytes. `counts`: what the numbers count, `line` or `row`."""
+    """`rows`, to be read once: the number of the line that a row begins on, and its cells by column, "" where the value
+    is missing. `data`: the file's bytes. `counts`: what the numbers count, `line` or `row`."""
 
     uri: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[int, dict[str, str]], ...]
+    rows: Iterable[tuple[int, dict[str, str]]]
     data: bytes
     counts: str = "line"
 
@@ -31,24 +34,36 @@ def parse_csv(uri: str, data: bytes, required: tuple[str, ...]) -> Table:
     """The table of a CSV file in UTF-8. Words for a missing value, such as `nan` and `NULL`, are "" in every column.
     Columns without a name and empty lines are left out.
 
-    Raises DatasetError if it is not a UTF-8 CSV, has no rows, lacks one of the `required` columns, has a
-    column twice, or has a row with more or fewer cells than columns; empty cells behind the last column do not count.
+    Raises DatasetError if it is not a UTF-8 CSV, lacks one of the `required` columns or has a column twice; its `rows`
+    raise it, when they are read, if there are none, or one has more or fewer cells than columns. Empty cells behind
+    the last column do not count.
     """
-    try:
-        lines = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
+    lines = csv.reader(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline=""), strict=True)
+    with _csv_faults(uri):
         header = next(([name.strip() for name in cells] for cells in lines if _is_filled(cells)), [])
-        names = tuple(name for name in header if name)
-        check_columns(uri, names, required)
-        rows, line = [], lines.line_num + 1
+    names = tuple(name for name in header if name)
+    check_columns(uri, names, required)
+    return Table(uri, names, _rows(uri, lines, header), data)
+
+
+def _rows(uri: str, lines: Any, header: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    line, is_empty = lines.line_num + 1, True
+    with _csv_faults(uri):
         for cells in lines:
             if _is_filled(cells):
-                rows.append((line, _values(cells, header, f"{uri}, line {line}")))
+                is_empty = False
+                yield line, _values(cells, header, uri, line)
             line = lines.line_num + 1
+    if is_empty:
+        raise DatasetError(f"`{uri}` has no rows")
+
+
+@contextmanager
+def _csv_faults(uri: str) -> Iterator[None]:
+    try:
+        yield
     except (UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"`{uri}` is not a CSV in UTF-8: {error}") from error
-    if not rows:
-        raise DatasetError(f"`{uri}` has no rows")
-    return Table(uri, names, tuple(rows), data)
 
 
 def check_columns(uri: str, names: tuple[str, ...], required: tuple[str, ...]) -> None:
@@ -69,20 +84,24 @@ def check_columns(uri: str, names: tuple[str, ...], required: tuple[str, ...]) -
 
 
 def _is_filled(cells: list[str]) -> bool:
-    return any(cell.strip() for cell in cells)
+    return bool("".join(cells).strip())
 
 
-def _values(cells: list[str], header: list[str], where: str) -> dict[str, str]:
+def _values(cells: list[str], header: list[str], uri: str, line: int) -> dict[str, str]:
     count = len(cells)
     while len(cells) > len(header) and not cells[-1].strip():  # `a,b,` below `x,y`
         cells = cells[:-1]
     if len(cells) != len(header):
         raise DatasetError(
             f"the row has {count} cells, the first line names {len(header)} columns",
-            where=where,
+            where=f"{uri}, line {line}",
             hint='put a text that contains a comma or a line end into double quotes: "sinus rhythm, normal"',
         )
-    return {name: "" if is_missing(cell) else cell for name, cell in zip(header, cells, strict=True) if name}
+    return {
+        name: cell if cell[:1] in FIRST_OF_FILLED or not is_missing(cell) else ""
+        for name, cell in zip(header, cells, strict=True)
+        if name
+    }
 
 
 def sha256_of(*files: bytes) -> str:

@@ -23,6 +23,7 @@ from pydantic import Field
 
 from mets_ray import storage
 from mets_ray.config.kinds import Uri
+from mets_ray.console import progress_over
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.errors import DatasetError
 from mets_ray.sources.arrow_table import ArrowTable
@@ -50,7 +51,8 @@ def mimic_manifest(source_uri: str, *, cleaning: Cleaning = "none", patients_uri
     records = ArrowTable(storage.join(source_uri, "record_list.csv"), ("subject_id", "study_id", "ecg_time", "path"))
     people = _People.read(patients_uri)
     folds: dict[str, int] = {}
-    rows = tuple(row for batch in records for row in _rows(source_uri, batch, reports, people, folds))
+    found = (row for batch in records for row in _rows(source_uri, batch, reports, people, folds))
+    rows = tuple(progress_over(found, total=None, unit="record", description="manifest"))
     if not rows:
         raise DatasetError(f"`{source_uri}` lists no records", where="record_list.csv")
     files = [measurements.sha256, records.sha256, people.sha256, cleaning]

@@ -1,5 +1,6 @@
 """Parquet tables of a source, as text: the same `Table` as of a CSV."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ from mets_ray.sources.cells import is_missing
 from mets_ray.sources.csv_table import Table, check_columns
 
 _MAGIC = b"PAR1"
+_BATCH_ROWS = 4096
 _LIST_MARKS = {"statements": "\n", "labels": ";"}  # what separates the parts of a list where it is text
 
 
@@ -32,12 +34,13 @@ def parse_parquet(uri: str, data: bytes, required: tuple[str, ...]) -> Table:
     check_columns(uri, names, required)
     if not table.num_rows:
         raise DatasetError(f"`{uri}` has no rows")
-    rows: list[tuple[int, dict[str, str]]] = []
-    for batch in table.select(names).to_batches():
+    return Table(uri, names, enumerate(_rows(table.select(names)), start=1), data, counts="row")
+
+
+def _rows(table: pa.Table) -> Iterator[dict[str, str]]:
+    for batch in table.to_batches(max_chunksize=_BATCH_ROWS):
         for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            cells = {name: _text(name, value) for name, value in zip(names, values, strict=True)}
-            rows.append((len(rows) + 1, cells))
-    return Table(uri, names, tuple(rows), data, counts="row")
+            yield {name: _text(name, value) for name, value in zip(table.column_names, values, strict=True)}
 
 
 def _is_text(field: pa.Field) -> bool:

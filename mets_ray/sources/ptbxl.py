@@ -4,14 +4,16 @@ PTB-XL 1.0.3: Wagner et al. 2020, doi:10.1038/s41597-020-0495-6, https://physion
 PTB-XL+: Strodthoff et al. 2023, doi:10.1038/s41597-023-02153-8, https://physionet.org/content/ptb-xl-plus/1.0.1/.
 """
 
+import functools
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from mets_ray import storage
 from mets_ray.config.kinds import Uri
+from mets_ray.console import progress_over
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.errors import ConfigError, RecordError
 from mets_ray.sources.cells import Blanks, age_years, identifier, literal, number, sex, unreadable, whole_number
@@ -56,55 +58,63 @@ def ptbxl_manifest(
     table = read_table(
         database_uri, ("ecg_id", "patient_id", "age", "sex", "report", "scp_codes", "strat_fold", column)
     )
-    rendered = read_statements(statements_uri) if report_source != "report" and statements_uri else None
+    lines, rendered = tuple(table.rows), None
+    if report_source != "report" and statements_uri:
+        ids = (identifier(cells["ecg_id"]) for _, cells in lines)
+        rendered = read_statements(statements_uri, {int(ecg_id) for ecg_id in ids if ecg_id.isdecimal()})
     phrases = PhraseTable.load() if report_source != "12sl" else None
+    described = functools.cache(_described)  # a third of all reports is another's too
+    in_english = functools.cache(functools.partial(_in_english, phrases=phrases)) if phrases else None
     blanks = Blanks()
     rows, translations = [], []
-    for line, cells in table.rows:
+    for line, cells in progress_over(lines, total=len(lines), unit="record", description="manifest"):
         report = ""
         statements: tuple[str, ...] = ()
         if rendered:
             ecg_id = identifier(cells["ecg_id"])
             statements = rendered.statements.get(int(ecg_id), ()) if ecg_id.isdecimal() else ()
             report = ". ".join(statements)
-        if phrases:
-            own = _described(cells["report"])
-            translation = _in_english(own, phrases)
+        if in_english:
+            own = described(cells["report"])
+            translation = in_english(own)
             translations.append(translation)
             statements = tuple(dict.fromkeys((*statements, *translation.statements)))
             report = f"{report}. {own}" if report and own else report or cells["report"]
         row = _row(cells, f"line {line}", column, blanks)
-        uri = storage.join(source_uri, row.record_uri)
-        rows.append(replace(row, record_uri=uri, report=report, statements=statements))
+        row |= {"record_uri": storage.join(source_uri, row["record_uri"]), "report": report, "statements": statements}
+        rows.append(ManifestRow(**row))
     files = (table.data, *(rendered.files if rendered else ()), *(phrases.files if phrases else ()))
     notes = (*_notes(rows, rendered, translations), *blanks.notes())
     return Manifest(tuple(rows), "ptbxl", sha256_of(*files), notes)
 
 
-def _row(cells: dict[str, str], line: str, file_column: str, blanks: Blanks) -> ManifestRow:
-    """All but the report; the URI is the path below the source."""
+@functools.lru_cache(maxsize=4096)
+def _labels(scp_codes: str) -> tuple[str, ...]:
+    return tuple(str(code) for code in literal(scp_codes, "scp_codes", dict))
+
+
+def _row(cells: dict[str, str], line: str, file_column: str, blanks: Blanks) -> dict[str, Any]:
+    """All fields but the report; the URI is the path below the source."""
     fault, fold, labels = None, 0, tuple[str, ...]()
     try:
         for column in ("ecg_id", "patient_id", file_column):
             if not cells[column]:
                 raise unreadable(column, "")
         fold = whole_number(cells["strat_fold"], "strat_fold")
-        labels = tuple(str(code) for code in literal(cells["scp_codes"], "scp_codes", dict))
+        labels = _labels(cells["scp_codes"])
     except RecordError as error:
         fault = (error.reason, f"{error.fact} in {line}")
     is_hidden = number(cells["age"]) == _HIDDEN_AGE
-    return ManifestRow(
-        record_id=identifier(cells["ecg_id"]) or line,
-        patient_id=identifier(cells["patient_id"]) or line,
-        fold=fold,
-        record_uri=cells[file_column].strip(),
-        report="",
-        statements=(),
-        labels=labels,
-        age=_OLDEST_AGE if is_hidden else age_years(cells["age"], blanks),
-        sex=sex(cells["sex"], blanks, _SEXES),
-        fault=fault,
-    )
+    return {
+        "record_id": identifier(cells["ecg_id"]) or line,
+        "patient_id": identifier(cells["patient_id"]) or line,
+        "fold": fold,
+        "record_uri": cells[file_column].strip(),
+        "labels": labels,
+        "age": _OLDEST_AGE if is_hidden else age_years(cells["age"], blanks),
+        "sex": sex(cells["sex"], blanks, _SEXES),
+        "fault": fault,
+    }
 
 
 def _described(report: str) -> str:

@@ -5,7 +5,10 @@ acronyms, such as `SRTH;MSAR`, "Sinus rhythm with marked sinus arrhythmia". Crit
 "Left ventricular hypertrophy with repolarization abnormality ( R in aVL, Sokolow-Lyon )".
 """
 
+import functools
+from collections.abc import Set
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mets_ray import storage
 from mets_ray.errors import RecordError
@@ -13,6 +16,7 @@ from mets_ray.sources.cells import literal, whole_number
 from mets_ray.sources.csv_table import read_table
 
 _OPEN, _CLOSE, _COMMA = "LPAREN", "RPAREN", "COMMA"
+_MARKS = {_OPEN: " (", _CLOSE: " )", _COMMA: ","}
 
 # Used by PTB-XL+ but missing from its mapping. 12SL writes it only after a hypertrophy; the related QRSW-2ST, which the
 # mapping has, is "with QRS widening and repolarization abnormality", and QRSW alone "with QRS widening".
@@ -37,11 +41,13 @@ class Statements12SL:
         return _text(token, self.texts)
 
 
-def read_statements(labels_uri: str) -> Statements12SL:
-    """Render every row of `12sl_statements.csv` below `labels_uri`, the `labels` folder of PTB-XL+.
+def read_statements(labels_uri: str, wanted: Set[int] | None = None) -> Statements12SL:
+    """Render the rows of `12sl_statements.csv` below `labels_uri`, the `labels` folder of PTB-XL+.
 
-    No token is dropped: one that the mapping lacks is read as in `_UNLISTED`, otherwise as itself in lower case, and is
-    listed in `unlisted`. Raises DatasetError for a table that cannot be read.
+    wanted: the ids of the ECGs that are asked for; None for all. The table has five rows for each different list, so
+    each list is read once. No token is dropped: one that the mapping lacks is read as in `_UNLISTED`, otherwise as
+    itself in lower case, and is listed in `unlisted`. `unreadable` counts all rows. Raises DatasetError for a table
+    that cannot be read.
     """
     mapping_uri = storage.join(labels_uri, "mapping/12slv23ToSNOMED.csv")
     mapping = read_table(mapping_uri, ("Acronym", "FullText"))
@@ -50,23 +56,28 @@ def read_statements(labels_uri: str) -> Statements12SL:
         for _, cells in mapping.rows
         if cells["Acronym"] and cells["FullText"]
     }
-    table_uri = storage.join(labels_uri, "12sl_statements.csv")
-    table = read_table(table_uri, ("ecg_id", "statements", "statements_cat"))
+    table = read_table(storage.join(labels_uri, "12sl_statements.csv"), ("ecg_id", "statements", "statements_cat"))
     statements: dict[int, tuple[str, ...]] = {}
     unlisted: dict[str, list[int]] = {}
     unreadable = 0
+    lists = functools.cache(_read_lists)
+    rendered: dict[tuple[str, str], tuple[str, ...]] = {}
     for _, cells in table.rows:
+        both = cells["statements"], cells["statements_cat"]
         try:
             ecg_id = whole_number(cells["ecg_id"], "ecg_id")
-            tokens = [str(token) for token in literal(cells["statements"], "statements", list)]
-            groups = [str(group).split(";") for group in literal(cells["statements_cat"], "statements_cat", list)]
-            statements[ecg_id] = render_statements(tokens, groups, texts)
-        except (ValueError, RecordError):
+            found = lists(*both)
+        except RecordError:
+            found = None
+        if found is None:
             unreadable += 1
-            continue
-        for token in tokens:
-            if token not in texts and token not in (_OPEN, _CLOSE, _COMMA):
-                unlisted.setdefault(token, []).append(ecg_id)
+        elif wanted is None or ecg_id in wanted:
+            if both not in rendered:
+                rendered[both] = render_statements(found.tokens, found.groups, texts)
+            statements[ecg_id] = rendered[both]
+            for token in found.tokens:
+                if token not in texts and token not in _MARKS:
+                    unlisted.setdefault(token, []).append(ecg_id)
     return Statements12SL(
         statements,
         {token: tuple(ids) for token, ids in unlisted.items()},
@@ -74,6 +85,25 @@ def read_statements(labels_uri: str) -> Statements12SL:
         (table.data, mapping.data),
         unreadable,
     )
+
+
+class _Lists(NamedTuple):
+    tokens: list[str]
+    groups: list[list[str]]
+
+
+def _read_lists(statements: str, statements_cat: str) -> _Lists | None:
+    """The two cells of a row; None where they cannot be read, or disagree."""
+    try:
+        tokens = [str(token) for token in literal(statements, "statements", list)]
+        groups = [str(group).split(";") for group in literal(statements_cat, "statements_cat", list)]
+    except RecordError:
+        return None
+    return _Lists(tokens, groups) if _agree(tokens, groups) else None
+
+
+def _agree(tokens: list[str], groups: list[list[str]]) -> bool:
+    return [token for token in tokens if token not in _MARKS] == [token for group in groups for token in group]
 
 
 def render_statements(tokens: list[str], groups: list[list[str]], texts: dict[str, str]) -> tuple[str, ...]:
@@ -84,14 +114,14 @@ def render_statements(tokens: list[str], groups: list[list[str]], texts: dict[st
     Raises ValueError if `tokens` and `groups` disagree.
     """
     starts = _starts(groups)
-    if [token for token in tokens if token not in (_OPEN, _CLOSE, _COMMA)] != [t for group in groups for t in group]:
+    if not _agree(tokens, groups):
         raise ValueError(f"`statements_cat` {groups} does not have the acronyms of `statements` {tokens}")
     statements: list[str] = []
     position = 0
     inside = False
     for token in tokens:
-        if token in (_OPEN, _CLOSE, _COMMA):
-            mark = {_OPEN: " (", _CLOSE: " )", _COMMA: ","}[token]
+        if token in _MARKS:
+            mark = _MARKS[token]
             statements = [*statements[:-1], (statements[-1] if statements else "") + mark]
             inside = inside or token == _OPEN
             inside = inside and token != _CLOSE

@@ -1,10 +1,14 @@
 """The manifest of a table that names records and says what is known of each: CSV or Parquet."""
 
+import functools
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mets_ray import storage
+from mets_ray.console import progress_over
 from mets_ray.errors import RecordError
 from mets_ray.sources.cells import Blanks, age_years, identifier, is_missing, sex, unreadable, whole_number
 from mets_ray.sources.csv_table import Table, check_columns, parse_csv, sha256_of
@@ -37,16 +41,23 @@ def table_manifest(source_uri: str, manifest_uri: str, *, reports: Reports = "ta
     statements = _statement_columns(table)
     if reports == "table" and not statements:
         check_columns(manifest_uri, table.columns, ("record", "report"))
-    rows = _Rows(source_uri, table, reports, statements, _folds_of_patients(table), Blanks())
-    found = tuple(rows.row(number, cells) for number, cells in table.rows)
+    rows = _Rows(source_uri, table, reports, statements, {}, Blanks())
+    found, without_fold = [], []
+    for number, cells in progress_over(table.rows, total=None, unit="record", description="manifest"):
+        found.append(rows.row(number, cells))
+        if not cells.get("fold"):
+            without_fold.append(len(found) - 1)
+    if rows.folds:
+        for position in without_fold:  # a patient's later rows may state one
+            found[position] = rows.in_fold_of_patient(found[position])
     notes = (*_notes(rows), *rows.blanks.notes())
-    return Manifest(found, "files", sha256_of(data), notes, has_reports=reports != "none")
+    return Manifest(tuple(found), "files", sha256_of(data), notes, has_reports=reports != "none")
 
 
 @dataclass(frozen=True)
 class _Rows:
     """What the rows of a table have in common. `statements`: the columns that hold lists of them; `folds`: those that
-    the table states, by patient."""
+    the rows read so far state, by patient."""
 
     source_uri: str
     table: Table
@@ -55,7 +66,7 @@ class _Rows:
     folds: dict[str, set[int]]
     blanks: Blanks
 
-    @property
+    @functools.cached_property
     def from_file(self) -> tuple[Column, ...]:
         columns = set(self.table.columns)
         absent: list[Column] = [name for name in ("patient_id", "age", "sex") if name not in columns]
@@ -72,14 +83,16 @@ class _Rows:
         fault, fold = None, fold_of(patient_id)
         try:
             if not path:
+                with suppress(RecordError):
+                    self.stated_fold(cells, patient_id)  # counts for the patient's other rows
                 raise unreadable("record", "")
-            if cells.get("fold"):
-                fold = whole_number(cells["fold"], "fold")
-            elif len(self.folds.get(patient_id, ())) == 1:
-                (fold,) = self.folds[patient_id]
+            stated = self.stated_fold(cells, patient_id)
+            fold = fold if stated is None else stated
         except RecordError as error:
             fault = (error.reason, f"{error.fact} in {place}")
-        report, statements = self.report(cells) if self.reports == "table" else ("", ())
+        report, statements = "", tuple[str, ...]()
+        if self.reports == "table":
+            report, statements = self.read_report(cells.get("report", ""), *(cells[name] for name in self.statements))
         return ManifestRow(
             record_id=record_id or place,
             patient_id=patient_id or place,
@@ -94,14 +107,32 @@ class _Rows:
             from_file=self.from_file,
         )
 
-    def report(self, cells: dict[str, str]) -> tuple[str, tuple[str, ...]]:
-        """The report and its statements."""
-        text = cells.get("report", "").strip()
-        if not self.statements:
-            return text, tuple(one for one in sentences(text) if not is_missing(one))
-        lines = (line for name in self.statements for line in cells[name].splitlines())
-        statements = statements_of(line for line in lines if not is_missing(line))
-        return text or join_statements(statements), statements
+    def stated_fold(self, cells: dict[str, str], patient_id: str) -> int | None:
+        if not cells.get("fold"):
+            return None
+        fold = whole_number(cells["fold"], "fold")
+        self.folds.setdefault(patient_id, set()).add(fold)
+        return fold
+
+    def in_fold_of_patient(self, row: ManifestRow) -> ManifestRow:
+        """A row that states no fold, in the one that other rows of its patient state."""
+        stated = self.folds.get(row.patient_id, ())
+        return row if row.fault or len(stated) != 1 else replace(row, fold=next(iter(stated)))
+
+    @functools.cached_property
+    def read_report(self) -> Callable[..., tuple[str, tuple[str, ...]]]:
+        """`_report`, which reads equal reports once: a million ECGs share a few hundred thousand."""
+        return functools.cache(functools.partial(_report, has_statements=bool(self.statements)))
+
+
+def _report(text: str, *stated: str, has_statements: bool) -> tuple[str, tuple[str, ...]]:
+    """The report and its statements. stated: cells that hold some."""
+    text = text.strip()
+    if not has_statements:
+        return text, tuple(one for one in sentences(text) if not is_missing(one))
+    lines = (line for cell in stated for line in cell.splitlines())
+    statements = statements_of(line for line in lines if not is_missing(line))
+    return text or join_statements(statements), statements
 
 
 def _statement_columns(table: Table) -> tuple[str, ...]:
@@ -119,17 +150,6 @@ def _path(cells: dict[str, str]) -> str:
 def _ids(cells: dict[str, str]) -> tuple[str, str]:
     record_id = identifier(cells.get("record_id", "")) or _path(cells)
     return record_id, identifier(cells.get("patient_id", "")) or record_id
-
-
-def _folds_of_patients(table: Table) -> dict[str, set[int]]:
-    folds: dict[str, set[int]] = {}
-    for _, cells in table.rows:
-        if cells.get("fold"):
-            try:
-                folds.setdefault(_ids(cells)[1], set()).add(whole_number(cells["fold"], "fold"))
-            except RecordError:
-                continue  # its row is rejected
-    return folds
 
 
 def _notes(rows: _Rows) -> tuple[str, ...]:

@@ -3,6 +3,8 @@
 import re
 
 _DRIVE = re.compile(r"[A-Za-z]:")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
 _NOT_PORTABLE = frozenset('<>:"|?*')
 _DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{kind}{n}" for kind in ("com", "lpt") for n in range(1, 10))})
 _MOST_BYTES = 200  # file systems take 255; what we add, such as `roc_` and `.parquet`, must fit too
@@ -16,9 +18,9 @@ def path_fault(path: str) -> str:
     """
     if not path:
         return "it is empty"
-    if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in path):
+    if _CONTROL.search(path):
         return "it has a control character"
-    if any(0xD800 <= ord(character) < 0xE000 for character in path):
+    if _HALF_CHARACTER.search(path):
         return "it has half a character"
     if path.startswith("/") or _DRIVE.match(path):
         return "it is absolute"

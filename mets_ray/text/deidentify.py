@@ -63,6 +63,7 @@ class Masked:
     counts: dict[str, int]
 
 
+@functools.lru_cache(maxsize=4096)  # a shard's thousand reports share a few hundred texts and statements
 def mask(text: str) -> Masked:
     """`text` with a token for each find. A text that holds none is returned as it is."""
     rules, counts = _rules(), Counter[str]()

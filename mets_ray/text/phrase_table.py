@@ -9,6 +9,7 @@ import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -55,8 +56,7 @@ class _File(_Model):
     phrases: dict[str, str | tuple[str, ...] | None]
 
 
-@dataclass(frozen=True)
-class Word:
+class Word(NamedTuple):
     """A word of a report in plain spelling, and the stretch of the report that it comes from."""
 
     text: str
@@ -82,13 +82,19 @@ class Phrases:
     meanings: Mapping[str, Meaning]
 
     @functools.cached_property
-    def _lengths(self) -> dict[str, list[int]]:
-        """The numbers of words of the phrases that begin with a word, the largest first."""
-        found: dict[str, set[int]] = {}
+    def _trie(self) -> dict[str, Any]:
+        """By a phrase's first word, what may follow it, in the same way; "" stands where a phrase ends."""
+        root: dict[str, Any] = {}
         for phrase in self.meanings:
-            words = phrase.split()
-            found.setdefault(words[0], set()).add(len(words))
-        return {first: sorted(counts, reverse=True) for first, counts in found.items()}
+            node = root
+            for word in phrase.split():
+                node = node.setdefault(word, {})
+            node[""] = {}
+        return root
+
+    @functools.cached_property
+    def _statements(self) -> frozenset[tuple[str, ...]]:
+        return frozenset(meaning.statements for meaning in self.meanings.values())
 
     @functools.cached_property
     def _sorted(self) -> list[str]:
@@ -96,15 +102,21 @@ class Phrases:
 
     def begin_with(self, word: str) -> bool:
         """Whether any phrase begins with this whole word."""
-        return word in self._lengths
+        return word in self._trie
+
+    def says(self, meaning: "Meaning") -> bool:
+        """Whether any phrase means this."""
+        return meaning.statements in self._statements and meaning in self.meanings.values()
 
     def longest(self, words: Sequence[str], at: int) -> int:
         """Where the longest phrase that begins at `at` ends; `at` itself where none does."""
-        for count in self._lengths.get(words[at], ()):
-            end = at + count
-            if end <= len(words) and " ".join(words[at:end]) in self.meanings:
-                return end
-        return at
+        node, longest = self._trie.get(words[at]), at
+        while node is not None:
+            at += 1
+            if "" in node:
+                longest = at
+            node = node.get(words[at]) if at < len(words) else None
+        return longest
 
     def beginning_with(self, letters: str) -> Iterator[str]:
         """The phrases whose first letters these are."""
@@ -135,7 +147,7 @@ class Language:
         """From the bytes of a YAML file. Raises ConfigError."""
         where = f"phrase table `{name}`"
         try:
-            file = _File.model_validate(read_yaml(content, where))
+            file = _File.model_validate(read_yaml(content, where, is_ours=True))
         except ValidationError as error:
             raise ConfigError(f"this is no phrase table: {error}", where=where, hint="see translate.py") from error
         spellings = {plain(word): " ".join(WORD.findall(plain(right))) for word, right in file.spellings.items()}
@@ -173,6 +185,11 @@ class Language:
         changing = (phrase for phrase, meaning in self.phrases.meanings.items() if meaning.denies or meaning.qualifies)
         return self.negations | {phrase.split()[0] for phrase in changing}
 
+    @functools.cached_property
+    def openers(self) -> frozenset[str]:
+        """The words that can mean something without a head before them; of others, only a last one is looked at."""
+        return self.first_denying.union(phrase.split()[0] for phrase in self.phrases.meanings)
+
     def words(self, text: str) -> list[Word]:
         """The words of a text, in this language's usual spelling."""
         return _words(text, self.spellings)
@@ -194,7 +211,8 @@ class Language:
 
 def plain(text: str) -> str:
     """Without case, umlauts written out."""
-    return text.casefold().translate(_LETTERS)
+    folded = text.casefold()
+    return folded if folded.isascii() and "#" not in folded else folded.translate(_LETTERS)
 
 
 def by_region(
@@ -225,13 +243,19 @@ def _phrases(
 
 def _words(text: str, spellings: Mapping[str, str]) -> list[Word]:
     return [
-        Word(part, start, end) for word, start, end in _plain_words(text) for part in spellings.get(word, word).split()
+        spelt
+        for word in _plain_words(text)
+        for spelt in (
+            [Word(part, word.start, word.end) for part in spellings[word.text].split()]
+            if word.text in spellings
+            else (word,)
+        )
     ]
 
 
 @functools.lru_cache(maxsize=4)  # each language's table reads the same report in turn
-def _plain_words(text: str) -> tuple[tuple[str, int, int], ...]:
-    return tuple((plain(match.group()), match.start(), match.end()) for match in WORD.finditer(text))
+def _plain_words(text: str) -> tuple[Word, ...]:
+    return tuple(Word(plain(match.group()), match.start(), match.end()) for match in WORD.finditer(text))
 
 
 def _as_tuple(said: str | tuple[str, ...] | None) -> tuple[str, ...]:

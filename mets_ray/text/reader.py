@@ -4,6 +4,7 @@ import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mets_ray.text.phrase_table import NOTHING, Language, Meaning, Word
 from mets_ray.text.sentence_ends import sentence_spans
@@ -30,8 +31,7 @@ class Said:
     end: int
 
 
-@dataclass(frozen=True)
-class _Found:
+class _Found(NamedTuple):
     meaning: Meaning
     end: int
     is_item: bool
@@ -72,6 +72,10 @@ class Reader:
             state = state()
 
     def searching(self) -> _State:
+        if self._head is NOTHING:  # most words of a report in another language
+            last, openers = len(self._texts) - 1, self._language.openers
+            while self._at < last and self._texts[self._at] not in openers:
+                self._at += 1
         found = self._next()
         return self._take(found, self.searching) if found else self._skip()
 
@@ -117,20 +121,19 @@ class Reader:
 
     def _longest(self, at: int, head: Meaning) -> _Found | None:
         own, phrases = head.items, self._language.phrases
+        first = self._texts[at]
+        # Only a last word may be the beginning of another.
+        if at + 1 < len(self._texts) and not (phrases.begin_with(first) or own.begin_with(first)):
+            return None
         end = max(own.longest(self._texts, at), phrases.longest(self._texts, at))
         phrase: str | None = " ".join(self._texts[at:end])
         if not phrase:
-            # Only a last word may be the beginning of another.
-            if at + 1 < len(self._texts) and not (
-                own.begin_with(self._texts[at]) or phrases.begin_with(self._texts[at])
-            ):
-                return None
             end, phrase = len(self._texts), self._language.completion(" ".join(self._texts[at:]), own)
         if phrase is None:
             return None
         meaning = own.meanings.get(phrase) or phrases.meanings[phrase]
         # By meaning: a phrase that says the same as an item of the open head is read as that item.
-        return _Found(meaning, end, meaning in own.meanings.values())
+        return _Found(meaning, end, own.says(meaning))
 
     def _take(self, found: _Found, unchanged: _State) -> _State:
         """Say what a phrase means; where that is nothing, the state is `unchanged`."""

@@ -222,3 +222,16 @@ def test_the_terminal_is_told_what_to_look_at(dataset):
     _, duplicates, _ = judged(dataset)
     words = markdown(verdict_page(verdict(dataset.card, counted(dataset), duplicates)))
     assert "| STOP | Patients in several folds |" in words
+
+
+@pytest.mark.parametrize("rate_hz", [50, 100, 360, 500])
+def test_coarse_hashes_are_those_of_the_mean_to_the_bit(rate_hz):
+    """As they were computed before, so that hashes of old and new shards can be compared."""
+    signals_uv = np.random.default_rng(rate_hz).integers(-32768, 32767, (3, 12, 7 * rate_hz + 3), dtype=np.int16)
+    step = rate_hz // 50
+    kept = signals_uv.shape[2] // step
+    coarse = signals_uv[:, :, : kept * step].reshape(3, 12, kept, step).mean(axis=3, dtype=np.float32)
+    coarse -= coarse.mean(axis=2, keepdims=True)
+    signs = np.random.RandomState(0).randint(0, 2, (12 * kept, 64)).astype(np.float32) * 2 - 1
+    bits = (coarse.reshape(3, -1) @ signs) > 0
+    assert coarse_hashes(signals_uv, rate_hz).tolist() == np.packbits(bits, axis=1).view(">u8")[:, 0].tolist()

@@ -1,15 +1,17 @@
 """ecg.py: units, checks and resampling, on arrays whose answer is known and on PTB-XL's own 100 and 500 Hz files."""
 
 import csv
+import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.signal
 
 from mets_ray.ecg.ecg import LEADS, Ecg, to_millivolts
-from mets_ray.ecg.preprocess import REASONS, SignalConfig, preprocess
+from mets_ray.ecg.preprocess import REASONS, SignalConfig, _highpassed, preprocess
 from mets_ray.errors import ConfigError, RecordError
 
 TEN_SECONDS = SignalConfig(100, 10.0)
@@ -385,3 +387,25 @@ def test_500_to_100_hz_agrees_with_physionet():
     assert np.median(as_is) < 18.5
     assert np.median(moved) < 4.5
     assert np.median(correlation) > 0.993
+
+
+@pytest.mark.parametrize("leads", [1, 2, 7, 12])
+@pytest.mark.parametrize(("rate", "samples"), [(100, 1000), (100, 1), (100, 2), (50, 120), (500, 1700)])
+def test_the_filter_is_scipys_to_the_bit(leads, rate, samples):
+    """Two leads go through it as one complex signal."""
+    signal_mv = np.random.default_rng(samples).normal(0.0, 2.0, (leads, samples)).cumsum(axis=1)
+    sections = scipy.signal.butter(2, 0.5, "highpass", fs=rate, output="sos")
+    margin = min(3 * rate, samples - 1)
+    expected = scipy.signal.sosfiltfilt(sections, signal_mv, axis=1, padtype="odd", padlen=margin)
+    assert np.array_equal(_highpassed(signal_mv, rate, 0.5), expected)
+
+
+@pytest.mark.parametrize(
+    ("source_hz", "rate", "digest"),
+    [(100, 100, "4d603d18c860ee2a"), (500, 500, "07cd280449e18493"), (500, 100, "20bc6bc6eb3c18b2")],
+)
+def test_the_bytes_of_a_shard_are_those_of_earlier_versions(source_hz, rate, digest):
+    """Digests of commit f1a0807; where they change, CONVERSION_VERSION must."""
+    signal_mv = np.random.default_rng(0).integers(-3000, 3000, (12, 10 * source_hz)) / 1000
+    signal_uv = preprocess(Ecg(signal_mv, LEADS, float(source_hz)), SignalConfig(rate, 10.0, highpass_hz=0.5))
+    assert hashlib.sha256(signal_uv.tobytes()).hexdigest()[:16] == digest

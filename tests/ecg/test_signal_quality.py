@@ -1,6 +1,7 @@
 """signal_quality.py and lead_order.py: known faults are measured, and mixed-up leads of real ECGs are named."""
 
 import csv
+import itertools
 import math
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from mets_ray.ecg.ecg import LEADS, Ecg
 from mets_ray.ecg.leads import standard_lead
-from mets_ray.ecg.signal_quality import signal_quality
+from mets_ray.ecg.signal_quality import _stays, signal_quality
 from mets_ray.ecg.wfdb import read_wfdb
 
 RATE = 500.0
@@ -135,3 +136,16 @@ def test_exchanged_electrodes_are_found_in_nine_of_ten_real_ecgs(real, kind):
 def test_leads_that_were_computed_tell_nothing_of_their_order(real):
     found = quality(real[0], rate=100.0, derived_leads=("III", "aVR", "aVL", "aVF")).order
     assert math.isnan(found.limb_residual)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 30, 400])
+def test_runs_are_counted_as_by_hand(samples):
+    """Signals of a few values, so that runs of all lengths lie at the ends, at the extremes and beside each other."""
+    for seed in range(40):
+        signal_mv = np.random.default_rng(seed).integers(-seed % 3 - 1, 2, (5, samples)).astype(np.float32)
+        offset = signal_mv.mean(axis=1, dtype=np.float64)
+        found = _stays(signal_mv, offset, signal_mv.max(axis=1), signal_mv.min(axis=1))
+        for lead, row in enumerate(signal_mv.tolist()):
+            runs = [(value, len(list(group)) - 1) for value, group in itertools.groupby(row)]
+            far = [n for value, n in runs if value in (max(row), min(row)) and abs(value - offset[lead]) >= 1]
+            assert (found[0][lead], found[1][lead]) == (max(n for _, n in runs), max(far, default=0))

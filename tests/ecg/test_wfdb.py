@@ -378,3 +378,16 @@ def test_real_ptb_diagnostic(data_folder):
     sent = decode_wfdb("r.hea", files, max_samples=8 * 2**20, max_duration_s=120.0)  # as at the endpoint
     assert np.array_equal(sent.signal_mv, ecg.signal_mv)
     assert np.abs(preprocess(ecg, SignalConfig(1000, 10.0)) - ecg.signal_mv[:12, :10_000] * 1000).max() <= 0.5
+
+
+@pytest.mark.parametrize(("fmt", "bits"), [("16", 16), ("24", 24), ("32", 32), ("212", 12), ("80", 8)])
+def test_whole_range_of_each_format(tmp_path, fmt, bits):
+    """All values, other than the mark of an invalid one: their sums overflow 16 and 32 bits; checksums are modulo."""
+    top = 2 ** (bits - 1)
+    digital = np.random.default_rng(bits).integers(top // 2, top, (3000, 2)) * np.array([1, -1])
+    record = write_record(tmp_path, digital=digital, fmt=fmt, adc_gain=[3.0, 7.0], baseline=[5, 0])
+    assert np.array_equal(read_wfdb(record).signal_mv, wfdb.rdrecord(record).p_signal.T)
+    changed = bytearray((tmp_path / "r.dat").read_bytes())
+    changed[0] ^= 1
+    (tmp_path / "r.dat").write_bytes(changed)
+    rejected(record, "header_mismatch")

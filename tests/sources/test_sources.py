@@ -1,6 +1,8 @@
 """Manifests: WFDB folders, made-up records, 12SL statements and PTB-XL, small ones and the real data."""
 
+import ast
 import csv
+import functools
 import hashlib
 import os
 from dataclasses import replace
@@ -17,6 +19,7 @@ from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.ecg.wfdb import read_wfdb
 from mets_ray.errors import ConfigError, DatasetError, RecordError
 from mets_ray.pipelines.prepare import _signal_notes
+from mets_ray.sources.cells import literal
 from mets_ray.sources.files import Files
 from mets_ray.sources.manifest import Manifest
 from mets_ray.sources.ptbxl import ptbxl_manifest
@@ -585,3 +588,39 @@ def test_real_ptbxl_labels_are_the_protocols(data):
     assert tenth == {"NORM": 650, "MI": 380, "STTC": 363, "CD": 354, "HYP": 175}
     others = counts([row for row in manifest.rows if row.fold != 10])
     assert others == {"NORM": 295, "MI": 72, "STTC": 90, "CD": 73, "HYP": 35}
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["['SRTH', 'AB']", "['A;B']", "[' a', '']", "[]", "['a',  'b']", "['a','b']", '["it\'s"]', r"['a\nb']", "['a' 'b']",
+     "['\u00e4', '[x]', '1, 2']", "[1, 'a']", "['a', 'b',]", "['a\tb']", "['a\nb']", "['a', b]", "['a'", "('a', 'b')"],
+)  # fmt: skip
+def test_a_plain_list_is_read_as_python_reads_it(cell):
+    try:
+        expected = ast.literal_eval(cell)
+    except (ValueError, SyntaxError):
+        expected = None
+    if isinstance(expected, list):
+        assert literal(cell, "statements", list) == expected
+    else:
+        with pytest.raises(RecordError):
+            literal(cell, "statements", list)
+
+
+def test_real_12sl_statements_equal_those_read_row_by_row(data):
+    folder = str(data / "ptb-xl-plus" / "labels")
+    found, some = read_statements(folder), read_statements(folder, {5, 21803})
+    with (Path(folder) / "12sl_statements.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    read = functools.cache(ast.literal_eval)
+    lists = [(read(line["statements"]), read(line["statements_cat"])) for line in lines]
+    assert found.unreadable == some.unreadable == 0
+    assert found.statements == {
+        int(line["ecg_id"]): render_statements(tokens, [group.split(";") for group in groups], found.texts)
+        for line, (tokens, groups) in zip(lines, lists, strict=True)
+    }
+    assert some.statements == {ecg_id: found.statements[ecg_id] for ecg_id in (5, 21803)}
+    used = [
+        int(line["ecg_id"]) for line, (tokens, _) in zip(lines, lists, strict=True) for one in tokens if one == "2ST"
+    ]
+    assert found.unlisted["2ST"] == tuple(used)

@@ -403,3 +403,17 @@ def test_coverage_of_fold_10(data_folder):
     assert 1 - sum(found.unknown_words for found in foreign) / words >= 0.98
     assert sum(not found.unknown for found in foreign) / len(foreign) >= 0.97
     assert all(found.statements for found in foreign)
+
+
+def test_the_longest_phrase_is_found_from_each_word():
+    """By the trie, as by trying every stretch of words."""
+    for language in TABLE.languages:
+        phrases = language.phrases
+        words = [
+            word for phrase in sorted(phrases.meanings)[::7] for word in (*phrase.split(), "qqq")[: len(phrase) % 5]
+        ]
+        longest = max(len(phrase.split()) for phrase in phrases.meanings)
+        for at in range(len(words)):
+            ends = range(min(at + longest, len(words)), at, -1)
+            expected = next((end for end in ends if " ".join(words[at:end]) in phrases.meanings), at)
+            assert phrases.longest(words, at) == expected

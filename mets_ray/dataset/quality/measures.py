@@ -138,7 +138,13 @@ def coarse_hashes(signals_uv: Int16[np.ndarray, "row lead sample"], rate_hz: int
     rows, leads, samples = signals_uv.shape
     step = max(1, rate_hz // _COARSE_RATE_HZ)
     kept = samples // step
-    coarse = signals_uv[:, :, : kept * step].reshape(rows, leads, kept, step).mean(axis=3, dtype=np.float32)
+    # Sums of whole numbers below 2^24 are exact in float32, so a product with ones is the sum in any order: five times
+    # as fast as numpy's mean over a short axis.
+    ones = np.ones(step, dtype=np.float32)
+    coarse = np.empty((rows, leads, kept), dtype=np.float32)
+    for signal_uv, into in zip(signals_uv, coarse, strict=True):
+        np.matmul(signal_uv[:, : kept * step].astype(np.float32).reshape(leads, kept, step), ones, out=into)
+    coarse /= np.float32(step)
     coarse -= coarse.mean(axis=2, keepdims=True)
     # RandomState's numbers are the same in every version of numpy: hashes of shards of different times are compared.
     signs = np.random.RandomState(0).randint(0, 2, (leads * kept, _COARSE_BITS)).astype(np.float32) * 2 - 1
