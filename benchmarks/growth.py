@@ -6,8 +6,9 @@
 `growth.<stage>` is the CPU time of one more record between the two larger sizes, divided by that between the two
 smaller ones: what a stage takes once, whatever the size, is in neither. CPU time is that of the driver and of all of
 Ray's processes. `growth.<stage>.memory` is the largest private memory of a process that works on records at the
-largest size, divided by that at the smallest; stages share processes, so it may be what the stage before has left.
-`detail.driver_mb` grows with the manifest, which the driver holds.
+largest size, divided by that at the middle one (the smallest fills no block of the training order); stages share
+processes, so it may be what the stage before has left. `detail.driver_mb` grows with the manifest, which the driver
+holds.
 """
 
 import argparse
@@ -90,7 +91,7 @@ def _rows(stage: str, taken: list[Taken]) -> list[Row]:
     }
     return [
         Row(f"growth.{stage}", (after / before,), goal=GOAL, at_most=True, detail=detail),
-        Row(f"growth.{stage}.memory", (large.worker_mb / small.worker_mb,), goal=GOAL, at_most=True, detail=detail),
+        Row(f"growth.{stage}.memory", (large.worker_mb / middle.worker_mb,), goal=GOAL, at_most=True, detail=detail),
     ]
 
 
