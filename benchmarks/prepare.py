@@ -35,6 +35,7 @@ from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.sources.files import Files
 from mets_ray.sources.manifest import ManifestRow
 from mets_ray.sources.ptbxl import PtbXl
+from mets_ray.sources.synthetic import render_synthetic
 
 CORES = len(os.sched_getaffinity(0))
 HIGHPASS_HZ = 0.5
@@ -204,9 +205,10 @@ def _manifest_rows(folder: Path, rate_hz: int, count: int) -> tuple[str, list[Ma
 
 
 def _write_record(folder: Path, name: str, rate_hz: int, seed: int) -> str:
-    samples = np.random.default_rng(seed).normal(0, 20, (10 * rate_hz, len(LEADS))).cumsum(axis=0) % 3000
+    ecg = render_synthetic(f"synthetic:?seed=0&index={seed}&sampling_rate_hz={rate_hz}&duration_s=10")
+    samples = np.rint(ecg.signal_mv.T * 1000).astype(np.int64)
     wfdb.wrsamp(
-        name, fs=rate_hz, units=["mV"] * len(LEADS), sig_name=list(LEADS), d_signal=samples.astype(np.int64),
+        name, fs=rate_hz, units=["mV"] * len(LEADS), sig_name=list(LEADS), d_signal=samples,
         fmt=["16"] * len(LEADS), adc_gain=[1000.0] * len(LEADS), baseline=[0] * len(LEADS), write_dir=str(folder),
     )  # fmt: skip
     return name

@@ -68,8 +68,8 @@ class _Loaded(NamedTuple):
     finds: Finds
 
 
-_MOST_SAMPLES = 4_000_000
-"""Of the records that a thread holds at once, 32 MB, besides the last of them."""
+_MOST_SAMPLES = 1_000_000
+"""Of the records that a thread holds at once, 8 MB, besides the last of them."""
 
 
 @dataclass(frozen=True)

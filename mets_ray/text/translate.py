@@ -72,7 +72,11 @@ class PhraseTable:
         Clean it with `clean_report` first, which removes PTB-XL's notes with label codes: they are no part of a report.
         """
         report = unicodedata.normalize("NFC", report)
-        readings = [read_report(report, language) for language in self.languages]
+        readings: list[Translation] = []
+        for language in self.languages:
+            readings.append(read_report(report, language))
+            if _share(readings[-1]) == 1.0:  # no later table can know more
+                break
         best = max(readings, key=_share, default=None)
         # A table that knows only numbers or remarks has not shown that the report is in its language.
         if best and _share(best) >= _LEAST_FOREIGN and (best.statements or best.denied_words or not best.unknown):

@@ -9,6 +9,7 @@ import pytest
 
 from mets_ray.errors import MetsError
 from mets_ray.pictures.ecg import ECG_HEIGHT_MM, ECG_WIDTH_MM, PIXELS_PER_MM, draw_ecg
+from mets_ray.pictures.figure import palette_png
 from tests.support.pixels import picture
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -170,3 +171,11 @@ classes.draw_class_bars({"A": (0.5, 0.4, 0.6)}, "")
 assert "matplotlib.pyplot" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_few_colours_are_those_of_the_whole_picture():
+    signal_uv = np.random.default_rng(0).integers(-900, 900, (12, 1000)).astype(np.int16)
+    few = draw_ecg(signal_uv, LEADS, 100, "record 1", pixels_per_mm=4, in_few_colours=True)
+    whole = draw_ecg(signal_uv, LEADS, 100, "record 1", pixels_per_mm=4)
+    assert few == palette_png(whole)
+    assert len(few) < len(whole) / 2
