@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -132,15 +133,21 @@ class PreparedDataset:
         """
         reader = RowGroupReader(self.uri, self.shards, ["record_id", "signal_uv", "report"], selection)
         signal_uv = np.empty((read.rows, len(self.card.leads), self.card.signal.num_samples), dtype=np.int16)
-        small, start = [], 0
-        for piece in read.pieces:
-            rows, selected = reader.read(piece.path, piece.row_group)
-            chosen = selected[piece.start : piece.stop]
-            # Straight to where they stay: filtering the table would make another copy of the signals.
-            np.take(signals(rows), chosen, axis=0, out=signal_uv[start : start + piece.rows], mode="clip")
-            small.append(rows.select(["record_id", "report"]).take(pa.array(chosen)))
-            start += piece.rows
-        joined = pa.concat_tables(small)
+        starts = list(accumulate((piece.rows for piece in read.pieces), initial=0))
+        small: dict[int, pa.Table] = {}
+        # By row group and not by lane: lanes that begin and end in the same one share its decoding.
+        by_row_group: dict[tuple[str, int], list[int]] = {}
+        for number, piece in enumerate(read.pieces):
+            by_row_group.setdefault((piece.path, piece.row_group), []).append(number)
+        for (path, row_group), numbers in by_row_group.items():
+            rows, selected = reader.read(path, row_group)
+            for number in numbers:
+                chosen = selected[read.pieces[number].start : read.pieces[number].stop]
+                # Straight to where they stay: filtering the table would make another copy of the signals.
+                place = signal_uv[starts[number] : starts[number + 1]]
+                np.take(signals(rows), chosen, axis=0, out=place, mode="clip")
+                small[number] = rows.select(["record_id", "report"]).take(pa.array(chosen))
+        joined = pa.concat_tables(small[number] for number in range(len(read.pieces)))
         texts = [apply_template(template, report) for report in self._reports(joined)]
         return {
             "position": np.arange(read.first, read.first + read.rows),
