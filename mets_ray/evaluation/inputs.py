@@ -54,7 +54,7 @@ class EvaluationInputs:
         self, name: str, of: TaskSimilarities, scores: np.ndarray, note: str, label_share: float | None = None
     ) -> BaselineScore:
         """A baseline's `scores`, [record, class], for the same records as `of`."""
-        own = replace(of, similarity=scores)
+        own = replace(of, similarity=scores.astype(np.float64))
         return BaselineScore(name, of.task, self.macro(scores, of), note, label_share, own)
 
 
