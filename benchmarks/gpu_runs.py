@@ -151,7 +151,8 @@ def _epoch(size: Size, dataset: PreparedDataset, texts: Texts, batch: int) -> An
     readers = ThreadPoolExecutor(2)
     try:
         stream = open_epoch(job, 0, 0, readers, device)
-        figures = train_epoch(job, texts, state, stream, Watch(Reporter(job.messages), watchdog, SaveClock(job)))
+        watch = Watch(Reporter(job.messages), watchdog, SaveClock(job))
+        figures = train_epoch(job, texts, state, stream, watch, open_next=lambda: None)  # no epoch follows
     finally:
         watchdog.stop()
         readers.shutdown(wait=False, cancel_futures=True)

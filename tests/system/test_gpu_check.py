@@ -6,7 +6,7 @@ import sys
 
 from tests.conftest import ROOT
 
-CHECKS = ["bf16", "sync_norm", "pinned", "train_1000", "serve", "text"]
+CHECKS = ["bf16", "sync_norm", "pinned", "train_1000"]
 
 
 def test_the_gpu_check_runs_on_a_cpu():
@@ -21,5 +21,3 @@ def test_the_gpu_check_runs_on_a_cpu():
     checks = result["checks"]
     assert all(checks["train_1000"][f"ecg_per_s_{batch}"] > 0 for batch in (16, 32))
     assert all(0 <= checks["train_1000"][f"data_wait_share_{batch}"] <= 1 for batch in (16, 32))
-    assert checks["serve"]["device"] == "cpu"
-    assert checks["text"]["texts_per_s"] > 0
