@@ -159,7 +159,7 @@ def test_the_fastest_that_is_installed_is_chosen_and_others_are_refused(monkeypa
     assert choose_runtime("auto") == "openvino"
     assert [choose_runtime(name) for name in RUNTIMES] == list(RUNTIMES)
     monkeypatch.setattr(ecg_runtime, "_is_installed", lambda package: package != "openvino")
-    assert choose_runtime("auto") == "onnxruntime"
+    assert choose_runtime("auto") == "torch"
     with pytest.raises(ConfigError, match="`encoder_runtime` is openvino, but `openvino` is not installed") as caught:
         choose_runtime("openvino")
     assert caught.value.hint == "pip install 'mets-ray[fast]', or set encoder_runtime=auto"
