@@ -88,7 +88,8 @@ def planned_batches(
         for step, of_step in enumerate(rows.reshape(block.steps, -1), block.first_step):
             if step >= first_step:
                 yield {"step": np.full(len(of_step), step), **held.take(of_step)}
-    assert next(chunks, None) is None, "the stream goes on after the last planned row"
+    held.read_to_the_end()
+    assert held.end == sum(read.rows for read in delivery.reads), "the stream left the planned rows"
 
 
 class _Held:
@@ -97,7 +98,12 @@ class _Held:
     def __init__(self, chunks: Iterator[Columns]) -> None:
         self._chunks = chunks
         self._held: deque[tuple[int, int, Columns]] = deque()  # positions [start, stop)
-        self._end = 0
+        self.end = 0
+
+    def read_to_the_end(self) -> None:
+        """Receive what no batch needs: rows of steps that a resumed run had trained on may come last."""
+        for chunk in self._chunks:
+            self._receive(chunk)
 
     def let_go(self, lowest: int) -> None:
         """Drop the chunks before position `lowest`."""
@@ -106,12 +112,8 @@ class _Held:
 
     def take(self, rows: Int64[np.ndarray, " row"]) -> dict[str, np.ndarray]:
         """The rows at some positions, as arrays of their own."""
-        while self._end <= rows.max():
-            chunk = dict(next(self._chunks))
-            position = chunk.pop("position")
-            start, self._end = self._end, self._end + len(position)
-            assert (position == np.arange(start, self._end)).all(), "the stream left the planned order"
-            self._held.append((start, self._end, chunk))
+        while self.end <= rows.max():
+            self._held.append(self._receive(next(self._chunks)))
         taken: dict[str, np.ndarray] = {}
         for start, stop, columns in self._held:
             (here,) = np.nonzero((rows >= start) & (rows < stop))
@@ -122,3 +124,10 @@ class _Held:
                 for at, row in zip(here.tolist(), (rows[here] - start).tolist(), strict=True):
                     taken[name][at] = column[row]
         return taken
+
+    def _receive(self, chunk: Columns) -> tuple[int, int, Columns]:
+        columns = dict(chunk)
+        position = columns.pop("position")
+        start, self.end = self.end, self.end + len(position)
+        assert (position == np.arange(start, self.end)).all(), "the stream left the planned order"
+        return start, self.end, columns

@@ -36,7 +36,7 @@ def delivered(delivery, *, cut):
         yield {"position": np.arange(start, start + len(part)), "row": part, "name": part[:, 1].astype(str)}
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 60), min_size=1, max_size=12),
     lanes=st.integers(1, 9),
@@ -69,6 +69,14 @@ def test_batches_are_those_of_the_plan_and_each_row_is_read_once(sizes, lanes, p
     assert [read.first for read in delivery.reads] == np.cumsum([0, *(r.rows for r in delivery.reads)])[:-1].tolist()
     # A lane needs a row group once, however many of its blocks do.
     assert sum(len(read.pieces) for read in delivery.reads) <= len(groups) + len(owned) - 1
+
+
+def test_a_run_may_resume_at_any_step_whatever_rows_come_last():
+    plan = plan_epoch([RowGroup("a.parquet", 0, 20)], seed=0, epoch=0, batch_size=1, lanes=1, block_rows=50)
+    for first_step in range(plan.steps):
+        delivery = plan_delivery(worker_blocks(plan, range(1), first_step=first_step))
+        found = list(planned_batches(delivery, delivered(delivery, cut=1), first_step=first_step))
+        assert [int(batch["step"][0]) for batch in found] == list(range(first_step, plan.steps))
 
 
 def test_a_chunk_is_let_go_when_its_rows_are_used():

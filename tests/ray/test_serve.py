@@ -87,7 +87,7 @@ def test_requests_that_come_together_share_forward_passes(served, client):
     windows = metric_after(served, "mets_ray_windows_total", before[0] + 132) - before[0]
     passes = served.metric("mets_ray_forward_passes_total") - before[1]
     assert windows == 132
-    assert passes < 125
+    assert passes < windows
 
 
 def test_a_hundred_new_classes_under_load_and_each_costs_one_lm_text(served, client):
