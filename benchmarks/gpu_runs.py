@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,9 +20,10 @@ import numpy as np
 import ray
 import torch
 from gpu_steps import Found, Size, unless_too_large
-from local_ray import FEATURES, local_job, local_ray, random_texts
+from local_ray import local_job, local_ray, random_texts
 from noisy import write_noisy
-from random_models import find_or_make_lm, write_random_bundle
+from random_models import FEATURES, find_or_make_lm, write_random_bundle
+from server_process import free_port
 
 from mets_ray import stops
 from mets_ray.cluster.nodes import live_nodes
@@ -178,7 +178,7 @@ def serving(size: Size) -> Found:
             bundle_uri=bundle_uri, prompt_set=f"descriptive:{TASK}", auth="none", text_min_replicas=0,
             text_max_replicas=0, encoder_gpus=float(size.is_gpu), batch_size=64, max_queued_requests=2000,
         )  # fmt: skip
-        port = _free_port()
+        port = free_port()
         serve.start(http_options={"host": "127.0.0.1", "port": port})
         serve.run(build(config), name="mets_ray")
         url = f"http://127.0.0.1:{port}"
@@ -230,12 +230,6 @@ def language_model(size: Size) -> Found:
         "texts_per_s": alone,
         "actor_with_start_s": with_start_s,
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 def _read_json(request: urllib.request.Request | str) -> Any:

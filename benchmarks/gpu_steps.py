@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from local_ray import FEATURES
+from random_models import FEATURES
 
 from mets_ray.config.load import load_config
 from mets_ray.config.settings import Config

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import ray
+from random_models import FEATURES
 
 from mets_ray.cluster.shares import TrainShares
 from mets_ray.config.settings import Config
@@ -21,7 +22,6 @@ from mets_ray.training.job import TrainJob
 from mets_ray.training.messages import start_messages
 from mets_ray.training.texts import Texts
 
-FEATURES = 384  # of MiniLM
 _SETTINGS = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",

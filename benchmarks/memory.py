@@ -9,15 +9,9 @@ compressed, in an epoch's planned order; `memory.read_per_ecg` divides them by w
 """
 
 import json
-import os
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -26,6 +20,7 @@ from noisy import write_noisy
 from peer_data import bytes_of_planned_epoch
 from processes import Peaks
 from random_models import write_random_bundle
+from server_process import free_port, server_process
 
 from mets_ray.console import say
 from mets_ray.dataset.prepared import PreparedDataset
@@ -43,7 +38,6 @@ SIGNAL = SignalConfig(100, 10.0)
 TRAIN = ["train.epochs=2", f"train.batch_size={BATCH_SIZE}", "train.device=cpu", "encoder.width=16"]
 TASK = "synthetic"
 CLIENTS, LOAD_S = 16, 10.0
-STARTS_WITHIN_S = 300.0
 
 
 def main() -> None:
@@ -94,65 +88,28 @@ def _pretrain(folder: Path, dataset_uri: str) -> Peaks:
 
 
 def _serve(folder: Path) -> Peaks:
-    bundle_uri, port = write_random_bundle(folder / "bundle", TASK), _free_port()
+    bundle_uri, port = write_random_bundle(folder / "bundle", TASK), free_port()
     ecg = render_synthetic("synthetic:?seed=0&index=1&sampling_rate_hz=100&duration_s=10")
     body = folder / "ecg.json"
     signal_of = {"signal": ecg.signal_mv.round(3).tolist(), "unit": "mV", "leads": LEADS, "sampling_rate_hz": 100}
     body.write_text(json.dumps({"ecg": signal_of, "prompt_set": f"descriptive:{TASK}"}))
     words = [f"bundle_uri={bundle_uri}", f"state_uri={folder / 'state'}", "text_min_replicas=0", "text_max_replicas=0"]
     words.append(f"--port={port}")
-    with (folder / "serve.log").open("wb") as log:
-        process = psutil.Popen(
-            [*COMMAND, "serve", *words], stdout=log, stderr=log, env=os.environ | {"RAY_ADDRESS": "local"}
-        )
-        try:
-            _wait_until_ready(process, port, folder / "serve.log")
-            with Peaks(process) as peaks:
-                url = f"http://127.0.0.1:{port}/v1/zero-shot"
-                command = [sys.executable, str(HERE / "load.py"), url, str(body), "--clients", str(CLIENTS)]
-                command += ["--duration-s", str(LOAD_S), "--content-type", "application/json"]
-                load = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-                say(f"  serve: {load}")
-        finally:
-            _stop(process)
+    with server_process([*COMMAND, "serve", *words], port) as process, Peaks(process) as peaks:
+        url = f"http://127.0.0.1:{port}/v1/zero-shot"
+        command = [sys.executable, str(HERE / "load.py"), url, str(body), "--clients", str(CLIENTS)]
+        command += ["--duration-s", str(LOAD_S), "--content-type", "application/json"]
+        load = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+        say(f"  serve: {load}")
     if set(load["statuses"]) != {"200"}:
         raise RuntimeError(f"some requests failed: {load['statuses']}")
     return peaks
-
-
-def _wait_until_ready(process: psutil.Popen, port: int, log: Path) -> None:
-    ends = time.monotonic() + STARTS_WITHIN_S
-    while time.monotonic() < ends:
-        if process.poll() is not None:
-            break
-        with suppress(OSError):
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2).read()
-            return
-        time.sleep(0.5)
-    raise RuntimeError(f"the server did not start: {log.read_text()[-2000:]}")
-
-
-def _stop(process: psutil.Popen) -> None:
-    """End a server and what it has started, some of which outlives it."""
-    family = process.children(recursive=True) if process.poll() is None else []
-    process.send_signal(signal.SIGINT)
-    with suppress(psutil.TimeoutExpired, subprocess.TimeoutExpired):
-        process.wait(60)
-    for one in (process, *family):
-        with suppress(psutil.NoSuchProcess):
-            one.kill()
 
 
 def _stored_bytes(dataset_uri: str) -> float:
     """Bytes of the shards for each ECG."""
     card = PreparedDataset.open(dataset_uri).card
     return sum((Path(dataset_uri) / shard.path).stat().st_size for shard in card.shards) / card.records_out
-
-
-def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 if __name__ == "__main__":

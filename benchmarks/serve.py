@@ -17,14 +17,10 @@ ECG every 10 s of whom 95 in 100 are answered within a second, as a share of tho
 
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,6 +32,7 @@ import torch
 import yaml
 from bench_table import Row, in_turn, ratios, report
 from random_models import write_random_bundle
+from server_process import free_port, server_process
 
 from mets_ray.console import say
 from mets_ray.ecg.ecg import LEADS
@@ -159,15 +156,15 @@ def _bare(model: torch.nn.Module, signal_uv: np.ndarray, batch_size: int) -> tup
 
 @contextmanager
 def _uvicorn(bundle: Path) -> Iterator[tuple[str, psutil.Process]]:
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, str(HERE / "plain_server.py"), str(bundle), str(port), str(THREADS), str(BATCH_SIZE)]
-    with _process(command, port, {}) as started:
-        yield started
+    with server_process(command, port) as process:
+        yield f"http://127.0.0.1:{port}/v1/zero-shot", process
 
 
 @contextmanager
 def _serve(bundle: Path) -> Iterator[tuple[str, psutil.Process]]:
-    port = _free_port()
+    port = free_port()
     config = {
         "proxy_location": "HeadOnly",
         "http_options": {"host": "127.0.0.1", "port": port},
@@ -199,43 +196,8 @@ def _serve(bundle: Path) -> Iterator[tuple[str, psutil.Process]]:
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
     }
-    with _process([str(serve), "run", str(path)], port, environment) as started:
-        yield started
-
-
-@contextmanager
-def _process(command: list[str], port: int, environment: dict[str, str]) -> Iterator[tuple[str, psutil.Process]]:
-    log = tempfile.TemporaryFile()  # noqa: SIM115  closed below, after the process has ended
-    process = psutil.Popen(
-        command, env=os.environ | {"RAY_ADDRESS": "local"} | environment, stdout=log, stderr=log, start_new_session=True
-    )
-    try:
-        while not _is_ready(port):
-            if process.poll() is not None:
-                log.seek(0)
-                raise RuntimeError(f"{command} ended: {log.read().decode()[-3000:]}")
-            time.sleep(0.5)
+    with server_process([str(serve), "run", str(path)], port, environment) as process:
         yield f"http://127.0.0.1:{port}/v1/zero-shot", process
-    finally:
-        started = process.children(recursive=True) if process.poll() is None else []
-        process.send_signal(signal.SIGINT)
-        with suppress(psutil.TimeoutExpired):
-            process.wait(timeout=60)
-        # HAProxy outlives the Ray that started it and keeps its ports occupied.
-        for left in [child for child in started if child.is_running()]:
-            with suppress(psutil.NoSuchProcess):
-                left.kill()
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-        log.close()
-
-
-def _is_ready(port: int) -> bool:
-    try:
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2).read()
-    except (urllib.error.URLError, OSError):
-        return False
-    return True
 
 
 def _load(url: str, body: Path, *, clients: int = 0, beds: int = 0, duration_s: float = LOAD_S) -> dict[str, Any]:
@@ -246,12 +208,6 @@ def _load(url: str, body: Path, *, clients: int = 0, beds: int = 0, duration_s: 
     figures: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     say(f"  {url.split('/')[2]} clients {clients} beds {beds}: {figures}")
     return figures
-
-
-def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 if __name__ == "__main__":
