@@ -32,8 +32,9 @@ quickstart: install  ## synthetic ECGs → shards → frozen text → training �
 serve: install  ## the newest bundle under .runs on http://127.0.0.1:8000, API and page; Ctrl-C stops it
 	@RAY_ADDRESS=local $(BIN)/mets-ray serve
 
-# Two lanes of whole files: the files of one lane share a Ray cluster.
-LANES := -n 2 --dist loadfile --no-loadscope-reorder
+# Two lanes of whole files and folders; see tests/conftest.py. A lane that dies ends the run: xdist would start another
+# one, which runs the test that killed it again and again.
+LANES := -n 2 --no-loadscope-reorder --max-worker-restart 0
 
 test: install  ## the default tests, some 5 minutes on 2 cores; COVERAGE=1 counts lines too and takes a sixth more
 	@$(BIN)/python -m pytest $(LANES) -m "not slow" --durations=10 $(if $(COVERAGE),--cov=mets_ray --cov-report=)
@@ -42,7 +43,7 @@ ifdef COVERAGE
 endif
 
 test-slow: install  ## kills, browsers, clusters, whole jobs, some 20 minutes on 2 cores
-	@$(BIN)/python -m pytest $(LANES) -m slow -vv --durations=0 --durations-min=5
+	@$(BIN)/python -m pytest $(LANES) -m slow -vv --durations=0 --durations-min=5 -o faulthandler_timeout=900
 
 lint: install  ## ruff, mypy, the layers of the house, and known vulnerabilities
 	@$(BIN)/ruff check .

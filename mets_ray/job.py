@@ -154,8 +154,6 @@ def _show_config(name: str, config: Config) -> None:
 def _in_ray(command: Command, config: Config, line: str) -> dict[str, Any]:
     import ray
 
-    # Starting Ray is mostly waiting for its processes. Imports have locks, so `run` waits for those under way.
-    threading.Thread(target=_load, args=(command.libraries,), name="imports").start()
     from mets_ray.cluster.nodes import check_storage
 
     # A report returns only at the controller's next poll, 2 s by default: epochs of a small run are shorter.
@@ -170,8 +168,13 @@ def _in_ray(command: Command, config: Config, line: str) -> dict[str, Any]:
     if address == "local":  # nobody takes the only node away, and the process that would notice costs a second to start
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     try:
+        # Starting Ray is mostly waiting for its processes. Nothing that `ray.init` imports is among the libraries: two
+        # threads inside one package's import get modules that are half loaded, or wait for each other for ever.
+        imports = threading.Thread(target=_load, args=(command.libraries,), name="imports")
+        imports.start()
         with stops.ray_starting():
             ray.init(address=address, logging_level=logging.WARNING)
+        imports.join()
         logging.getLogger("ray.data").setLevel(logging.WARNING)
         check_storage({place.key: place.uri for place in used_places(command, config)})
         result = command.run(config, line)

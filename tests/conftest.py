@@ -6,6 +6,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 import tests.support.typecheck  # noqa: F401  jaxtyping looks it up as an attribute of `tests`
 from tests.support.processes import NO_STATE_API
@@ -21,6 +22,7 @@ os.environ |= {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # an actor more for each worker group; test_nodes has it
     "RAY_metrics_report_interval_ms": "1000",
     "RAY_worker_niceness": "0",  # at Ray's 15, what else is tested beside it takes the CPUs
+    "OMP_NUM_THREADS": "1",  # beside another lane, torch's threads would wait for each other at every layer
     "TORCH_CPP_LOG_LEVEL": "ERROR",
     "HF_HUB_OFFLINE": "1",
 }
@@ -100,7 +102,23 @@ def trained(prepared, tmp_path_factory):
     return fit(config_of(tmp_path_factory.mktemp("trained"), "train.num_workers=2", dataset_uri=prepared), prepared)
 
 
+TOGETHER = ("tests/ray", "tests/training")
+"""Folders whose files share what takes longest: a Ray cluster with a trained model, a server that forks workers."""
+
+
+class _Lanes(LoadScopeScheduling):
+    """What one lane takes at a time: a file, or a whole folder of `TOGETHER`."""
+
+    def _split_scope(self, nodeid):
+        file = nodeid.split("::", 1)[0]
+        folder = file.rpartition("/")[0]
+        return folder if folder in TOGETHER else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return _Lanes(config, log)
+
+
 def pytest_collection_modifyitems(items):
-    """Files that use the Ray cluster come first: with `-n 2` theirs take longest, and what is short fills the end."""
-    files = {item.path for item in items if "ray_cluster" in item.fixturenames}
-    items.sort(key=lambda item: item.path not in files)
+    """Folders of `TOGETHER` come first: theirs take longest, and what is short fills the end."""
+    items.sort(key=lambda item: item.path.parent not in [ROOT / folder for folder in TOGETHER])

@@ -13,7 +13,7 @@ from mets_ray.config.load import load_config
 from mets_ray.errors import ConfigError
 from mets_ray.job import load_settings, parse_words, used_places
 from tests.conftest import ROOT
-from tests.support.jobs import run_job, run_script
+from tests.support.jobs import run_script
 
 
 def test_wrong_settings_end_with_status_2_and_say_what_to_do(tmp_path):
@@ -111,17 +111,3 @@ def test_help_lists_every_setting():
     assert status == 0
     assert "prepare.reads_in_flight = 32" in shown
     assert "evaluate.bundle_uri = null" in shown
-
-
-def test_a_store_that_does_not_answer_fails_soon_and_clearly(ray_address, tmp_path):
-    environment = {
-        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",  # nothing listens on the discard port
-        "AWS_ACCESS_KEY_ID": "a",
-        "AWS_SECRET_ACCESS_KEY": "b",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    words = [f"run_uri={tmp_path}", "dataset_uri=s3://ecg/data", "evaluate.bundle_uri=s3://ecg/bundle"]
-    status, result, _ = run_job("evaluate", *words, address=ray_address, environment=environment, timeout=120)
-    assert status == 1
-    assert "s3://ecg/data" in result["error"]
-    assert "hint:" in result["error"]

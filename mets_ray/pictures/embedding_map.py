@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
 
 from mets_ray.errors import MetsError
 from mets_ray.pictures.figure import COLOURS, SCREEN_DPI, figure_titled, png_bytes
@@ -36,9 +38,6 @@ def embedding_map(embeddings: Float[np.ndarray, "record dimension"], seed: int) 
 
     Raises MetsError for more than `MOST_MAP_RECORDS` records, none, and embeddings that are not finite.
     """
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
-
     records = len(embeddings)
     if not 0 < records <= MOST_MAP_RECORDS:
         raise MetsError(f"a map of {records} records, not 1 to {MOST_MAP_RECORDS}", hint="draw some with `map_rows`")

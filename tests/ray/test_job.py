@@ -1,0 +1,46 @@
+"""Jobs on a cluster that is there, before their work begins."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+from tests.conftest import ROOT
+from tests.support.jobs import run_job
+
+
+def test_a_store_that_does_not_answer_fails_soon_and_clearly(ray_address, tmp_path):
+    environment = {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",  # nothing listens on the discard port
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    words = [f"run_uri={tmp_path}", "dataset_uri=s3://ecg/data", "evaluate.bundle_uri=s3://ecg/bundle"]
+    status, result, _ = run_job("evaluate", *words, address=ray_address, environment=environment, timeout=120)
+    assert status == 1
+    assert "s3://ecg/data" in result["error"]
+    assert "hint:" in result["error"]
+
+
+def test_work_begins_when_the_libraries_are_loaded(ray_address, tmp_path):
+    """Two threads inside one package's import get modules that are half loaded."""
+    (tmp_path / "slow_library.py").write_text("import time\ntime.sleep(6)\nloaded = True\n")
+    (tmp_path / "job.py").write_text(
+        textwrap.dedent("""
+            import sys
+
+            from mets_ray.job import Command, run_command
+
+            def work(config, line):
+                return {"loaded": hasattr(sys.modules.get("slow_library"), "loaded")}
+
+            run_command(Command("job", "A job.", work, lambda config: None, (), ("slow_library",)), sys.argv[1:])
+            """)
+    )
+    environment = os.environ | {"RAY_ADDRESS": ray_address, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "job.py", f"run_uri={tmp_path}"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout) == {"job": "job", "loaded": True}
