@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 METS_TEST_DATA ?= ../shared/data
 export METS_TEST_DATA
+unexport PYTHONDONTWRITEBYTECODE  # tests start hundreds of processes
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart serve test test-slow lint audit docs bench bench-check gpu-check chaos constraints locks clean

@@ -142,11 +142,12 @@ class Lease:
                     return
                 with suppress(DatasetError):  # the store does not answer: the next beat may come through
                     self._beat()
-            if self.is_lost:
-                if self._interrupts and not self._ended.is_set():
-                    # Wakes the main thread wherever it waits; `hold` raises the reason.
-                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-                return
+                if self.is_lost:
+                    if self._interrupts and not self._ended.is_set():
+                        # Wakes the main thread wherever it waits; `hold` raises the reason. With the lock, so that the
+                        # signal comes before `release` is done: later it would interrupt somebody else's work.
+                        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                    return
 
     def _beat(self) -> None:
         """A sign of life, unless the folder is another job's by now."""
@@ -172,12 +173,13 @@ def hold(folder_uri: str, job: str, *, timeout_s: float = TIMEOUT_S, wait: bool 
     """
     lease = _acquire(folder_uri, Holder.this_process(job, timeout_s), wait)
     try:
-        yield lease
+        try:
+            yield lease
+        finally:
+            lease.release()
     except KeyboardInterrupt:
         lease.raise_if_lost()
         raise
-    finally:
-        lease.release()
 
 
 def _acquire(folder_uri: str, holder: Holder, wait: bool) -> Lease:

@@ -59,8 +59,9 @@ def written(folder):
 
 
 HOLD = """
-import sys, time
+import signal, sys, time
 from mets_ray import storage
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
 with storage.hold(sys.argv[1], "prepare", timeout_s=float(sys.argv[2])):
     print("held", flush=True)
     time.sleep(60)
@@ -72,14 +73,14 @@ def holder_of(folder):
     """Another process that holds the folder."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, folder, str(SHORT_S)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
         assert process.stdout.readline() == "held\n"
         yield process
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def refused(folder):
@@ -120,25 +121,15 @@ def test_only_beats_tell_of_a_holder_on_another_machine(folder, other_machine, m
 
 def test_a_suspended_holder_finds_its_folder_taken_and_ends(folder, other_machine):
     """As on a machine that sleeps: no beats for longer than the limit, then the work goes on."""
-    given_back = threading.Event()
-
-    def second():
-        with storage.hold(folder, "second", timeout_s=SHORT_S):
-            given_back.wait(20.0)
-
-    def first(pool):
-        with storage.hold(folder, "first", timeout_s=SHORT_S) as lease:
-            with lease._lock:
-                pool.submit(second)
-                while written(folder)["job"] == "first":
-                    time.sleep(0.02)
-            time.sleep(20.0)  # awake again: the next beat finds the other, and interrupts
-
-    with ThreadPoolExecutor(1) as pool:
-        with pytest.raises(FolderInUseError, match="was taken over by `second`"):
-            first(pool)
-        assert (written(folder)["job"], written(folder)["released"]) == ("second", False)
-        given_back.set()
+    with holder_of(folder) as holder:
+        holder.send_signal(signal.SIGSTOP)
+        with storage.hold(folder, "second"):
+            holder.send_signal(signal.SIGCONT)  # its next beat finds the other, and interrupts its main thread
+            shown = holder.communicate(timeout=60)[1]
+            assert holder.returncode == 1
+            assert "FolderInUseError" in shown
+            assert "was taken over by `second`" in shown
+            assert (written(folder)["job"], written(folder)["released"]) == ("second", False)
 
 
 def test_a_lost_lease_is_found_before_the_last_write(folder, other_machine):
@@ -216,11 +207,11 @@ def test_a_beat_that_hangs_holds_up_no_exit(folder, monkeypatch):
     hanging.set()
 
 
-def test_a_stop_gives_the_folder_back(tmp_path):
-    folder = str(tmp_path)
-    with pytest.raises(KeyboardInterrupt), storage.hold(folder, "prepare"):
-        signal.raise_signal(signal.SIGINT)
-    assert written(folder)["released"] is True
+def test_a_stop_gives_the_folder_back(folder):
+    with holder_of(folder) as holder:
+        holder.send_signal(signal.SIGINT)
+        assert "KeyboardInterrupt" in holder.communicate(timeout=60)[1]
+        assert written(folder)["released"] is True
 
 
 def test_a_store_that_refuses_is_no_free_folder(tmp_path):
