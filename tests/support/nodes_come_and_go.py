@@ -1,6 +1,6 @@
 """Real raylets on one machine that come, get notice and die while training runs; `test_nodes.py` starts this.
 
-    python -m tests.support.nodes_come_and_go {elastic|preemption} FOLDER
+    python -m tests.support.nodes_come_and_go FOLDER
 
 Training may run only on nodes with a `train_slot`; the head has none. Ends with one JSON line.
 """
@@ -36,7 +36,7 @@ DEADLINE_S = 15
 EPOCHS = 20  # of the elastic run: enough that it still trains when the group has grown
 
 
-def main(scenario, folder):
+def main(folder):
     os.environ |= NO_STATE_API | {
         "RAY_AUTH_MODE": "disabled",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
@@ -50,65 +50,91 @@ def main(scenario, folder):
 
     from mets_ray.config.load import load_config
     from mets_ray.pipelines.prepare import find_or_make_dataset
-    from mets_ray.training.fit import fit
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
     first = cluster.add_node(**SLOT)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     dataset_uri = find_or_make_dataset(load_config(None, [*WORDS, f"run_uri={folder}"]), "test")
-
-    def train(name, *words):
-        words = [*WORDS, *words, f"run_uri={folder}/{name}", f"dataset_uri={dataset_uri}"]
-        return fit(load_config(None, words), dataset_uri)
-
-    def in_thread(name, *words):
-        """Nodes must be added in the main thread."""
-        done = []
-        thread = threading.Thread(target=lambda: done.append(train(name, *words)))
-        thread.start()
-        return thread, done
-
-    def wait_for(pattern):
-        while not list(Path(folder).glob(pattern)):
-            time.sleep(0.1)
-
-    told = {}
-    if scenario == "elastic":
-        epochs = f"train.epochs={EPOCHS}"
-        undisturbed = train("undisturbed", "train.num_workers=1", epochs)
-        thread, done = in_thread("elastic", "train.num_workers=[1,2]", epochs)
-        wait_for("elastic/*/checkpoint-00002-*")
-        cluster.add_node(**SLOT)
-        while len(train_workers()) < 2:
-            time.sleep(0.1)
-        told["grew_to"] = 2
-        wait_for(f"elastic/*/checkpoint-{newest_epoch(folder) + 3:05d}-*")
-        cluster.remove_node(first, allow_graceful=False)
-        thread.join()
-        told["undisturbed"] = [figures["loss"] for figures in undisturbed.history]
-        told["undisturbed_run"] = undisturbed.run_uri
-    else:
-        # None may fail: a machine that is taken away does not count.
-        words = ["train.epochs=12", "train.checkpoint_every_minutes=null", "train.max_failures=0"]
-        thread, done = in_thread("preemption", *words)
-        wait_for("preemption/*/checkpoint-00002-*")
-        drain(cluster.address, first)
-        noticed = time.monotonic()
-        wait_for("preemption/*/checkpoint-*-*[1-9]*")  # of a step within an epoch: nothing else asks for one
-        told["saved_after_s"] = time.monotonic() - noticed
-        cluster.add_node(**SLOT)
-        time.sleep(max(0.0, DEADLINE_S - (time.monotonic() - noticed)))
-        cluster.remove_node(first, allow_graceful=False)
-        thread.join()
-    (result,) = done
-    told |= {
-        "restarts": result.restarts,
-        "losses": [figures["loss"] for figures in result.history],
-        "run": result.run_uri,
-    }
+    runs = Runs(Path(folder), dataset_uri)
+    elastic, second = grown_and_shrunk(runs, cluster, first)
+    told = {"elastic": elastic, "preemption": preempted(runs, cluster, second)}
     ray.shutdown()
     cluster.shutdown()
     print(json.dumps(told), flush=True)
+
+
+class Runs:
+    """Training runs in one folder."""
+
+    def __init__(self, folder, dataset_uri):
+        self.folder, self._dataset_uri = folder, dataset_uri
+
+    def train(self, name, *words):
+        from mets_ray.config.load import load_config
+        from mets_ray.training.fit import fit
+
+        words = [*WORDS, *words, f"run_uri={self.folder}/{name}", f"dataset_uri={self._dataset_uri}"]
+        return fit(load_config(None, words), self._dataset_uri)
+
+    def start(self, name, *words):
+        """In a thread: nodes must be added in the main thread. Returns what waits for its result."""
+        done = []
+        thread = threading.Thread(target=lambda: done.append(self.train(name, *words)))
+        thread.start()
+
+        def result():
+            thread.join()
+            return done[0]
+
+        return result
+
+    def wait_for(self, pattern):
+        while not list(self.folder.glob(pattern)):
+            time.sleep(0.1)
+
+    def newest_epoch(self, name):
+        return max(int(path.name.split("-")[1]) for path in self.folder.glob(f"{name}/*/checkpoint-*"))
+
+
+def grown_and_shrunk(runs, cluster, first):
+    """A node comes while a run trains, then the first one dies. (what is told, the node that is left)."""
+    epochs = f"train.epochs={EPOCHS}"
+    undisturbed = runs.train("undisturbed", "train.num_workers=1", epochs)
+    result = runs.start("elastic", "train.num_workers=[1,2]", epochs)
+    runs.wait_for("elastic/*/checkpoint-00002-*")
+    second = cluster.add_node(**SLOT)
+    while len(train_workers()) < 2:
+        time.sleep(0.1)
+    told = {"grew_to": 2}
+    runs.wait_for(f"elastic/*/checkpoint-{runs.newest_epoch('elastic') + 3:05d}-*")
+    cluster.remove_node(first, allow_graceful=False)
+    told |= told_of(result())
+    told |= {"undisturbed": losses(undisturbed), "undisturbed_run": undisturbed.run_uri}
+    return told, second
+
+
+def preempted(runs, cluster, node):
+    """The only node gets notice, another one comes, the first is taken away."""
+    # None may fail: a machine that is taken away does not count.
+    words = ["train.epochs=12", "train.checkpoint_every_minutes=null", "train.max_failures=0"]
+    result = runs.start("preemption", *words)
+    runs.wait_for("preemption/*/checkpoint-00002-*")
+    drain(cluster.address, node)
+    noticed = time.monotonic()
+    runs.wait_for("preemption/*/checkpoint-*-*[1-9]*")  # of a step within an epoch: nothing else asks for one
+    told = {"saved_after_s": time.monotonic() - noticed}
+    cluster.add_node(**SLOT)
+    time.sleep(max(0.0, DEADLINE_S - (time.monotonic() - noticed)))
+    cluster.remove_node(node, allow_graceful=False)
+    return told | told_of(result())
+
+
+def told_of(result):
+    return {"restarts": result.restarts, "losses": losses(result), "run": result.run_uri}
+
+
+def losses(result):
+    return [figures["loss"] for figures in result.history]
 
 
 def drain(address, node):
@@ -118,10 +144,6 @@ def drain(address, node):
     subprocess.run([str(Path(sys.executable).with_name("ray")), "drain-node", *words], check=True, stdout=sys.stderr)
 
 
-def newest_epoch(folder):
-    return max(int(path.name.split("-")[1]) for path in Path(folder).glob("elastic/*/checkpoint-*"))
-
-
 if __name__ == "__main__":
     with warm_server(), warm_workers():  # a server of its own: `train_workers` looks among what this process started
-        main(sys.argv[1], sys.argv[2])
+        main(sys.argv[1])

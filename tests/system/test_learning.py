@@ -7,7 +7,7 @@ import pytest
 from mets_ray.config.load import load_config
 from tests.support.datasets import auroc_of_fold, synthetic_rows, write_dataset
 
-SEEDS = range(3)
+SEEDS = range(2)
 # What the bounds below were measured with. With the default recipe one seed gave 0.895 and 0.652, at its last epoch.
 PUBLISHED = ["text.unit=report", "augment.lead_dropout=0", "augment.cropping=0", "augment.gain=0",
              "train.choose=best"]  # fmt: skip
