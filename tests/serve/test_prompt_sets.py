@@ -449,10 +449,11 @@ def clear():
 
 
 def test_while_the_store_is_silent_all_that_needs_no_store_is_answered(bundle, s3_proxy):
-    settings = {"state_uri": "s3://ecg/silent", "prompt_set_refresh_s": 0.1, "store_patience_s": 1.0}
-    with plain_server(bundle, **settings) as (client, _):
+    settings = {"state_uri": "s3://ecg/silent", "prompt_set_refresh_s": 0.1}
+    with plain_server(bundle, **settings) as (client, _):  # with patience: a first connection takes longest
         put(client, "mine", FIRST)
         put(client, "other", ["a class that only the store knows"])
+    with plain_server(bundle, **settings, store_patience_s=1.0) as (client, _):
         expected = similarities(use(client, "mine"))
         time.sleep(0.2)
         s3_proxy.always = "stall"
