@@ -454,6 +454,7 @@ def test_while_the_store_is_silent_all_that_needs_no_store_is_answered(bundle, s
         put(client, "mine", FIRST)
         put(client, "other", ["a class that only the store knows"])
     with plain_server(bundle, **settings, store_patience_s=1.0) as (client, _):
+        assert registered(client.get("/v1/model").json()) == {"mine@1", "other@1"}
         expected = similarities(use(client, "mine"))
         time.sleep(0.2)
         s3_proxy.always = "stall"
