@@ -115,6 +115,7 @@ class _Lanes(LoadScopeScheduling):
         return folder if folder in TOGETHER else file
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     return _Lanes(config, log)
 
