@@ -30,7 +30,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 quickstart: install  ## synthetic ECGs → shards → frozen text → training → zero-shot table, some minutes on 2 cores
 	@$(BIN)/mets-ray quickstart
 
-serve: install  ## the newest bundle under .runs on http://127.0.0.1:8000, API and page; Ctrl-C stops it
+serve: install  ## the newest bundle under .runs, or the packaged one, on http://127.0.0.1:8000, API and page; Ctrl-C stops it
 	@RAY_ADDRESS=local $(BIN)/mets-ray serve
 
 # Two lanes of whole files and folders; see tests/conftest.py. A lane that dies ends the run: xdist would start another

@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mets_ray import stops
+from mets_ray import bundles, stops, storage
 from mets_ray.config.load import read_file
 from mets_ray.config.words import read_value, split_word
 from mets_ray.console import say
-from mets_ray.errors import ConfigError, MetsError
+from mets_ray.errors import CheckpointError, ConfigError, MetsError
 from mets_ray.packaged import did_you_mean
 from mets_ray.serve.settings import ServeConfig
 from mets_ray.serve.tokens import Tokens
@@ -43,7 +43,7 @@ def run_server(words: Sequence[str]) -> None:
             )
         if config.auth == "bearer" and "RAY_ADDRESS" not in os.environ:
             Tokens(config)  # replicas on this machine will read the same: what is wrong with it shows at once
-        _serve(config, arguments.host, arguments.port)
+        _serve(_or_packaged(config), arguments.host, arguments.port)
     except MetsError as error:
         say(f"serve: {error}")
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
@@ -74,6 +74,20 @@ def read_settings(path: str | None, words: Sequence[str]) -> ServeConfig:
             for fault in error.errors()
         ]
         raise ConfigError("\n".join(lines)) from error
+
+
+def _or_packaged(config: ServeConfig) -> ServeConfig:
+    """The same settings; with the packaged bundle where nobody named one and none was trained here yet."""
+    from mets_ray.model.bundle import newest_bundle
+
+    if config.bundle_uri != _LOCAL["bundle_uri"] or not bundles.is_packaged(bundles.DEMO_NAME):
+        return config
+    try:
+        newest_bundle(storage.absolute(config.bundle_uri))
+    except CheckpointError:
+        say(f"no bundle under {config.bundle_uri} yet: serving the packaged one, `{bundles.DEMO_NAME}`")
+        return config.model_copy(update={"bundle_uri": bundles.DEMO_NAME})
+    return config
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
