@@ -1,8 +1,8 @@
 """Where a bundle lies: under a name in this package, on the Hugging Face hub, or anywhere in storage.
 
-Each folder beside this file that holds a `bundle.json` is a packaged bundle, and its name is a bundle_uri. A name means
-the package and not a folder of that name; `./name` means the folder. Jobs and replicas hand names and `hf://` URIs on as
-they are, so that each machine finds its own copy.
+Each folder beside this file that holds a `bundle.json` is a packaged bundle, and its name is a bundle_uri. A name
+means the package and not a folder of that name; `./name` means the folder. Jobs and replicas hand names and `hf://`
+URIs on as they are, so that each machine finds its own copy.
 """
 
 from pathlib import Path

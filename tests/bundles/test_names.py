@@ -65,7 +65,7 @@ def test_what_is_no_bundle_is_refused_with_the_names_that_are(packaged, uri):
 def test_an_installation_without_bundles_says_so(packaged, tmp_path, monkeypatch):
     monkeypatch.setattr(bundles, "PACKAGED_FOLDER", tmp_path / "nowhere")
     for read in (load_bundle, read_facts, newest_bundle):
-        with pytest.raises(CheckpointError, match="holds no bundle.json|contains none") as caught:
+        with pytest.raises(CheckpointError, match=r"holds no bundle\.json|contains none") as caught:
             read("ptbxl-demo")
         assert caught.value.hint.endswith("no bundle is packaged in this installation")
     assert _or_packaged(read_settings(None, [])).bundle_uri == ".runs"
