@@ -1,4 +1,4 @@
-"""`mets-ray prepare|quality|pretrain|evaluate|score|quickstart|serve`: the console script, and what jobs/*.py run.
+"""`mets-ray prepare|quality|pretrain|evaluate|score|quickstart|serve|export`, and what jobs/*.py run.
 
 Each command imports what it needs when it runs: `--help` and a typing error in the settings load neither torch nor Ray.
 """
@@ -160,6 +160,7 @@ Zero-shot ECG recognition from reports, on Ray. Research software, not a medical
 
 {commands}
   serve       Answer zero-shot requests over HTTP, with a page.
+  export      Write a bundle as a Hugging Face folder, with ONNX of the ECG side.
 
 mets-ray COMMAND --help lists the command's settings.
 """
@@ -175,6 +176,10 @@ def main(name: str | None = None) -> None:
         from mets_ray.serve.run import run_server
 
         run_server(words)
+    elif name == "export":
+        from mets_ray.exchange.command import run_export
+
+        run_export(words)
     elif name in COMMANDS:
         run_command(COMMANDS[name], words)
     elif name in ("-h", "--help", "--version"):
