@@ -37,7 +37,7 @@ RUN pip install --no-cache-dir --no-deps --require-hashes --only-binary :all: --
     && python -c "import torch; assert torch.version.cuda, torch.__version__"
 
 # Built by the image's own setuptools: pip would fetch another one, whose hash nobody knows.
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY mets_ray mets_ray
 RUN pip install --no-cache-dir --no-deps --no-build-isolation .
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from mets_ray.errors import CheckpointError
+from mets_ray.errors import CheckpointError, first_line
 
 HUB_PREFIX = "hf://"
 _URI = re.compile(r"hf://(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[^@\s]*))?")
@@ -48,9 +48,8 @@ def snapshot(uri: str) -> Path:
     try:
         return Path(snapshot_download(repository, revision=commit, ignore_patterns=_NOT_NEEDED))
     except Exception as error:  # no such repository or commit, a private one without a token, no network
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"`{uri}` cannot be fetched: {reason}",
+            f"`{uri}` cannot be fetched: {first_line(error)}",
             hint="check the name and the commit; a private repository needs HF_TOKEN; without a network, the bundle "
             "must be in the hub's cache",
         ) from error

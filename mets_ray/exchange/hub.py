@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from mets_ray.errors import CheckpointError, ConfigError
+from mets_ray.errors import CheckpointError, ConfigError, first_line
 
 _TOKEN_VARIABLE = "HF_TOKEN"
 
@@ -31,9 +31,8 @@ def push(folder: Path, repository: str, *, private: bool, token: str) -> str:
         hub.create_repo(repository, private=private, exist_ok=True)
         commit = hub.upload_folder(repo_id=repository, folder_path=folder, commit_message="Export of mets_ray")
     except Exception as error:  # a wrong token, no right to write, no network
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"`{repository}` could not be pushed to the hub: {reason}",
+            f"`{repository}` could not be pushed to the hub: {first_line(error)}",
             hint=f"check the name, and that {_TOKEN_VARIABLE} may write there; the folder itself is written",
         ) from error
     return f"hf://{repository}@{commit.oid}"
