@@ -9,6 +9,7 @@ from mets_ray import bundles
 from mets_ray.config.kinds import places, with_places
 from mets_ray.config.load import load_config
 from mets_ray.errors import CheckpointError
+from mets_ray.exchange.portable import local_places
 from mets_ray.model.bundle import load_bundle, newest_bundle, read_facts
 from mets_ray.serve.deployments import build
 from mets_ray.serve.run import _or_packaged, read_settings
@@ -88,3 +89,15 @@ def test_serve_does_not_take_it_where_another_folder_was_named(packaged):
     config = _or_packaged(read_settings(None, ["bundle_uri=elsewhere"]))
     with pytest.raises(CheckpointError, match="elsewhere` is not a bundle"):
         build(config)
+
+
+@pytest.mark.parametrize("name", bundles.packaged_names() or [None])
+def test_what_is_packaged_is_small_whole_and_tells_nothing_of_a_machine(name):
+    if name is None:
+        pytest.skip("no bundle is packaged in this checkout")
+    folder = bundles.PACKAGED_FOLDER / name
+    bundle = load_bundle(name)
+    assert (bundle.facts.run, bundle.facts.synthetic) == (name, False)
+    assert local_places(bundle.config) == []
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 10_000_000
+    assert (folder / "README.md").read_text().startswith("---\nlibrary_name: mets_ray\nlicense: cc-by-4.0\n")
