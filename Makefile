@@ -42,6 +42,7 @@ demo-bundle: install  ## train the bundle in the package anew, from the PTB-XL o
 	@$(DEMO_JOB) pretrain $(DEMO_CONFIG) run_uri=$(DEMO)/runs
 	@$(BIN)/mets-ray export bundle_uri=$(DEMO)/runs output_uri=mets_ray/bundles/ptbxl-demo name=ptbxl-demo onnx=false \
 	  notes_uri=jobs/configs/ptbxl_demo.md $(if $(FIGURES),figures_uri=$(FIGURES))
+	@$(BIN)/python -m mets_ray.exchange.ptbxl_examples $(METS_TEST_DATA)/ptb-xl mets_ray/bundles/ptbxl-demo
 
 # Two lanes of whole files and folders; see tests/conftest.py. A lane that dies ends the run: xdist would start another
 # one, which runs the test that killed it again and again.

@@ -14,6 +14,7 @@ from typing import Any
 
 from mets_ray import bundles, storage
 from mets_ray.bundles import MANIFEST_NAME
+from mets_ray.bundles.examples import EXAMPLES_FOLDER, read_examples
 from mets_ray.errors import ConfigError
 from mets_ray.exchange.card import Told, model_card, read_figures, trained_on
 from mets_ray.exchange.classes import class_file, class_files
@@ -113,7 +114,16 @@ def _own_files(bundle_uri: str, bundle: Bundle, name: str | None) -> Iterator[Pa
                 shutil.copyfile(whole / file, folder / file)
             if (whole / "calibration").is_dir():
                 shutil.copytree(whole / "calibration", folder / "calibration")
+        _copy_examples(bundle_uri, folder)
         yield folder
+
+
+def _copy_examples(bundle_uri: str, folder: Path) -> None:
+    """The real ECGs beside a bundle: they belong to its weights, whatever its name is."""
+    uri, examples = read_examples(bundle_uri)
+    if examples is not None:
+        (folder / EXAMPLES_FOLDER).mkdir()
+        storage.download_folder(uri, folder / EXAMPLES_FOLDER)
 
 
 def _write_model(files: _Folder, predictor: Predictor, told: Told) -> Told:
