@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mets_ray import bundles
 from mets_ray.config.settings import Config
 from mets_ray.console import say
 from mets_ray.errors import ConfigError
@@ -118,11 +119,22 @@ def quickstart(config: Config, line: str) -> dict[str, Any]:
 
 def _needs_bundle(section: str) -> Callable[[Config], None]:
     def check(config: Config) -> None:
-        if getattr(config, section).bundle_uri is None:
-            raise ConfigError(f"`{section}.bundle_uri` is not set", hint="give the bundle_uri that pretrain printed")
+        bundle_uri = getattr(config, section).bundle_uri
+        if bundle_uri is None:
+            raise ConfigError(
+                f"`{section}.bundle_uri` is not set",
+                hint=f"give the bundle_uri that pretrain printed; {bundles.what_is_packaged()}",
+            )
+        bundles.check_uri(bundle_uri)
         dataset_uri_of(config)
 
     return check
+
+
+def _may_start_from_bundle(config: Config) -> None:
+    if config.train.init_from is not None:
+        bundles.check_uri(config.train.init_from)
+    dataset_uri_of(config)
 
 
 def _needs_source(config: Config) -> None:
@@ -147,7 +159,7 @@ COMMANDS = {
     for command in (
         _command(prepare, _needs_source, ("prepare",)),
         _command(quality, dataset_uri_of, ()),
-        _command(pretrain, dataset_uri_of, ("text", "train"), ("torch",)),
+        _command(pretrain, _may_start_from_bundle, ("text", "train"), ("torch",)),
         _command(evaluate, _needs_bundle("evaluate"), ("text", "evaluate"), _SCORING),
         _command(score, _needs_bundle("score"), ("text", "score"), ("torch",)),
         _command(quickstart, dataset_uri_of, ("text", "train", "evaluate"), ("torch",), _QUICKSTART),

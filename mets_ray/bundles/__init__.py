@@ -8,7 +8,8 @@ URIs on as they are, so that each machine finds its own copy.
 from pathlib import Path
 
 from mets_ray import storage
-from mets_ray.bundles.hub import HUB_PREFIX, snapshot
+from mets_ray.bundles.hub import HUB_PREFIX, parse_hub_uri, snapshot
+from mets_ray.errors import CheckpointError
 
 DEMO_NAME = "ptbxl-demo"
 """The bundle that `mets-ray serve` answers with before anything was trained."""
@@ -40,6 +41,15 @@ def locate(bundle_uri: str) -> str:
 def absolute(bundle_uri: str) -> str:
     """A local path made absolute; names and other URIs as they are."""
     return bundle_uri if is_packaged(bundle_uri) else storage.absolute(bundle_uri)
+
+
+def check_uri(bundle_uri: str) -> None:
+    """Raise CheckpointError for what can be seen to be no bundle before anything is fetched or started: a word that is
+    neither a path nor a name, or an `hf://` URI without a commit."""
+    if bundle_uri.startswith(HUB_PREFIX):
+        parse_hub_uri(bundle_uri)
+    elif "/" not in bundle_uri and not is_packaged(bundle_uri) and not Path(bundle_uri).expanduser().exists():
+        raise CheckpointError(f"`{bundle_uri}` is no folder and no packaged bundle", hint=what_is_packaged())
 
 
 def what_is_packaged() -> str:

@@ -133,7 +133,7 @@ def _write_model(files: _Folder, predictor: Predictor, told: Told) -> Told:
     files.write(ONNX_NAME, embedding_model(predictor.bundle.model.float(), predictor.signal.num_samples))
     example = ("", "")
     for prompt_set, content in class_files(predictor):
-        files.write(class_file(prompt_set), json.dumps(content, indent=0).encode())
+        files.write(class_file(prompt_set), json.dumps(content).encode())
         example = (prompt_set.name, next(iter(content["tasks"])))
     script = resources.files("mets_ray").joinpath(f"exchange/{SCRIPT_NAME}").read_bytes()
     files.write(SCRIPT_NAME, script)

@@ -110,13 +110,13 @@ def _add_pages(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/examples", summary="ECGs to try: real ones of the bundle, and synthetic ones")
     async def examples() -> messages.ExamplesAnswer:
-        return messages.ExamplesAnswer(examples=await asyncio.to_thread(known.list))
+        return messages.ExamplesAnswer(examples=await asyncio.to_thread(known.listed))
 
     @app.get(
         "/v1/examples/{name}", summary="One of these ECGs in the form that a request takes", response_model=JsonEcg
     )
     async def one_example(name: str) -> Response:
-        found = await asyncio.to_thread(known.json, name)
+        found = await asyncio.to_thread(known.as_json, name)
         if found is None:
             raise RequestError(404, "unknown_example", "there is no example with this name", hint="see /v1/examples")
         return Response(found, media_type="application/json")

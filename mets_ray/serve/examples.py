@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import logging
 
 import numpy as np
 
@@ -11,9 +12,11 @@ from mets_ray.ecg.ecg import Ecg
 from mets_ray.ecg.read import read_ecg
 from mets_ray.ecg.synthetic_patients import CLASSES, RHYTHMS, describe
 from mets_ray.ecg.synthetic_waveforms import render
+from mets_ray.errors import MetsError
 from mets_ray.serve import messages
 from mets_ray.serve.bodies import JsonEcg
 
+_log = logging.getLogger("ray.serve")
 _SEED = 2026
 _SAMPLING_RATE_HZ = 500
 
@@ -35,18 +38,22 @@ def _records() -> dict[str, int]:
 class Examples:
     """The examples of a server, real ones first.
 
-    bundle_uri: that of the served bundle; its list of examples is read now, and each record when it is asked for.
-    duration_s: of the synthetic ones. Raises CheckpointError for a list that is damaged.
+    bundle_uri: that of the served bundle; its list of examples is read now, and each record when it is asked for. A
+    list that cannot be read is logged, and there are synthetic ones only. duration_s: of these.
     """
 
     def __init__(self, bundle_uri: str, duration_s: float) -> None:
-        self._folder, real = read_examples(bundle_uri)
+        try:
+            self._folder, real = read_examples(bundle_uri)
+        except MetsError as error:
+            _log.warning("the bundle's examples are left out: %s", error)
+            self._folder, real = "", None
         self._credit = "" if real is None else real.credit
         self._real = {} if real is None else {example.record: example for example in real.examples}
         self._duration_s = duration_s
         self._read = functools.lru_cache(maxsize=len(self._real))(self._read_real)
 
-    def list(self) -> list[messages.Example]:
+    def listed(self) -> list[messages.Example]:
         """All examples. Those of a group have the same suggested labels: the findings of all of them."""
         findings, classes = [example.finding for example in self._real.values()], list(CLASSES.values())
         real = [
@@ -63,7 +70,7 @@ class Examples:
         ]
         return real + synthetic
 
-    def json(self, name: str) -> bytes | None:
+    def as_json(self, name: str) -> bytes | None:
         """The example `name` in the form that a request takes, in whole microvolts; None for an unknown name.
 
         Raises RecordError and DatasetError for a real one that cannot be read.

@@ -6,10 +6,12 @@ import pytest
 
 import mets_ray
 from mets_ray import bundles
+from mets_ray.cli import COMMANDS
 from mets_ray.config.kinds import places, with_places
 from mets_ray.config.load import load_config
 from mets_ray.errors import CheckpointError
 from mets_ray.exchange.portable import local_places
+from mets_ray.job import load_settings, parse_words
 from mets_ray.model.bundle import load_bundle, newest_bundle, read_facts
 from mets_ray.serve.deployments import build
 from mets_ray.serve.run import _or_packaged, read_settings
@@ -61,6 +63,15 @@ def test_what_is_no_bundle_is_refused_with_the_names_that_are(packaged, uri):
             read(uri)
         assert f"`{uri}`" in caught.value.fact
         assert caught.value.hint.endswith("packaged in this installation: `ptbxl-demo`")
+
+
+@pytest.mark.parametrize("name", ["evaluate", "score", "pretrain"])
+def test_a_job_refuses_a_wrong_name_before_ray_starts(packaged, name):
+    key = "train.init_from" if name == "pretrain" else f"{name}.bundle_uri"
+    for uri, words in (("ptbxl-dmo", "no folder and no packaged"), ("hf://user/name@main", "not a commit")):
+        with pytest.raises(CheckpointError, match=words):
+            load_settings(COMMANDS[name], parse_words(COMMANDS[name], [f"{key}={uri}"]))
+    load_settings(COMMANDS[name], parse_words(COMMANDS[name], [f"{key}=ptbxl-demo"]))
 
 
 def test_an_installation_without_bundles_says_so(packaged, tmp_path, monkeypatch):
