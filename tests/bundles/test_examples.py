@@ -29,10 +29,10 @@ TRAINED = next(str(patient) for patient in range(1000) if patient_hash(str(patie
 def ptbxl(tmp_path_factory):
     """PTB-XL's layout with a record for each finding, and others that must not be chosen."""
     folder = tmp_path_factory.mktemp("ptb-xl")
-    rows = ["ecg_id,patient_id,strat_fold,scp_codes,filename_lr"]
+    rows = ["ecg_id,patient_id,strat_fold,scp_codes,report,filename_lr"]
 
     def add(ecg_id, patient, codes):
-        rows.append(f'{ecg_id},{patient}.0,10,"{codes}",records100/{ecg_id:05d}_lr')
+        rows.append(f'{ecg_id},{patient}.0,10,"{codes}",sinusrhythmus,records100/{ecg_id:05d}_lr')
 
     for number, code in enumerate(FINDINGS):
         add(10 * number + 1, TRAINED, {code: 100.0})
