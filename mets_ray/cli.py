@@ -1,4 +1,4 @@
-"""`mets-ray prepare|quality|pretrain|evaluate|score|quickstart|serve`: the console script, and what jobs/*.py run.
+"""`mets-ray prepare|quality|pretrain|evaluate|score|quickstart|serve|export`, and what jobs/*.py run.
 
 Each command imports what it needs when it runs: `--help` and a typing error in the settings load neither torch nor Ray.
 """
@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mets_ray import bundles
 from mets_ray.config.settings import Config
 from mets_ray.console import say
 from mets_ray.errors import ConfigError
@@ -118,11 +119,22 @@ def quickstart(config: Config, line: str) -> dict[str, Any]:
 
 def _needs_bundle(section: str) -> Callable[[Config], None]:
     def check(config: Config) -> None:
-        if getattr(config, section).bundle_uri is None:
-            raise ConfigError(f"`{section}.bundle_uri` is not set", hint="give the bundle_uri that pretrain printed")
+        bundle_uri = getattr(config, section).bundle_uri
+        if bundle_uri is None:
+            raise ConfigError(
+                f"`{section}.bundle_uri` is not set",
+                hint=f"give the bundle_uri that pretrain printed; {bundles.what_is_packaged()}",
+            )
+        bundles.check_uri(bundle_uri)
         dataset_uri_of(config)
 
     return check
+
+
+def _may_start_from_bundle(config: Config) -> None:
+    if config.train.init_from is not None:
+        bundles.check_uri(config.train.init_from)
+    dataset_uri_of(config)
 
 
 def _needs_source(config: Config) -> None:
@@ -147,7 +159,7 @@ COMMANDS = {
     for command in (
         _command(prepare, _needs_source, ("prepare",)),
         _command(quality, dataset_uri_of, ()),
-        _command(pretrain, dataset_uri_of, ("text", "train"), ("torch",)),
+        _command(pretrain, _may_start_from_bundle, ("text", "train"), ("torch",)),
         _command(evaluate, _needs_bundle("evaluate"), ("text", "evaluate"), _SCORING),
         _command(score, _needs_bundle("score"), ("text", "score"), ("torch",)),
         _command(quickstart, dataset_uri_of, ("text", "train", "evaluate"), ("torch",), _QUICKSTART),
@@ -160,6 +172,7 @@ Zero-shot ECG recognition from reports, on Ray. Research software, not a medical
 
 {commands}
   serve       Answer zero-shot requests over HTTP, with a page.
+  export      Write a bundle as a Hugging Face folder, with ONNX of the ECG side.
 
 mets-ray COMMAND --help lists the command's settings.
 """
@@ -175,6 +188,10 @@ def main(name: str | None = None) -> None:
         from mets_ray.serve.run import run_server
 
         run_server(words)
+    elif name == "export":
+        from mets_ray.exchange.command import run_export
+
+        run_export(words)
     elif name in COMMANDS:
         run_command(COMMANDS[name], words)
     elif name in ("-h", "--help", "--version"):

@@ -66,6 +66,11 @@ class RequestError(MetsError):
         self.reason = reason
 
 
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its kind."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def _rebuild(kind: type[MetsError], state: dict[str, str]) -> MetsError:
     error = kind.__new__(kind)
     Exception.__init__(error, state["fact"])

@@ -38,6 +38,7 @@ def test_folders_that_vanish_with_the_job_are_refused_and_others_made_absolute(t
     assert settings("pretrain", "run_uri=/x", "score.output_uri=out").score.output_uri == str(folder / "out")
 
     (folder / "lm").mkdir()
+    (folder / "bundle").mkdir()
     words = ["run_uri=/x", "text.model=lm", "train.init_from=bundle", "evaluate.also=a,s3://b/c"]
     config = settings("pretrain", *words)
     assert (config.text.model, config.train.init_from) == (str(folder / "lm"), str(folder / "bundle"))
@@ -67,6 +68,7 @@ def test_every_uri_of_a_command_is_checked_on_a_cluster_and_none_of_the_others(k
         ("pretrain", ["prepare.source=ptbxl"], "`dataset_uri` is not set"),
         ("prepare", ["prepare.source=ptbxl", "dataset_uri=x"], "`prepare.source.uri` is not set"),
         ("pretrain", ["train.lr=1"], "did you mean `train.learning_rate`?"),
+        ("export", ["bundle_uri=b", "output=x"], "did you mean `output_uri`?"),
         ("serve", ["batch_sise=1"], "did you mean `batch_size`?"),
         ("serve", ["auth=none", "--host=0.0.0.0"], "lets other machines in"),
         ("serve", ["auth=bearer", "token_env=NO_SUCH_TOKEN"], "`auth` is bearer, but the environment variable"),

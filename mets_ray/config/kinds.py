@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mets_ray.bundles import is_packaged
+
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -25,16 +27,19 @@ class Place:
     """Marks a `str` as the URI of a file or folder.
 
     written: the job writes there. names: other values that the setting takes, which are no URIs: `files` if every URI
-    ends in one of `_FILE_SUFFIXES` (prompt sets), `folders` if a value is a path only where that folder exists (LMs).
+    ends in one of `_FILE_SUFFIXES` (prompt sets), `folders` if a value is a path only where that folder exists (LMs),
+    `bundles` if it may be the name of a packaged bundle.
     """
 
     written: bool = False
-    names: Literal["none", "files", "folders"] = "none"
+    names: Literal["none", "files", "folders", "bundles"] = "none"
 
     def holds(self, value: str) -> bool:
         """Whether `value` is a URI and not one of the setting's names."""
         if self.names == "none" or "://" in value:
             return True
+        if self.names == "bundles":
+            return not is_packaged(value)
         return value.lower().endswith(_FILE_SUFFIXES) if self.names == "files" else Path(value).is_dir()
 
 
@@ -44,6 +49,7 @@ Uri = Annotated[str, Place()]
 OutputUri = Annotated[str, Place(written=True)]
 NameOrFile = Annotated[str, Place(names="files")]
 NameOrFolder = Annotated[str, Place(names="folders")]
+NameOrBundle = Annotated[str, Place(names="bundles")]
 
 
 class FreeAtResume:

@@ -13,6 +13,7 @@ from mets_ray.config.kinds import (
     FREE_AT_RESUME,
     EncoderRuntime,
     Fraction,
+    NameOrBundle,
     NameOrFile,
     NameOrFolder,
     OutputUri,
@@ -261,8 +262,10 @@ class TrainConfig(Section):
     log_batches: Annotated[bool, FREE_AT_RESUME] = Field(
         False, description="keep the record ids of every step under <run>/batches"
     )
-    init_from: Uri | None = Field(
-        None, description="bundle whose weights initialize a new run; a resumed run continues from its own"
+    init_from: NameOrBundle | None = Field(
+        None,
+        description="bundle whose weights initialize a new run: as evaluate.bundle_uri; a resumed run continues from "
+        "its own",
     )
     resume: Annotated[Uri | None, FREE_AT_RESUME] = Field(
         None, description="run folder to continue, with its data position"
@@ -291,7 +294,9 @@ Baseline = Literal["random_encoder", "class_names", "permuted_labels", "linear_p
 class EvaluateConfig(Section):
     """Zero-shot scores of a bundle over a prepared data set."""
 
-    bundle_uri: Uri | None = Field(None, description="bundle written by pretrain")
+    bundle_uri: NameOrBundle | None = Field(
+        None, description="bundle that pretrain or export wrote, the name of a packaged one, or hf://user/name@COMMIT"
+    )
     prompt_set: NameOrFile = Field(
         "descriptive", description="class prompts: descriptive, mets, or the URI of a YAML, JSON or CSV file"
     )
@@ -317,7 +322,7 @@ class EvaluateConfig(Section):
         (),
         description="more prepared data sets to score, on all folds: CPSC2018 and CSN complete the six test sets",
     )
-    compare_to: Uri | None = Field(
+    compare_to: NameOrBundle | None = Field(
         None, description="another bundle, or the result folder of an earlier evaluation: paired differences"
     )
     allow_patient_overlap: bool = Field(
@@ -331,7 +336,7 @@ class EvaluateConfig(Section):
 class ScoreConfig(Section):
     """Zero-shot scores and embeddings of every record of a prepared data set, with or without labels."""
 
-    bundle_uri: Uri | None = Field(None, description="bundle written by pretrain")
+    bundle_uri: NameOrBundle | None = Field(None, description="the bundle: as evaluate.bundle_uri")
     prompt_set: NameOrFile = Field(
         "descriptive", description="class prompts: descriptive, mets, or the URI of a YAML, JSON or CSV file"
     )

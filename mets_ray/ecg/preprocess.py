@@ -43,7 +43,7 @@ PADTYPE = "symmetric"
 # Second order, run forwards and backwards in time, so that no wave is shifted. The signal is extended by its mirror
 # image about its first and its last sample, so that the filter's transients lie outside it.
 _HIGHPASS_ORDER = 2
-_HIGHPASS_MARGIN_S = 3.0
+HIGHPASS_MARGIN_S = 3.0
 
 _MAX_RATIO = 2000  # of resampling: limits the filter's length; the oddest rate drifts by less than 5 ms in 10 s
 
@@ -195,7 +195,7 @@ def _highpassed(
     """
     sections, settled = _highpass_filter(sampling_rate_hz, highpass_hz)
     leads, samples = signal_mv.shape
-    margin = min(round(_HIGHPASS_MARGIN_S * sampling_rate_hz), samples - 1)
+    margin = min(round(HIGHPASS_MARGIN_S * sampling_rate_hz), samples - 1)
     half = (leads + 1) // 2
     extended = np.zeros((half, samples + 2 * margin), dtype=np.complex128)
     pairs = extended[:, margin : margin + samples]

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mets_ray import storage
+from mets_ray import bundles, storage
+from mets_ray.bundles import MANIFEST_NAME
 from mets_ray.config.settings import Config, FoldsConfig
 from mets_ray.console import say
 from mets_ray.dataset.card import read_card
@@ -27,7 +28,7 @@ from mets_ray.metrics.extremes import choose_examples
 from mets_ray.metrics.intervals import interval_json, number_json
 from mets_ray.metrics.similarities import TaskSimilarities
 from mets_ray.metrics.task_scores import Comparison, compare, mean_of_tasks, score_task
-from mets_ray.model.bundle import MANIFEST_NAME, check_signal, read_facts
+from mets_ray.model.bundle import check_signal, read_facts
 from mets_ray.model.predictor import load_predictor
 from mets_ray.pictures.curves import roc_picture
 from mets_ray.pictures.embedding_map import embedding_map, map_rows
@@ -199,9 +200,9 @@ def _comparisons(inputs: EvaluationInputs) -> Iterator[Comparison]:
     """The paired difference of each task from another bundle, or from the result files of an earlier evaluation."""
     config, settings = inputs.config, inputs.config.evaluate
     assert settings.compare_to is not None
-    uri = storage.absolute(settings.compare_to)
+    uri = bundles.absolute(settings.compare_to)
     others: dict[str, TaskSimilarities]
-    if storage.exists(storage.join(uri, MANIFEST_NAME)):
+    if storage.exists(storage.join(bundles.locate(uri), MANIFEST_NAME)):
         other_bundle = load_predictor(uri)
         for alarm in check_fit(config, inputs.dataset, other_bundle.facts, inputs.test):
             say(f"ALARM for the bundle to compare with: {alarm}")

@@ -29,7 +29,8 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
-from mets_ray import storage
+from mets_ray import bundles, storage
+from mets_ray.bundles import MANIFEST_NAME
 from mets_ray.config.load import dump_config
 from mets_ray.config.older import from_older
 from mets_ray.config.settings import Config
@@ -42,7 +43,6 @@ from mets_ray.text.embeddings import EmbeddingTable
 
 BUNDLE_SCHEMA_VERSION = 2  # 1, written before version 0.2: no digest
 READ_VERSIONS = (1, BUNDLE_SCHEMA_VERSION)
-MANIFEST_NAME = "bundle.json"
 TRAINER_STATE_NAME = "trainer_state.pt"
 _MODEL, _PROMPTS, _CONFIG = "model.safetensors", "prompt_features.safetensors", "config.yaml"
 _ANCHORS = "anchor_features.safetensors"
@@ -250,16 +250,13 @@ def _damaged(name: str, where: str, why: str) -> CheckpointError:
 def load_bundle(bundle_uri: str) -> Bundle:
     """Fetch a bundle from any storage and load it.
 
-    Raises CheckpointError if `bundle_uri` holds no complete bundle of this schema, or METS_RAY_BUNDLE_KEY is set and
-    the bundle is not signed with it.
+    bundle_uri: as `bundles.locate`: a URI, the name of a packaged bundle, or `hf://user/name@COMMIT`.
+    Raises CheckpointError if it is no complete bundle of this schema, METS_RAY_BUNDLE_KEY is set and the bundle is not
+    signed with it, or the hub gives nothing.
     """
-    if not storage.exists(storage.join(bundle_uri, MANIFEST_NAME)):
-        raise CheckpointError(
-            f"`{bundle_uri}` holds no {MANIFEST_NAME}, so it is not a complete bundle",
-            hint="give the bundle_uri that pretrain printed",
-        )
+    place = _require_bundle(bundle_uri)
     with tempfile.TemporaryDirectory() as folder:
-        storage.download_folder(bundle_uri, folder)
+        storage.download_folder(place, folder)
         with _faults_of(MANIFEST_NAME, bundle_uri):  # it is gone while the bundle is published again
             manifest = (Path(folder) / MANIFEST_NAME).read_bytes()
         _check_signature(_unsealed(manifest, bundle_uri), bundle_uri)
@@ -269,23 +266,36 @@ def load_bundle(bundle_uri: str) -> Bundle:
 def newest_bundle(uri: str) -> str:
     """`uri` itself if it is a bundle, otherwise the newest `<run>/bundle` below it, by the time in the run's name.
 
-    Raises CheckpointError if there is none.
+    uri: as for `load_bundle`, or a folder of runs. Raises CheckpointError if there is none.
     """
-    if storage.exists(storage.join(uri, MANIFEST_NAME)):
+    place = bundles.locate(uri)
+    if storage.exists(storage.join(place, MANIFEST_NAME)):
         return uri
     suffix = f"/bundle/{MANIFEST_NAME}"
-    bundles = [found.removesuffix(f"/{MANIFEST_NAME}") for found in storage.list_files(uri, suffix=suffix)]
-    if not bundles:
+    below = [found.removesuffix(f"/{MANIFEST_NAME}") for found in storage.list_files(place, suffix=suffix)]
+    if not below:
         raise CheckpointError(
             f"`{uri}` is not a bundle and contains none",
-            hint="run `make quickstart`, or give the bundle_uri of a pretrain run",
+            hint="run `make quickstart`, or give the bundle_uri of a pretrain run; " + bundles.what_is_packaged(),
         )
-    return max(bundles, key=lambda bundle: bundle.split("/")[-2])
+    return max(below, key=lambda bundle: bundle.split("/")[-2])
 
 
 def read_facts(bundle_uri: str) -> BundleFacts:
     """The facts of a bundle or checkpoint, without its weights."""
-    return _facts(_unsealed(storage.read_bytes(storage.join(bundle_uri, MANIFEST_NAME)), bundle_uri), bundle_uri)
+    place = _require_bundle(bundle_uri)
+    return _facts(_unsealed(storage.read_bytes(storage.join(place, MANIFEST_NAME)), bundle_uri), bundle_uri)
+
+
+def _require_bundle(bundle_uri: str) -> str:
+    """Where the bundle lies. Raises CheckpointError as `bundles.locate`, and where there is no bundle."""
+    place = bundles.locate(bundle_uri)
+    if not storage.exists(storage.join(place, MANIFEST_NAME)):
+        raise CheckpointError(
+            f"`{bundle_uri}` holds no {MANIFEST_NAME}, so it is not a complete bundle",
+            hint="give the bundle_uri that pretrain printed; " + bundles.what_is_packaged(),
+        )
+    return place
 
 
 def publish_bundle(checkpoint_uri: str, bundle_uri: str) -> None:

@@ -1,4 +1,4 @@
-"""The ECG encoder's convolutions as an ONNX model, for runtimes other than torch.
+"""The ECG side as an ONNX model, for runtimes other than torch: the encoder's convolutions, or all up to the embedding.
 
 The graph is written out, not traced: torch's exporter takes five seconds of CPU for it, and each serving process needs
 one when it starts.
@@ -11,10 +11,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from mets_ray.model.folded import Block, Convolution, FoldedEncoder
+from mets_ray.model.folded import Block, Convolution, FoldedEncoder, fold
+from mets_ray.model.mets import Mets
 
-INPUT, OUTPUT = "signal_mv", "hidden"
-_OPSET, _IR_VERSION = 18, 10  # what the runtimes of the last years read
+INPUT, OUTPUT, EMBEDDING = "signal_mv", "hidden", "embedding"
+OPSET, _IR_VERSION = 18, 10  # what the runtimes of the last years read
+_SMALLEST_NORM = 1e-12  # as torch.nn.functional.normalize
 
 
 def onnx_model(folded: FoldedEncoder, samples: int) -> bytes:
@@ -23,6 +25,28 @@ def onnx_model(folded: FoldedEncoder, samples: int) -> bytes:
     Only the batch is dynamic. samples: of each ECG.
     """
     graph = _Graph(samples)
+    hidden = _convolved(graph, folded)
+    features, positions = folded.blocks[-1].second.layer.out_channels, graph.positions[hidden]
+    return graph.model(hidden, OUTPUT, ["batch", features, positions], folded.leads)
+
+
+def embedding_model(mets: Mets, samples: int) -> bytes:
+    """A serialised ONNX model: `signal_mv` float32 [batch, lead, samples] to `embedding` [batch, dimension].
+
+    As `Mets.embed_ecg` without a focus: unit vectors. Only the batch is dynamic. mets: float32, in `eval()`, on a CPU.
+    """
+    folded, projection = fold(mets.ecg_encoder), mets.ecg_projection
+    graph = _Graph(samples)
+    features = graph.node("ReduceMean", _convolved(graph, folded), graph.constant([-1]), keepdims=0)
+    projected = graph.node(
+        "Gemm", features, graph.constant(projection.weight), graph.constant(projection.bias), transB=1
+    )
+    norm = graph.node("ReduceL2", projected, graph.constant([-1]), keepdims=1)
+    embedding = graph.node("Div", projected, graph.node("Max", norm, graph.constant([_SMALLEST_NORM])))
+    return graph.model(embedding, EMBEDDING, ["batch", projection.out_features], folded.leads)
+
+
+def _convolved(graph: "_Graph", folded: FoldedEncoder) -> str:
     stem = graph.convolution(INPUT, folded.stem)
     if folded.lead_gain is not None and folded.lead_bias is not None:
         stem = _with_lead_mask(graph, stem, folded.lead_gain, folded.lead_bias)
@@ -30,21 +54,7 @@ def onnx_model(folded: FoldedEncoder, samples: int) -> bytes:
     graph.halve_positions(hidden, stem)
     for block in folded.blocks:
         hidden = _block(graph, hidden, block)
-    graph.nodes.append(helper.make_node("Identity", [hidden], [OUTPUT]))
-    features, positions = folded.blocks[-1].second.layer.out_channels, graph.positions[hidden]
-    model = helper.make_model(
-        helper.make_graph(
-            graph.nodes,
-            "ecg_encoder",
-            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", folded.leads, samples])],
-            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", features, positions])],
-            graph.initializers,
-        ),
-        opset_imports=[helper.make_opsetid("", _OPSET)],
-        ir_version=_IR_VERSION,
-    )
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
+    return hidden
 
 
 class _Graph:
@@ -54,6 +64,23 @@ class _Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.positions = {INPUT: samples}
+
+    def model(self, last: str, output: str, shape: list[str | int], leads: int) -> bytes:
+        """The serialised model whose `output` is the value `last`."""
+        self.nodes.append(helper.make_node("Identity", [last], [output]))
+        model = helper.make_model(
+            helper.make_graph(
+                self.nodes,
+                "ecg_encoder",
+                [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", leads, self.positions[INPUT]])],
+                [helper.make_tensor_value_info(output, TensorProto.FLOAT, shape)],
+                self.initializers,
+            ),
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=_IR_VERSION,
+        )
+        onnx.checker.check_model(model)
+        return bytes(model.SerializeToString())
 
     def constant(self, values: Tensor | list[int] | list[float]) -> str:
         array = values.detach().numpy() if isinstance(values, Tensor) else np.asarray(values)

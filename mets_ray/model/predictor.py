@@ -66,11 +66,12 @@ class _Kept(NamedTuple):
 def load_predictor(bundle_uri: str, *, device: str = "cpu", encoder_runtime: EncoderRuntime = "auto") -> "Predictor":
     """Fetch a bundle from any storage and load it onto a torch device (`cpu`, `cuda`).
 
+    bundle_uri: a path or URI, the name of a packaged bundle (`ptbxl-demo`), or `hf://user/name@COMMIT`.
     encoder_runtime: what computes the ECG encoder on a CPU: `torch`, `onnxruntime`, `openvino`, or `auto` for the
     fastest that is installed (`pip install 'mets-ray[fast]'`). Their values agree to 1e-5.
 
-    Raises CheckpointError if `bundle_uri` holds no complete bundle of this schema, ConfigError if the runtime is not
-    installed.
+    Raises CheckpointError if `bundle_uri` holds no complete bundle of this schema or cannot be fetched, ConfigError if
+    the runtime is not installed.
     """
     return Predictor(load_bundle(bundle_uri), device=device, encoder_runtime=encoder_runtime)
 

@@ -19,7 +19,7 @@ from mets_ray.errors import RequestError
 from mets_ray.model.windows import Windows
 from mets_ray.serve import audit, messages
 from mets_ray.serve.bodies import JsonEcg
-from mets_ray.serve.examples import example_json, list_examples
+from mets_ray.serve.examples import Examples
 from mets_ray.serve.guard import Guard, Telemetry, add_error_answers
 from mets_ray.serve.openapi import (
     BATCH_BODY,
@@ -106,13 +106,17 @@ def _add_pages(app: FastAPI, service: Service) -> None:
         response.status_code = 503 if found.model == "failing" else 200
         return found
 
-    @app.get("/v1/examples", summary="Synthetic ECGs to try")
-    async def examples() -> messages.ExamplesAnswer:
-        return messages.ExamplesAnswer(examples=await asyncio.to_thread(list_examples))
+    known = Examples(service.bundle_uri, max(10.0, service.predictor.facts.duration_s))
 
-    @app.get("/v1/examples/{name}", summary="A synthetic ECG in the form that a request takes", response_model=JsonEcg)
+    @app.get("/v1/examples", summary="ECGs to try: real ones of the bundle, and synthetic ones")
+    async def examples() -> messages.ExamplesAnswer:
+        return messages.ExamplesAnswer(examples=await asyncio.to_thread(known.listed))
+
+    @app.get(
+        "/v1/examples/{name}", summary="One of these ECGs in the form that a request takes", response_model=JsonEcg
+    )
     async def one_example(name: str) -> Response:
-        found = await asyncio.to_thread(example_json, name, max(10.0, service.predictor.facts.duration_s))
+        found = await asyncio.to_thread(known.as_json, name)
         if found is None:
             raise RequestError(404, "unknown_example", "there is no example with this name", hint="see /v1/examples")
         return Response(found, media_type="application/json")

@@ -18,7 +18,7 @@ from ray.serve import Application
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from mets_ray import storage
+from mets_ray import bundles, storage
 from mets_ray.errors import RequestError
 from mets_ray.model.bundle import BundleFacts, load_bundle, newest_bundle
 from mets_ray.model.predictor import Predictor, load_text_encoder
@@ -128,7 +128,7 @@ def build(config: ServeConfig) -> Application:
 
     Raises CheckpointError if there is no bundle, or if it cannot be loaded: what is served before goes on then.
     """
-    bundle_uri = newest_bundle(storage.absolute(config.bundle_uri))
+    bundle_uri = newest_bundle(bundles.absolute(config.bundle_uri))
     facts = load_bundle(bundle_uri).facts
     state_uri = None if config.state_uri is None else storage.absolute(config.state_uri)
     config = config.model_copy(update={"bundle_uri": bundle_uri, "state_uri": state_uri})

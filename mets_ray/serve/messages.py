@@ -377,6 +377,7 @@ class Example(BaseModel):
     name: str
     title: str
     candidate_labels: list[str]
+    credit: str | None = Field(None, description="whose real ECG it is, and its licence; null: it is synthetic")
 
 
 class ExamplesAnswer(BaseModel):

@@ -5,14 +5,11 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import ValidationError
-
-from mets_ray import stops
+from mets_ray import bundles, stops, storage
+from mets_ray.config.flat import describe_flat, read_flat
 from mets_ray.config.load import read_file
-from mets_ray.config.words import read_value, split_word
 from mets_ray.console import say
-from mets_ray.errors import ConfigError, MetsError
-from mets_ray.packaged import did_you_mean
+from mets_ray.errors import CheckpointError, ConfigError, MetsError
 from mets_ray.serve.settings import ServeConfig
 from mets_ray.serve.tokens import Tokens
 
@@ -43,7 +40,7 @@ def run_server(words: Sequence[str]) -> None:
             )
         if config.auth == "bearer" and "RAY_ADDRESS" not in os.environ:
             Tokens(config)  # replicas on this machine will read the same: what is wrong with it shows at once
-        _serve(config, arguments.host, arguments.port)
+        _serve(_or_packaged(config), arguments.host, arguments.port)
     except MetsError as error:
         say(f"serve: {error}")
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
@@ -59,32 +56,30 @@ def read_settings(path: str | None, words: Sequence[str]) -> ServeConfig:
         loaded = read_file(path)
         applications = loaded.get("applications")
         tree = applications[0].get("args", {}) if applications else loaded
-    for word in words:
-        key, value = split_word(word)
-        field = ServeConfig.model_fields.get(key)
-        tree[key] = value if field is None else read_value(key, value, field.annotation)
+    return read_flat(ServeConfig, tree, words)
+
+
+def _or_packaged(config: ServeConfig) -> ServeConfig:
+    """The same settings; with the packaged bundle where nobody named one and none was trained here yet."""
+    from mets_ray.model.bundle import newest_bundle
+
+    if config.bundle_uri != _LOCAL["bundle_uri"] or not bundles.is_packaged(bundles.DEMO_NAME):
+        return config
     try:
-        return ServeConfig.model_validate(tree)
-    except ValidationError as error:
-        known = list(ServeConfig.model_fields)
-        lines = [
-            f"`{fault['loc'][0]}` is not a setting; {did_you_mean(str(fault['loc'][0]), known)}"
-            if fault["type"] == "extra_forbidden"
-            else f"`{'.'.join(map(str, fault['loc']))}`: {fault['msg'].removeprefix('Value error, ')}"
-            for fault in error.errors()
-        ]
-        raise ConfigError("\n".join(lines)) from error
+        newest_bundle(storage.absolute(config.bundle_uri))
+    except CheckpointError:
+        say(f"no bundle under {config.bundle_uri} yet: serving the packaged one, `{bundles.DEMO_NAME}`")
+        return config.model_copy(update={"bundle_uri": bundles.DEMO_NAME})
+    return config
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
-    settings = "\n".join(
-        f"  {name} = {field.get_default()}\n      {field.description}"
-        for name, field in ServeConfig.model_fields.items()
-    )
     parser = argparse.ArgumentParser(
         prog="mets-ray serve",
         description="Serve zero-shot requests over HTTP, with a page at / and the API at /docs. Ctrl-C stops it.",
-        epilog=f"settings (key = default; without --config, {_LOCAL}):\n{settings}".replace("%", "%%"),
+        epilog=f"settings (key = default; without --config, {_LOCAL}):\n{describe_flat(ServeConfig)}".replace(
+            "%", "%%"
+        ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", help="YAML file of settings, or one of serve_configs/ (its first application)")

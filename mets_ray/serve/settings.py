@@ -20,7 +20,10 @@ class ServeConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    bundle_uri: str = Field(description="a bundle, or a folder of runs: its newest bundle is used")
+    bundle_uri: str = Field(
+        description="a bundle, the name of a packaged one, hf://user/name@COMMIT, or a folder of runs: its newest "
+        "bundle is used"
+    )
     state_uri: str | None = Field(
         None, description="where class lists registered at run time are stored; without it, PUT is refused"
     )

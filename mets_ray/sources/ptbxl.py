@@ -172,6 +172,11 @@ def _notes(
 class PtbXl(Source):
     """PTB-XL in its official layout, with reports from PTB-XL itself, from PTB-XL+, or both."""
 
+    licence: ClassVar[str] = "CC BY 4.0"
+    citation: ClassVar[str] = (
+        "Wagner et al. 2020, PTB-XL 1.0.3, doi:10.1038/s41597-020-0495-6; "
+        "Strodthoff et al. 2023, PTB-XL+ 1.0.1, doi:10.1038/s41597-023-02153-8"
+    )
     needs: ClassVar[dict[str, str]] = {"uri": "name the folder that holds ptbxl_database.csv"}
     uri: Uri | None = Field(None, description="folder of ptbxl_database.csv (local, s3://, gs://, az://)")
     records: Literal[100, 500] = Field(100, description="which files to read: 100 or 500 Hz")

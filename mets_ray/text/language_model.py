@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Float16, Int
 from torch import Tensor
 
-from mets_ray.errors import ConfigError
-from mets_ray.text.model_files import Pooling, first_line, resolve_text_model, text_model_fingerprint
+from mets_ray.errors import ConfigError, first_line
+from mets_ray.text.model_files import Pooling, resolve_text_model, text_model_fingerprint
 
 
 class FrozenTextEncoder:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from mets_ray.errors import ConfigError
+from mets_ray.errors import ConfigError, first_line
 
 Pooling = Literal["mean", "cls"]
 
@@ -132,8 +132,3 @@ def _incomplete(model: str, folder: Path, what: str) -> ConfigError:
         where=str(folder),
         hint="name the folder that `save_pretrained` wrote, model and tokenizer together",
     )
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text, or its kind."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -8,13 +8,14 @@ from typing import Any
 import yaml
 
 from mets_ray import storage
+from mets_ray.bundles import MANIFEST_NAME
 from mets_ray.config.kinds import free_at_resume
 from mets_ray.config.load import dump_config
 from mets_ray.config.older import from_older
 from mets_ray.config.settings import Config
 from mets_ray.dataset.card import DatasetCard
 from mets_ray.errors import CheckpointError
-from mets_ray.model.bundle import MANIFEST_NAME, read_facts
+from mets_ray.model.bundle import read_facts
 
 _CHECKPOINT_LIST = "checkpoint_manager_snapshot.json"  # Ray Train's own: it resumes from what is listed there
 

@@ -73,6 +73,8 @@ def test_no_page_turns_the_token_off():
 def check_job(words):
     """Load the settings of `mets-ray NAME …` or `python jobs/NAME.py …`, as the command does before Ray starts."""
     from mets_ray.cli import COMMANDS
+    from mets_ray.config.flat import read_flat
+    from mets_ray.exchange.settings import ExportConfig
     from mets_ray.job import load_settings, parse_words
 
     if words[0] == "python":
@@ -87,6 +89,9 @@ def check_job(words):
             from mets_ray.serve.run import read_settings
 
             read_settings(None, words)
+            return
+        if name == "export":
+            read_flat(ExportConfig, {}, words)
             return
     arguments = parse_words(COMMANDS[name], [str(ROOT / word) if word.startswith("jobs/") else word for word in words])
     load_settings(COMMANDS[name], arguments)

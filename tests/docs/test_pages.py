@@ -45,12 +45,13 @@ def test_pages_load_nothing_from_elsewhere(site):
 
 def test_the_configuration_reference_has_every_setting(site):
     from mets_ray.config.load import describe_settings
+    from mets_ray.exchange.settings import ExportConfig
     from mets_ray.serve.settings import ServeConfig
 
     text = words_of(site / "reference/configuration.html")
     keys = re.findall(r"^  ([\w.]+) = ", describe_settings(), re.MULTILINE)
     assert len(keys) > 80
-    assert [key for key in [*keys, *ServeConfig.model_fields] if key not in text] == []
+    assert [key for key in [*keys, *ServeConfig.model_fields, *ExportConfig.model_fields] if key not in text] == []
 
 
 def test_the_python_reference_has_every_public_name(site):

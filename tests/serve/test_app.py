@@ -365,8 +365,9 @@ def test_the_preview_is_what_the_model_sees(client):
 
 
 def test_examples_are_recognisable_requests(client):
-    names = [item["name"] for item in client.get("/v1/examples").json()["examples"]]
-    assert len(names) == 12
+    listed = client.get("/v1/examples").json()["examples"]
+    assert len(listed) == 12
+    assert {item["credit"] for item in listed} == {None}
     ecg = client.get("/v1/examples/afib").json()
     assert similarity(ask(client, ecg))
     refused(client.get("/v1/examples/nothing"), 404, "unknown_example")

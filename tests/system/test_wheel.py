@@ -31,6 +31,15 @@ def environment(tmp_path_factory):
     return home
 
 
+def test_the_wheel_has_the_files_of_the_packaged_bundles_and_of_export(environment):
+    def files_of(folder):
+        paths = [*folder.glob("bundles/*/**/*"), *folder.glob("exchange/*")]
+        return {path.relative_to(folder) for path in paths if path.is_file() and path.suffix != ".pyc"}
+
+    (installed,) = environment.glob("lib/python*/site-packages/mets_ray")
+    assert files_of(installed) == files_of(ROOT / "mets_ray")
+
+
 def test_the_wheel_runs_the_quickstart(environment, tmp_path):
     where = [str(environment / "bin" / "python"), "-c", "import mets_ray; print(mets_ray.__file__)"]
     found = subprocess.run(where, cwd=tmp_path, check=True, capture_output=True, text=True).stdout

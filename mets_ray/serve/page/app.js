@@ -497,11 +497,16 @@ async function loadExamples() {
   const signal = begin("examples");
   try {
     ({ answer: { examples } } = await call("v1/examples", { signal, onWait }));
-    setOptions($("example"), { "Synthetic ECGs": examples.map(({ name, title }) => [name, title]) });
-    const some = examples.filter((_, i) => i % Math.ceil(examples.length / 4) === 0);
+    const groups = {}; // real ones come first
+    for (const example of examples) (groups[example.credit ?? "Synthetic ECGs"] ??= []).push(example);
+    const options = (group) => group.map(({ name, title }) => [name, title]);
+    setOptions($("example"), Object.fromEntries(Object.entries(groups).map(([key, group]) => [key, options(group)])));
+    const [[label, first] = ["", []]] = Object.entries(groups);
+    const some = first.filter((_, i) => i % Math.ceil(first.length / 4) === 0);
+    $("empty-examples-label").textContent = `Or start with one of these (${label}):`;
     $("empty-examples").querySelector(".choices").replaceChildren(
       ...some.map(({ name, title }) =>
-        element("button", { type: "button", onclick: () => openExample(name) }, title.replace(/ \(synthetic\)$/, ""))),
+        element("button", { type: "button", onclick: () => openExample(name) }, title.replace(/ \([^)]*\)$/, ""))),
     );
     $("empty-examples").hidden = !some.length;
   } catch (error) {

@@ -1,0 +1,105 @@
+"""Zero-shot scores of ECGs from an exported folder, with numpy and ONNX Runtime alone: no torch, no mets_ray.
+
+    python zero_shot.py ecg.npy descriptive ptbxl_super
+
+`ecg.npy`: float32 millivolts, [lead, sample] or [ecg, lead, sample], with the leads, the sampling rate and the length
+of `config.json`, high-pass filtered as it says. A lead that was not recorded is zero throughout, where `config.json`
+says that the model takes fewer leads. Research software, not a medical device.
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+_LARGEST_MV = 20.0
+
+
+class ZeroShot:
+    """The model of an exported folder; its files are checked against the hashes in `config.json`.
+
+    Raises FileNotFoundError for a missing file, ValueError for one that is another than was exported.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self._folder = Path(folder)
+        config = self._folder / "config.json"
+        if not config.is_file():
+            raise FileNotFoundError(f"`{folder}` holds no config.json, so it is no exported folder")
+        self.config: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))
+        if self.config.get("onnx") is None:
+            raise ValueError(f"`{folder}` was exported without ONNX: export it again with onnx=true")
+        onnx = self._read(self.config["onnx"]["file"])
+        self._session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
+        self.classes: dict[str, dict[str, dict[str, list[float]]]] = {
+            name: json.loads(self._read(of["file"]))["tasks"] for name, of in self.config["classes"].items()
+        }
+
+    def embed(self, signal_mv: np.ndarray) -> np.ndarray:
+        """Unit vectors float32 [ecg, dimension] of ECGs in millivolts, [ecg, lead, sample].
+
+        Raises ValueError for another shape, for values that are not finite or no millivolts, and for absent leads
+        where the model needs all.
+        """
+        ecg = self.config["ecg"]
+        expected = (len(ecg["leads"]), ecg["samples"])
+        if signal_mv.ndim != 3 or signal_mv.shape[1:] != expected:
+            raise ValueError(f"the ECGs have the shape {signal_mv.shape}, not [ecg, {expected[0]}, {expected[1]}]")
+        if not np.abs(signal_mv).max(initial=0.0) <= _LARGEST_MV:  # so NaN is refused as well
+            raise ValueError(f"values must be finite and within {_LARGEST_MV:g} mV: are these microvolts?")
+        if not ecg["takes_fewer_leads"] and (signal_mv == 0).all(axis=-1).any():
+            raise ValueError("a lead is zero throughout, and this model needs every lead")
+        (embedding,) = self._session.run(["embedding"], {"signal_mv": signal_mv.astype(np.float32)})
+        found: np.ndarray = embedding
+        return found
+
+    def scores(
+        self, signal_mv: np.ndarray, prompt_set: str, task: str, *, multi_label: bool = False
+    ) -> tuple[list[str], np.ndarray]:
+        """(class names, scores float32 [ecg, class]): softmax over the classes, or each alone with `multi_label`.
+
+        They are not calibrated. Raises ValueError as `embed`, and for a prompt set or a task that is not there.
+        """
+        tasks = self.classes.get(prompt_set, {})
+        if task not in tasks:
+            known = [f"{name} {known}" for name, of in self.classes.items() for known in of]
+            raise ValueError(f"there are no classes `{prompt_set} {task}`; there are: {', '.join(known)}")
+        vectors = np.asarray(list(tasks[task].values()), dtype=np.float32)
+        logits = self.config["logit_scale"] * (self.embed(signal_mv) @ vectors.T)
+        if multi_label:
+            scores = 1 / (1 + np.exp(-(logits + self.config["logit_bias"])))
+        else:
+            raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
+            scores = raised / raised.sum(axis=-1, keepdims=True)
+        return list(tasks[task]), scores.astype(np.float32)
+
+    def _read(self, name: str) -> bytes:
+        path = self._folder / name
+        if not path.is_file():
+            raise FileNotFoundError(f"`{name}` is missing from `{self._folder}`: download the whole folder again")
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != self.config["sha256"][name]:
+            raise ValueError(f"`{name}` is not the file that was exported (another sha256): download it again")
+        return content
+
+
+def main() -> None:
+    if len(sys.argv) != 4:
+        raise SystemExit("usage: python zero_shot.py ECG.npy PROMPT_SET TASK")
+    path, prompt_set, task = sys.argv[1:]
+    signal_mv = np.load(path)
+    try:
+        names, scores = ZeroShot(Path(__file__).parent).scores(
+            signal_mv.reshape(-1, *signal_mv.shape[-2:]), prompt_set, task
+        )
+    except (ValueError, FileNotFoundError) as error:
+        raise SystemExit(str(error)) from None
+    print(json.dumps([dict(zip(names, map(float, row), strict=True)) for row in scores]))
+
+
+if __name__ == "__main__":
+    main()
