@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from mets_ray.errors import MetsError
-from mets_ray.metrics.platt import PlattFit, fit_platt
+from mets_ray.metrics.platt import PlattFit, PlattFits, fit_platt
 from mets_ray.metrics.reliability import Reliability, reliability
 from mets_ray.metrics.similarities import TaskSimilarities
 from mets_ray.metrics.thresholds import OperatingPoint, ThresholdRule, choose_threshold
@@ -88,12 +88,7 @@ class Calibration:
 
         Raises MetsError for another number of classes and for similarities that are not finite.
         """
-        cosines = self._cosines(similarity)
-        found = np.full(cosines.shape, np.nan)
-        for column, row in enumerate(self.classes):
-            if row.fit is not None:
-                found[:, column] = row.fit.probability(cosines[:, column])
-        return found
+        return PlattFits.of([row.fit for row in self.classes]).probability(self._cosines(similarity))
 
     def decisions(self, similarity: Float[np.ndarray, "record class"]) -> Bool[np.ndarray, "record class"]:
         """Which classes reach their threshold; one that was not fitted never does. Errors as in `probabilities`."""

@@ -13,6 +13,7 @@ these intervals held the true probability, and 90 to 93 % of a percentile bootst
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,26 +42,58 @@ class PlattFit:
     by_patient: Covariance
     quantile: float
 
-    def probability(self, cosine: Float[np.ndarray, "*record"]) -> Float[np.ndarray, "*record"]:
+    def probability(self, cosine: Float[np.ndarray, "record"]) -> Float[np.ndarray, "record"]:
         """Probability of the class, float64."""
-        return _logistic(self._log_odds(cosine))
+        found: np.ndarray = PlattFits.of([self]).probability(cosine[:, None])[:, 0]
+        return found
 
     def interval(
-        self, cosine: Float[np.ndarray, "*record"]
-    ) -> tuple[Float[np.ndarray, "*record"], Float[np.ndarray, "*record"]]:
+        self, cosine: Float[np.ndarray, "record"]
+    ) -> tuple[Float[np.ndarray, "record"], Float[np.ndarray, "record"]]:
         """(low, high) of the 95 % interval of the probability: of the fit, not of what a record turns out to be."""
-        x = np.asarray(cosine, dtype=np.float64)
-        variances = [
-            intercept + 2.0 * covariance * x + slope * x * x
-            for intercept, covariance, slope in (self.by_record, self.by_patient)
-        ]
-        margin = self.quantile * np.sqrt(np.maximum(np.maximum(*variances), 0.0))
-        log_odds = self._log_odds(cosine)
-        return _logistic(log_odds - margin), _logistic(log_odds + margin)
+        low, high = PlattFits.of([self]).interval(cosine[:, None])
+        return low[:, 0], high[:, 0]
 
-    def _log_odds(self, cosine: np.ndarray) -> np.ndarray:
-        odds: np.ndarray = np.asarray(cosine, dtype=np.float64) * self.slope + self.intercept
-        return odds
+
+@dataclass(frozen=True)
+class PlattFits:
+    """The fits of several classes side by side; all is nan for a class without one. Fields as in `PlattFit`."""
+
+    slope: Float[np.ndarray, "class"]
+    intercept: Float[np.ndarray, "class"]
+    by_record: Float[np.ndarray, "3 class"]
+    by_patient: Float[np.ndarray, "3 class"]
+    quantile: Float[np.ndarray, "class"]
+
+    @classmethod
+    def of(cls, fits: Sequence[PlattFit | None]) -> "PlattFits":
+        none = PlattFit(math.nan, math.nan, (math.nan,) * 3, (math.nan,) * 3, math.nan)
+        rows = [none if fit is None else fit for fit in fits]
+        return cls(
+            np.array([row.slope for row in rows]),
+            np.array([row.intercept for row in rows]),
+            np.array([row.by_record for row in rows]).reshape(-1, 3).T,
+            np.array([row.by_patient for row in rows]).reshape(-1, 3).T,
+            np.array([row.quantile for row in rows]),
+        )
+
+    def probability(self, cosine: Float[np.ndarray, "record class"]) -> Float[np.ndarray, "record class"]:
+        """Probability of each class, float64."""
+        return _logistic(cosine * self.slope + self.intercept)
+
+    def interval(
+        self, cosine: Float[np.ndarray, "record class"]
+    ) -> tuple[Float[np.ndarray, "record class"], Float[np.ndarray, "record class"]]:
+        """(low, high) of the 95 % interval of each probability."""
+        variance = np.maximum(
+            *(
+                intercept + 2.0 * covariance * cosine + slope * cosine * cosine
+                for intercept, covariance, slope in (self.by_record, self.by_patient)
+            )
+        )
+        margin = self.quantile * np.sqrt(np.maximum(variance, 0.0))
+        log_odds = cosine * self.slope + self.intercept
+        return _logistic(log_odds - margin), _logistic(log_odds + margin)
 
 
 def fit_platt(
