@@ -315,13 +315,13 @@ class EvaluateConfig(Section):
     )
     threshold: str = Field(
         "best_f1",
-        description="from where on a class is reported as present: best_f1, or sensitivity:0.9 or specificity:0.9 for at "
-        "least that share on folds.validation",
+        description="from where on a class is reported as present: best_f1, or sensitivity:0.9 or specificity:0.9 for "
+        "at least that share on folds.validation",
     )
     calibration_uri: OutputUri | None = Field(
         None,
-        description="folder for the calibration file; default: `calibration` in the bundle's folder, or in the result's "
-        "where the bundle cannot be written to",
+        description="folder for the calibration file; default: `calibration` in the bundle's folder, or in the "
+        "result's where the bundle cannot be written to",
     )
     also: tuple[Uri, ...] = Field(
         (),
@@ -433,15 +433,22 @@ def parse_validation(validation: tuple[int, ...] | str) -> float | None:
     return share
 
 
-def parse_threshold(threshold: str) -> tuple[Literal["best_f1", "sensitivity", "specificity"], float]:
+ThresholdKind = Literal["best_f1", "sensitivity", "specificity"]
+_THRESHOLD_KINDS: dict[str, ThresholdKind] = {
+    "best_f1": "best_f1",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+}
+
+
+def parse_threshold(threshold: str) -> tuple[ThresholdKind, float]:
     """The rule and the share of `best_f1`, `sensitivity:SHARE`, `specificity:SHARE`. Raises ValueError otherwise."""
-    kind, _, share = threshold.partition(":")
+    word, colon, share = threshold.partition(":")
+    kind = _THRESHOLD_KINDS.get(word)
     try:
-        wanted = float(share) if share else 1.0
+        wanted = float(share) if colon else 1.0
     except ValueError:
         wanted = 0.0
-    if (kind == "best_f1") == bool(share) or not 0.0 < wanted <= 1.0:
+    if kind is None or (kind == "best_f1") == bool(colon) or not 0.0 < wanted <= 1.0:
         raise ValueError("give best_f1, or sensitivity:0.9 or specificity:0.9 with a share above 0 and at most 1")
-    if kind == "best_f1" or kind == "sensitivity" or kind == "specificity":
-        return kind, wanted
-    raise ValueError(f"{kind!r} is none of best_f1, sensitivity, specificity")
+    return kind, wanted

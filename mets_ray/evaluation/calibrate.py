@@ -60,7 +60,9 @@ def write_calibrations(
     except MetsError as error:
         folder = storage.join(result_uri, FOLDER_NAME)
         uri = _write(file, folder)
-        notices = (f"The calibration is in {folder} and not beside the bundle: {error.fact}. Name it as calibration_uri.",)
+        notices = (
+            f"The calibration is in {folder} and not beside the bundle: {error.fact}. Name it as calibration_uri.",
+        )
     say(f"calibration: {uri}")
     return uri, notices
 

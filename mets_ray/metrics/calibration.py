@@ -6,7 +6,7 @@ as in validation.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from mets_ray.errors import MetsError
-from mets_ray.metrics.platt import PlattFit, PlattFits, fit_platt
+from mets_ray.metrics.platt import Covariance, PlattFit, PlattFits, fit_platt
 from mets_ray.metrics.reliability import Reliability, reliability
 from mets_ray.metrics.similarities import TaskSimilarities
 from mets_ray.metrics.thresholds import OperatingPoint, ThresholdRule, choose_threshold
@@ -217,14 +217,17 @@ def _fit_class(
 def _class_from_json(name: str, row: Mapping[str, Any]) -> ClassCalibration:
     fit, point = row["fit"], row["point"]
     if fit is not None:
-        covariances = [tuple(map(float, fit[key])) for key in ("by_record", "by_patient")]
-        if any(len(covariance) != 3 for covariance in covariances):
-            raise ValueError(f"the covariance of {name!r} has not 3 numbers")
-        fit = PlattFit(float(fit["slope"]), float(fit["intercept"]), *covariances, float(fit["quantile"]))
+        by_record, by_patient = _covariance(fit["by_record"]), _covariance(fit["by_patient"])
+        fit = PlattFit(float(fit["slope"]), float(fit["intercept"]), by_record, by_patient, float(fit["quantile"]))
     if point is not None:
         point = OperatingPoint(*(float(point[key]) for key in ("threshold", "f1", "sensitivity", "specificity")))
     counts = (int(row[key]) for key in ("positives", "patients_with", "patients_without"))
     return ClassCalibration(name, fit, point, *counts)
+
+
+def _covariance(numbers: Sequence[Any]) -> Covariance:
+    intercept, covariance, slope = map(float, numbers)
+    return intercept, covariance, slope
 
 
 def _finite(similarity: Float[np.ndarray, "record class"]) -> Float[np.ndarray, "record class"]:

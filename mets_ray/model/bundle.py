@@ -4,7 +4,7 @@ model.safetensors            weights of the ECG encoder, both projections and th
 prompt_features.safetensors  frozen LM features of the prompt sets, so that their classes need no LM
 config.yaml                  the resolved configuration of the run
 trainer_state.pt             optimizer, schedule and cursor: for resuming only, not in a published bundle
-calibration/*.json           what evaluate fitted for this bundle; not one of its files, and without effect on its digest
+calibration/*.json           what evaluate fitted for this bundle; not one of its files, and not in its digest
 bundle.json                  facts, the sha256 of the other files, and the digest of all that; written last
 
 With the environment variable METS_RAY_BUNDLE_KEY, bundles are signed when they are published (HMAC-SHA256 of the
@@ -18,7 +18,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,7 +36,13 @@ from mets_ray.config.older import from_older
 from mets_ray.config.settings import Config
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.errors import CheckpointError, MetsError
-from mets_ray.model.calibrations import FOLDER_NAME, NO_CALIBRATIONS, Calibrations, read_calibrations
+from mets_ray.model.calibrations import (
+    FOLDER_NAME,
+    NO_CALIBRATIONS,
+    Calibrations,
+    read_calibrations,
+    require_calibrations,
+)
 from mets_ray.model.lead_quality import LeadSetQuality
 from mets_ray.model.mets import Mets
 from mets_ray.tasks.prompt_sets import PromptSet
@@ -269,6 +275,16 @@ def load_bundle(bundle_uri: str) -> Bundle:
             manifest = (Path(folder) / MANIFEST_NAME).read_bytes()
         _check_signature(_unsealed(manifest, bundle_uri), bundle_uri)
         return read_bundle(Path(folder), bundle_uri)
+
+
+def with_calibrations(bundle: Bundle, calibration_uri: str | None) -> Bundle:
+    """The bundle with the calibrations that a setting names in place of those in its folder; as it is for None.
+
+    Raises CheckpointError as `require_calibrations`.
+    """
+    if calibration_uri is None:
+        return bundle
+    return replace(bundle, calibrations=require_calibrations(calibration_uri, bundle.digest, signing_key()))
 
 
 def newest_bundle(uri: str) -> str:

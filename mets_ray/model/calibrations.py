@@ -1,8 +1,8 @@
 """Calibration files of a bundle: what `evaluate` fitted on validation records, for one prompt set in one version.
 
 calibration/<prompt set>@<version>.json lies beside the bundle's files and is not one of them: `bundle.json` does not
-list it, and it names the bundle by its digest. It carries a digest of its own, and a signature as bundles do where there
-is a key. A class is calibrated for its own wordings only, and each task for itself, so that evaluations of several
+list it, and it names the bundle by its digest. It carries a digest of its own, and a signature as bundles do where
+there is a key. A class is calibrated for its own wordings only, and each task for itself, so that evaluations of several
 tasks share a file.
 """
 

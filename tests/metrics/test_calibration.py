@@ -158,7 +158,9 @@ def test_json_gives_the_same_calibration_back():
     read = Calibration.from_json(state)
     assert read == found
     np.testing.assert_array_equal(read.decisions(similarity), found.decisions(similarity))
-    short = {"class 1": state["classes"]["class 1"] | {"fit": state["classes"]["class 1"]["fit"] | {"by_record": [1.0]}}}
+    short = {
+        "class 1": state["classes"]["class 1"] | {"fit": state["classes"]["class 1"]["fit"] | {"by_record": [1.0]}}
+    }
     for broken in ({}, state | {"classes": []}, state | {"classes": {"A": {}}}, state | {"classes": short}):
         with pytest.raises(MetsError, match="no calibration"):
             Calibration.from_json(broken)
@@ -177,7 +179,7 @@ def slow_threshold(rule, cosine, present):
         return max(found, key=lambda row: (round(row[1], 12), -row[0]))
     if rule.kind == "sensitivity":
         return [row for row in found if row[2] >= rule.share][-1]
-    return [row for row in found if row[3] >= rule.share][0]
+    return next(row for row in found if row[3] >= rule.share)
 
 
 @pytest.mark.parametrize(
