@@ -5,12 +5,12 @@ Source of the scaling: Platt 1999, "Probabilistic outputs for support vector mac
 Interval: the delta method on the log odds, whose variance at a cosine c is that of `intercept + slope × c`. It is the
 larger of two: that of independent records (the inverse Fisher information), and that of independent patients (the
 cluster-robust sandwich of Liang & Zeger 1986, "Longitudinal data analysis using generalized linear models",
-Biometrika 73, with the factor G/(G-1) for G patients). Either can be too small with few patients; the larger of both
-is the advice of Angrist & Pischke 2009, "Mostly harmless econometrics", section 8.2. Its quantile is Student's with
-the number of patients of the rarer kind, less one (Cameron & Miller 2015, "A practitioner's guide to cluster-robust
-inference", J. Human Resources 50), so that few positives widen it twice. In simulations with 19 to 190 positive patients, 93 to 97 % of
-these intervals held the true probability, and 90 to 93 % of a percentile bootstrap over patients
-(`tests/metrics/test_calibration.py` has a small one).
+Biometrika 73, with the factor G/(G-1) for G patients). Either can be too small with few patients; the larger of both is
+the advice of Angrist & Pischke 2009, "Mostly harmless econometrics", section 8.2. Its quantile is Student's with the
+number of patients of the rarer kind, less one (Cameron & Miller 2015, "A practitioner's guide to cluster-robust
+inference", J. Human Resources 50), so that few positives widen it twice. In simulations with 19 to 190 positive
+patients, 93 to 97 % of these intervals held the true probability, and 90 to 93 % of a percentile bootstrap over
+patients (`tests/metrics/test_calibration.py` has a small one).
 """
 
 import math

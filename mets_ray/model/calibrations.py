@@ -1,9 +1,9 @@
 """Calibration files of a bundle: what `evaluate` fitted on validation records, for one prompt set in one version.
 
 calibration/<prompt set>@<version>.json lies beside the bundle's files and is not one of them: `bundle.json` does not
-list it, and it names the bundle by its digest. It carries a digest of its own, and a signature as bundles do where
-there is a key. A class is calibrated for its own wordings only, and each task for itself, so that evaluations of several
-tasks share a file.
+list it, and it names the bundle by its digest. It has a digest of its own, and a signature as bundles do where there is
+a key. A class is calibrated for its own wordings only, and each task by itself, so evaluations of several tasks share a
+file.
 """
 
 import json
@@ -124,7 +124,11 @@ def wordings_sha256(wordings: tuple[str, ...]) -> str:
 def read_calibrations(uri: str, bundle_digest: str, key: str = "") -> Calibrations:
     """The calibrations in a folder; empty where there is none. What cannot be used is left out with its reason."""
     files, left_out = [], {}
-    for entry in storage.list_folder(uri):
+    try:
+        entries = storage.list_folder(uri)
+    except MetsError as error:
+        return Calibrations((), {uri.rsplit("/", 1)[-1]: ("calibration_left_out", error.fact)})
+    for entry in entries:
         if entry.is_folder or not entry.name.endswith(".json"):
             continue
         try:

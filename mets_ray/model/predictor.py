@@ -427,7 +427,13 @@ class Predictor:
             if usable:
                 found = self.scores(self.embed_windows(np.stack(usable)), vectors, multi_label=multi_label)
                 pairs = zip(*(values.tolist() for values in found), strict=True)
-                rows = (tuple(map(ScoredClass, classes, score, similarity)) for score, similarity in pairs)
+                rows = (
+                    tuple(
+                        ScoredClass(*of_class, not_calibrated="scores over time are not calibrated")
+                        for of_class in zip(classes, score, similarity, strict=True)
+                    )
+                    for score, similarity in pairs
+                )
             for start_s, window in zip(some, cut, strict=True):
                 error = window if isinstance(window, RecordError) else None
                 yield ScoredWindow(start_s, start_s + self.signal.duration_s, () if error else next(rows), error)

@@ -34,7 +34,7 @@ def test_a_threshold_is_a_rule_with_its_share(word, rule):
 
 @pytest.mark.parametrize("word", ["f1", "best_f1:0.9", "sensitivity", "sensitivity:", "specificity:0", "sensitivity:2"])
 def test_a_threshold_by_no_rule_is_refused(word):
-    with pytest.raises(ConfigError, match="sensitivity:0.9 or specificity:0.9"):
+    with pytest.raises(ConfigError, match=r"sensitivity:0\.9 or specificity:0\.9"):
         load_config(None, [f"evaluate.threshold={word}"])
 
 

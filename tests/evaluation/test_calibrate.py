@@ -10,7 +10,6 @@ from mets_ray import storage
 from mets_ray.config.load import load_config
 from mets_ray.evaluation import calibrate
 from mets_ray.evaluation.calibrate import write_calibrations
-from mets_ray.metrics.calibration import Calibrated
 from mets_ray.model.bundle import load_bundle
 from mets_ray.model.calibrations import CalibrationFile
 from mets_ray.model.predictor import Predictor
@@ -43,7 +42,7 @@ def inputs_of(bundle, *words):
 
 def fitted(bundle):
     calibration = made_up_file(bundle).tasks["synthetic"].calibration
-    return {"synthetic": Calibrated(calibration, (), None)}
+    return {"synthetic": SimpleNamespace(calibration=calibration)}
 
 
 def read(uri):
@@ -55,7 +54,8 @@ def test_the_file_lies_beside_the_bundle_and_keeps_other_tasks(bundle, tmp_path)
     uri, notices = write_calibrations(inputs_of(bundle), fitted(bundle), str(tmp_path / "result"))
     assert (uri, notices) == (f"{bundle}/calibration/descriptive@4.json", ())
     assert read(uri) == made_up_file(bundle)
-    both = replace(read(uri), tasks={"another": read(uri).tasks["synthetic"], "synthetic": read(uri).tasks["synthetic"]})
+    tasks = read(uri).tasks
+    both = replace(read(uri), tasks={"another": tasks["synthetic"], **tasks})
     path = write_file(bundle, both)
     assert read(write_calibrations(inputs_of(bundle), fitted(bundle), "result")[0]) == both
     write_file(bundle, replace(both, prompts=replace(both.prompts, sha256="other words")))
@@ -78,7 +78,7 @@ def test_the_file_goes_where_the_settings_say_or_to_the_result(bundle, bare, tmp
     assert uri == f"{tmp_path}/result/calibration/descriptive@4.json"
     assert "is the calibration of another bundle, `pretrain-20260101-000000-test`" in notice
     assert "calibration_uri" in notice
-    # What cannot be written to: a hub, a name that is no folder, a bundle within the package, a file in the folder's place.
+    # What cannot be written to: a hub, a name, a file in the place of the folder, and what belongs to the package.
     (bundle / "calibration").write_text("in the way")
     package = SimpleNamespace(__file__=str(bare.parents[1] / "mets_ray.py"))
     for bundle_uri, words in (

@@ -82,7 +82,7 @@ def test_python_has_probabilities_for_the_words_of_the_set_and_for_no_others(bun
 def test_an_ecg_that_lacks_leads_is_not_calibrated(bundle, file):
     write_file(bundle, file)
     whole = synthetic_ecg()
-    limbs = Ecg(whole.signal_mv[:6], whole.sampling_rate_hz, LEADS[:6])
+    limbs = Ecg(whole.signal_mv[:6], LEADS[:6], whole.sampling_rate_hz)
     rows = load_predictor(str(bundle)).zero_shot(limbs, **WORDS)
     assert {row.not_calibrated for row in rows} == {"calibrations are for whole ECGs, and this one lacks leads"}
     assert {row.present for row in rows} == {None}

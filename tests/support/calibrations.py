@@ -27,7 +27,8 @@ def made_up_file(bundle_uri, prompts="descriptive", *, ecg=None):
     generator = np.random.default_rng(11)
     truth = generator.random((300, len(classes))) < 0.3
     truth[:, list(classes).index(RARE)] = np.arange(300) < 4
-    similarity = np.array([middle[name] for name in classes]) + 0.02 * (truth - 0.5 + generator.normal(size=truth.shape))
+    spread = truth - 0.5 + generator.normal(size=truth.shape)
+    similarity = np.array([middle[name] for name in classes]) + 0.02 * spread
     of = TaskSimilarities(
         "synthetic", tuple(classes), tuple(map(str, range(300))), np.arange(300) // 2, similarity, truth
     )

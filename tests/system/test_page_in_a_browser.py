@@ -384,7 +384,7 @@ def test_scores_over_time_of_a_long_recording(page, tmp_path):
 def test_a_calibrated_prompt_set_has_its_threshold_in_the_bar(browser, tmp_path):
     bundle = make_bundle(tmp_path)
     example = json.loads(example_json("afib", 10.0))
-    ecg = Ecg(np.array(example["signal"]) / 1000, example["sampling_rate_hz"], tuple(example["leads"]))
+    ecg = Ecg(np.array(example["signal"]) / 1000, tuple(example["leads"]), example["sampling_rate_hz"])
     write_file(bundle, made_up_file(bundle, ecg=ecg))
     read = """
     const box = (row, css) => row.querySelector(css).getBoundingClientRect();
