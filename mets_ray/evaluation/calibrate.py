@@ -32,7 +32,9 @@ def fit_calibrations(inputs: EvaluationInputs) -> dict[str, Calibrated]:
     prompts = PromptVersion(prompt_set.name, prompt_set.version, prompt_set.sha256)
     rule = ThresholdRule(*parse_threshold(inputs.config.evaluate.threshold))
     return {
-        task: score_calibration(fit_calibration(on_validation[task], prompts, rule), of.similarity, of.truth)
+        task: score_calibration(
+            fit_calibration(on_validation[task], prompts, rule), of, inputs.predictor.independent_scores(of.similarity)
+        )
         for task, of in inputs.scores.items()
         if task in on_validation
     }
@@ -51,12 +53,13 @@ def write_calibrations(
         return "", ()
     file = _file(inputs, calibrated)
     asked = inputs.config.evaluate.calibration_uri
-    folder = asked or storage.join(inputs.bundle_uri, FOLDER_NAME)
     notices: tuple[str, ...] = ()
     try:
         if asked is None:
             _require_writable(inputs.bundle_uri)
-        uri = _write(file, storage.absolute(folder))
+            uri = _write(file, storage.join(inputs.bundle_uri, FOLDER_NAME))
+        else:
+            uri = _write(file, storage.absolute(asked), keeps_others=True)
     except MetsError as error:
         folder = storage.join(result_uri, FOLDER_NAME)
         uri = _write(file, folder)
@@ -85,9 +88,12 @@ def _file(inputs: EvaluationInputs, calibrated: Mapping[str, Calibrated]) -> Cal
     return CalibrationFile(bundle.facts.run, bundle.digest, prompts, tasks)
 
 
-def _write(file: CalibrationFile, folder: str) -> str:
-    """Write the file into `folder`, with the other tasks of the one before. Raises MetsError if that is of another
-    bundle, or the folder cannot be written to."""
+def _write(file: CalibrationFile, folder: str, *, keeps_others: bool = False) -> str:
+    """Write the file into `folder`, with the other tasks of the one before.
+
+    Raises MetsError if the folder cannot be written to, and if it has one of another bundle and `keeps_others`. In a
+    bundle's own folder that is left over from a bundle before it.
+    """
     uri, key, tasks = storage.join(folder, file.name), signing_key(), file.tasks
     if storage.exists(uri):
         try:
@@ -95,9 +101,10 @@ def _write(file: CalibrationFile, folder: str) -> str:
         except CheckpointError as error:  # damaged: written anew
             say(error.fact)
         else:
-            if before.bundle_digest != file.bundle_digest:
+            is_of_bundle = before.bundle_digest == file.bundle_digest
+            if keeps_others and not is_of_bundle:
                 raise MetsError(f"`{uri}` is the calibration of another bundle, `{before.run}`")
-            if before.prompts == file.prompts:
+            if is_of_bundle and before.prompts == file.prompts:
                 tasks = {**before.tasks, **tasks}
     whole = CalibrationFile(file.run, file.bundle_digest, file.prompts, tasks)
     storage.write_bytes(uri, whole.to_bytes(key))

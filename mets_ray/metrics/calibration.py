@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 
 from mets_ray.errors import MetsError
 from mets_ray.metrics.platt import Covariance, PlattFit, PlattFits, fit_platt
-from mets_ray.metrics.reliability import Reliability, reliability
+from mets_ray.metrics.reliability import CalibrationErrors, Reliability, calibration_errors, reliability
 from mets_ray.metrics.similarities import TaskSimilarities
 from mets_ray.metrics.thresholds import OperatingPoint, ThresholdRule, choose_threshold
 
@@ -150,19 +150,30 @@ class DecisionScore:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A calibration and its performance on test records."""
+    """A calibration and its performance on test records.
+
+    `before`, `after`: errors of the scores and of the probabilities, over the fitted classes.
+    """
 
     calibration: Calibration
     decisions: tuple[DecisionScore, ...]
     reliability: Reliability
+    before: CalibrationErrors
+    after: CalibrationErrors
 
 
 def score_calibration(
-    calibration: Calibration, similarity: Float[np.ndarray, "record class"], truth: Bool[np.ndarray, "record class"]
+    calibration: Calibration, of: TaskSimilarities, scores: Float[np.ndarray, "record class"]
 ) -> Calibrated:
-    """Score a calibration's decisions and reliability on TEST records. Errors as in `fit_calibration`."""
-    decisions = score_decisions(calibration, similarity, truth)
-    return Calibrated(calibration, decisions, reliability(calibration.probabilities(similarity), truth))
+    """Score a calibration's decisions and reliability on TEST records. Errors as in `fit_calibration`.
+
+    scores: in [0, 1], of the same records and classes before the calibration, each class by itself.
+    """
+    decisions = score_decisions(calibration, of.similarity, of.truth)
+    probabilities = calibration.probabilities(of.similarity)
+    before = calibration_errors(np.where(np.isnan(probabilities), np.nan, scores), of.truth)
+    after = calibration_errors(probabilities, of.truth)
+    return Calibrated(calibration, decisions, reliability(probabilities, of.truth), before, after)
 
 
 def fit_calibration(of: TaskSimilarities, prompts: PromptVersion, rule: ThresholdRule | None = None) -> Calibration:

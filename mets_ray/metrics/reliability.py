@@ -27,6 +27,28 @@ class Reliability:
     expected_calibration_error: float
 
 
+@dataclass(frozen=True)
+class CalibrationErrors:
+    """How far predicted probabilities are from what was observed, pooled over all classes: lower is better.
+
+    The Brier score is the mean squared difference (Brier 1950, "Verification of forecasts expressed in terms of
+    probability"). Both are nan if there is no prediction.
+    """
+
+    expected_calibration_error: float
+    brier: float
+
+
+def calibration_errors(
+    probabilities: Float[np.ndarray, "record class"], truth: Bool[np.ndarray, "record class"]
+) -> CalibrationErrors:
+    """Both errors; columns of nan are skipped. Raises as `reliability`."""
+    error = reliability(probabilities, truth).expected_calibration_error
+    known = ~np.isnan(probabilities)
+    squares = (probabilities[known].astype(np.float64) - truth[known]) ** 2
+    return CalibrationErrors(error, float(squares.mean()) if len(squares) else math.nan)
+
+
 def reliability(
     probabilities: Float[np.ndarray, "record class"], truth: Bool[np.ndarray, "record class"], bins: int = 10
 ) -> Reliability:

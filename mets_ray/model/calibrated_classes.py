@@ -43,11 +43,9 @@ class CalibratedClasses:
 
     @classmethod
     def of(
-        cls, calibrations: Calibrations, name: str | None, version: int, classes: Mapping[str, tuple[str, ...]]
+        cls, calibrations: Calibrations, name: str, version: int, classes: Mapping[str, tuple[str, ...]]
     ) -> "CalibratedClasses":
-        """For the wordings of `classes`. name: of a prompt set, or `set:task`; None for labels of one's own."""
-        if name is None:
-            return cls([PLAIN_LABELS] * len(classes))
+        """For the wordings of `classes`. name: of a prompt set, or `set:task`."""
         found, reason = calibrations.find(name, version)
         if found is None:
             return cls([reason] * len(classes))

@@ -18,7 +18,7 @@ from mets_ray.ecg.preprocess import SignalConfig, check_leads, preprocess
 from mets_ray.ecg.timeline import part_from, window_starts
 from mets_ray.errors import ConfigError, RecordError
 from mets_ray.model.bundle import Bundle, BundleFacts, check_text_model, load_bundle, untrained_model, with_calibrations
-from mets_ray.model.calibrated_classes import LEADS_MISSING, CalibratedClasses, Judged
+from mets_ray.model.calibrated_classes import LEADS_MISSING, PLAIN_LABELS, CalibratedClasses, Judged
 from mets_ray.model.calibrations import NO_CALIBRATIONS, Reason
 from mets_ray.model.ecg_encoder import EcgEncoder
 from mets_ray.model.ecg_runtime import ROWS_AT_ONCE, RuntimeEncoder, choose_runtime
@@ -389,12 +389,16 @@ class Predictor:
         They are not calibrated.
         """
         similarity = similarities(torch.from_numpy(embeddings), class_vectors)
-        score = (
-            (self.logit_scale * similarity + self._logit_bias).sigmoid()
-            if multi_label
-            else scores(similarity, self.logit_scale)
-        )
+        score = self._independent(similarity) if multi_label else scores(similarity, self.logit_scale)
         return score.numpy(), similarity.numpy()
+
+    def independent_scores(self, similarity: Float[np.ndarray, "ecg class"]) -> Float[np.ndarray, "ecg class"]:
+        """The scores with `multi_label` of known cosine similarities."""
+        found: np.ndarray = self._independent(torch.from_numpy(similarity)).numpy()
+        return found
+
+    def _independent(self, similarity: Float[Tensor, "ecg class"]) -> Float[Tensor, "ecg class"]:
+        return (self.logit_scale * similarity + self._logit_bias).sigmoid()
 
     def calibrated(
         self, classes: Mapping[str, tuple[str, ...]], name: str | None, version: int, windows: Windows | None = None
@@ -403,7 +407,9 @@ class Predictor:
 
         windows: the ECG; one that lacks leads is not calibrated.
         """
-        if name is not None and windows is not None and windows.lack_leads:
+        if name is None:
+            return CalibratedClasses([PLAIN_LABELS] * len(classes))
+        if windows is not None and windows.lack_leads:
             return CalibratedClasses([LEADS_MISSING] * len(classes))
         key = (name, version, tuple(classes.items()))
         found = self._calibrated.get(key)

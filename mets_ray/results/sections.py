@@ -95,7 +95,9 @@ def calibration_section(task: str, found: Calibrated) -> Section:
         NOT_ZERO_SHOT,
         f"Prompt set {prompts.name} version {prompts.version}, {fitted.records:,} validation records of "
         f"{fitted.patients:,} patients, threshold by {fitted.rule}. "
-        f"Expected calibration error on the test records: {found.reliability.expected_calibration_error:.3f}. "
+        f"Test records, scores before and probabilities after: expected calibration error "
+        f"{found.before.expected_calibration_error:.3f} and {found.after.expected_calibration_error:.3f}, Brier score "
+        f"{found.before.brier:.4f} and {found.after.brier:.4f}. "
         "The validation scores are optimistic, because the threshold was chosen on these records.",
     ]
     turned = [row.name for row in fitted.classes if row.slope < 0.0]

@@ -60,6 +60,8 @@ def test_the_file_lies_beside_the_bundle_and_keeps_other_tasks(bundle, tmp_path)
     assert read(write_calibrations(inputs_of(bundle), fitted(bundle), "result")[0]) == both
     write_file(bundle, replace(both, prompts=replace(both.prompts, sha256="other words")))
     assert list(read(write_calibrations(inputs_of(bundle), fitted(bundle), "result")[0]).tasks) == ["synthetic"]
+    write_file(bundle, replace(both, bundle_digest="of a bundle before it"))
+    assert list(read(write_calibrations(inputs_of(bundle), fitted(bundle), "result")[0]).tasks) == ["synthetic"]
     damage(path)
     assert read(write_calibrations(inputs_of(bundle), fitted(bundle), "result")[0]) == made_up_file(bundle)
     assert not (tmp_path / "result").exists()

@@ -8,12 +8,12 @@ import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
-from sklearn.metrics import f1_score, precision_recall_fscore_support
+from sklearn.metrics import brier_score_loss, f1_score, precision_recall_fscore_support
 
 from mets_ray.errors import MetsError
 from mets_ray.metrics.calibration import Calibration, PromptVersion, fit_calibration, score_decisions
 from mets_ray.metrics.platt import fit_platt
-from mets_ray.metrics.reliability import reliability
+from mets_ray.metrics.reliability import calibration_errors, reliability
 from mets_ray.metrics.similarities import TaskSimilarities
 from mets_ray.metrics.thresholds import ThresholdRule, choose_threshold
 
@@ -263,9 +263,10 @@ def test_calibrated_probabilities_of_unseen_patients_are_better_than_scores():
     fit = fit_platt(*seen)
     before = 1 / (1 + np.exp(-(10 * unseen[0] - 5)))  # a model's own scale and bias
     after, present = fit.probability(unseen[0]), unseen[1]
-    errors = [reliability(p[:, None], present[:, None]).expected_calibration_error for p in (before, after)]
-    assert errors[1] < 0.04 < errors[0]
-    assert ((after - present) ** 2).mean() < ((before - present) ** 2).mean()
+    errors = [calibration_errors(values[:, None], present[:, None]) for values in (before, after)]
+    assert errors[1].expected_calibration_error < 0.04 < errors[0].expected_calibration_error
+    assert errors[1].brier < errors[0].brier
+    assert errors[1].brier == pytest.approx(brier_score_loss(present, after))
 
 
 def test_what_must_not_be_used_as_calibrated_says_why():

@@ -58,7 +58,7 @@ def result(scores):
         ),
         compared_to="another",
         comparisons=(Comparison("synthetic", Interval(0.01, -0.02, 0.03), 120),),
-        calibrated={"synthetic": score_calibration(calibration, scores.similarity, scores.truth)},
+        calibrated={"synthetic": score_calibration(calibration, scores, 1 / (1 + np.exp(-scores.similarity)))},
         wordings={"synthetic": {n: ClassWordings(("one", "two"), w) for n, w in zip(CLASSES, wordings, strict=True)}},
         retrieval=Retrieval({1: 0.25, 5: 0.5}, {1: 0.125, 5: 0.75}, {1: 0.01, 5: 0.05}, 120, 100),
         lead_sets=(
@@ -152,9 +152,10 @@ def test_a_map_is_coloured_by_the_one_class_of_a_record(scores):
 def test_a_class_whose_words_point_the_wrong_way_is_named(scores, result):
     turned = scores.similarity * [1, -1, 1, 1]
     calibration = fit_calibration(replace(scores, similarity=turned), PromptVersion("mets", 1, "ab"))
-    found = score_calibration(calibration, turned, scores.truth)
+    found = score_calibration(calibration, replace(scores, similarity=turned), np.full(turned.shape, 0.5))
     shown = markdown(tables_page(replace(result, calibrated={"synthetic": found}), "T", 0))
     assert "60 patients, threshold by best_f1" in shown
+    assert f"Brier score 0.2500 and {found.after.brier:.4f}" in shown
     assert "For AFIB, validation records with the class were LESS similar" in shown
     told = calibrated_json(found)
     assert told["calibration"]["prompt_set"] == {"name": "mets", "version": 1, "sha256": "ab"}
