@@ -20,7 +20,6 @@ os.environ |= {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_idle_worker_killing_time_threshold_ms": "60000",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # an actor more for each worker group; test_nodes has it
-    "RAY_metrics_report_interval_ms": "1000",
     "RAY_worker_niceness": "0",  # at Ray's 15, what else is tested beside it takes the CPUs
     "OMP_NUM_THREADS": "1",  # beside another lane, torch's threads would wait for each other at every layer
     "TORCH_CPP_LOG_LEVEL": "ERROR",
@@ -52,7 +51,8 @@ def ray_cluster(warm):
     """A local cluster with 4 logical CPUs, whatever the machine has."""
     import ray
 
-    with warm_workers(), mock.patch.dict(os.environ, NO_STATE_API):
+    often = {"RAY_metrics_report_interval_ms": "1000"}  # for tests of metrics; each report costs CPU
+    with warm_workers(), mock.patch.dict(os.environ, NO_STATE_API | often):
         ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield ray
     ray.shutdown()

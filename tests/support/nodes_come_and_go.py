@@ -17,8 +17,8 @@ from tests.support.processes import NO_STATE_API, train_workers
 from tests.support.warm_workers import warm_server, warm_workers
 
 WORDS = [
-    "prepare.source.records=400",
-    "encoder.width=8",
+    "prepare.source.records=240",
+    "encoder.width=4",
     "encoder.norm=group",
     "train.precision=float64",
     "train.batch_size=16",
@@ -32,8 +32,9 @@ WORDS = [
 SLOT = {"num_cpus": 2, "resources": {"train_slot": 1}}
 
 
-DEADLINE_S = 15
+DEADLINE_S = 12  # of the notice
 EPOCHS = 20  # of the elastic run: enough that it still trains when the group has grown
+NOTICED_EPOCHS = 28  # of the other run: enough that it still trains when its node is taken away
 
 
 def main(folder):
@@ -116,7 +117,7 @@ def grown_and_shrunk(runs, cluster, first):
 def preempted(runs, cluster, node):
     """The only node gets notice, another one comes, the first is taken away."""
     # None may fail: a machine that is taken away does not count.
-    words = ["train.epochs=12", "train.checkpoint_every_minutes=null", "train.max_failures=0"]
+    words = [f"train.epochs={NOTICED_EPOCHS}", "train.checkpoint_every_minutes=null", "train.max_failures=0"]
     result = runs.start("preemption", *words)
     runs.wait_for("preemption/*/checkpoint-00002-*")
     drain(cluster.address, node)

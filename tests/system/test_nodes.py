@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from mets_ray.training.batch_log import read_batches
-from tests.support.nodes_come_and_go import EPOCHS
+from tests.support.nodes_come_and_go import DEADLINE_S, EPOCHS, NOTICED_EPOCHS
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -39,7 +39,7 @@ def test_the_group_grows_and_shrinks_with_the_cluster_and_the_losses_do_not_noti
 
 def test_a_preemption_notice_saves_at_once_and_training_goes_on_elsewhere(told):
     preemption = told["preemption"]
-    assert preemption["saved_after_s"] < 12, "within the time that the cloud gives"
+    assert preemption["saved_after_s"] < DEADLINE_S, "within the time that the cloud gives"
     assert preemption["restarts"] == 1
-    assert len(preemption["losses"]) == 12
+    assert len(preemption["losses"]) == NOTICED_EPOCHS
     assert "training continues from epoch" in told["shown"]

@@ -131,6 +131,7 @@ class Cluster:
         config["http_options"] |= {"host": "127.0.0.1", "port": self.port}
         (application,) = config["applications"]
         application["args"] |= {"bundle_uri": str(bundle), "state_uri": str(self.state)} | arguments
+        application["args"]["encoder_runtime"] = "torch"  # OpenVINO compiles for seconds in each of the 32 replicas
         if environment is not None:
             application["deployments"][0]["ray_actor_options"]["runtime_env"] = {"env_vars": environment}
         if not deployments:
