@@ -81,6 +81,7 @@ def _file(inputs: EvaluationInputs, calibrated: Mapping[str, Calibrated]) -> Cal
             card.content_sha256,
             card.synthetic,
             validation if isinstance(validation, str) else listed(validation),
+            len(inputs.embedded.bundle["folds.validation"].record_ids),
         )
         for task, found in calibrated.items()
     }

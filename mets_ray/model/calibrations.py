@@ -25,7 +25,11 @@ Reason = tuple[str, str]
 
 @dataclass(frozen=True)
 class TaskCalibration:
-    """One task: the calibration, the hash of each class's wordings, and the data whose validation folds it is from."""
+    """One task: the calibration, the hash of each class's wordings, and the data whose validation folds it is from.
+
+    `records_in_folds`: all records of these folds. Those without a label of the task are not in the calibration, so it
+    is for ECGs that have one of its classes.
+    """
 
     calibration: Calibration
     wordings_sha256: Mapping[str, str]
@@ -33,6 +37,7 @@ class TaskCalibration:
     dataset_sha256: str
     synthetic: bool
     folds: str
+    records_in_folds: int
 
 
 @dataclass(frozen=True)
@@ -173,4 +178,5 @@ def _task_from_json(state: Mapping[str, Any]) -> TaskCalibration:
         str(state["dataset_sha256"]),
         bool(state["synthetic"]),
         str(state["folds"]),
+        int(state["records_in_folds"]),
     )

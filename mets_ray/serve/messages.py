@@ -364,7 +364,8 @@ class CalibrationFacts(BaseModel):
     dataset_sha256: str
     synthetic: bool
     folds: str
-    records: int
+    records: int = Field(description="those with a label of the task, and so the kind of ECG that it is for")
+    records_in_folds: int = Field(description="all of them")
     patients: int
     threshold_rule: str = Field(description="best_f1, sensitivity:SHARE or specificity:SHARE")
     classes: list[str] = Field(description="the classes that get a probability")

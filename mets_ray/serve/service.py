@@ -464,6 +464,7 @@ def _calibration_facts(calibrations: Calibrations) -> list[messages.CalibrationF
             synthetic=of.synthetic,
             folds=of.folds,
             records=of.calibration.records,
+            records_in_folds=of.records_in_folds,
             patients=of.calibration.patients,
             threshold_rule=str(of.calibration.rule),
             classes=[row.name for row in of.calibration.classes if row.fault is None],

@@ -34,54 +34,63 @@ def inputs_of(bundle, *words):
     return SimpleNamespace(
         config=load_config(None, ["folds.validation=[9]", *words]),
         dataset=SimpleNamespace(card=card),
-        predictor=Predictor(load_bundle(str(bundle))),
+        predictor=Predictor(load_bundle(str(bundle)), encoder_runtime="torch"),
         questions=Questions.read("descriptive", "synthetic"),
+        embedded=SimpleNamespace(bundle={"folds.validation": SimpleNamespace(record_ids=range(310))}),
         bundle_uri=str(bundle),
     )
 
 
-def fitted(bundle):
-    calibration = made_up_file(bundle).tasks["synthetic"].calibration
-    return {"synthetic": SimpleNamespace(calibration=calibration)}
+@pytest.fixture(scope="module")
+def file(bare):
+    return made_up_file(bare)
+
+
+def fitted(file):
+    return {"synthetic": SimpleNamespace(calibration=file.tasks["synthetic"].calibration)}
 
 
 def read(uri):
     return CalibrationFile.from_bytes(storage.read_bytes(uri), uri)
 
 
-def test_the_file_lies_beside_the_bundle_and_keeps_other_tasks(bundle, tmp_path):
-    assert write_calibrations(inputs_of(bundle), {}, str(tmp_path / "result")) == ("", ())
-    uri, notices = write_calibrations(inputs_of(bundle), fitted(bundle), str(tmp_path / "result"))
+def test_the_file_lies_beside_the_bundle_and_keeps_other_tasks(bundle, file, tmp_path):
+    inputs, result_uri = inputs_of(bundle), str(tmp_path / "result")
+    assert write_calibrations(inputs, {}, result_uri) == ("", ())
+    uri, notices = write_calibrations(inputs, fitted(file), result_uri)
     assert (uri, notices) == (f"{bundle}/calibration/descriptive@4.json", ())
-    assert read(uri) == made_up_file(bundle)
-    tasks = read(uri).tasks
-    both = replace(read(uri), tasks={"another": tasks["synthetic"], **tasks})
-    path = write_file(bundle, both)
-    assert read(write_calibrations(inputs_of(bundle), fitted(bundle), "result")[0]) == both
-    write_file(bundle, replace(both, prompts=replace(both.prompts, sha256="other words")))
-    assert list(read(write_calibrations(inputs_of(bundle), fitted(bundle), "result")[0]).tasks) == ["synthetic"]
-    write_file(bundle, replace(both, bundle_digest="of a bundle before it"))
-    assert list(read(write_calibrations(inputs_of(bundle), fitted(bundle), "result")[0]).tasks) == ["synthetic"]
+    assert read(uri) == file
+    both = replace(file, tasks={"another": file.tasks["synthetic"], **file.tasks})
+    for before, tasks in (
+        (both, ["another", "synthetic"]),
+        (replace(both, prompts=replace(both.prompts, sha256="other words")), ["synthetic"]),
+        (replace(both, bundle_digest="of a bundle before it"), ["synthetic"]),
+    ):
+        path = write_file(bundle, before)
+        assert write_calibrations(inputs, fitted(file), result_uri) == (uri, ())
+        assert list(read(uri).tasks) == tasks
+        assert read(uri).bundle_digest == file.bundle_digest
     damage(path)
-    assert read(write_calibrations(inputs_of(bundle), fitted(bundle), "result")[0]) == made_up_file(bundle)
+    assert write_calibrations(inputs, fitted(file), result_uri) == (uri, ())
+    assert read(uri) == file
     assert not (tmp_path / "result").exists()
 
 
-def test_the_file_goes_where_the_settings_say_or_to_the_result(bundle, bare, tmp_path, monkeypatch):
+def test_the_file_goes_where_the_settings_say_or_to_the_result(bundle, bare, file, tmp_path, monkeypatch):
     named = tmp_path / "named"
-    uri, notices = write_calibrations(
-        inputs_of(bundle, f"evaluate.calibration_uri={named}"), fitted(bundle), str(tmp_path / "result")
-    )
+    inputs = inputs_of(bundle, f"evaluate.calibration_uri={named}")
+    uri, notices = write_calibrations(inputs, fitted(file), str(tmp_path / "result"))
     assert (uri, notices) == (f"{named}/descriptive@4.json", ())
     # That folder now has the calibration of `bundle`; one of another bundle does not take its place.
     other = make_bundle(tmp_path, run="pretrain-20260101-000000-other", seed=1)
     words = inputs_of(other, f"evaluate.calibration_uri={named}")
-    uri, (notice,) = write_calibrations(words, fitted(other), str(tmp_path / "result"))
+    uri, (notice,) = write_calibrations(words, fitted(file), str(tmp_path / "result"))
     assert uri == f"{tmp_path}/result/calibration/descriptive@4.json"
     assert "is the calibration of another bundle, `pretrain-20260101-000000-test`" in notice
     assert "calibration_uri" in notice
     # What cannot be written to: a hub, a name, a file in the place of the folder, and what belongs to the package.
     (bundle / "calibration").write_text("in the way")
+    inputs = inputs_of(bundle)
     package = SimpleNamespace(__file__=str(bare.parents[1] / "mets_ray.py"))
     for bundle_uri, words in (
         ("hf://user/name", "read only"),
@@ -91,9 +100,8 @@ def test_the_file_goes_where_the_settings_say_or_to_the_result(bundle, bare, tmp
     ):
         if bundle_uri == str(bare):
             monkeypatch.setattr(calibrate, "mets_ray", package)
-        inputs = inputs_of(bundle)
         inputs.bundle_uri = bundle_uri
-        uri, (notice,) = write_calibrations(inputs, fitted(bundle), str(tmp_path / words))
+        uri, (notice,) = write_calibrations(inputs, fitted(file), str(tmp_path / words))
         assert uri.startswith(f"{tmp_path}/{words}/calibration")
         assert words in notice
     assert not (bare / "calibration").exists()

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,13 +11,14 @@ import pytest
 from mets_ray import storage
 from mets_ray.ecg.ecg import LEADS, Ecg
 from mets_ray.errors import CheckpointError
+from mets_ray.model import predictor as predictor_module
 from mets_ray.model.bundle import load_bundle
 from mets_ray.model.calibrated_classes import CalibratedClasses
 from mets_ray.model.calibrations import CalibrationFile, Calibrations
-from mets_ray.model.predictor import load_predictor
 from tests.support.calibrations import RARE, damage, made_up_file, other_version, resealed, write_file
 from tests.support.serving import make_bundle, synthetic_ecg
 
+load_predictor = partial(predictor_module.load_predictor, encoder_runtime="torch")  # the others take time to start
 WORDS = {"prompt_set": "descriptive", "task": "synthetic"}
 
 
@@ -104,15 +106,13 @@ def test_words_that_differ_by_class_are_calibrated_by_class(bare, file):
 
 
 def test_what_cannot_be_used_is_left_out_beside_the_bundle_and_refused_by_name(bundle, bare, file, tmp_path):
-    other = make_bundle(tmp_path, run="pretrain-20260101-000000-other", seed=1)
+    of_other = made_up_file(make_bundle(tmp_path, run="pretrain-20260101-000000-other", seed=1))
     cases = {
         "another digest": lambda path: damage(path),
         "has no `digest`": lambda path: path.write_text(json.dumps(storage.unseal(path.read_bytes()).facts)),
         "cannot be used: Expecting value": lambda path: path.write_bytes(b"no json"),
         "its schema version is 9": lambda path: resealed(path, lambda facts: facts.update(schema_version=9)),
-        "is of another bundle: `pretrain-20260101-000000-other`": lambda path: path.write_bytes(
-            made_up_file(other).to_bytes()
-        ),
+        "is of another bundle: `pretrain-20260101-000000-other`": lambda path: path.write_bytes(of_other.to_bytes()),
         "this is no calibration": lambda path: resealed(
             path, lambda facts: facts["tasks"]["synthetic"]["calibration"].pop("records")
         ),

@@ -55,6 +55,7 @@ def test_a_calibrated_prompt_set_has_probabilities(client, bundle):
     (facts,) = client.get("/v1/model").json()["calibrations"]
     assert facts["prompt_set"] == "descriptive:synthetic@4"
     assert (facts["records"], facts["patients"], facts["threshold_rule"], facts["folds"]) == (300, 150, "best_f1", "9")
+    assert facts["records_in_folds"] == 310
     assert RARE in facts["not_calibrated"]
     assert len(facts["classes"]) == len(answer["classes"]) - 1
 

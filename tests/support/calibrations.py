@@ -22,7 +22,9 @@ def made_up_file(bundle_uri, prompts="descriptive", *, ecg=None):
     bundle = load_bundle(str(bundle_uri))
     prompt_set = bundle.facts.prompt_sets[prompts]
     classes = prompt_set.tasks["synthetic"]
-    rows = Predictor(bundle).zero_shot(ecg or synthetic_ecg(), prompt_set=prompts, task="synthetic")
+    rows = Predictor(bundle, encoder_runtime="torch").zero_shot(
+        ecg or synthetic_ecg(), prompt_set=prompts, task="synthetic"
+    )
     middle = {row.class_name: row.similarity for row in rows}
     generator = np.random.default_rng(11)
     truth = generator.random((300, len(classes))) < 0.3
@@ -34,7 +36,7 @@ def made_up_file(bundle_uri, prompts="descriptive", *, ecg=None):
     )
     calibration = fit_calibration(of, PromptVersion(prompt_set.name, prompt_set.version, prompt_set.sha256))
     wordings = {name: wordings_sha256(texts) for name, texts in classes.items()}
-    task = TaskCalibration(calibration, wordings, "synthetic", "d", synthetic=True, folds="9")
+    task = TaskCalibration(calibration, wordings, "synthetic", "d", synthetic=True, folds="9", records_in_folds=310)
     return CalibrationFile(bundle.facts.run, bundle.digest, calibration.prompts, {"synthetic": task})
 
 
