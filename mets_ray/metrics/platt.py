@@ -19,8 +19,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
-from scipy.special import stdtrit
-from sklearn.linear_model import LogisticRegression
 
 _MOST_ITERATIONS = 1000
 _LEVEL = 0.95
@@ -105,6 +103,9 @@ def fit_platt(
     With labels of 1 and 0, the slope would grow without bound for a class that the cosine separates. There must be
     records with the class and without it.
     """
+    from scipy.special import stdtrit  # who uses a fit, as serving does, needs neither of these
+    from sklearn.linear_model import LogisticRegression
+
     positives, negatives = int(present.sum()), int((~present).sum())
     # Cosines of one class differ by a few hundredths only; without standardisation, L-BFGS stops far from the optimum.
     # If all are equal, rounding can move the mean away from them and the standard deviation away from 0.
