@@ -318,6 +318,16 @@ class EvaluateConfig(Section):
     supervised_epochs: PositiveInt = Field(
         50, description="epochs of the baseline `supervised`, with the augmentation of `augment`"
     )
+    threshold: str = Field(
+        "best_f1",
+        description="from where on a class is reported as present: best_f1, or sensitivity:0.9 or specificity:0.9 for "
+        "at least that share on folds.validation",
+    )
+    calibration_uri: OutputUri | None = Field(
+        None,
+        description="folder for the calibration file; default: `calibration` in the bundle's folder, or in the "
+        "result's where the bundle cannot be written to",
+    )
     also: tuple[Uri, ...] = Field(
         (),
         description="more prepared data sets to score, on all folds: CPSC2018 and CSN complete the six test sets",
@@ -332,6 +342,12 @@ class EvaluateConfig(Section):
     max_actors: PositiveInt = Field(2, description="maximum encoder actors")
     num_gpus_per_actor: Annotated[float, Field(ge=0.0)] = Field(0.0, description="GPUs that one encoder actor holds")
 
+    @field_validator("threshold")
+    @classmethod
+    def _threshold_is_known(cls, value: str) -> str:
+        parse_threshold(value)
+        return value
+
 
 class ScoreConfig(Section):
     """Zero-shot scores and embeddings of every record of a prepared data set, with or without labels."""
@@ -342,6 +358,9 @@ class ScoreConfig(Section):
     )
     tasks: tuple[str, ...] | None = Field(
         None, description="tasks of the prompt set; default: those of the data set's source, otherwise the bundle's"
+    )
+    calibration_uri: Uri | None = Field(
+        None, description="calibration file, or a folder of them; default: those in the bundle's folder"
     )
     embeddings: bool = Field(True, description="also write the ECG embeddings")
     rows: Literal["window", "recording"] = Field(
@@ -417,3 +436,24 @@ def parse_validation(validation: tuple[int, ...] | str) -> float | None:
     if share is None or not 0.0 < share < 1.0:
         raise ValueError("give a list of folds, or `hash:0.1` for a tenth of the train folds' patients")
     return share
+
+
+ThresholdKind = Literal["best_f1", "sensitivity", "specificity"]
+_THRESHOLD_KINDS: dict[str, ThresholdKind] = {
+    "best_f1": "best_f1",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+}
+
+
+def parse_threshold(threshold: str) -> tuple[ThresholdKind, float]:
+    """The rule and the share of `best_f1`, `sensitivity:SHARE`, `specificity:SHARE`. Raises ValueError otherwise."""
+    word, colon, share = threshold.partition(":")
+    kind = _THRESHOLD_KINDS.get(word)
+    try:
+        wanted = float(share) if colon else 1.0
+    except ValueError:
+        wanted = 0.0
+    if kind is None or (kind == "best_f1") == bool(colon) or not 0.0 < wanted <= 1.0:
+        raise ValueError("give best_f1, or sensitivity:0.9 or specificity:0.9 with a share above 0 and at most 1")
+    return kind, wanted

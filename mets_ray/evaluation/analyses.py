@@ -11,8 +11,9 @@ from scipy.stats import hypergeom
 
 from mets_ray.dataset.shard_reader import signals
 from mets_ray.errors import MetsError
-from mets_ray.evaluation.inputs import EvaluationInputs, similarities_by_task
-from mets_ray.metrics.calibration import Calibrated, fit_calibration, score_calibration
+from mets_ray.evaluation.calibrate import fit_calibrations
+from mets_ray.evaluation.inputs import EvaluationInputs
+from mets_ray.metrics.calibration import Calibrated
 from mets_ray.metrics.extremes import Example
 from mets_ray.metrics.retrieval import retrieval_recall
 from mets_ray.metrics.sensitivity import wording_sensitivity
@@ -40,7 +41,7 @@ def gather_evidence(inputs: EvaluationInputs) -> Evidence:
     calibrated: dict[str, Calibrated] = {}
     retrieval = None
     try:
-        calibrated = _calibrated(inputs)
+        calibrated = fit_calibrations(inputs)
     except MetsError as error:
         gaps.append(f"Not calibrated: {error.fact}.")
     try:
@@ -64,27 +65,6 @@ def read_examples(inputs: EvaluationInputs, examples: Iterable[Example]) -> dict
         rows = [row for row, name in enumerate(names) if name in wanted]
         if rows:
             found |= {names[row]: signal for row, signal in zip(rows, signals(table.take(rows)), strict=True)}
-    return found
-
-
-def _calibrated(inputs: EvaluationInputs) -> dict[str, Calibrated]:
-    if inputs.not_calibrated:
-        raise MetsError(inputs.not_calibrated)
-    records = inputs.embedded.bundle["folds.validation"]
-    on_validation = similarities_by_task(inputs.predictor, inputs.questions, records)
-    found, prompt_set = {}, inputs.questions.prompts
-    for task, of in inputs.scores.items():
-        if task not in on_validation:
-            continue
-        calibration = fit_calibration(
-            on_validation[task].similarity,
-            on_validation[task].truth,
-            of.classes,
-            prompt_set=prompt_set.name,
-            prompt_set_version=prompt_set.version,
-            prompt_set_sha256=prompt_set.sha256,
-        )
-        found[task] = score_calibration(calibration, of.similarity, of.truth)
     return found
 
 

@@ -19,6 +19,7 @@ from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.errors import ConfigError
 from mets_ray.evaluation.analyses import gather_evidence, read_examples
 from mets_ray.evaluation.baselines import score_baselines
+from mets_ray.evaluation.calibrate import write_calibrations
 from mets_ray.evaluation.checks import check_fit, choose_parts, choose_test, notices_of
 from mets_ray.evaluation.inputs import EvaluationInputs, similarities_by_task
 from mets_ray.evaluation.lead_sets import score_fewer_leads, sets_to_score
@@ -115,6 +116,7 @@ def _score(inputs: EvaluationInputs, result_uri: str, alarms: list[str], notices
         for of_task in sets_of_task(task)
     ]
     evidence = gather_evidence(inputs)
+    calibration_uri, about_calibration = write_calibrations(inputs, evidence.calibrated, result_uri)
     defined = sum(not math.isnan(score.macro.value) for score in scored)
     return Evaluated(
         result_uri=result_uri,
@@ -123,13 +125,14 @@ def _score(inputs: EvaluationInputs, result_uri: str, alarms: list[str], notices
         f"{len(inputs.records.record_ids)} records of folds {listed(inputs.test.folds)}",
         tasks=tuple(scored),
         balanced=tuple(balanced),
-        notices=(*notices, *notices_of(inputs), *evidence.gaps),
+        notices=(*notices, *notices_of(inputs), *evidence.gaps, *about_calibration),
         pictures=tuple(storage.join(result_uri, f"roc_{score.task}.png") for score in scored),
         alarms=tuple(alarms),
         baselines=tuple(score_baselines(inputs)),
         compared_to=settings.compare_to or "",
         comparisons=tuple(_comparisons(inputs)) if settings.compare_to else (),
         calibrated=evidence.calibrated,
+        calibration_uri=calibration_uri,
         wordings=evidence.wordings,
         retrieval=evidence.retrieval,
         lead_sets=score_fewer_leads(inputs),
@@ -178,6 +181,7 @@ def _figures(result: Evaluated) -> dict[str, Any]:
         "report_uri": storage.join(result.result_uri, REPORT_NAME),
         "table_uri": storage.join(result.result_uri, "table.md"),
         "picture_uris": list(result.pictures),
+        "calibration_uri": result.calibration_uri or None,
         "macro_auroc": number_json(result.macro_auroc),
         "over": result.over,
         "tasks": {task.task: interval_json(task.macro) for task in result.tasks},

@@ -62,6 +62,7 @@ def write_result(result: Evaluated, inputs: EvaluationInputs, drawn: Drawn, comm
         "tasks": {task.task: export.task_json(task) for task in result.tasks},
         "balanced": {score.set.name: export.balanced_json(score) for score in result.balanced},
         "calibrated": {task: export.calibrated_json(found) for task, found in result.calibrated.items()},
+        "calibration_uri": result.calibration_uri or None,
         "retrieval": export.retrieval_json(result.retrieval) if result.retrieval else None,
         "lead_sets": {score.name: export.lead_set_json(score) for score in result.lead_sets},
         "published": export.published_json(result),

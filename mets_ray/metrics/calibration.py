@@ -3,55 +3,84 @@
 A cosine only ranks records within a class: it is not a probability, and no value of it means "yes". Probabilities and
 decisions need labels, so they are not zero-shot, and a report must say so. Both hold only where classes are as frequent
 as in validation.
-
-Source: Platt 1999, "Probabilistic outputs for support vector machines"; Guo et al. 2017, "On calibration of modern
-neural networks" (ICML), for the expected calibration error.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
-from sklearn.linear_model import LogisticRegression
+from jaxtyping import Bool, Float
 
 from mets_ray.errors import MetsError
+from mets_ray.metrics.platt import Covariance, PlattFit, PlattFits, fit_platt
+from mets_ray.metrics.reliability import CalibrationErrors, Reliability, calibration_errors, reliability
+from mets_ray.metrics.similarities import TaskSimilarities
+from mets_ray.metrics.thresholds import OperatingPoint, ThresholdRule, choose_threshold
 
-_MOST_ITERATIONS = 1000
+LEAST_PATIENTS = 10
+"""With fewer patients of either kind, a class is fitted for the report and not calibrated for use."""
+
+
+@dataclass(frozen=True)
+class PromptVersion:
+    """The words that a calibration is for: a prompt set by name, version and the hash of its file."""
+
+    name: str
+    version: int
+    sha256: str
 
 
 @dataclass(frozen=True)
 class ClassCalibration:
-    """One class: its log odds are `slope` × cosine + `intercept`; it is reported as present at or above `threshold`.
+    """One class: its probability, and the threshold from which it is reported as present.
 
-    `threshold` is a cosine. `validation_f1` is the F1 at the threshold; it is optimistic, because the threshold was
-    chosen to maximise it. All four are nan if validation had no positives or no negatives. A negative slope means that
-    validation records with the class were less similar to its prompts than those without; the threshold rule is not
-    reversed in that case.
+    `fit` and `point` are None if validation had no positives or no negatives. A negative slope means that validation
+    records with the class were less similar to its prompts than those without; the threshold rule is not reversed in
+    that case. `patients_with`, `patients_without`: patients with at least one such record.
     """
 
     name: str
-    slope: float
-    intercept: float
-    threshold: float
-    validation_f1: float
+    fit: PlattFit | None
+    point: OperatingPoint | None
     positives: int
+    patients_with: int
+    patients_without: int
 
     @property
     def fitted(self) -> bool:
-        return not math.isnan(self.slope)
+        return self.fit is not None
+
+    @property
+    def slope(self) -> float:
+        return math.nan if self.fit is None else self.fit.slope
+
+    @property
+    def threshold(self) -> float:
+        """A cosine; nan if the class was not fitted."""
+        return math.nan if self.point is None else self.point.threshold
+
+    @property
+    def fault(self) -> tuple[str, str] | None:
+        """Why the class must not be used as calibrated, as (reason, message); None if it may be."""
+        few = min(self.patients_with, self.patients_without)
+        if few < LEAST_PATIENTS:
+            kind = "with" if self.patients_with == few else "without"
+            return "few_patients", f"validation had {few} patients {kind} this class, and {LEAST_PATIENTS} are needed"
+        if not self.slope > 0.0:
+            return "turned", "validation records with this class were not more similar to its words than others"
+        return None
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The result of `fit_calibration` on `records` validation records; valid for this prompt set only."""
+    """The result of `fit_calibration` on `records` validation records; valid for these prompts only."""
 
-    prompt_set: str
-    prompt_set_version: int
-    prompt_set_sha256: str
+    prompts: PromptVersion
+    rule: ThresholdRule
     records: int
+    patients: int
     classes: tuple[ClassCalibration, ...]
 
     def probabilities(self, similarity: Float[np.ndarray, "record class"]) -> Float[np.ndarray, "record class"]:
@@ -59,11 +88,7 @@ class Calibration:
 
         Raises MetsError for another number of classes and for similarities that are not finite.
         """
-        cosines = self._cosines(similarity)
-        slopes, intercepts = (np.array([getattr(row, key) for row in self.classes]) for key in ("slope", "intercept"))
-        # The logistic function written as a hyperbolic tangent, which cannot overflow.
-        probabilities: np.ndarray = 0.5 * (1.0 + np.tanh(0.5 * (cosines * slopes + intercepts)))
-        return probabilities
+        return PlattFits.of([row.fit for row in self.classes]).probability(self._cosines(similarity))
 
     def decisions(self, similarity: Float[np.ndarray, "record class"]) -> Bool[np.ndarray, "record class"]:
         """Which classes reach their threshold; one that was not fitted never does. Errors as in `probabilities`."""
@@ -71,21 +96,15 @@ class Calibration:
         return reached
 
     def to_json(self) -> dict[str, Any]:
-        """The calibration in JSON types; nan becomes None."""
+        """The calibration in JSON types; what was not fitted is None."""
         return {
-            "prompt_set": {
-                "name": self.prompt_set,
-                "version": self.prompt_set_version,
-                "sha256": self.prompt_set_sha256,
-            },
+            "prompt_set": asdict(self.prompts),
             "fitted_on": "validation",
+            "threshold_rule": asdict(self.rule),
             "records": self.records,
+            "patients": self.patients,
             "classes": {
-                row.name: {
-                    **{key: None if math.isnan(value := getattr(row, key)) else value for key in _NUMBERS},
-                    "positives": row.positives,
-                }
-                for row in self.classes
+                row.name: {key: value for key, value in asdict(row).items() if key != "name"} for row in self.classes
             },
         }
 
@@ -93,20 +112,13 @@ class Calibration:
     def from_json(cls, state: Mapping[str, Any]) -> "Calibration":
         """The calibration that `to_json` wrote. Raises MetsError if a part is missing or has the wrong type."""
         try:
-            prompts = state["prompt_set"]
+            prompts, rule = state["prompt_set"], state["threshold_rule"]
             return cls(
-                prompt_set=str(prompts["name"]),
-                prompt_set_version=int(prompts["version"]),
-                prompt_set_sha256=str(prompts["sha256"]),
+                prompts=PromptVersion(str(prompts["name"]), int(prompts["version"]), str(prompts["sha256"])),
+                rule=ThresholdRule(rule["kind"], float(rule["share"])),
                 records=int(state["records"]),
-                classes=tuple(
-                    ClassCalibration(
-                        name=name,
-                        positives=int(row["positives"]),
-                        **{key: math.nan if row[key] is None else float(row[key]) for key in _NUMBERS},
-                    )
-                    for name, row in state["classes"].items()
-                ),
+                patients=int(state["patients"]),
+                classes=tuple(_class_from_json(name, row) for name, row in state["classes"].items()),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise MetsError(f"this is no calibration: {error!r}") from error
@@ -117,24 +129,6 @@ class Calibration:
                 f"the calibration has {len(self.classes)} classes and was given {similarity.shape[1]} columns"
             )
         return _finite(similarity)
-
-
-_NUMBERS = ("slope", "intercept", "threshold", "validation_f1")
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """Observed share of positives by predicted probability, in bins of equal width from 0 to 1.
-
-    A bin includes its lower edge, the last bin also 1. Mean and share are nan in an empty bin. The expected calibration
-    error is the mean of |mean − share| over bins, weighted by count; nan if all bins are empty.
-    """
-
-    edges: Float[np.ndarray, "edge"]
-    mean_predicted: Float[np.ndarray, "bin"]
-    observed_share: Float[np.ndarray, "bin"]
-    count: Int[np.ndarray, "bin"]
-    expected_calibration_error: float
 
 
 @dataclass(frozen=True)
@@ -156,78 +150,46 @@ class DecisionScore:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A calibration and its performance on test records."""
+    """A calibration and its performance on test records.
+
+    `before`, `after`: errors of the scores and of the probabilities, over the fitted classes.
+    """
 
     calibration: Calibration
     decisions: tuple[DecisionScore, ...]
     reliability: Reliability
+    before: CalibrationErrors
+    after: CalibrationErrors
 
 
 def score_calibration(
-    calibration: Calibration, similarity: Float[np.ndarray, "record class"], truth: Bool[np.ndarray, "record class"]
+    calibration: Calibration, of: TaskSimilarities, scores: Float[np.ndarray, "record class"]
 ) -> Calibrated:
-    """Score a calibration's decisions and reliability on TEST records. Errors as in `fit_calibration`."""
-    decisions = score_decisions(calibration, similarity, truth)
-    return Calibrated(calibration, decisions, reliability(calibration.probabilities(similarity), truth))
+    """Score a calibration's decisions and reliability on TEST records. Errors as in `fit_calibration`.
 
-
-def fit_calibration(
-    similarity: Float[np.ndarray, "record class"],
-    truth: Bool[np.ndarray, "record class"],
-    classes: Sequence[str],
-    *,
-    prompt_set: str,
-    prompt_set_version: int,
-    prompt_set_sha256: str,
-) -> Calibration:
-    """Fit each class separately on VALIDATION records: Platt's logistic regression on its cosine, and a threshold.
-
-    Regression: unpenalised, on Platt's softened labels, (n₊+1)/(n₊+2) for a positive and 1/(n₋+2) for a negative. With
-    labels of 1 and 0, the slope would grow without bound for a class that the cosine separates.
-    Threshold: the validation cosine that maximises F1 for decisions at or above it. Ties go to the lowest cosine, hence
-    the highest recall: a reader can dismiss a false positive but cannot see a false negative.
-
-    similarity, truth: of the same records, with columns in the order of `classes`.
-    Raises MetsError if shapes do not fit, there are no records, or a similarity is not finite.
+    scores: in [0, 1], of the same records and classes before the calibration, each class by itself.
     """
-    if similarity.shape != truth.shape or truth.shape[1] != len(classes) or len(truth) == 0:
-        raise MetsError(f"similarity {similarity.shape} and truth {truth.shape} of {len(classes)} classes do not fit")
-    cosines = _finite(similarity)
-    return Calibration(
-        prompt_set=prompt_set,
-        prompt_set_version=prompt_set_version,
-        prompt_set_sha256=prompt_set_sha256,
-        records=len(truth),
-        classes=tuple(_fit_class(name, cosines[:, column], truth[:, column]) for column, name in enumerate(classes)),
+    decisions = score_decisions(calibration, of.similarity, of.truth)
+    probabilities = calibration.probabilities(of.similarity)
+    before = calibration_errors(np.where(np.isnan(probabilities), np.nan, scores), of.truth)
+    after = calibration_errors(probabilities, of.truth)
+    return Calibrated(calibration, decisions, reliability(probabilities, of.truth), before, after)
+
+
+def fit_calibration(of: TaskSimilarities, prompts: PromptVersion, rule: ThresholdRule | None = None) -> Calibration:
+    """Fit each class separately on VALIDATION records: `fit_platt` on its cosine, and a threshold by `rule` (best F1).
+
+    Raises MetsError if there are no records, or a similarity is not finite.
+    """
+    if not len(of.truth):
+        raise MetsError(f"no validation record has a label of `{of.task}`")
+    rule = ThresholdRule() if rule is None else rule
+    cosines = _finite(of.similarity)
+    fitted = (
+        _fit_class(name, cosines[:, column], of.truth[:, column], of.patients, rule)
+        for column, name in enumerate(of.classes)
     )
-
-
-def reliability(
-    probabilities: Float[np.ndarray, "record class"], truth: Bool[np.ndarray, "record class"], bins: int = 10
-) -> Reliability:
-    """Predicted against observed, pooled over all classes; pass one column for one class. Columns of nan are skipped.
-
-    Bins have equal width, as in Guo et al. 2017, so that the error is comparable. If most classes are rare, most
-    entries fall into the first bin and dominate the error, so check the counts as well.
-
-    Raises MetsError if shapes differ, `bins` is below 1, or a probability is outside [0, 1].
-    """
-    if probabilities.shape != truth.shape or bins < 1:
-        raise MetsError(f"probabilities {probabilities.shape} and truth {truth.shape} do not fit {bins} bins")
-    known = ~np.isnan(probabilities)
-    predicted, present = probabilities[known].astype(np.float64), truth[known]
-    if ((predicted < 0.0) | (predicted > 1.0)).any():
-        raise MetsError(f"probabilities range from {predicted.min():.3g} to {predicted.max():.3g}, not in [0, 1]")
-    edges = np.linspace(0.0, 1.0, bins + 1)
-    of_bin = np.searchsorted(edges[1:-1], predicted, side="right")
-    count = np.bincount(of_bin, minlength=bins)
-    mean, share = np.full(bins, np.nan), np.full(bins, np.nan)
-    for sums, weights in ((mean, predicted), (share, present.astype(np.float64))):
-        np.divide(np.bincount(of_bin, weights=weights, minlength=bins), count, out=sums, where=count > 0)
-    filled = count > 0
-    gaps = np.abs(mean[filled] - share[filled])
-    error = float(np.average(gaps, weights=count[filled])) if filled.any() else math.nan
-    return Reliability(edges, mean, share, count, error)
+    return Calibration(prompts, rule, len(of.truth), len(np.unique(of.patients)), tuple(fitted))
 
 
 def score_decisions(
@@ -252,33 +214,31 @@ def _score_class(
     return DecisionScore(row.name, precision, recall, f1, positives, reported, len(present))
 
 
-def _fit_class(name: str, cosine: Float[np.ndarray, "record"], present: Bool[np.ndarray, "record"]) -> ClassCalibration:
-    positives = int(present.sum())
-    negatives = len(present) - positives
-    if not positives or not negatives:
-        return ClassCalibration(name, math.nan, math.nan, math.nan, math.nan, positives)
-    # Cosines of one class differ by a few hundredths only; without standardisation, L-BFGS stops far from the optimum.
-    # If all are equal, rounding can move the mean away from them and the standard deviation away from 0.
-    centre, scale = (float(cosine.mean()), float(cosine.std())) if np.ptp(cosine) > 0.0 else (float(cosine[0]), 1.0)
-    features = np.tile((cosine - centre) / scale, 2)[:, None]
-    # Each record is used twice, as a positive and as a negative, weighted by its softened label.
-    softened = np.where(present, (positives + 1.0) / (positives + 2.0), 1.0 / (negatives + 2.0))
-    labels = np.repeat([True, False], len(cosine))
-    model = LogisticRegression(C=math.inf, solver="lbfgs", max_iter=_MOST_ITERATIONS, tol=1e-8)
-    model.fit(features, labels, sample_weight=np.concatenate([softened, 1.0 - softened]))
-    slope = float(model.coef_[0, 0]) / scale
-    threshold, f1 = _best_threshold(cosine, present)
-    return ClassCalibration(name, slope, float(model.intercept_[0]) - slope * centre, threshold, f1, positives)
+def _fit_class(
+    name: str, cosine: np.ndarray, present: np.ndarray, patients: np.ndarray, rule: ThresholdRule
+) -> ClassCalibration:
+    counts = int(present.sum()), len(np.unique(patients[present])), len(np.unique(patients[~present]))
+    if present.all() or not present.any():
+        return ClassCalibration(name, None, None, *counts)
+    return ClassCalibration(
+        name, fit_platt(cosine, present, patients), choose_threshold(rule, cosine, present), *counts
+    )
 
 
-def _best_threshold(cosine: Float[np.ndarray, "record"], present: Bool[np.ndarray, "record"]) -> tuple[float, float]:
-    """The lowest cosine threshold that maximises F1, and that F1."""
-    candidates = np.unique(cosine)
-    reported = len(cosine) - np.searchsorted(np.sort(cosine), candidates, side="left")
-    right = present.sum() - np.searchsorted(np.sort(cosine[present]), candidates, side="left")
-    f1 = 2.0 * right / (reported + present.sum())
-    best = int(np.argmax(f1))
-    return float(candidates[best]), float(f1[best])
+def _class_from_json(name: str, row: Mapping[str, Any]) -> ClassCalibration:
+    fit, point = row["fit"], row["point"]
+    if fit is not None:
+        by_record, by_patient = _covariance(fit["by_record"]), _covariance(fit["by_patient"])
+        fit = PlattFit(float(fit["slope"]), float(fit["intercept"]), by_record, by_patient, float(fit["quantile"]))
+    if point is not None:
+        point = OperatingPoint(*(float(point[key]) for key in ("threshold", "f1", "sensitivity", "specificity")))
+    counts = (int(row[key]) for key in ("positives", "patients_with", "patients_without"))
+    return ClassCalibration(name, fit, point, *counts)
+
+
+def _covariance(numbers: Sequence[Any]) -> Covariance:
+    intercept, covariance, slope = map(float, numbers)
+    return intercept, covariance, slope
 
 
 def _finite(similarity: Float[np.ndarray, "record class"]) -> Float[np.ndarray, "record class"]:

@@ -4,6 +4,7 @@ model.safetensors            weights of the ECG encoder, both projections and th
 prompt_features.safetensors  frozen LM features of the prompt sets, so that their classes need no LM
 config.yaml                  the resolved configuration of the run
 trainer_state.pt             optimizer, schedule and cursor: for resuming only, not in a published bundle
+calibration/*.json           what evaluate fitted for this bundle; not one of its files, and not in its digest
 bundle.json                  facts, the sha256 of the other files, and the digest of all that; written last
 
 With the environment variable METS_RAY_BUNDLE_KEY, bundles are signed when they are published (HMAC-SHA256 of the
@@ -17,7 +18,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,6 +37,13 @@ from mets_ray.config.older import from_older
 from mets_ray.config.settings import Config
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.errors import CheckpointError, MetsError
+from mets_ray.model.calibrations import (
+    FOLDER_NAME,
+    NO_CALIBRATIONS,
+    Calibrations,
+    read_calibrations,
+    require_calibrations,
+)
 from mets_ray.model.lead_quality import LeadSetQuality
 from mets_ray.model.mets import Mets
 from mets_ray.tasks.prompt_sets import PromptSet
@@ -107,6 +115,7 @@ class Bundle:
     """A bundle; `prompts` holds the LM features of every prompt in `facts.prompt_sets`.
 
     `digest` is that of the manifest it was read from, and so stands for all its files; "" for one that was not read.
+    `calibrations`: those in its folder, which are not part of it.
     """
 
     model: Mets
@@ -114,6 +123,7 @@ class Bundle:
     facts: BundleFacts
     prompts: EmbeddingTable
     digest: str = ""
+    calibrations: Calibrations = NO_CALIBRATIONS
 
     @property
     def takes_fewer_leads(self) -> bool:
@@ -194,7 +204,8 @@ def read_bundle(folder: Path, where: str = "") -> Bundle:
     with _faults_of(_PROMPTS, where):
         arrays = load_arrays(folder / _PROMPTS)
         prompts = EmbeddingTable(arrays["text_id"], arrays["features"].astype(np.float16))
-    return Bundle(model, config, facts, prompts, sealed.digest)
+    calibrations = read_calibrations(str(folder / FOLDER_NAME), sealed.digest, signing_key())
+    return Bundle(model, config, facts, prompts, sealed.digest, calibrations)
 
 
 def read_trainer_state(folder: Path) -> dict[str, Any]:
@@ -263,6 +274,16 @@ def load_bundle(bundle_uri: str) -> Bundle:
         return read_bundle(Path(folder), bundle_uri)
 
 
+def with_calibrations(bundle: Bundle, calibration_uri: str | None) -> Bundle:
+    """The bundle with the calibrations that a setting names in place of those in its folder; as it is for None.
+
+    Raises CheckpointError as `require_calibrations`.
+    """
+    if calibration_uri is None:
+        return bundle
+    return replace(bundle, calibrations=require_calibrations(calibration_uri, bundle.digest, signing_key()))
+
+
 def newest_bundle(uri: str) -> str:
     """`uri` itself if it is a bundle, otherwise the newest `<run>/bundle` below it, by the time in the run's name.
 
@@ -311,8 +332,13 @@ def publish_bundle(checkpoint_uri: str, bundle_uri: str) -> None:
         _check_files(Path(folder), facts, checkpoint_uri)
         files = {name: value for name, value in facts.files.items() if name != TRAINER_STATE_NAME}
         published = facts.model_copy(update={"files": files, "schema_version": BUNDLE_SCHEMA_VERSION})
-        manifest.write_bytes(storage.seal(published.model_dump_json(), os.environ.get(_KEY_VARIABLE, "")))
+        manifest.write_bytes(storage.seal(published.model_dump_json(), signing_key()))
         storage.publish_folder(folder, bundle_uri, MANIFEST_NAME)
+
+
+def signing_key() -> str:
+    """The key that bundles and their calibrations are signed with; "" where there is none."""
+    return os.environ.get(_KEY_VARIABLE, "")
 
 
 def _parse_config(text: str, where: str) -> Config:
@@ -336,7 +362,7 @@ def _unsealed(data: bytes, where: str) -> storage.Sealed:
 
 def _check_signature(sealed: storage.Sealed, where: str) -> None:
     """Raise CheckpointError if there is a key in the environment and the manifest is not signed with it."""
-    key = os.environ.get(_KEY_VARIABLE, "")
+    key = signing_key()
     if key and not sealed.is_signed_with(key):
         raise CheckpointError(
             f"`{MANIFEST_NAME}` is not signed with the key in {_KEY_VARIABLE}",

@@ -17,7 +17,9 @@ from mets_ray.ecg.ecg import Ecg, check_sampling_rate
 from mets_ray.ecg.preprocess import SignalConfig, check_leads, preprocess
 from mets_ray.ecg.timeline import part_from, window_starts
 from mets_ray.errors import ConfigError, RecordError
-from mets_ray.model.bundle import Bundle, BundleFacts, check_text_model, load_bundle, untrained_model
+from mets_ray.model.bundle import Bundle, BundleFacts, check_text_model, load_bundle, untrained_model, with_calibrations
+from mets_ray.model.calibrated_classes import LEADS_MISSING, PLAIN_LABELS, CalibratedClasses, Judged
+from mets_ray.model.calibrations import NO_CALIBRATIONS, Reason
 from mets_ray.model.ecg_encoder import EcgEncoder
 from mets_ray.model.ecg_runtime import ROWS_AT_ONCE, RuntimeEncoder, choose_runtime
 from mets_ray.model.lead_quality import NEEDS_EVERY_LEAD, LeadSetQuality
@@ -31,15 +33,26 @@ from mets_ray.text.reports import text_id
 
 _CLASS_VECTOR_BYTES = 64 * 2**20  # with the texts that they are kept by, which take more than the vectors
 _WINDOWS_AT_ONCE = 64
+_CALIBRATED_LISTS = 64
 _OBJECT_BYTES = 1024  # of each kept list beside these
 
 
 class ScoredClass(NamedTuple):
-    """One class of an ECG's scores: `score` in [0, 1], not calibrated, and the cosine `similarity` behind it."""
+    """One class of an ECG's scores: `score` in [0, 1], not calibrated, and the cosine `similarity` behind it.
+
+    Where the bundle has a calibration for the prompt set and its version: the `probability` with its 95 % interval, and
+    whether the class is `present`, which is whether the probability reaches `threshold`. Elsewhere these are None, and
+    `not_calibrated` says why.
+    """
 
     class_name: str
     score: float
     similarity: float
+    probability: float | None = None
+    probability_interval: tuple[float, float] | None = None
+    present: bool | None = None
+    threshold: float | None = None
+    not_calibrated: str | None = None
 
 
 class ScoredWindow(NamedTuple):
@@ -63,17 +76,33 @@ class _Kept(NamedTuple):
     size_bytes: int
 
 
-def load_predictor(bundle_uri: str, *, device: str = "cpu", encoder_runtime: EncoderRuntime = "auto") -> "Predictor":
+class _Chosen(NamedTuple):
+    """Classes, and the prompt set that they are of: `set:task` and its version; None for labels of one's own."""
+
+    classes: dict[str, tuple[str, ...]]
+    name: str | None = None
+    version: int = 0
+
+
+def load_predictor(
+    bundle_uri: str,
+    *,
+    device: str = "cpu",
+    encoder_runtime: EncoderRuntime = "auto",
+    calibration_uri: str | None = None,
+) -> "Predictor":
     """Fetch a bundle from any storage and load it onto a torch device (`cpu`, `cuda`).
 
     bundle_uri: a path or URI, the name of a packaged bundle (`ptbxl-demo`), or `hf://user/name@COMMIT`.
     encoder_runtime: what computes the ECG encoder on a CPU: `torch`, `onnxruntime`, `openvino`, or `auto` for the
     fastest that is installed (`pip install 'mets-ray[fast]'`). Their values agree to 1e-5.
+    calibration_uri: a calibration that `evaluate` wrote, or a folder of them; default: those in the bundle's folder.
 
-    Raises CheckpointError if `bundle_uri` holds no complete bundle of this schema or cannot be fetched, ConfigError if
-    the runtime is not installed.
+    Raises CheckpointError if `bundle_uri` holds no complete bundle of this schema or cannot be fetched, or
+    `calibration_uri` no calibration of this bundle; ConfigError if the runtime is not installed.
     """
-    return Predictor(load_bundle(bundle_uri), device=device, encoder_runtime=encoder_runtime)
+    bundle = with_calibrations(load_bundle(bundle_uri), calibration_uri)
+    return Predictor(bundle, device=device, encoder_runtime=encoder_runtime)
 
 
 def load_text_encoder(facts: BundleFacts, *, model: str | None = None, device: str = "cpu") -> FrozenTextEncoder:
@@ -125,6 +154,7 @@ class Predictor:
         self._class_vectors = LRUCache[tuple[tuple[str, ...], ...], _Kept](
             _CLASS_VECTOR_BYTES, getsizeof=lambda kept: kept.size_bytes
         )
+        self._calibrated = LRUCache[tuple[object, ...], CalibratedClasses](_CALIBRATED_LISTS)
         self._text_encoder: FrozenTextEncoder | None = None
 
     @property
@@ -166,16 +196,27 @@ class Predictor:
         prompt_set: instead of labels, a set of the bundle, a packaged one (`mets`, `descriptive`), or the URI of a
         YAML, JSON or CSV file. task: one of its tasks; it may be omitted if the set has only one.
         template: a sentence with one `{}` for the wordings of `labels`; default: the template of the training texts.
-        multi_label: score each class alone (sigmoid); otherwise the scores of all classes sum to 1 (softmax).
+        multi_label: score each class alone (sigmoid), for findings that can occur together; otherwise the scores of all
+        classes sum to 1 (softmax), for classes of which one must be true. Probabilities do not depend on it.
 
         Texts without stored features load the frozen LM, once. Raises RecordError for an unusable ECG, ConfigError for
         invalid classes, CheckpointError if the LM found here is not the bundle's.
         """
-        classes = self._classes(labels, prompt_set, task, template)
-        embedding = self.embed(ecg)[None]
-        vectors = self._learnt_vectors(classes)
+        chosen = self._classes(labels, prompt_set, task, template)
+        windows = self.windows(ecg)
+        embedding = mean_embedding(self.embed_windows(windows.signal_uv))[None]
+        vectors = self._learnt_vectors(chosen.classes)
         score, similarity = self.scores(embedding, vectors, multi_label=multi_label)
-        rows = map(ScoredClass, classes, score[0].tolist(), similarity[0].tolist())
+        calibrated = self.calibrated(*chosen, windows)
+        of_class = zip(
+            chosen.classes,
+            score[0].tolist(),
+            similarity[0].tolist(),
+            calibrated.judge(similarity[0]),
+            calibrated.faults,
+            strict=True,
+        )
+        rows = [_scored_class(*row) for row in of_class]
         return sorted(rows, key=lambda row: -row.similarity)
 
     def timeline(
@@ -195,7 +236,7 @@ class Predictor:
         are cut and encoded a few at a time. One that cannot be used is left out with its RecordError: a gap, a lead
         that is off. Raises as `zero_shot`, and RecordError `too_short` for a recording without one window.
         """
-        classes = self._classes(labels, prompt_set, task, template)
+        classes = self._classes(labels, prompt_set, task, template).classes
         vectors = self._learnt_vectors(classes)
         ecg, _ = self.completed(ecg)
         stride_s = self.signal.duration_s if stride_s is None else stride_s
@@ -227,7 +268,7 @@ class Predictor:
 
     def untrained(self, seed: int) -> "Predictor":
         """The same predictor with random weights, as a baseline without training. It shares the text features."""
-        bundle = replace(self.bundle, model=untrained_model(self.bundle, seed))
+        bundle = replace(self.bundle, model=untrained_model(self.bundle, seed), calibrations=NO_CALIBRATIONS)
         other = Predictor(bundle, device=str(self.device), encoder_runtime=self.encoder_runtime)
         other._features = self._features
         return other
@@ -349,12 +390,33 @@ class Predictor:
         They are not calibrated.
         """
         similarity = similarities(torch.from_numpy(embeddings), class_vectors)
-        score = (
-            (self.logit_scale * similarity + self._logit_bias).sigmoid()
-            if multi_label
-            else scores(similarity, self.logit_scale)
-        )
+        score = self._independent(similarity) if multi_label else scores(similarity, self.logit_scale)
         return score.numpy(), similarity.numpy()
+
+    def independent_scores(self, similarity: Float[np.ndarray, "ecg class"]) -> Float[np.ndarray, "ecg class"]:
+        """The scores with `multi_label` of known cosine similarities."""
+        found: np.ndarray = self._independent(torch.from_numpy(similarity)).numpy()
+        return found
+
+    def _independent(self, similarity: Float[Tensor, "ecg class"]) -> Float[Tensor, "ecg class"]:
+        return (self.logit_scale * similarity + self._logit_bias).sigmoid()
+
+    def calibrated(
+        self, classes: Mapping[str, tuple[str, ...]], name: str | None, version: int, windows: Windows | None = None
+    ) -> CalibratedClasses:
+        """The calibrations of `classes`. name: of a prompt set, or `set:task`; None for labels of one's own.
+
+        windows: the ECG; one that lacks leads is not calibrated.
+        """
+        if name is None:
+            return CalibratedClasses([PLAIN_LABELS] * len(classes))
+        if windows is not None and windows.lack_leads:
+            return CalibratedClasses([LEADS_MISSING] * len(classes))
+        key = (name, version, tuple(classes.items()))
+        found = self._calibrated.get(key)
+        if found is None:
+            found = self._calibrated[key] = CalibratedClasses.of(self.bundle.calibrations, name, version, classes)
+        return found
 
     def _scored_windows(
         self,
@@ -372,7 +434,13 @@ class Predictor:
             if usable:
                 found = self.scores(self.embed_windows(np.stack(usable)), vectors, multi_label=multi_label)
                 pairs = zip(*(values.tolist() for values in found), strict=True)
-                rows = (tuple(map(ScoredClass, classes, score, similarity)) for score, similarity in pairs)
+                rows = (
+                    tuple(
+                        ScoredClass(*of_class, not_calibrated="scores over time are not calibrated")
+                        for of_class in zip(classes, score, similarity, strict=True)
+                    )
+                    for score, similarity in pairs
+                )
             for start_s, window in zip(some, cut, strict=True):
                 error = window if isinstance(window, RecordError) else None
                 yield ScoredWindow(start_s, start_s + self.signal.duration_s, () if error else next(rows), error)
@@ -391,24 +459,35 @@ class Predictor:
         prompt_set: str | None,
         task: str | None,
         template: str | None,
-    ) -> dict[str, tuple[str, ...]]:
+    ) -> _Chosen:
         if (labels is None) == (prompt_set is None):
             given = "neither `labels` nor `prompt_set` is" if labels is None else "both `labels` and `prompt_set` are"
             raise ConfigError(f"{given} given", hint='give one of them, for example labels=["atrial fibrillation"]')
         if labels is not None:
             if task is not None:
                 raise ConfigError(f"`task` is {task!r} beside `labels`", hint="`task` chooses from a prompt set")
-            return label_classes(labels, self.template if template is None else template)
+            return _Chosen(label_classes(labels, self.template if template is None else template))
         assert prompt_set is not None
         if template is not None:
             raise ConfigError(
                 "`template` is given with a prompt set, whose wordings are complete", hint="omit it, or give `labels`"
             )
-        return prompt_classes(self.facts.prompt_sets.get(prompt_set) or read_prompt_set(prompt_set), task)
+        found = self.facts.prompt_sets.get(prompt_set) or read_prompt_set(prompt_set)
+        classes = prompt_classes(found, task)
+        return _Chosen(classes, f"{found.name}:{task or next(iter(found.tasks))}", found.version)
 
     def _feature(self, text: str) -> np.ndarray:
         stored = self._stored.get(text_id(text))
         return stored if stored is not None else self._features[text_id(text)]
+
+
+def _scored_class(
+    name: str, score: float, similarity: float, judged: Judged | None, fault: Reason | None
+) -> ScoredClass:
+    not_calibrated = None if fault is None else fault[1]
+    if judged is None:
+        return ScoredClass(name, score, similarity, not_calibrated=not_calibrated)
+    return ScoredClass(name, score, similarity, *judged, not_calibrated)
 
 
 def _cut_or_error(ecg: Ecg, start_s: float, signal: SignalConfig) -> np.ndarray | RecordError:

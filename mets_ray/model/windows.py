@@ -30,6 +30,11 @@ class Windows:
     signal_uv: Int16[np.ndarray, "window lead sample"]
     warnings: tuple[tuple[str, str], ...]
 
+    @property
+    def lack_leads(self) -> bool:
+        """Whether the ECG lacks leads, which are zeros here."""
+        return any(reason == "leads_missing" for reason, _ in self.warnings)
+
 
 def cut_windows(ecg: Ecg, signal: SignalConfig, lead_sets: Mapping[str, LeadSetQuality] | None = None) -> Windows:
     """The windows that represent `ecg`, evenly spaced from start to end.

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from mets_ray.errors import MetsError
-from mets_ray.metrics.calibration import Reliability
+from mets_ray.metrics.reliability import Reliability
 from mets_ray.pictures.figure import COLOURS, GREY, GRID, INK, SCREEN_DPI, figure_titled, plain, png_bytes
 
 _FEW_ENTRIES = 20

@@ -36,6 +36,7 @@ from mets_ray.ecg.lead_sets import recorded
 from mets_ray.errors import DatasetError, RecordError
 from mets_ray.metrics.intervals import number_json
 from mets_ray.model.bundle import check_signal
+from mets_ray.model.calibrated_classes import CalibratedClasses
 from mets_ray.model.lead_quality import NEEDS_EVERY_LEAD
 from mets_ray.model.predictor import Predictor, load_predictor
 from mets_ray.model.windows import mean_embedding
@@ -48,6 +49,10 @@ MANIFEST_NAME = "scores.json"
 
 METADATA_KEY = b"mets_ray"
 _KEPT_COLUMNS = ("record_id", "patient_id", "fold")
+_OF_PROBABILITIES = (
+    "probability is calibrated on validation records, and holds where classes are as frequent as there; present: it "
+    "reaches the threshold."
+)
 _COLUMNS_VERSION = 2  # 1 had no `leads_missing`: files of both are not mixed in one folder
 
 
@@ -69,11 +74,12 @@ class Scored:
 
 @dataclass(frozen=True)
 class ScoreTask:
-    """Classes of one task and their unit vectors, float32 [class, dimension]."""
+    """Classes of one task, their unit vectors, float32 [class, dimension], and the calibration of each."""
 
     task: str
     classes: tuple[str, ...]
     vectors: np.ndarray
+    calibrated: CalibratedClasses | None = None
 
 
 class ShardScorer:
@@ -152,6 +158,8 @@ class ShardScorer:
             scores, similarity = self._predictor.scores(embeddings, vectors)
             table = _with_columns(table, f"similarity:{task.task}", task.classes, similarity)
             table = _with_columns(table, f"score:{task.task}", task.classes, scores)
+            if task.calibrated is not None and task.calibrated.fault is None:
+                table = _with_calibrated(table, task, task.calibrated, similarity)
         return table
 
     def _leads_missing(self, signal_uv: np.ndarray, rows: pa.Table) -> pa.Array:
@@ -200,7 +208,9 @@ def score(config: Config, dataset_uri: str, bundle_uri: str) -> Scored:
     needs, FolderInUseError if another job writes there.
     """
     dataset, settings = PreparedDataset.open(dataset_uri), config.score
-    predictor = load_predictor(bundle_uri, encoder_runtime=config.encoder_runtime)
+    predictor = load_predictor(
+        bundle_uri, encoder_runtime=config.encoder_runtime, calibration_uri=settings.calibration_uri
+    )
     card = dataset.card
     check_signal(card.signal, predictor.facts)
     sources = (card.source, predictor.facts.dataset_source)
@@ -297,8 +307,13 @@ def _score_tasks(
         classes = questions.classes(name)
         vectors = predictor.class_vectors(classes)
         assert vectors is not None, f"the prompts of `{name}` have no vectors"
-        found.append(ScoreTask(name, tuple(classes), vectors.numpy()))
+        calibrated = _calibrated(predictor, questions, name)
+        found.append(ScoreTask(name, tuple(classes), vectors.numpy(), calibrated))
     return tuple(found)
+
+
+def _calibrated(predictor: Predictor, questions: Questions, task: str) -> CalibratedClasses:
+    return predictor.calibrated(questions.classes(task), f"{questions.prompts.name}:{task}", questions.prompts.version)
 
 
 def _metadata(
@@ -318,18 +333,39 @@ def _metadata(
     }
     if card.window_stride_s is not None:
         identity["rows"] = settings.rows
+    thresholds = _thresholds(predictor, questions)
+    if thresholds:
+        identity["calibrations"] = sorted(
+            storage.digest_of(one.calibration.to_json())
+            for file in predictor.bundle.calibrations.files
+            for one in file.tasks.values()
+            if file.prompts.name == prompt_set.name and file.prompts.version == prompt_set.version
+        )
     return identity | {
         "fingerprint": storage.digest_of(identity),
         "bundle_uri": bundle_uri,
         "run": facts.run,
         "logit_scale": predictor.logit_scale,
         "synthetic": card.synthetic or facts.synthetic,
+        "thresholds": thresholds,
         "lead_sets": {name: quality.model_dump() for name, quality in facts.lead_sets.items()},
         "notices": [
             "similarity is a cosine, score its softmax over the classes of a task: not calibrated, so no probability.",
+            *([_OF_PROBABILITIES] if thresholds else []),
             "Research software, not a medical device.",
         ],
     }
+
+
+def _thresholds(predictor: Predictor, questions: Questions) -> dict[str, dict[str, float]]:
+    """The probability from which each class is reported as present, by task; only of calibrated classes."""
+    found = {}
+    for task in questions.tasks:
+        calibrated, classes = _calibrated(predictor, questions, task), questions.classes(task)
+        rows = zip(classes, calibrated.thresholds.tolist(), calibrated.faults, strict=True)
+        if known := {name: threshold for name, threshold, fault in rows if fault is None}:
+            found[task] = known
+    return found
 
 
 def _output_uri(config: Config, metadata: dict[str, Any]) -> str:
@@ -373,6 +409,21 @@ def _rows(shard: Shard) -> int:
 def score_uri(output_uri: str, shard_path: str) -> str:
     """Where the scores of a shard are written: the shard's file name below `output_uri`."""
     return storage.join(output_uri, PurePosixPath(shard_path).name)
+
+
+def _with_calibrated(
+    table: pa.Table, task: ScoreTask, calibrated: CalibratedClasses, similarity: Float32[np.ndarray, "record class"]
+) -> pa.Table:
+    """The columns of the calibrated classes; null for ECGs that lack leads, for which there is no calibration."""
+    whole = np.asarray([not missing for missing in table["leads_missing"].to_pylist()])
+    names = ("probability", "probability_low", "probability_high")
+    kinds = dict(zip(names, calibrated.probabilities(similarity), strict=True))
+    kinds["present"] = calibrated.decisions(similarity)
+    for column, (name, fault) in enumerate(zip(task.classes, calibrated.faults, strict=True)):
+        for kind, values in kinds.items() if fault is None else ():
+            of_class = pa.array(np.ascontiguousarray(values[:, column]), mask=~whole)
+            table = table.append_column(f"{kind}:{task.task}:{name}", of_class)
+    return table
 
 
 def _with_columns(

@@ -118,7 +118,12 @@ def calibrated_json(found: Calibrated) -> dict[str, Any]:
     """A calibration (readable by `calibration.Calibration.from_json`) and its performance on the test records."""
     return {
         "calibration": found.calibration.to_json(),
-        "test_expected_calibration_error": number_json(found.reliability.expected_calibration_error),
+        "test_expected_calibration_error": number_json(found.after.expected_calibration_error),
+        "test_brier": number_json(found.after.brier),
+        "test_before": {
+            "expected_calibration_error": number_json(found.before.expected_calibration_error),
+            "brier": number_json(found.before.brier),
+        },
         "test": {
             row.name: {
                 "precision": number_json(row.precision),

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from mets_ray.metrics.balanced import BalancedScore
-from mets_ray.metrics.calibration import Calibrated
+from mets_ray.metrics.calibration import LEAST_PATIENTS, Calibrated
 from mets_ray.metrics.intervals import Interval, interval_text
 from mets_ray.metrics.lead_set_scores import LeadSetScore
 from mets_ray.metrics.single_label import SINGLE_LABEL_SCORES
@@ -78,9 +78,9 @@ def calibration_section(task: str, found: Calibrated) -> Section:
     rows = [
         (
             row.name,
-            row.threshold,
+            None if row.point is None else row.point.threshold,
             row.positives,
-            row.validation_f1,
+            *((None, None, None) if (point := row.point) is None else (point.f1, point.sensitivity, point.specificity)),
             test.precision,
             test.recall,
             test.f1,
@@ -88,19 +88,29 @@ def calibration_section(task: str, found: Calibrated) -> Section:
         )
         for row, test in zip(fitted.classes, decisions, strict=True)
     ]
-    header = ("class", "threshold (cosine)", "validation positives", "validation F1", "test precision", "test recall",
-              "test F1", "test positives")  # fmt: skip
+    header = ("class", "threshold (cosine)", "validation positives", "validation F1", "validation sensitivity",
+              "validation specificity", "test precision", "test recall", "test F1", "test positives")  # fmt: skip
+    prompts = fitted.prompts
     notes = [
         NOT_ZERO_SHOT,
-        f"Prompt set {fitted.prompt_set} version {fitted.prompt_set_version}, {fitted.records:,} validation records. "
-        f"Expected calibration error on the test records: {found.reliability.expected_calibration_error:.3f}. "
-        "Validation F1 is optimistic, because the threshold was chosen to maximise it.",
+        f"Prompt set {prompts.name} version {prompts.version}, {fitted.records:,} validation records of "
+        f"{fitted.patients:,} patients, threshold by {fitted.rule}. "
+        f"Test records, scores before and probabilities after: expected calibration error "
+        f"{found.before.expected_calibration_error:.3f} and {found.after.expected_calibration_error:.3f}, Brier score "
+        f"{found.before.brier:.4f} and {found.after.brier:.4f}. "
+        "The validation scores are optimistic, because the threshold was chosen on these records.",
     ]
     turned = [row.name for row in fitted.classes if row.slope < 0.0]
     if turned:
         notes.append(
             f"For {', '.join(turned)}, validation records with the class were LESS similar to its prompts than those "
             "without: do not use these thresholds."
+        )
+    few = [row.name for row in fitted.classes if row.fault is not None and row.fault[0] == "few_patients"]
+    if few:
+        notes.append(
+            f"Served, scored and returned in Python as not calibrated, because fewer than {LEAST_PATIENTS} validation "
+            f"patients are with the class or without it: {', '.join(few)}."
         )
     return Section(f"{task}: calibrated decisions", "\n\n".join(notes), (Table("", header, rows),))
 

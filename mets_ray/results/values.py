@@ -62,7 +62,7 @@ class Evaluated:
     """The complete result of an evaluation. `macro_auroc` is the mean of the tasks' macro AUROCs.
 
     `alarms` are notices without which the scores would be misleading. `calibrated` is by task, `wordings` by task and
-    class.
+    class. `calibration_uri`: the file for serving; "" if nothing is calibrated.
     """
 
     result_uri: str
@@ -77,6 +77,7 @@ class Evaluated:
     compared_to: str = ""
     comparisons: tuple[Comparison, ...] = ()
     calibrated: Mapping[str, Calibrated] = field(default_factory=dict)
+    calibration_uri: str = ""
     wordings: Mapping[str, Mapping[str, ClassWordings]] = field(default_factory=dict)
     retrieval: Retrieval | None = None
     lead_sets: tuple[LeadSetScore, ...] = ()

@@ -20,7 +20,7 @@ from ray.serve.handle import DeploymentHandle
 
 from mets_ray import bundles, storage
 from mets_ray.errors import RequestError
-from mets_ray.model.bundle import BundleFacts, load_bundle, newest_bundle
+from mets_ray.model.bundle import BundleFacts, load_bundle, newest_bundle, with_calibrations
 from mets_ray.model.predictor import Predictor, load_text_encoder
 from mets_ray.serve.app import create_app
 from mets_ray.serve.batching import Batches, torch_pool
@@ -63,7 +63,7 @@ class ZeroShot:
 
     def __init__(self, config: ServeConfig, bundle_uri: str, text_encoder: DeploymentHandle[Any] | None) -> None:
         device = _device(config.encoder_gpus)
-        bundle = load_bundle(bundle_uri)
+        bundle = with_calibrations(load_bundle(bundle_uri), config.calibration_uri)
         self._predictor = Predictor(
             bundle,
             device=device,
@@ -88,6 +88,8 @@ class ZeroShot:
             ask_lm=None if text_encoder is None else self._ask_lm,
             telemetry=self._telemetry,
         )
+        for _, fact in bundle.calibrations.left_out.values():
+            logger.warning("%s", fact)
         began = time.perf_counter()
         self._batches.on_every_thread(self._predictor.warm_up)
         self._canary = self._batches.on_a_thread(lambda: Canary(self._predictor))
@@ -126,12 +128,16 @@ class ZeroShot:
 def build(config: ServeConfig) -> Application:
     """The application, for `serve run mets_ray.serve:build bundle_uri=…` and for the YAML files of serve_configs/.
 
-    Raises CheckpointError if there is no bundle, or if it cannot be loaded: what is served before goes on then.
+    Raises CheckpointError if there is no bundle, or if it or a named calibration cannot be loaded: what is served
+    before goes on then.
     """
     bundle_uri = newest_bundle(bundles.absolute(config.bundle_uri))
-    facts = load_bundle(bundle_uri).facts
-    state_uri = None if config.state_uri is None else storage.absolute(config.state_uri)
-    config = config.model_copy(update={"bundle_uri": bundle_uri, "state_uri": state_uri})
+    named = {
+        key: None if uri is None else storage.absolute(uri)
+        for key, uri in (("state_uri", config.state_uri), ("calibration_uri", config.calibration_uri))
+    }
+    facts = with_calibrations(load_bundle(bundle_uri), named["calibration_uri"]).facts
+    config = config.model_copy(update={"bundle_uri": bundle_uri, **named})
     text_encoder = None
     if config.text_max_replicas:
         text_encoder = TextEncoder.options(  # type: ignore[attr-defined]

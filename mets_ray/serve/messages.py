@@ -157,16 +157,27 @@ class ErrorAnswer(BaseModel):
 
 
 class ClassScore(BaseModel):
+    """One class. What is calibrated is null where there is no calibration for this class and its words."""
+
     class_name: str
     score: float = Field(description="softmax over the classes, or sigmoid with `multi_label`; not calibrated")
     similarity: float = Field(description="cosine of ECG and class embedding")
     rank: int = Field(description="1 is the highest score")
+    probability: float | None = Field(None, description="calibrated on validation records; not that of `score`")
+    probability_interval: tuple[float, float] | None = Field(
+        None, description="95% interval of the probability, by the number of validation patients: low, high"
+    )
+    present: bool | None = Field(None, description="whether the probability reaches `threshold`")
+    threshold: float | None = Field(None, description="the probability from which the class is reported as present")
+    not_calibrated: Warned | None = Field(None, description="why this class has no probability, where others have one")
 
 
 class Scored(BaseModel):
     """One ECG's scores, in the order of the requested classes."""
 
     classes: list[ClassScore]
+    calibrated: bool = Field(description="whether at least one class has a probability")
+    not_calibrated: Warned | None = Field(description="why no class has one")
     windows: int = Field(description="windows of the model's length whose embeddings were averaged")
     warnings: list[Warned]
 
@@ -345,6 +356,22 @@ class TextModelFacts(BaseModel):
     fingerprint: str
 
 
+class CalibrationFacts(BaseModel):
+    """A calibration that this server uses, and the data whose validation records it was fitted on."""
+
+    prompt_set: str = Field(description="`set:task@version`: the words that it is for")
+    source: str
+    dataset_sha256: str
+    synthetic: bool
+    folds: str
+    records: int = Field(description="those with a label of the task, and so the kind of ECG that it is for")
+    records_in_folds: int = Field(description="all of them")
+    patients: int
+    threshold_rule: str = Field(description="best_f1, sensitivity:SHARE or specificity:SHARE")
+    classes: list[str] = Field(description="the classes that get a probability")
+    not_calibrated: dict[str, str] = Field(description="the others, with the reason")
+
+
 class TrainingFacts(BaseModel):
     source: str
     dataset_sha256: str
@@ -363,10 +390,13 @@ class ModelAnswer(BaseModel):
     hypothesis_template: str = Field(description="used when a request gives labels but no template")
     prompt_sets: list[KnownPromptSet] = Field(description="the bundle's, and the first of those registered")
     next_after: str | None = Field(description="`after` of /v1/prompt-sets for the rest of them, if there are more")
-    warnings: list[Warned] = Field(description="what cannot be read, and whether the store of prompt sets answers")
+    warnings: list[Warned] = Field(
+        description="what cannot be read or used, and whether the store of prompt sets answers"
+    )
     default_prompt_set: str | None
     training_data: TrainingFacts
     lead_sets: list[LeadSetFacts] = Field(description="quality with fewer leads; empty where it was not measured")
+    calibrations: list[CalibrationFacts] = Field(description="empty where the bundle has none; see `warnings`")
     intended_use: str
     device: str
     auth: str

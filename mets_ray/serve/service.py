@@ -12,6 +12,8 @@ import numpy as np
 from torch import Tensor
 
 from mets_ray.errors import RecordError, RequestError
+from mets_ray.model.calibrated_classes import Judged
+from mets_ray.model.calibrations import Calibrations
 from mets_ray.model.predictor import Predictor
 from mets_ray.model.windows import Windows, mean_embedding
 from mets_ray.serve import messages
@@ -254,7 +256,7 @@ class Service:
             hypothesis_template=self.predictor.template,
             prompt_sets=sets.prompt_sets,
             next_after=sets.next_after,
-            warnings=sets.warnings,
+            warnings=[*sets.warnings, *warned(list(self.predictor.bundle.calibrations.left_out.values()))],
             default_prompt_set=config.prompt_set,
             training_data=messages.TrainingFacts(
                 source=facts.dataset_source,
@@ -266,6 +268,7 @@ class Service:
             lead_sets=[
                 messages.LeadSetFacts(name=name, **quality.model_dump()) for name, quality in facts.lead_sets.items()
             ],
+            calibrations=_calibration_facts(self.predictor.bundle.calibrations),
             intended_use=INTENDED_USE,
             device=str(self.predictor.device),
             auth=config.auth,
@@ -387,12 +390,23 @@ class Service:
         score, similarity = self.predictor.scores(mean_embedding(embedding)[None], vectors, multi_label=multi_label)
         ranks = np.empty(len(chosen.classes), dtype=np.int64)
         ranks[np.argsort(-similarity[0], kind="stable")] = np.arange(1, len(ranks) + 1)
-        of_class = zip(chosen.classes, score[0].tolist(), similarity[0].tolist(), ranks.tolist(), strict=True)
+        calibrated = self.predictor.calibrated(chosen.classes, chosen.name, chosen.version, windows)
+        rows = zip(
+            chosen.classes,
+            score[0].tolist(),
+            similarity[0].tolist(),
+            ranks.tolist(),
+            calibrated.judge(similarity[0]),
+            strict=True,
+        )
+        classes = [_class_score(*row) for row in rows]
+        if calibrated.fault is None:
+            for row, fault in zip(classes, calibrated.faults, strict=True):
+                row.not_calibrated = warned([fault])[0] if fault else None
         return messages.Scored.model_construct(
-            classes=[
-                messages.ClassScore.model_construct(class_name=name, score=value, similarity=cosine, rank=rank)
-                for name, value, cosine, rank in of_class
-            ],
+            classes=classes,
+            calibrated=calibrated.fault is None,
+            not_calibrated=warned([calibrated.fault])[0] if calibrated.fault else None,
             windows=len(windows.signal_uv),
             warnings=[*warned(windows.warnings), *class_warnings(chosen, multi_label)],
         )
@@ -424,6 +438,41 @@ def class_warnings(chosen: ClassList, multi_label: bool) -> list[messages.Warned
 def warned(warnings: Sequence[tuple[str, str]]) -> list[messages.Warned]:
     """(reason, message) pairs as an answer holds them."""
     return [messages.Warned(reason=reason, message=message) for reason, message in warnings]
+
+
+def _class_score(name: str, score: float, similarity: float, rank: int, judged: Judged | None) -> messages.ClassScore:
+    if judged is None:
+        return messages.ClassScore.model_construct(class_name=name, score=score, similarity=similarity, rank=rank)
+    return messages.ClassScore.model_construct(
+        class_name=name,
+        score=score,
+        similarity=similarity,
+        rank=rank,
+        probability=judged.probability,
+        probability_interval=judged.interval,
+        present=judged.present,
+        threshold=judged.threshold,
+    )
+
+
+def _calibration_facts(calibrations: Calibrations) -> list[messages.CalibrationFacts]:
+    return [
+        messages.CalibrationFacts(
+            prompt_set=f"{file.prompts.name}:{task}@{file.prompts.version}",
+            source=of.source,
+            dataset_sha256=of.dataset_sha256,
+            synthetic=of.synthetic,
+            folds=of.folds,
+            records=of.calibration.records,
+            records_in_folds=of.records_in_folds,
+            patients=of.calibration.patients,
+            threshold_rule=str(of.calibration.rule),
+            classes=[row.name for row in of.calibration.classes if row.fault is None],
+            not_calibrated={row.name: row.fault[1] for row in of.calibration.classes if row.fault is not None},
+        )
+        for file in calibrations.files
+        for task, of in file.tasks.items()
+    ]
 
 
 def _known(one: ClassList, origin: str) -> messages.KnownPromptSet:

@@ -30,6 +30,11 @@ class ServeConfig(BaseModel):
     prompt_set: str | None = Field(
         None, description="classes for requests that name none, for example descriptive:ptbxl_super"
     )
+    calibration_uri: str | None = Field(
+        None,
+        description="calibration file that evaluate wrote, or a folder of them; default: those in the bundle's folder; "
+        "one that cannot be used stops the start here, and is left out with a warning there",
+    )
     text_model: str | None = Field(
         None, description="folder or hub id of the LM's weights; default: the bundle's; the fingerprint must match"
     )

@@ -7,7 +7,7 @@ import yaml
 
 from mets_ray.config.load import describe_settings, dump_changes, dump_config, load_config
 from mets_ray.config.older import from_older
-from mets_ray.config.settings import Config
+from mets_ray.config.settings import Config, parse_threshold
 from mets_ray.errors import ConfigError
 from mets_ray.sources.catalogue import source_of
 
@@ -22,6 +22,20 @@ def test_words_win_over_the_file_which_wins_over_defaults(tmp_path):
     assert config.train.learning_rate == 1e-4  # PyYAML reads 1e-4 as text
     assert config.folds.validation == "hash:0.2"
     assert config.text.resources == {"lm_gpu": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("word", "rule"),
+    [("best_f1", ("best_f1", 1.0)), ("sensitivity:0.9", ("sensitivity", 0.9)), ("specificity:1", ("specificity", 1.0))],
+)
+def test_a_threshold_is_a_rule_with_its_share(word, rule):
+    assert parse_threshold(load_config(None, [f"evaluate.threshold={word}"]).evaluate.threshold) == rule
+
+
+@pytest.mark.parametrize("word", ["f1", "best_f1:0.9", "sensitivity", "sensitivity:", "specificity:0", "sensitivity:2"])
+def test_a_threshold_by_no_rule_is_refused(word):
+    with pytest.raises(ConfigError, match=r"sensitivity:0\.9 or specificity:0\.9"):
+        load_config(None, [f"evaluate.threshold={word}"])
 
 
 def test_a_dump_reads_back_to_the_same_settings():

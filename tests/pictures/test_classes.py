@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mets_ray.errors import MetsError
-from mets_ray.metrics.calibration import reliability
+from mets_ray.metrics.reliability import reliability
 from mets_ray.pictures.classes import draw_class_bars, draw_confusion, draw_reliability
 from tests.support.pixels import pixels, places
 

@@ -187,6 +187,13 @@ def test_the_bundle_scores_on_its_own_and_as_the_run_did(trained, prepared, tmp_
     assert all(storage.read_bytes(uri).startswith(b"\x89PNG") for uri in result.pictures)
 
     bundle = load_bundle(trained.bundle_uri)
+    # What was fitted on the validation fold lies beside the bundle, which it is no part of, and is read with it.
+    assert result.calibration_uri == metrics["calibration_uri"]
+    assert result.calibration_uri.startswith(storage.join(trained.bundle_uri, "calibration/descriptive@"))
+    (calibrated,) = bundle.calibrations.files
+    assert calibrated.bundle_digest == bundle.digest
+    assert calibrated.tasks["synthetic"].calibration == result.calibrated["synthetic"].calibration
+    assert (calibrated.tasks["synthetic"].folds, calibrated.tasks["synthetic"].synthetic) == ("9", True)
     # With fewer leads: the run measured it on the validation fold, evaluate on the test fold, on the same weights.
     assert list(bundle.facts.lead_sets) == list(metrics["lead_sets"]) == list(LEAD_SETS)
     of_run = bundle.facts.lead_sets["V1, II, V5"]

@@ -24,6 +24,7 @@ from mets_ray.pipelines import score as score_module
 from mets_ray.pipelines.embed import EcgEmbedder
 from mets_ray.pipelines.score import ScoreTask, ShardScorer
 from mets_ray.tasks.questions import dataset_tasks
+from tests.support.calibrations import damage, made_up_file, write_file
 from tests.support.datasets import scored_table, synthetic_rows, write_card, write_rows, write_shards
 from tests.support.serving import make_bundle
 
@@ -124,6 +125,55 @@ def test_leads_that_were_not_recorded_are_named_or_refused(dataset_uri, bundle_u
         run(make_bundle(tmp_path, "augment.lead_dropout=0"), "whole")
     assert (caught.value.reason, "lead_dropout" in caught.value.hint) == ("missing_leads", True)
     assert not storage.list_files(f"{tmp_path}/whole")
+
+
+def test_calibrated_classes_have_columns_and_ecgs_without_all_leads_none(dataset_uri, tmp_path, monkeypatch):
+    from mets_ray.model.predictor import load_predictor
+    from mets_ray.pipelines.score import _metadata, _score_tasks
+    from mets_ray.tasks.questions import Questions
+
+    bundle = make_bundle(tmp_path)
+    config = config_of(tmp_path, "score.prompt_set=descriptive", "score.batch_size=64")
+    card, questions = read_card(dataset_uri), Questions.without_labels("descriptive", ("synthetic",))
+    dataset, whole = PreparedDataset(dataset_uri, card), score_module.signals
+
+    def partly(rows):
+        signal_uv = whole(rows).copy()
+        signal_uv[1::2, 6:] = 0
+        return signal_uv
+
+    monkeypatch.setattr(score_module, "signals", partly)
+
+    def run():
+        predictor = load_predictor(str(bundle))
+        tasks = _score_tasks(config, predictor, questions, dataset)
+        metadata = _metadata(card, predictor, str(bundle), questions, config.score)
+        scorer = ShardScorer(
+            str(bundle), tasks, dataset, output_uri=f"{tmp_path}/out", metadata=metadata, settings=config.score
+        )
+        scorer.score(card.shards[0])
+        return scored_table(f"{tmp_path}/out"), metadata
+
+    before, bare = run()
+    path = write_file(bundle, file := made_up_file(bundle))
+    after, metadata = run()
+    assert metadata["fingerprint"] != bare["fingerprint"]
+    assert "calibrations" not in bare  # so that the folders of bundles without one are named as before
+    assert after.select(before.column_names).equals(before)
+    added = [name for name in after.column_names if name not in before.column_names]
+    known = [row for row in file.tasks["synthetic"].calibration.classes if row.fault is None]
+    kinds = ("probability", "probability_low", "probability_high", "present")
+    assert sorted(added) == sorted(f"{kind}:synthetic:{row.name}" for row in known for kind in kinds)
+    for row in known:
+        cosine = np.asarray(after[f"similarity:synthetic:{row.name}"].to_pylist())[::2]
+        probability, low, high, present = (after[f"{kind}:synthetic:{row.name}"].to_pylist() for kind in kinds)
+        assert {*probability[1::2], *present[1::2], *low[1::2], *high[1::2]} == {None}
+        np.testing.assert_allclose(probability[::2], row.fit.probability(cosine), atol=1e-6)
+        assert all(one < other for one, other in zip(low[::2], high[::2], strict=True))
+        assert present[::2] == (cosine >= row.threshold).tolist()
+        assert 0 < metadata["thresholds"]["synthetic"][row.name] < 1
+    damage(path)
+    assert run()[0].column_names == before.column_names
 
 
 def test_windows_have_their_start_and_their_mean_is_the_recording(bundle_uri, tmp_path):

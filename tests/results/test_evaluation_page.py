@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mets_ray.metrics.balanced import sets_of_task
-from mets_ray.metrics.calibration import fit_calibration, score_calibration
+from mets_ray.metrics.calibration import PromptVersion, fit_calibration, score_calibration
 from mets_ray.metrics.extremes import choose_examples
 from mets_ray.metrics.intervals import Interval
 from mets_ray.metrics.lead_set_scores import LeadSetScore
@@ -41,9 +41,7 @@ def result(scores):
 
     (of_task,) = sets_of_task("synthetic")
     balanced = score_balanced(of_task, scores, per_class=200, samples=20, seed=0)
-    calibration = fit_calibration(
-        scores.similarity, scores.truth, CLASSES, prompt_set="mets", prompt_set_version=1, prompt_set_sha256="ab"
-    )
+    calibration = fit_calibration(scores, PromptVersion("mets", 1, "ab"))
     wordings = wording_sensitivity([scores.similarity[:, [0, column]] for column in range(4)], scores.truth)
     return Evaluated(
         result_uri="r",
@@ -60,7 +58,7 @@ def result(scores):
         ),
         compared_to="another",
         comparisons=(Comparison("synthetic", Interval(0.01, -0.02, 0.03), 120),),
-        calibrated={"synthetic": score_calibration(calibration, scores.similarity, scores.truth)},
+        calibrated={"synthetic": score_calibration(calibration, scores, 1 / (1 + np.exp(-scores.similarity)))},
         wordings={"synthetic": {n: ClassWordings(("one", "two"), w) for n, w in zip(CLASSES, wordings, strict=True)}},
         retrieval=Retrieval({1: 0.25, 5: 0.5}, {1: 0.125, 5: 0.75}, {1: 0.01, 5: 0.05}, 120, 100),
         lead_sets=(
@@ -153,11 +151,11 @@ def test_a_map_is_coloured_by_the_one_class_of_a_record(scores):
 
 def test_a_class_whose_words_point_the_wrong_way_is_named(scores, result):
     turned = scores.similarity * [1, -1, 1, 1]
-    calibration = fit_calibration(
-        turned, scores.truth, CLASSES, prompt_set="mets", prompt_set_version=1, prompt_set_sha256="ab"
-    )
-    found = score_calibration(calibration, turned, scores.truth)
+    calibration = fit_calibration(replace(scores, similarity=turned), PromptVersion("mets", 1, "ab"))
+    found = score_calibration(calibration, replace(scores, similarity=turned), np.full(turned.shape, 0.5))
     shown = markdown(tables_page(replace(result, calibrated={"synthetic": found}), "T", 0))
+    assert "60 patients, threshold by best_f1" in shown
+    assert f"Brier score 0.2500 and {found.after.brier:.4f}" in shown
     assert "For AFIB, validation records with the class were LESS similar" in shown
     told = calibrated_json(found)
     assert told["calibration"]["prompt_set"] == {"name": "mets", "version": 1, "sha256": "ab"}

@@ -14,7 +14,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from tests.support.serving import json_ecg, npy, plain_server, synthetic_ecg
+from mets_ray.ecg.ecg import Ecg
+from mets_ray.serve.examples import example_json
+from tests.support.calibrations import RARE, made_up_file, write_file
+from tests.support.serving import json_ecg, make_bundle, npy, plain_server, synthetic_ecg
 
 FLAGS = (
     "--headless=new",
@@ -189,7 +192,8 @@ def test_an_example_is_drawn_and_scored(page):
     assert "12 leads" in page.one("#paper").get_attribute("aria-label")
     assert "V6" in page.one("#ecg-text").get_attribute("textContent")
     assert len(bars) == 12
-    assert sum(bars.values()) == pytest.approx(1)
+    assert "each class by itself" in page.text("#scores-about")
+    assert "not calibrated: calibrations belong to the words of a prompt set" in page.text("#scores-about")
     assert list(bars.values()) == sorted(bars.values(), reverse=True)
     assert "sinus rhythm" in page.one("#labels").get_attribute("value")
     assert "resampled" in page.text("#warnings")
@@ -205,7 +209,7 @@ def test_edited_classes_change_the_bars(page):
     assert page.type_classes(*before, "<b>torsades</b>")
     after = page.bars()
     assert set(after) == {*before, "<b>torsades</b>"}
-    assert sum(after.values()) == pytest.approx(1)
+    assert {name: after[name] for name in before} == pytest.approx(before, rel=1e-3)  # each class by itself
     assert page.find("#bars b") == []
     page.type_classes("sinus rhythm", " sinus rhythm ", "", "atrial fibrillation")
     assert set(page.bars()) == {"sinus rhythm", "atrial fibrillation"}
@@ -238,15 +242,16 @@ def test_an_answer_that_comes_late_is_never_shown(page):
     assert page.run("return window.shown.filter((text) => text.includes('old'))") == []
 
 
-def test_independent_scores_and_template(page):
+def test_softmax_is_one_click_away_and_a_template(page):
     page.choose_example()
-    shared = page.bars()
-    page.one("#advanced summary").click()
-    page.one("#multi-label").click()
-    page.until(lambda: "by itself" in page.text("#scores-about"))
     alone = page.bars()
-    assert list(alone) == list(shared)
     assert sum(alone.values()) != pytest.approx(1, abs=1e-3)
+    page.one("#multi-label").click()
+    page.until(lambda: "softmax" in page.text("#scores-about"))
+    shared = page.bars()
+    assert list(alone) == list(shared)
+    assert sum(shared.values()) == pytest.approx(1)
+    page.one("#advanced summary").click()
     page.one("#template").send_keys("without a place")
     assert "{}" in page.problem("template-problem")
     assert page.find("#bars li") == []
@@ -260,7 +265,7 @@ def test_independent_scores_and_template(page):
 def test_chosen_files_are_scored(page, record, names):
     page.type_classes("sinus rhythm", "atrial fibrillation")
     page.choose(*(record / name for name in names))
-    assert sum(page.bars().values()) == pytest.approx(1)
+    assert set(page.bars()) == {"sinus rhythm", "atrial fibrillation"}
     assert page.text("#source-name") == " + ".join(names)
 
 
@@ -312,7 +317,7 @@ def test_unit_and_rate_are_asked_for_and_never_guessed(page, record, name):
         assert page.requests() == [], "sent before the leads were there"
         page.one("#usual-leads").click()
     page.one("#facts-form .primary").click()
-    assert sum(page.bars().values()) == pytest.approx(1)
+    assert set(page.bars()) == {"sinus rhythm", "atrial fibrillation"}
     assert not page.one("#facts-form").is_displayed()
     page.one("#change-facts").click()
     assert page.one("#rate").get_attribute("value") == "100"
@@ -339,7 +344,7 @@ def test_scores_over_time_of_a_long_recording(page, tmp_path):
 
     choose_npy(page, tmp_path / "long.npy")
     assert "59 of 60 windows scored; left out: 1 flat_lead" in page.text("#strip-text")
-    assert sum(page.bars().values()) == pytest.approx(1, abs=1e-5)  # of the first window
+    assert set(page.bars()) == {"sinus rhythm", "atrial fibrillation"}  # of the first window
     assert "from 0:00 to 0:10" in page.text("#scores-about")
     first = page.run(COUNT_INK)
     strip = page.one("#strip")
@@ -373,6 +378,52 @@ def test_scores_over_time_of_a_long_recording(page, tmp_path):
     faults = [words for words in page.console() if "getImageData" not in words]
     assert len(faults) == 1, faults
     assert "/v1/ecg" in faults[0]  # which refused ten minutes
+
+
+def test_a_calibrated_prompt_set_has_its_threshold_in_the_bar(browser, tmp_path):
+    bundle = make_bundle(tmp_path)
+    example = json.loads(example_json("afib", 10.0))
+    ecg = Ecg(np.array(example["signal"]) / 1000, tuple(example["leads"]), example["sampling_rate_hz"])
+    write_file(bundle, made_up_file(bundle, ecg=ecg))
+    read = """
+    const box = (row, css) => row.querySelector(css).getBoundingClientRect();
+    const show = (row, css) => getComputedStyle(row.querySelector(css)).display !== "none";
+    return [...document.querySelectorAll("#bars li")].map((row) => {
+      const track = box(row, ".track"), place = (x) => (x - track.left) / track.width;
+      return { name: row.querySelector(".name").textContent, value: row.querySelector(".value").textContent,
+        verdict: row.querySelector(".verdict").textContent, hasThreshold: show(row, ".threshold"),
+        threshold: place((box(row, ".threshold").left + box(row, ".threshold").right) / 2),
+        interval: [place(box(row, ".interval").left), place(box(row, ".interval").right)] };
+    });
+    """
+    with plain_server(bundle) as (client, _):
+        page = browser.open(str(client.base_url))
+        page.until(lambda: page.find("#list option[value='descriptive:synthetic@4']"))
+        Select(page.one("#list")).select_by_value("descriptive:synthetic@4")
+        page.choose_example()
+        page.bars()
+        body = {"ecg": example, "prompt_set": "descriptive:synthetic", "multi_label": True}
+        answer = client.post("/v1/zero-shot", json=body).json()
+        rows = page.run(read)
+        # The page shows what the API answers, with the likeliest class first and the one without calibration last.
+        known = [row for row in answer["classes"] if row["probability"] is not None]
+        known.sort(key=lambda row: -row["probability"])
+        assert [row["name"] for row in rows] == [*(row["class_name"] for row in known), RARE]
+        assert (rows[-1]["verdict"], rows[-1]["hasThreshold"]) == ("not calibrated", False)
+        for shown, row in zip(rows, known, strict=False):
+            assert shown["value"] == f"probability {row['probability']:.3f}"
+            assert shown["threshold"] == pytest.approx(row["threshold"], abs=0.02)
+            assert shown["interval"] == pytest.approx(row["probability_interval"], abs=0.02)
+            assert shown["verdict"].startswith("present" if row["present"] else "not present")
+        assert "threshold" in page.text("#scores-about")
+        assert "11 of 12 classes, on 150 synthetic patients, thresholds by best_f1" in page.text("#model-facts")
+        page.one("#multi-label").click()
+        page.until(lambda: "softmax" in page.text("#scores-about"))
+        page.bars()
+        assert not any(row["hasThreshold"] or row["verdict"] for row in page.run(read))
+        page.look(360)
+        assert page.run("return document.documentElement.scrollWidth") <= 360
+        assert page.console() == []
 
 
 def test_a_saved_prompt_set_shows_its_version_and_can_be_chosen(page):
@@ -436,7 +487,7 @@ def test_the_keyboard_is_enough(page):
     press(Keys.ENTER)
     tab_to("multi-label")
     press(Keys.SPACE)
-    page.until(lambda: "by itself" in page.text("#scores-about"))
+    page.until(lambda: "softmax" in page.text("#scores-about"))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -494,7 +545,7 @@ def test_a_token_is_asked_for_and_kept_for_the_session_only(browser, served, mon
         page.until(lambda: "wrong" in page.text("#token-problem"))
         page.one("#token").send_keys("open sesame", Keys.ENTER)
         page.choose_example()
-        assert sum(page.bars().values()) == pytest.approx(1)
+        assert len(page.bars()) == 12
         assert not page.one("#token-form").is_displayed()
         stored = page.run("return [Object.values(sessionStorage), localStorage.length, document.cookie]")
         assert stored == [["open sesame"], 0, ""]

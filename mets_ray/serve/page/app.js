@@ -201,7 +201,7 @@ function showWindow(item, windowEcg, head) {
     clearScores("This window was left out, so it has no scores.");
     return;
   }
-  const order = item.scores.map((_, place) => place).sort((a, b) => item.scores[b] - item.scores[a]);
+  const order = item.scores.map((_, place) => place).sort((a, b) => item.similarities[b] - item.similarities[a]);
   const ranks = new Map(order.map((place, rank) => [place, rank + 1]));
   const classes = head.classes.map((class_name, place) => ({
     class_name, score: item.scores[place], similarity: item.similarities[place], rank: ranks.get(place),
@@ -275,7 +275,7 @@ function showClasses() {
   $("typed").hidden = Boolean(set);
   $("stored").hidden = !set;
   $("save-form").hidden = Boolean(set);
-  $("template-field").hidden = Boolean(set);
+  $("advanced").hidden = Boolean(set);
   $("stored-classes").replaceChildren(...(set?.classes ?? []).map((name) => element("li", {}, name)));
   showSource();
 }

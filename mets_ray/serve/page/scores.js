@@ -1,14 +1,28 @@
-// Scores as bars, with the details below them.
+// Scores as bars, with the details below them. Of independent scores, what is calibrated is shown as its probability.
 
 import { $, element } from "./dom.js";
 
-/** Bars for a response of /v1/zero-shot, highest score first. Rows are reused by class, so bars grow and shrink. */
+/** Bars for a response of /v1/zero-shot, highest first. Rows are reused by class, so bars grow and shrink. */
 export function showBars(answer) {
   const list = $("bars");
   const kept = new Map([...list.children].map((row) => [row.dataset.className, row]));
-  const sorted = [...answer.classes].sort((a, b) => a.rank - b.rank);
-  list.replaceChildren(...sorted.map((item) => update(kept.get(item.class_name) ?? row(item), item)));
+  const rows = inOrder(answer).map((item, place) => {
+    const made = update(kept.get(item.class_name) ?? row(item), item, place + 1);
+    showCalibration(made, item, hasProbabilities(answer));
+    return made;
+  });
+  list.replaceChildren(...rows);
+  $("scale-value").textContent = hasProbabilities(answer) ? "prob." : "score";
   $("scale").hidden = false;
+}
+
+/** A softmax has no thresholds: whether its score is high depends on the other classes. */
+const hasProbabilities = (answer) => Boolean(answer.calibrated && answer.multi_label);
+
+/** The classes from the highest to the lowest; those without a probability come after those with one. */
+function inOrder(answer) {
+  const by = hasProbabilities(answer) ? ({ probability }) => probability ?? -1 : () => 0;
+  return [...answer.classes].sort((a, b) => by(b) - by(a) || a.rank - b.rank);
 }
 
 export function clearBars() {
@@ -22,18 +36,20 @@ function row({ class_name }) {
     { className: "score" },
     element("span", { className: "rank", ariaHidden: "true" }),
     element("span", { className: "name" }, class_name),
-    element("span", { className: "track", ariaHidden: "true" }, element("span", { className: "bar" })),
+    element("span", { className: "track", ariaHidden: "true" },
+      element("span", { className: "bar" }), element("span", { className: "interval" }), element("span", { className: "threshold" })),
     element("span", { className: "value" }),
     element("span", { className: "similarity" }),
+    element("span", { className: "verdict" }),
   );
   made.dataset.className = class_name;
   return made;
 }
 
-function update(made, { score, similarity, rank }) {
+function update(made, { score, similarity }, place) {
   made.dataset.score = score;
-  made.classList.toggle("first", rank === 1);
-  made.querySelector(".rank").textContent = rank;
+  made.classList.toggle("first", place === 1);
+  made.querySelector(".rank").textContent = place;
   made.querySelector(".bar").style.setProperty("--share", score);
   made.querySelector(".value").replaceChildren(element("span", { className: "unseen" }, "score "), rounded(score));
   made.querySelector(".similarity").replaceChildren(
@@ -43,18 +59,55 @@ function update(made, { score, similarity, rank }) {
   return made;
 }
 
+/** Its probability in place of the score, with interval and threshold in the bar; or that there is none. */
+function showCalibration(made, item, isShown) {
+  const isKnown = isShown && item.probability !== null;
+  made.classList.toggle("calibrated", isKnown);
+  made.classList.toggle("uncalibrated", isShown && !isKnown);
+  made.classList.toggle("present", isKnown && item.present);
+  const verdict = made.querySelector(".verdict");
+  verdict.title = isShown && !isKnown ? item.not_calibrated?.message ?? "" : "";
+  verdict.textContent = isShown && !isKnown ? "not calibrated" : "";
+  if (!isKnown) return;
+  const [low, high] = item.probability_interval;
+  for (const [name, share] of Object.entries({ low, high, threshold: item.threshold })) {
+    made.style.setProperty(`--${name}`, share);
+  }
+  made.querySelector(".bar").style.setProperty("--share", item.probability);
+  made.querySelector(".value").replaceChildren(
+    element("span", { className: "unseen" }, "probability "), rounded(item.probability),
+  );
+  verdict.textContent = `${item.present ? "present" : "not present"}, `
+    + `95 % interval ${low.toFixed(2)} to ${high.toFixed(2)}, threshold ${item.threshold.toFixed(2)}`;
+}
+
 /** How the scores were computed, in a few words. */
 export function aboutScores(answer) {
+  return `${howScored(answer)}; ${howCalibrated(answer)}`;
+}
+
+function howScored(answer) {
   const count = answer.classes.length;
+  if (hasProbabilities(answer)) return "probability of each class by itself";
   if (answer.multi_label) return "each class by itself; the scores need not sum to 1";
   if (count === 1) return "a single class always scores 1: add another, or switch on independent scores";
   return `softmax over ${count} classes; the scores sum to 1`;
 }
 
+function howCalibrated(answer) {
+  if (hasProbabilities(answer)) return "the line in a bar is the threshold from which the class is called present";
+  if (answer.calibrated) return "switch on independent scores for calibrated probabilities";
+  return answer.not_calibrated ? `not calibrated: ${answer.not_calibrated.message}` : "not calibrated";
+}
+
 /** For a screen reader. */
 export function spokenScores(answer) {
-  const best = [...answer.classes].sort((a, b) => a.rank - b.rank).slice(0, 3);
-  return `Scores: ${best.map((item) => `${item.class_name} ${item.score.toFixed(2)}`).join(", ")}.`;
+  const best = inOrder(answer).slice(0, 3).map((item) => {
+    const isKnown = hasProbabilities(answer) && item.probability !== null;
+    const number = (isKnown ? item.probability : item.score).toFixed(2);
+    return `${item.class_name} ${number}${isKnown && item.present ? ", present" : ""}`;
+  });
+  return `${hasProbabilities(answer) ? "Probabilities" : "Scores"}: ${best.join("; ")}.`;
 }
 
 /** Model version, classes and timings of a response. */
@@ -75,9 +128,16 @@ export function modelFacts(model) {
     ["Trained on", trainingData(data)],
     ["Signal", `${signal.leads.length} leads, ${signal.duration_s} s at ${signal.sampling_rate_hz} Hz`],
     ["Language model", `${text.name}, ${text.pooling} pooling, frozen`],
+    ["Calibrated for", model.calibrations.map(calibration).join("; ") || "nothing: no score is a probability"],
     ["Runs on", model.device],
     ["Intended use", model.intended_use],
   ].filter(([, words]) => words);
+}
+
+function calibration({ prompt_set, classes, not_calibrated, patients, source, synthetic, threshold_rule }) {
+  const all = classes.length + Object.keys(not_calibrated).length;
+  const data = synthetic ? "synthetic patients" : `patients of ${source}`;
+  return `${prompt_set}, ${classes.length} of ${all} classes, on ${patients} ${data}, thresholds by ${threshold_rule}`;
 }
 
 function trainingData({ source, synthetic, train_folds: folds, dataset_sha256: sha256 }) {

@@ -98,7 +98,7 @@ function choose(place) {
 }
 
 function best(item) {
-  const place = item.scores.indexOf(Math.max(...item.scores));
+  const place = item.similarities.indexOf(Math.max(...item.similarities));  // scores are rounded, small ones to the same
   return `${shown.head.classes[place]} ${item.scores[place].toFixed(2)}`;
 }
 

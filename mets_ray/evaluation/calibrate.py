@@ -1,0 +1,123 @@
+"""Fits a calibration of each task on the validation records, and writes them to a file beside the bundle."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from mets_ray import bundles, storage
+from mets_ray.config.settings import parse_threshold
+from mets_ray.console import say
+from mets_ray.dataset.folds import listed
+from mets_ray.errors import CheckpointError, MetsError
+from mets_ray.evaluation.inputs import EvaluationInputs, similarities_by_task
+from mets_ray.metrics.calibration import Calibrated, PromptVersion, fit_calibration, score_calibration
+from mets_ray.metrics.thresholds import ThresholdRule
+from mets_ray.model.bundle import signing_key
+from mets_ray.model.calibrations import FOLDER_NAME, CalibrationFile, TaskCalibration, wordings_sha256
+
+_READ_ONLY_STORES = {"hf", "http", "https"}  # an upload to a hub is a publication, which nobody asked for here
+
+
+def fit_calibrations(inputs: EvaluationInputs) -> dict[str, Calibrated]:
+    """The calibration of each task that has validation records, scored on the test records.
+
+    Raises MetsError where `inputs.not_calibrated` says why there is none.
+    """
+    if inputs.not_calibrated:
+        raise MetsError(inputs.not_calibrated)
+    records = inputs.embedded.bundle["folds.validation"]
+    on_validation = similarities_by_task(inputs.predictor, inputs.questions, records)
+    prompt_set = inputs.questions.prompts
+    prompts = PromptVersion(prompt_set.name, prompt_set.version, prompt_set.sha256)
+    rule = ThresholdRule(*parse_threshold(inputs.config.evaluate.threshold))
+    return {
+        task: score_calibration(
+            fit_calibration(on_validation[task], prompts, rule), of, inputs.predictor.independent_scores(of.similarity)
+        )
+        for task, of in inputs.scores.items()
+        if task in on_validation
+    }
+
+
+def write_calibrations(
+    inputs: EvaluationInputs, calibrated: Mapping[str, Calibrated], result_uri: str
+) -> tuple[str, tuple[str, ...]]:
+    """Write the file that serving, scoring and Python read. Returns (its URI, notices); ("", ()) where nothing is
+    calibrated.
+
+    It goes to `evaluate.calibration_uri`, else to the bundle's folder, else to the result's. Other tasks of a file that
+    is already there stay in it. Raises DatasetError if not even the result's folder can be written to.
+    """
+    if not calibrated:
+        return "", ()
+    file = _file(inputs, calibrated)
+    asked = inputs.config.evaluate.calibration_uri
+    notices: tuple[str, ...] = ()
+    try:
+        if asked is None:
+            _require_writable(inputs.bundle_uri)
+            uri = _write(file, storage.join(inputs.bundle_uri, FOLDER_NAME))
+        else:
+            uri = _write(file, storage.absolute(asked), keeps_others=True)
+    except MetsError as error:
+        folder = storage.join(result_uri, FOLDER_NAME)
+        uri = _write(file, folder)
+        notices = (
+            f"The calibration is in {folder} and not beside the bundle: {error.fact}. Name it as calibration_uri.",
+        )
+    say(f"calibration: {uri}")
+    return uri, notices
+
+
+def _file(inputs: EvaluationInputs, calibrated: Mapping[str, Calibrated]) -> CalibrationFile:
+    card, bundle = inputs.dataset.card, inputs.predictor.bundle
+    validation = inputs.config.folds.validation
+    tasks = {
+        task: TaskCalibration(
+            found.calibration,
+            {name: wordings_sha256(texts) for name, texts in inputs.questions.classes(task).items()},
+            card.source,
+            card.content_sha256,
+            card.synthetic,
+            validation if isinstance(validation, str) else listed(validation),
+            len(inputs.embedded.bundle["folds.validation"].record_ids),
+        )
+        for task, found in calibrated.items()
+    }
+    prompts = next(iter(calibrated.values())).calibration.prompts
+    return CalibrationFile(bundle.facts.run, bundle.digest, prompts, tasks)
+
+
+def _write(file: CalibrationFile, folder: str, *, keeps_others: bool = False) -> str:
+    """Write the file into `folder`, with the other tasks of the one before.
+
+    Raises MetsError if the folder cannot be written to, and if it has one of another bundle and `keeps_others`. In a
+    bundle's own folder that is left over from a bundle before it.
+    """
+    uri, key, tasks = storage.join(folder, file.name), signing_key(), file.tasks
+    if storage.exists(uri):
+        try:
+            before = CalibrationFile.from_bytes(storage.read_bytes(uri), uri, key)
+        except CheckpointError as error:  # damaged: written anew
+            say(error.fact)
+        else:
+            is_of_bundle = before.bundle_digest == file.bundle_digest
+            if keeps_others and not is_of_bundle:
+                raise MetsError(f"`{uri}` is the calibration of another bundle, `{before.run}`")
+            if is_of_bundle and before.prompts == file.prompts:
+                tasks = {**before.tasks, **tasks}
+    whole = CalibrationFile(file.run, file.bundle_digest, file.prompts, tasks)
+    storage.write_bytes(uri, whole.to_bytes(key))
+    return uri
+
+
+def _require_writable(bundle_uri: str) -> None:
+    """Raise MetsError where a file beside the bundle would not be the user's: in the package, or on a hub."""
+    if urlsplit(bundle_uri).scheme in _READ_ONLY_STORES:
+        raise MetsError(f"`{bundle_uri}` is read only")
+    is_path = storage.is_local(bundle_uri)
+    parents = Path(storage.absolute(bundle_uri)).resolve().parents if is_path else ()
+    if bundles.is_packaged(bundle_uri) or bundles.PACKAGED_FOLDER.resolve() in parents:
+        raise MetsError("the bundle is part of the package")
+    if not storage.exists(storage.join(bundle_uri, bundles.MANIFEST_NAME)):
+        raise MetsError(f"`{bundle_uri}` is no folder that can be written to")
