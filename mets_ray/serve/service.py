@@ -441,17 +441,17 @@ def warned(warnings: Sequence[tuple[str, str]]) -> list[messages.Warned]:
 
 
 def _class_score(name: str, score: float, similarity: float, rank: int, judged: Judged | None) -> messages.ClassScore:
-    if judged is None:
-        return messages.ClassScore.model_construct(class_name=name, score=score, similarity=similarity, rank=rank)
+    # Every field is given: pydantic looks up each default anew, which takes longer than the rest.
     return messages.ClassScore.model_construct(
         class_name=name,
         score=score,
         similarity=similarity,
         rank=rank,
-        probability=judged.probability,
-        probability_interval=judged.interval,
-        present=judged.present,
-        threshold=judged.threshold,
+        probability=None if judged is None else judged.probability,
+        probability_interval=None if judged is None else judged.interval,
+        present=None if judged is None else judged.present,
+        threshold=None if judged is None else judged.threshold,
+        not_calibrated=None,
     )
 
 
