@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +29,7 @@ from mets_ray.model.bundle import (
     publish_bundle,
     write_bundle,
 )
+from mets_ray.model.calibrations import FOLDER_NAME as CALIBRATION_FOLDER
 from mets_ray.model.predictor import Predictor
 
 CONFIG_NAME, CARD_NAME, ONNX_NAME, SCRIPT_NAME = "config.json", "README.md", "ecg_encoder.onnx", "zero_shot.py"
@@ -86,9 +87,10 @@ def export(config: ExportConfig) -> Exported:
             )
         files = _Folder(folder)
         told = _write_model(files, predictor, told) if config.onnx else told
-        files.write(CARD_NAME, model_card(predictor, trained_on(bundle), told).encode())
-        del files.sha256[CARD_NAME]  # a card may be edited
-        files.write(CONFIG_NAME, json.dumps(_facts(predictor, files.sha256, told), indent=1).encode())
+        # A card may be edited: it has no hash.
+        (folder / CARD_NAME).write_text(model_card(predictor, trained_on(bundle), told), encoding="utf-8")
+        facts = json.dumps(_facts(predictor, files.sha256, told), indent=1)
+        (folder / CONFIG_NAME).write_text(facts, encoding="utf-8")
         storage.publish_folder(folder, output_uri, MANIFEST_NAME)
         if config.push_to_hub:
             hub_uri = push(folder, config.push_to_hub, private=config.private, token=token)
@@ -112,8 +114,8 @@ def _own_files(bundle_uri: str, bundle: Bundle, name: str | None) -> Iterator[Pa
             folder.mkdir()
             for file in (*bundle.facts.files, MANIFEST_NAME):
                 shutil.copyfile(whole / file, folder / file)
-            if (whole / "calibration").is_dir():
-                shutil.copytree(whole / "calibration", folder / "calibration")
+            if (whole / CALIBRATION_FOLDER).is_dir():
+                shutil.copytree(whole / CALIBRATION_FOLDER, folder / CALIBRATION_FOLDER)
         _copy_examples(bundle_uri, folder)
         yield folder
 
@@ -137,7 +139,7 @@ def _write_model(files: _Folder, predictor: Predictor, told: Told) -> Told:
         example = (prompt_set.name, next(iter(content["tasks"])))
     script = resources.files("mets_ray").joinpath(f"exchange/{SCRIPT_NAME}").read_bytes()
     files.write(SCRIPT_NAME, script)
-    return Told(told.figures, told.notes, ONNX_NAME, example)
+    return replace(told, onnx=ONNX_NAME, classes=example)
 
 
 def _facts(predictor: Predictor, sha256: dict[str, str], told: Told) -> dict[str, Any]:

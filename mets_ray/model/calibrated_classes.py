@@ -1,5 +1,6 @@
 """Probabilities and decisions for one list of classes, by the calibration of each, and why a class has none."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -48,7 +49,7 @@ class CalibratedClasses:
         """For the wordings of `classes`. name: of a prompt set, or `set:task`."""
         found, reason = calibrations.find(name, version)
         if found is None:
-            return cls([reason] * len(classes))
+            return uncalibrated(reason, len(classes))
         return cls([_of_class(found, class_name, wordings) for class_name, wordings in classes.items()])
 
     def probabilities(
@@ -73,6 +74,12 @@ class CalibratedClasses:
             Judged(probability, (low, high), present, threshold) if fault is None else None
             for probability, low, high, present, threshold, fault in rows
         ]
+
+
+@functools.lru_cache(maxsize=256)  # most requests have classes without a calibration
+def uncalibrated(reason: Reason, classes: int) -> CalibratedClasses:
+    """A list of so many classes, none of which is calibrated, for one reason."""
+    return CalibratedClasses([reason] * classes)
 
 
 def _of_class(task: TaskCalibration, name: str, wordings: tuple[str, ...]) -> ClassCalibration | Reason:

@@ -18,7 +18,7 @@ from mets_ray.ecg.preprocess import SignalConfig, check_leads, preprocess
 from mets_ray.ecg.timeline import part_from, window_starts
 from mets_ray.errors import ConfigError, RecordError
 from mets_ray.model.bundle import Bundle, BundleFacts, check_text_model, load_bundle, untrained_model, with_calibrations
-from mets_ray.model.calibrated_classes import LEADS_MISSING, PLAIN_LABELS, CalibratedClasses, Judged
+from mets_ray.model.calibrated_classes import LEADS_MISSING, PLAIN_LABELS, CalibratedClasses, Judged, uncalibrated
 from mets_ray.model.calibrations import NO_CALIBRATIONS, Reason
 from mets_ray.model.ecg_encoder import EcgEncoder
 from mets_ray.model.ecg_runtime import ROWS_AT_ONCE, RuntimeEncoder, choose_runtime
@@ -409,9 +409,9 @@ class Predictor:
         windows: the ECG; one that lacks leads is not calibrated.
         """
         if name is None:
-            return CalibratedClasses([PLAIN_LABELS] * len(classes))
+            return uncalibrated(PLAIN_LABELS, len(classes))
         if windows is not None and windows.lack_leads:
-            return CalibratedClasses([LEADS_MISSING] * len(classes))
+            return uncalibrated(LEADS_MISSING, len(classes))
         key = (name, version, tuple(classes.items()))
         found = self._calibrated.get(key)
         if found is None:
