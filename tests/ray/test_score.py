@@ -104,9 +104,10 @@ def test_labels_of_the_middle_are_scored_by_the_middle(dataset_uri, bundle_uri, 
     assert np.abs(found[None] - found[0.05]).max() > 1e-3
 
 
-def test_leads_that_were_not_recorded_are_named_or_refused(dataset_uri, bundle_uri, tmp_path, monkeypatch):
-    card, settings = read_card(dataset_uri), config_of(tmp_path, "score.batch_size=64").score
-    dataset, whole = PreparedDataset(dataset_uri, card), score_module.signals
+@pytest.fixture
+def every_second_lacks_chest_leads(monkeypatch):
+    """What is scored, as if every second ECG had been recorded without chest leads."""
+    whole = score_module.signals
 
     def partly(rows):
         signal_uv = whole(rows).copy()
@@ -114,6 +115,12 @@ def test_leads_that_were_not_recorded_are_named_or_refused(dataset_uri, bundle_u
         return signal_uv
 
     monkeypatch.setattr(score_module, "signals", partly)
+
+
+@pytest.mark.usefixtures("every_second_lacks_chest_leads")
+def test_leads_that_were_not_recorded_are_named_or_refused(dataset_uri, bundle_uri, tmp_path):
+    card, settings = read_card(dataset_uri), config_of(tmp_path, "score.batch_size=64").score
+    dataset = PreparedDataset(dataset_uri, card)
 
     def run(bundle, name):
         scorer = ShardScorer(str(bundle), (), dataset, output_uri=f"{tmp_path}/{name}", metadata={}, settings=settings)
@@ -127,7 +134,8 @@ def test_leads_that_were_not_recorded_are_named_or_refused(dataset_uri, bundle_u
     assert not storage.list_files(f"{tmp_path}/whole")
 
 
-def test_calibrated_classes_have_columns_and_ecgs_without_all_leads_none(dataset_uri, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("every_second_lacks_chest_leads")
+def test_calibrated_classes_have_columns_and_ecgs_without_all_leads_none(dataset_uri, tmp_path):
     from mets_ray.model.predictor import load_predictor
     from mets_ray.pipelines.score import _metadata, _score_tasks
     from mets_ray.tasks.questions import Questions
@@ -135,14 +143,7 @@ def test_calibrated_classes_have_columns_and_ecgs_without_all_leads_none(dataset
     bundle = make_bundle(tmp_path)
     config = config_of(tmp_path, "score.prompt_set=descriptive", "score.batch_size=64")
     card, questions = read_card(dataset_uri), Questions.without_labels("descriptive", ("synthetic",))
-    dataset, whole = PreparedDataset(dataset_uri, card), score_module.signals
-
-    def partly(rows):
-        signal_uv = whole(rows).copy()
-        signal_uv[1::2, 6:] = 0
-        return signal_uv
-
-    monkeypatch.setattr(score_module, "signals", partly)
+    dataset = PreparedDataset(dataset_uri, card)
 
     def run():
         predictor = load_predictor(str(bundle))
