@@ -124,7 +124,7 @@ def _words() -> list[str]:
 
     return [
         "text.unit=report", *NO_VIEWS, f"encoder.width={WIDTH}", f"train.batch_size={BATCH_SIZE}", "train.device=cpu",
-        "encoder.lead_mask=false", "folds.validation=[]", f"folds.train={FOLDS}",
+        "train.precision=float32", "encoder.lead_mask=false", "folds.validation=[]", f"folds.train={FOLDS}",
     ]  # fmt: skip
 
 

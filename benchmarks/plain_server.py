@@ -1,7 +1,7 @@
 """The benchmark's baseline without Ray: FastAPI, one queue, and one thread that computes batches.
 
 It reads int16 microvolts, scores them against fixed classes, and does no checks. The encoder is computed as `serve`
-computes it, by the fastest runtime that is installed.
+computes it, by the same runtime.
 """
 
 import asyncio
@@ -15,15 +15,16 @@ import torch
 import uvicorn
 from fastapi import FastAPI, Request
 
+from mets_ray.config.kinds import EncoderRuntime
 from mets_ray.model.bundle import load_bundle
 from mets_ray.model.ecg_runtime import RuntimeEncoder, choose_runtime
 from mets_ray.text.reports import text_id
 
 
-def main(bundle_uri: str, port: int, threads: int, batch_size: int) -> None:
+def main(bundle_uri: str, port: int, threads: int, batch_size: int, runtime: EncoderRuntime) -> None:
     bundle = load_bundle(bundle_uri)
     model = bundle.model.eval()
-    encode = RuntimeEncoder(model.ecg_encoder, choose_runtime("auto"))
+    encode = RuntimeEncoder(model.ecg_encoder, choose_runtime(runtime))
     classes = next(iter(bundle.facts.prompt_sets["descriptive"].tasks.values()))
     with torch.inference_mode():
         vectors = torch.stack(
@@ -76,4 +77,4 @@ def main(bundle_uri: str, port: int, threads: int, batch_size: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])  # type: ignore[arg-type]

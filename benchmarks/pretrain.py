@@ -1,12 +1,13 @@
 """Pretraining speed compared with plain PyTorch, in one run on the same machine: ratios, not absolute claims.
 
-    python benchmarks/pretrain.py          # some 5 minutes on 2 cores; the last line of stdout is one JSON object
+    python benchmarks/pretrain.py          # some 7 minutes on 2 cores; the last line of stdout is one JSON object
 
 All ways train the same small encoder on the same synthetic ECGs with the published loss and cached text, one thread for
 each process: ours with one worker and with two (Ray Train, stream of shards), `plain` in this process with everything
 in memory and a torch DataLoader, and `torchrun`, the same plain loop in two processes with DistributedDataParallel and
-the loss over the global batch. `recipe` is ours with the default recipe, statements and augmented views.
-`lm_each_step` is like `plain`, but the frozen LM runs on the reports of every batch, as published research code does.
+the loss over the global batch. `recipe` is ours with the default recipe, statements and augmented views. All are in
+float32; `recipe_auto` is `recipe` with `train.precision=auto`, bf16 where the CPU has AMX, and `recipe_compiled` is
+`recipe` with `train.compile`. `lm_each_step` is like `plain`, but the frozen LM runs on the reports of every batch, as published research code does.
 Ways take turns; each turn trains some epochs, and each epoch but the first of a turn is one measured value.
 """
 
@@ -46,7 +47,7 @@ EPOCHS = 3  # of a turn; the first starts processes
 TURNS = 3
 LM_STEPS = 4
 _SETTINGS = ["encoder.width=16", "train.batch_size=64", f"train.epochs={EPOCHS}", "train.device=cpu"]
-_SETTINGS += ["folds.validation=[]"]
+_SETTINGS += ["folds.validation=[]", "train.precision=float32"]
 _PUBLISHED = ["text.unit=report", *NO_VIEWS]
 
 
@@ -65,6 +66,8 @@ def rows() -> list[Row]:
             "ours_2": lambda: _ours(two),
             "torchrun": lambda: _torchrun(Path(folder)),
             "recipe": lambda: _ours(load_config(None, common)),
+            "recipe_auto": lambda: _ours(load_config(None, [*common, "train.precision=auto"])),
+            "recipe_compiled": lambda: _ours(load_config(None, [*common, "train.compile=true"])),
         }
         found: dict[str, list[float]] = {name: [] for name in ways}
         for turn in range(TURNS):
@@ -77,6 +80,8 @@ def rows() -> list[Row]:
         Row("train.1_worker", ratios(found["ours"], found["plain"]), goal=0.97, detail=absolute),
         Row("train.2_workers", ratios(found["ours_2"], found["torchrun"]), goal=0.97, detail=absolute),
         Row("train.recipe", ratios(found["recipe"], found["ours"]), detail=absolute),
+        Row("train.precision_auto", ratios(found["recipe_auto"], found["recipe"]), detail=absolute),
+        Row("train.compile", ratios(found["recipe_compiled"], found["recipe"]), detail=absolute),
         Row("train.lm_each_step", tuple(one / lm_each_step for one in found["ours"]), detail=absolute),
     ]
 

@@ -2,13 +2,15 @@
 
     python benchmarks/score.py              # about four minutes on 2 cores; the last line of stdout is one JSON object
     SHARDS=14 python benchmarks/score.py
+    python benchmarks/score.py --encoder-runtime openvino_bf16
 
-`ours` reads shards, decodes, encodes with `encoder_runtime: auto`, and writes embeddings, similarities and scores; it
+`ours` reads shards, decodes, encodes with `encoder_runtime`, and writes embeddings, similarities and scores; it
 is measured from when every actor has delivered its first shard. `bare` only calls the encoder in plain PyTorch on
 batches in memory, with as many threads as ours has actors (each holds one CPU). The records are 64 synthetic ECGs,
 repeated with different noise each time.
 """
 
+import argparse
 import itertools
 import os
 import tempfile
@@ -39,12 +41,15 @@ TEMPLATES = 64
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoder-runtime", default="auto")
+    runtime = parser.parse_args().encoder_runtime
     with local_ray(), tempfile.TemporaryDirectory() as folder:
-        report(rows(folder))
+        report(rows(folder, runtime))
 
 
-def rows(folder: str) -> list[Row]:
-    config = load_config(None, [f"run_uri={folder}", "score.tasks=[synthetic]"])
+def rows(folder: str, runtime: str) -> list[Row]:
+    config = load_config(None, [f"run_uri={folder}", "score.tasks=[synthetic]", f"encoder_runtime={runtime}"])
     dataset_uri = str(Path(folder) / "data")
     write_noisy(dataset_uri, SIGNAL, records=RECORDS, templates=TEMPLATES, noise_uv=10)
     bundle_uri = write_random_bundle(Path(folder) / "bundle", "synthetic")
@@ -62,6 +67,7 @@ def rows(folder: str) -> list[Row]:
 
     per_s = in_turn({"ours": ours, "bare": lambda: _bare_rate(bundle_uri, signal_uv, config)})
     detail = {
+        "encoder_runtime": runtime,
         "records": RECORDS,
         "actors": config.score.max_actors,
         "records_per_s": float(np.median(per_s["ours"])),

@@ -1,6 +1,7 @@
 """Serving speed compared with the bare model and with plain uvicorn + FastAPI, in one run on the same machine.
 
     python benchmarks/serve.py          # about six minutes on 2 cores; the last line of stdout is one JSON object
+    python benchmarks/serve.py --encoder-runtime openvino_bf16
 
 The paper's encoder (3.85 M parameters, random weights) on ECGs of 12 x 1000 and 12 x 5000 samples:
 
@@ -15,6 +16,7 @@ minutes. Ray is suspended (SIGSTOP) while the others are measured, so its backgr
 ECG every 10 s of whom 95 in 100 are answered within a second, as a share of those that the throughput would do.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -55,20 +57,24 @@ BED_ROUNDS = 3
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoder-runtime", default="auto")
+    runtime = parser.parse_args().encoder_runtime
     torch.set_num_threads(THREADS)
     with tempfile.TemporaryDirectory(prefix="mets_bench_") as folder:
-        found = [row for samples in (1000, 5000) for row in _rows(Path(folder) / f"{samples}", samples)]
+        found = [row for samples in (1000, 5000) for row in _rows(Path(folder) / f"{samples}", samples, runtime)]
     report(found)
 
 
-def _rows(folder: Path, samples: int) -> list[Row]:
+def _rows(folder: Path, samples: int, runtime: str) -> list[Row]:
     body = _make(folder, sampling_rate_hz=samples // 10)
-    with _uvicorn(folder / "bundle") as (uvicorn, _), _serve(folder / "bundle") as (serve, ray):
+    bundle = folder / "bundle"
+    with _uvicorn(bundle, runtime) as (uvicorn, _), _serve(bundle, runtime) as (serve, ray):
         ways = _ways(body, uvicorn, serve, ray)
         if samples == 5000:
             ways = {name: ways[name] for name in ("bare", "serve")}
         seen = in_turn(ways)
-        medians = {name: float(np.median(values)) for name, values in seen.items()}
+        medians = {name: float(np.median(values)) for name, values in seen.items()} | {"encoder_runtime": runtime}
         ours = ratios(seen["serve"], seen["bare"])
         if samples == 5000:
             return [Row("serve.5000.binary", ours, goal=2.0, detail=medians)]
@@ -155,15 +161,16 @@ def _bare(model: torch.nn.Module, signal_uv: np.ndarray, batch_size: int) -> tup
 
 
 @contextmanager
-def _uvicorn(bundle: Path) -> Iterator[tuple[str, psutil.Process]]:
+def _uvicorn(bundle: Path, runtime: str) -> Iterator[tuple[str, psutil.Process]]:
     port = free_port()
-    command = [sys.executable, str(HERE / "plain_server.py"), str(bundle), str(port), str(THREADS), str(BATCH_SIZE)]
+    plain = [str(HERE / "plain_server.py"), str(bundle), str(port), str(THREADS), str(BATCH_SIZE), runtime]
+    command = [sys.executable, *plain]
     with server_process(command, port) as process:
         yield f"http://127.0.0.1:{port}/v1/zero-shot", process
 
 
 @contextmanager
-def _serve(bundle: Path) -> Iterator[tuple[str, psutil.Process]]:
+def _serve(bundle: Path, runtime: str) -> Iterator[tuple[str, psutil.Process]]:
     port = free_port()
     config = {
         "proxy_location": "HeadOnly",
@@ -179,6 +186,7 @@ def _serve(bundle: Path) -> Iterator[tuple[str, psutil.Process]]:
                     "prompt_set": f"descriptive:{TASK}",
                     "auth": "none",
                     "batch_size": BATCH_SIZE,
+                    "encoder_runtime": runtime,
                     "encoder_threads": THREADS,
                     "text_min_replicas": 0,
                     "text_max_replicas": 0,

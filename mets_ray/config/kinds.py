@@ -12,8 +12,8 @@ from mets_ray.bundles import is_packaged
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
-EncoderRuntime = Literal["auto", "torch", "onnxruntime", "openvino"]
-"""What computes the ECG encoder on a CPU; `auto` is the fastest that is installed."""
+EncoderRuntime = Literal["auto", "torch", "onnxruntime", "openvino", "openvino_bf16"]
+"""What computes the ECG encoder on a CPU; `auto` is the fastest that is installed and does not round to bfloat16."""
 
 
 class Section(BaseModel):

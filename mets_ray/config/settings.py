@@ -205,7 +205,9 @@ class TrainConfig(Section):
         "auto", description="auto: GPUs if the cluster has enough of them"
     )
     precision: Literal["auto", "float32", "bf16", "fp16", "float64"] = Field(
-        "auto", description="auto: bf16 (otherwise fp16) on a GPU, float32 on a CPU; float64 is for tests"
+        "auto",
+        description="auto: bf16 on a GPU (otherwise fp16) and on a CPU with AMX, float32 on other CPUs; float64 is for "
+        "tests",
     )
     batch_size: PositiveInt = Field(32, description="ECGs in a global batch, whatever the number of workers")
     micro_batch_size: PositiveInt | None = Field(
@@ -395,7 +397,8 @@ class Config(Section):
     encoder_runtime: Annotated[EncoderRuntime, FREE_AT_RESUME] = Field(
         "auto",
         description="evaluate and score: what computes the ECG encoder on CPUs; auto: the fastest that is installed "
-        "(extra `fast`); values agree to 1e-5; training and GPUs use torch",
+        "(extra `fast`); values agree to 1e-5, those of openvino_bf16, for CPUs with bfloat16, to 0.01; training and "
+        "GPUs use torch",
     )
     prepare: PrepareConfig = Field(default_factory=PrepareConfig)
     folds: FoldsConfig = FoldsConfig()

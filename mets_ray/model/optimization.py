@@ -50,11 +50,12 @@ def require_compiler() -> None:
 
 
 def choose_precision(train: TrainConfig, device: torch.device) -> str:
-    """`train.precision`; for `auto`, bf16 (or fp16 if unsupported) on a GPU and float32 on a CPU."""
+    """`train.precision`; for `auto`, bf16 (or fp16 if unsupported) on a GPU, and on a CPU bf16 if it has AMX for it."""
     if train.precision != "auto":
         return train.precision
     if device.type == "cpu":
-        return "float32"  # bf16 without native support is many times slower
+        # 1.2 to 3 times faster with AMX; many times slower where it is emulated.
+        return "bf16" if torch.cpu.get_capabilities().get("amx_bf16") else "float32"
     return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
 
 

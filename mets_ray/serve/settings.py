@@ -53,7 +53,7 @@ class ServeConfig(BaseModel):
     encoder_runtime: EncoderRuntime = Field(
         "auto",
         description="what computes the ECG encoder on CPUs; auto: the fastest that is installed (extra `fast`); values "
-        "agree to 1e-5; GPUs use torch",
+        "agree to 1e-5, those of openvino_bf16, for CPUs with bfloat16, to 0.01; GPUs use torch",
     )
     text_min_replicas: Annotated[int, Field(ge=0)] = Field(
         1, description="minimum TextEncoder replicas; 0 with a maximum of 0 serves stored texts only"

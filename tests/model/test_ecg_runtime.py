@@ -105,6 +105,25 @@ def test_a_predictor_gives_the_bundles_vectors_with_each_runtime(runtime, tmp_pa
     assert predictor.untrained(0).encoder_runtime == runtime
 
 
+def test_bfloat16_gives_the_bundles_vectors_to_two_digits(tmp_path):
+    bundle_uri = str(make_bundle(tmp_path))
+    exact, fast = (load_predictor(bundle_uri, encoder_runtime=name) for name in ("torch", "openvino_bf16"))
+    assert fast.encoder_runtime == "openvino_bf16"
+    signal_uv = np.random.default_rng(0).integers(-2000, 2000, (ROWS_AT_ONCE + 5, 12, 1000), np.int16)
+    signal_uv[1, 6:] = 0
+    if not torch.cpu.get_capabilities().get("avx512_bf16"):
+        with pytest.raises(ConfigError, match="CPU has no instructions for bfloat16") as caught:
+            fast.embed_windows(signal_uv)
+        assert caught.value.hint == "set encoder_runtime=openvino"
+        return
+    expected, found = exact.embed_windows(signal_uv), fast.embed_windows(signal_uv)
+    classes = np.linalg.qr(np.random.default_rng(1).standard_normal((128, 128)))[0][:32]  # unit vectors
+    differences = np.abs((found - expected) @ classes.T)
+    assert 1e-5 < differences.max() < 0.01  # it does round
+    for count in (1, 2, 7):
+        np.testing.assert_allclose(fast.embed_windows(signal_uv[:count]), expected[:count], atol=0.01)
+
+
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_threads_do_not_disturb_each_other(runtime):
     fast = RuntimeEncoder(trained(width=4), runtime)
