@@ -7,7 +7,8 @@ each process: ours with one worker and with two (Ray Train, stream of shards), `
 in memory and a torch DataLoader, and `torchrun`, the same plain loop in two processes with DistributedDataParallel and
 the loss over the global batch. `recipe` is ours with the default recipe, statements and augmented views. All are in
 float32; `recipe_auto` is `recipe` with `train.precision=auto`, bf16 where the CPU has AMX, and `recipe_compiled` is
-`recipe` with `train.compile`. `lm_each_step` is like `plain`, but the frozen LM runs on the reports of every batch, as published research code does.
+`recipe` with `train.compile`. `lm_each_step` is like `plain`, but the frozen LM runs on the reports of every batch, as
+published research code does.
 Ways take turns; each turn trains some epochs, and each epoch but the first of a turn is one measured value.
 """
 
