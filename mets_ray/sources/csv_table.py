@@ -98,7 +98,7 @@ def _values(cells: list[str], header: list[str], uri: str, line: int) -> dict[st
             hint='put a text that contains a comma or a line end into double quotes: "sinus rhythm, normal"',
         )
     return {
-        name: cell if cell[:1] in FIRST_OF_FILLED or not is_missing(cell) else ""
+        name: cell if not cell or cell[:1] in FIRST_OF_FILLED or not is_missing(cell) else ""
         for name, cell in zip(header, cells, strict=True)
         if name
     }

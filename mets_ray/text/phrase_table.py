@@ -255,6 +255,11 @@ def _words(text: str, spellings: Mapping[str, str]) -> list[Word]:
 
 @functools.lru_cache(maxsize=4)  # each language's table reads the same report in turn
 def _plain_words(text: str) -> tuple[Word, ...]:
+    if text.isascii() and "#" not in text:  # then `plain` changes no length, and need not be called for each word
+        folded = plain(text)
+        return tuple(
+            Word(folded[match.start() : match.end()], match.start(), match.end()) for match in WORD.finditer(text)
+        )
     return tuple(Word(plain(match.group()), match.start(), match.end()) for match in WORD.finditer(text))
 
 
