@@ -215,9 +215,10 @@ def job(kind: str, folder: Path, words: list[str], name: str) -> dict[str, Any]:
 def without_anchors(bundle: Path, copy: Path) -> str:
     """A copy of a bundle without anchors, so that prompts are embedded from their own words only."""
     shutil.copytree(bundle, copy, dirs_exist_ok=True)
-    (copy / "anchor_features.safetensors").unlink(missing_ok=True)
     facts = storage.unseal((copy / "bundle.json").read_bytes()).facts
-    facts["files"].pop("anchor_features.safetensors", None)
+    for name in ("anchor_features.safetensors", "anchor_directions.safetensors"):
+        (copy / name).unlink(missing_ok=True)
+        facts["files"].pop(name, None)
     (copy / "bundle.json").write_bytes(storage.seal(json.dumps(facts)))
     return str(copy)
 

@@ -2,6 +2,8 @@
 
 model.safetensors            weights of the ECG encoder, both projections and the logit scale
 prompt_features.safetensors  frozen LM features of the prompt sets, so that their classes need no LM
+anchor_features.safetensors  frozen LM features of training statements, where it was trained on statements
+anchor_directions.safetensors  which way the training ECGs with each of them lie; older bundles have none
 config.yaml                  the resolved configuration of the run
 trainer_state.pt             optimizer, schedule and cursor: for resuming only, not in a published bundle
 calibration/*.json           what evaluate fitted for this bundle; not one of its files, and not in its digest
@@ -25,10 +27,12 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import yaml
+from jaxtyping import Float
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from mets_ray import bundles, storage
 from mets_ray.bundles import MANIFEST_NAME
@@ -53,9 +57,9 @@ BUNDLE_SCHEMA_VERSION = 2  # 1, written before version 0.2: no digest
 READ_VERSIONS = (1, BUNDLE_SCHEMA_VERSION)
 TRAINER_STATE_NAME = "trainer_state.pt"
 _MODEL, _PROMPTS, _CONFIG = "model.safetensors", "prompt_features.safetensors", "config.yaml"
-_ANCHORS = "anchor_features.safetensors"
+_ANCHORS, _DIRECTIONS = "anchor_features.safetensors", "anchor_directions.safetensors"
 _REQUIRED = (_MODEL, _PROMPTS, _CONFIG)
-_KNOWN = (*_REQUIRED, _ANCHORS, TRAINER_STATE_NAME)
+_KNOWN = (*_REQUIRED, _ANCHORS, _DIRECTIONS, TRAINER_STATE_NAME)
 _KEY_VARIABLE = "METS_RAY_BUNDLE_KEY"
 
 _log = logging.getLogger(__name__)
@@ -165,6 +169,9 @@ def write_bundle(folder: Path, bundle: Bundle, trainer_state: dict[str, Any] | N
     if bundle.model.anchors is not None:
         save_arrays({"features": bundle.model.anchors.half().cpu().numpy()}, folder / _ANCHORS)
         files[_ANCHORS] = _sha256(folder / _ANCHORS)
+    if bundle.model.anchor_directions is not None:
+        save_arrays({"directions": bundle.model.anchor_directions.float().cpu().numpy()}, folder / _DIRECTIONS)
+        files[_DIRECTIONS] = _sha256(folder / _DIRECTIONS)
     if trainer_state is not None:
         torch.save(trainer_state, folder / TRAINER_STATE_NAME)
         files[TRAINER_STATE_NAME] = _sha256(folder / TRAINER_STATE_NAME)
@@ -200,12 +207,23 @@ def read_bundle(folder: Path, where: str = "") -> Bundle:
     if _ANCHORS in facts.files:
         with _faults_of(_ANCHORS, where):
             model.anchors = torch.from_numpy(load_arrays(folder / _ANCHORS)["features"])
+    if _DIRECTIONS in facts.files:
+        with _faults_of(_DIRECTIONS, where):
+            model.anchor_directions = _fitting_directions(load_arrays(folder / _DIRECTIONS)["directions"], model)
     model.eval()
     with _faults_of(_PROMPTS, where):
         arrays = load_arrays(folder / _PROMPTS)
         prompts = EmbeddingTable(arrays["text_id"], arrays["features"].astype(np.float16))
     calibrations = read_calibrations(str(folder / FOLDER_NAME), sealed.digest, signing_key())
     return Bundle(model, config, facts, prompts, sealed.digest, calibrations)
+
+
+def _fitting_directions(directions: np.ndarray, model: Mets) -> Float[Tensor, "anchor dimension"]:
+    """As a tensor. Raises ValueError where there is not one of the model's dimension for each anchor."""
+    expected = (0 if model.anchors is None else len(model.anchors), model.text_projection.out_features)
+    if directions.shape != expected:
+        raise ValueError(f"directions of shape {directions.shape}, expected {expected}")
+    return torch.from_numpy(directions)
 
 
 def read_trainer_state(folder: Path) -> dict[str, Any]:
@@ -229,7 +247,7 @@ def _check_files(folder: Path, facts: BundleFacts, where: str) -> None:
             )
     for name in _KNOWN:
         expected, path = facts.files.get(name), folder / name
-        if not path.exists() and (name == TRAINER_STATE_NAME or (name == _ANCHORS and expected is None)):
+        if not path.exists() and (name == TRAINER_STATE_NAME or (name in (_ANCHORS, _DIRECTIONS) and expected is None)):
             continue
         if expected is None or not path.is_file() or _sha256(path) != expected:
             raise CheckpointError(

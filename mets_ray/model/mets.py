@@ -20,6 +20,9 @@ INITIAL_SIGMOID_SCALE, INITIAL_SIGMOID_BIAS = 10.0, -3.0
 # Weights anchors by how far their similarity to the prompt is above the mean; see docs/findings.md.
 _ANCHOR_SHARPNESS = 3.0
 
+# How much more the anchors' directions count in a prompt than its own words.
+_DIRECTION_SHARE = 2.0
+
 
 class Mets(nn.Module):
     """The trained part of METS (PMLR v227, li24a): ECG encoder, a linear projection on each side, the logit scale.
@@ -28,10 +31,13 @@ class Mets(nn.Module):
     leads, width, norm, lead_mask: see `EcgEncoder`. sigmoid: for `loss.statement_losses`, which also has a logit bias;
     otherwise `logit_bias` is 0 and not trained.
 
-    `anchors`: LM features of training statements, or None; see `embed_prompt`.
+    `anchors`: LM features of training statements, or None; see `embed_prompt`. `anchor_directions`: which way the ECGs
+    with each of them lie (`statement_directions`), or None where that was not measured.
     """
 
-    anchors: Float[Tensor, "anchor text_feature"] | None = None  # DistributedDataParallel would broadcast a buffer
+    # Not buffers: DistributedDataParallel would broadcast them.
+    anchors: Float[Tensor, "anchor text_feature"] | None = None
+    anchor_directions: Float[Tensor, "anchor dimension"] | None = None
 
     def __init__(
         self,
@@ -83,11 +89,13 @@ class Mets(nn.Module):
         return _unit_rows(self.text_projection(text_features.to(self.text_projection.weight.dtype)))
 
     def embed_prompt(self, text_features: Float[Tensor, "batch text_feature"]) -> Float[Tensor, "batch dimension"]:
-        """L2-normalised embeddings of prompts: an equal mix of the prompt's own embedding and its nearest anchors.
+        """L2-normalised embeddings of prompts: a mix of the prompt's own embedding and its nearest anchors.
 
         The text projection is trained on report statements only. For other wordings, similarity in the frozen LM is
-        the only guide. So half of a prompt's embedding is a weighted mean of the anchors, with weights from a softmax
-        over its standardised cosines. Without anchors this is the same as `embed_text`.
+        the only guide. So a part of a prompt's embedding is a weighted mean over the anchors, with weights from a
+        softmax over its standardised cosines: of their directions, which count twice as much as the prompt's own
+        embedding, or, where those were not measured, of their embeddings, which count as much. Without anchors this is
+        the same as `embed_text`.
         """
         own = self.embed_text(text_features)
         if self.anchors is None:
@@ -96,7 +104,10 @@ class Mets(nn.Module):
         cosines = F.normalize(text_features.to(own), dim=-1) @ F.normalize(anchors, dim=-1).T
         standardised = (cosines - cosines.mean(dim=-1, keepdim=True)) / cosines.std(dim=-1, keepdim=True)
         weights = (_ANCHOR_SHARPNESS * standardised).softmax(dim=-1)
-        return _unit_rows(own + _unit_rows(weights @ self.embed_text(anchors)))
+        if self.anchor_directions is None:
+            return _unit_rows(own + _unit_rows(weights @ self.embed_text(anchors)))
+        directions = self.anchor_directions.to(own.device, own.dtype)
+        return _unit_rows(own + _DIRECTION_SHARE * _unit_rows(weights @ directions))
 
     def forward(
         self,

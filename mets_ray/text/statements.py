@@ -64,6 +64,16 @@ class ReportStatements:
             )
         return [self.statement_ids[self.starts[at] : self.starts[at + 1]] for at in positions]
 
+    def entries(
+        self, report_ids: Int64[np.ndarray, "row"], columns: Int64[np.ndarray, "column"]
+    ) -> tuple[Int64[np.ndarray, "entry"], Int64[np.ndarray, "entry"]]:
+        """(row, column) of each statement of a row's report that is among `columns`, ascending."""
+        lists = self.of(report_ids)
+        rows, ids = np.repeat(np.arange(len(lists)), [len(one) for one in lists]), np.concatenate(lists)
+        at = np.searchsorted(columns, ids).clip(max=len(columns) - 1)
+        among = columns[at] == ids
+        return rows[among], at[among]
+
     def columns(self, report_ids: Int64[np.ndarray, "row"]) -> Int64[np.ndarray, "column"]:
         """The distinct statements of some reports, ascending: the columns of a batch's loss."""
         return np.unique(np.concatenate(self.of(report_ids)))

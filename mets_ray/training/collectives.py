@@ -3,7 +3,7 @@
 Without a process group, every function acts as in a group of one worker.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -50,6 +50,15 @@ def sums_over_workers(values: Sequence[float]) -> list[float]:
     totals = torch.tensor(values, dtype=torch.float64, device=_device())
     dist.all_reduce(totals)
     return totals.tolist()
+
+
+def add_over_workers(tensors: Iterable[Float[Tensor, "*size"]]) -> None:
+    """Replace each tensor by its sum over workers, in place, on every worker."""
+    if num_workers() > 1:
+        for tensor in tensors:
+            total = tensor.to(_device())
+            dist.all_reduce(total)
+            tensor.copy_(total)
 
 
 def sum_over_workers(value: float) -> float:

@@ -1,5 +1,6 @@
 """A run's texts: which it needs, which of them are stored, and the vectors of all, while the workers start."""
 
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -85,7 +86,11 @@ class TextStage:
         texts = Texts(embedded.table, embedded.fingerprint, revision=embedded.revision)
         if self._of_reports:
             trained = {report: self._of_reports[report] for report in self._trained}
-            anchors = embedded.table.lookup(ReportStatements.build(trained).most_frequent(MOST_ANCHORS))
-            statements = ReportStatements.build(self._of_reports)
-            texts = Texts(embedded.table, embedded.fingerprint, statements, anchors, embedded.revision)
+            anchor_ids = ReportStatements.build(trained).most_frequent(MOST_ANCHORS)
+            texts = replace(
+                texts,
+                statements=ReportStatements.build(self._of_reports),
+                anchors=embedded.table.lookup(anchor_ids),
+                anchor_ids=anchor_ids,
+            )
         return ray.put(texts), embedded

@@ -26,12 +26,14 @@ class Texts:
     `statements`: the statements of each report if `text.unit` is statement, so that an ECG has several positives;
     otherwise None.
     `anchors`: vectors of the statements that prompts are blended with (`Mets.embed_prompt`); None without statements.
+    `anchor_ids`: which statements these are, ascending.
     """
 
     table: EmbeddingTable
     fingerprint: str
     statements: ReportStatements | None = None
-    anchors: Float16[np.ndarray, "statement feature"] | None = None
+    anchors: Float16[np.ndarray, "anchor feature"] | None = None
+    anchor_ids: Int64[np.ndarray, "anchor"] | None = None
     revision: str | None = None
 
     @property

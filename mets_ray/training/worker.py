@@ -11,6 +11,7 @@ import torch
 
 from mets_ray.errors import MetsError
 from mets_ray.training.collectives import broadcast_object, is_lost_peer, worker_rank
+from mets_ray.training.directions import learn_directions
 from mets_ray.training.epoch import EpochStream, open_epoch, train_epoch
 from mets_ray.training.failures import Failure, record_failure, repeated_failure
 from mets_ray.training.job import TrainJob
@@ -89,12 +90,14 @@ def _train(
         if trained is None:
             break
         figures: Figures = {"epoch": float(state.epoch + 1), **trained}
+        learn_directions(job, state.model, texts, watch.watchdog.still_alive, state.epoch)
         validated, state.lead_sets = validate(job, state.model, texts, watch.watchdog.still_alive, state.epoch)
         figures |= validated
         state.epoch, state.step, state.running = state.epoch + 1, 0, Running()
         state.history = (*state.history, figures)
         watch.reporter.epoch(figures)
         report_checkpoint(job, texts, state)
+        state.model.anchor_directions = None  # the next step's weights will have others
         watch.saving.saved()
         watch.watchdog.still_alive()
     if state.epoch < epochs:

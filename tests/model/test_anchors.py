@@ -19,7 +19,7 @@ def unit(vector):
     return vector / np.linalg.norm(vector)
 
 
-def slow_prompt(model, prompt, anchors):
+def slow_prompt(model, prompt, anchors, directions=None):
     """One prompt, one anchor at a time."""
     weight = model.text_projection.weight.detach().numpy()
     bias = model.text_projection.bias.detach().numpy()
@@ -28,8 +28,9 @@ def slow_prompt(model, prompt, anchors):
     mean = sum(cosines) / len(cosines)
     deviation = (sum((cosine - mean) ** 2 for cosine in cosines) / (len(cosines) - 1)) ** 0.5
     weights = [np.exp(3.0 * (cosine - mean) / deviation) for cosine in cosines]
-    drawn = sum(share / sum(weights) * embed(anchor) for share, anchor in zip(weights, anchors, strict=True))
-    return unit(embed(prompt) + unit(drawn))
+    towards = [embed(anchor) for anchor in anchors] if directions is None else directions
+    drawn = sum(share / sum(weights) * one for share, one in zip(weights, towards, strict=True))
+    return unit(embed(prompt) + (1 if directions is None else 2) * unit(drawn))
 
 
 def test_a_prompt_is_half_its_own_words_and_half_its_nearest_anchors(model):
@@ -40,6 +41,17 @@ def test_a_prompt_is_half_its_own_words_and_half_its_nearest_anchors(model):
     found = model.embed_prompt(torch.from_numpy(prompts)).detach().numpy()
     expected = np.stack([slow_prompt(model, prompt, anchors) for prompt in prompts])
     np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+def test_where_directions_were_measured_they_count_twice_as_much_as_the_words(model):
+    generator = np.random.default_rng(3)
+    anchors, prompts = generator.normal(size=(40, 24)), generator.normal(size=(5, 24))
+    directions = generator.normal(size=(40, 8)) / 100  # of any length
+    model.anchors, model.anchor_directions = torch.from_numpy(anchors), torch.from_numpy(directions)
+    found = model.embed_prompt(torch.from_numpy(prompts)).detach().numpy()
+    expected = np.stack([slow_prompt(model, prompt, anchors, directions) for prompt in prompts])
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1)
 
 
 def test_without_anchors_a_prompt_is_a_text(model):

@@ -180,23 +180,40 @@ def test_anchors_are_kept_and_one_that_is_not_the_manifest_s_is_refused(bundle, 
         load_bundle(str(tmp_path))
 
 
+def test_directions_of_anchors_are_kept_and_others_than_one_for_each_are_refused(bundle, tmp_path):
+    model = build_model(bundle.config, leads=12, text_features=6)
+    model.anchors, model.anchor_directions = torch.randn(5, 6).half(), torch.randn(5, 128)
+    write_bundle(tmp_path, dataclasses.replace(bundle, model=model))
+    loaded = load_bundle(str(tmp_path)).model
+    assert torch.equal(loaded.anchor_directions, model.anchor_directions)
+    features = torch.randn(2, 6)
+    assert torch.equal(loaded.embed_prompt(features), model.embed_prompt(features))
+    model.anchor_directions = torch.randn(4, 128)
+    write_bundle(tmp_path, dataclasses.replace(bundle, model=model))
+    with pytest.raises(
+        CheckpointError, match=r"`anchor_directions\.safetensors` cannot be read: .*expected \(5, 128\)"
+    ):
+        load_bundle(str(tmp_path))
+
+
 def values_of(folder):
     """All that is read of a bundle."""
     loaded = read_bundle(folder)
     saved = read_trainer_state(folder) if (folder / "trainer_state.pt").exists() else {}
     weights = {key: value.numpy().tobytes() for key, value in loaded.model.state_dict().items()}
     prompts = (loaded.prompts.ids.tobytes(), loaded.prompts.vectors.tobytes())
-    anchors = None if loaded.model.anchors is None else loaded.model.anchors.numpy().tobytes()
+    beside = (loaded.model.anchors, loaded.model.anchor_directions)
+    anchors = [None if one is None else one.numpy().tobytes() for one in beside]
     return weights, prompts, anchors, loaded.facts, loaded.config, loaded.digest, str(saved)
 
 
 FILES = ["bundle.json", "model.safetensors", "prompt_features.safetensors", "config.yaml", "trainer_state.pt"]
 
 
-@pytest.mark.parametrize("name", [*FILES, "anchor_features.safetensors"])
+@pytest.mark.parametrize("name", [*FILES, "anchor_features.safetensors", "anchor_directions.safetensors"])
 def test_no_flipped_bit_of_a_bundle_changes_a_value(bundle, folder, name):
     if name not in FILES:
-        bundle.model.anchors = torch.randn(5, 6).half()
+        bundle.model.anchors, bundle.model.anchor_directions = torch.randn(5, 6).half(), torch.randn(5, 128)
         write_bundle(folder, bundle, {"epoch": 3})
     found = try_flips(folder / name, lambda: values_of(folder))["found"]
     assert found == 60 if name != "bundle.json" else found >= 45  # the others are blanks
@@ -272,9 +289,10 @@ def test_a_file_that_the_manifest_does_not_list_is_refused(folder, older, name):
             load_bundle(str(folder))
 
 
-def test_anchors_that_the_manifest_does_not_list_are_refused(folder):
-    (folder / "anchor_features.safetensors").write_bytes(b"x")
-    with pytest.raises(CheckpointError, match=r"anchor_features\.safetensors` is not the file"):
+@pytest.mark.parametrize("name", ["anchor_features.safetensors", "anchor_directions.safetensors"])
+def test_anchors_that_the_manifest_does_not_list_are_refused(folder, name):
+    (folder / name).write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=f"`{name}` is not the file"):
         load_bundle(str(folder))
 
 

@@ -88,6 +88,8 @@ def worker(rank: int, world: int) -> dict[Any, Any]:
     found["sum"] = collectives.sum_over_workers(0.1 + rank)
     found["mean"] = collectives.mean_over_workers(0.1 + rank)
     found["sums"] = collectives.sums_over_workers([1.0, float(rank == world - 1)])
+    found["added"] = [torch.full((2, 3), 0.5 + rank, dtype=torch.float64), torch.ones(1)]
+    collectives.add_over_workers(found["added"])
     found["objects"] = collectives.gather_objects({"worker": rank})
     found["broadcast"] = [collectives.broadcast_object(f"from {rank}", source) for source in (0, world - 1)]
     for wrong in ([BATCH] * world if world > 1 else [3], [BATCH] * (world + 1)):
@@ -163,6 +165,9 @@ def test_small_talk(found, world: int):
         assert answer["sum"] == pytest.approx(sum(0.1 + other for other in range(world)), abs=1e-12)
         assert answer["mean"] == pytest.approx(answer["sum"] / world, abs=1e-12)
         assert answer["sums"] == [world, 1.0]
+        total = sum(0.5 + other for other in range(world))
+        assert answer["added"][0].tolist() == [[pytest.approx(total, abs=1e-12)] * 3] * 2
+        assert answer["added"][1].tolist() == [world]
         assert answer["objects"] == [{"worker": other} for other in range(world)]
         assert answer["broadcast"] == ["from 0", f"from {world - 1}"]
 

@@ -84,3 +84,13 @@ def test_a_text_that_was_not_there_at_the_start_is_refused(table, statements):
     loss = "one_hot" if statements is None else "sigmoid"
     with pytest.raises(DatasetError, match="the data set changed under the run"):
         texts.batch_loss({"text_id": ids_of("new", *ROWS[1:])}, loss=loss, row_counts=[4], device=CPU)
+
+
+def test_which_row_holds_which_of_some_statements():
+    statements = ReportStatements.build(REPORTS)
+    columns = np.sort(ids_of("Normal", "AF", "never said"))
+    rows, at = statements.entries(ids_of(*ROWS), columns)
+    held = {(int(row), int(columns[column])) for row, column in zip(rows, at, strict=True)}
+    normal, af = ids_of("Normal", "AF").tolist()
+    assert held == {(0, normal), (1, normal), (2, normal), (3, af)}
+    assert len(rows) == 4
