@@ -181,13 +181,13 @@ def run(study: Study, one: Run) -> str:
     tested = f"evaluate.bundle_uri={bundle}"
     job("evaluate", own, [*common, f"dataset_uri={study.data[variant.test]}", tested], "scores")
     if one.group == 0 and not variant.baseline:
+        # Their folds are not those of the training data, and nothing of them was trained on.
+        foreign = [*common, tested, "folds.train=[]", "folds.validation=[]"]
         if variant.beats in study.data:
-            beats = f"dataset_uri={study.data[variant.beats]}"
-            job(
-                "evaluate", own, [*common, beats, "folds.test=[1]", "evaluate.balanced_per_class=100", tested], "mitbih"
-            )
+            beats = [f"dataset_uri={study.data[variant.beats]}", "folds.test=[1]", "evaluate.balanced_per_class=100"]
+            job("evaluate", own, [*foreign, *beats], "mitbih")
         for name in others(study):
-            job("evaluate", own, [*common, f"dataset_uri={study.data[name]}", "folds.test=null", tested], name)
+            job("evaluate", own, [*foreign, f"dataset_uri={study.data[name]}", "folds.test=null"], name)
     return one.name
 
 
