@@ -75,7 +75,10 @@ listenForView(() => {
 listenForWindows(showWindow);
 listenForCalipers();
 listenForPrint();
-$("files").onchange = () => openFiles([...$("files").files]);
+$("files").onchange = () => {
+  openFiles([...$("files").files]);
+  $("files").value = ""; // the same file may be chosen again
+};
 $("change-facts").onclick = changeFacts;
 $("facts-cancel").onclick = cancelFacts;
 $("token-form").onsubmit = useToken;

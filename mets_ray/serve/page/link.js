@@ -8,6 +8,7 @@ const LONGEST = 12_000;
 const MOST_CLASSES = 256;
 const LONGEST_WORDS = 500;
 const PROMPT_SET = /^[a-z0-9][a-z0-9_:.-]{0,127}@\d{1,9}$/;
+const KEYS = ["set", "class", "sentence", "softmax", "speed", "gain", "zoom"];
 const CONTROL = /[\u0000-\u001f\u007f]/;
 
 /** The fragment for {settings, view} as `settings()` and `view` hold them; "" where all is as usual or it would be too long. */
@@ -25,12 +26,12 @@ export function fragmentOf({ settings, view }) {
 }
 
 /**
- * What `fragment` asks for: {settings, view, faults}, null for one that is empty. What it does not name is as usual; what
- * cannot be used is left out and named in `faults`. Nothing in it is trusted.
+ * What `fragment` asks for: {settings, view, faults}, null for one that asks for nothing, like that of the skip link. What it
+ * does not name is as usual; what cannot be used is left out and named in `faults`. Nothing in it is trusted.
  */
 export function readFragment(fragment) {
   const text = fragment.replace(/^#/, "");
-  if (!text.includes("=")) return null; // an address within the page, like that of the skip link
+  if (!KEYS.some((key) => text.includes(`${key}=`))) return null;
   if (text.length > LONGEST) return { settings: settingsOf({}), view: USUAL_VIEW, faults: ["it is too long"] };
   const parts = new URLSearchParams(text);
   const faults = [];

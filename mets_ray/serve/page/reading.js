@@ -27,7 +27,6 @@ export async function openFiles(files) {
     if (!signal.aborted) idle();
     report(error, signal, "list-problem", () => openFiles(files));
   }
-  $("files").value = "";
 }
 
 async function inMemory(group) {

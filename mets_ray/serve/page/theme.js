@@ -22,11 +22,14 @@
       // It holds until the page is closed.
     }
   };
+  const show = (theme) => {
+    document.documentElement.dataset.theme = theme;
+    dispatchEvent(new Event("themechange"));
+  };
   const apply = () => {
-    document.documentElement.dataset.theme = chosen ?? (system.matches ? "dark" : "light");
+    show(chosen ?? (system.matches ? "dark" : "light"));
     const select = document.getElementById("theme");
     if (select) select.value = chosen ?? "";
-    dispatchEvent(new Event("themechange"));
   };
 
   read();
@@ -37,6 +40,8 @@
     read();
     apply();
   });
+  addEventListener("beforeprint", () => show("light"));
+  addEventListener("afterprint", apply);
   addEventListener("DOMContentLoaded", () => {
     apply();
     document.getElementById("theme").onchange = (event) => {
