@@ -69,7 +69,10 @@ export function measure(plan, a, b) {
 }
 
 export function words({ lead, interval_ms, per_minute, interval_mm, mv, height_mm }) {
-  const signed = (value, digits) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;
+  const signed = (value, digits) => {
+    const size = Math.abs(value).toFixed(digits);
+    return Number(size) === 0 ? size : `${value < 0 ? "−" : "+"}${size}`;
+  };
   const rate = per_minute === null ? "" : `, ${per_minute} bpm`;
   const amplitude = mv === null ? "no amplitude between two leads" : `${signed(mv, 2)} mV (${signed(height_mm, 1)} mm) in ${lead}`;
   return `${interval_ms} ms (${interval_mm.toFixed(1)} mm)${rate}; ${amplitude}.`;

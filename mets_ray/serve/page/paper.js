@@ -10,7 +10,7 @@ const FINE_GRID_PX = 1.6;
 const LONGEST_SIDE = 12_000;
 const MOST_PIXELS = 24e6;
 const CSS_PX_PER_MM = 96 / 25.4;
-const PRINTED_PX_PER_MM = 9;
+const PRINTED_RATIO = 4; // canvas pixels for each of CSS: 384 in an inch
 
 /**
  * Draw `ecg` (a response of /v1/ecg), or empty paper for null, on paper that fits `width_px` CSS pixels when `view` does
@@ -34,14 +34,21 @@ export function draw(canvas, ecg, { view, width_px, underlays = [] }) {
   return { ...plan, mm_px: mm / ratio };
 }
 
-/** Draw `ecg` for the printer, in four columns and at its true size. Returns the plan. */
-export function drawForPrint(canvas, ecg, { view, underlays = [] }) {
+/**
+ * Draw `ecg` for the printer in four columns, at its true size where that fits. Returns the plan, with `share`, the size
+ * beside the true one.
+ */
+export function drawForPrint(canvas, ecg, { view, width_mm, height_mm, underlays = [] }) {
   const plan = layOut(ecg, view, false);
-  const mm = PRINTED_PX_PER_MM;
-  canvas.width = plan.width_mm * mm;
+  const share = Math.min(1, width_mm / plan.width_mm, height_mm / plan.height_mm);
+  const mm = CSS_PX_PER_MM * PRINTED_RATIO * share;
+  canvas.width = Math.round(plan.width_mm * mm);
   canvas.height = Math.round(plan.height_mm * mm);
-  paint(canvas, ecg, plan, mm, mm / CSS_PX_PER_MM, underlays);
-  return plan;
+  // Chromium rounds the scale of a printed canvas; a whole number of its pixels for each of CSS is kept.
+  canvas.style.width = `${canvas.width / PRINTED_RATIO}px`;
+  canvas.style.height = `${canvas.height / PRINTED_RATIO}px`;
+  paint(canvas, ecg, plan, mm, PRINTED_RATIO, underlays);
+  return { ...plan, share };
 }
 
 /** mm: device pixels of a millimetre; ratio: device pixels of a CSS pixel. */

@@ -69,7 +69,7 @@ export function show(record) {
 }
 
 function showSource(record) {
-  $("source-name").textContent = record?.name ?? "";
+  $("source-name").textContent = record?.example ? "" : record?.name ?? ""; // an example stands in the list of examples
   $("credit").textContent = record?.example?.credit ? `ECG: ${record.example.credit}` : "";
   $("example").value = record?.example?.name ?? "";
   $("remove").hidden = record === null;

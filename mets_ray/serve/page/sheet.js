@@ -9,10 +9,8 @@ import { result } from "./scoring.js";
 import { aboutScores, rowsOf } from "./scores.js";
 import { view } from "./view.js";
 
-const MOST_ROWS = 24;
 // What is left of A4 for the ECG, beside the margins, the scores and the words.
-const WIDTH_MM = 277;
-const HEIGHT_MM = 128;
+const ROOM = { width_mm: 277, height_mm: 128 };
 
 export function listenForPrint() {
   addEventListener("beforeprint", fill);
@@ -25,19 +23,31 @@ function fill() {
   const isReady = Boolean(ecg && result && !$("scores").classList.contains("stale"));
   document.body.classList.toggle("has-sheet", isReady);
   if (!isReady) return;
-  const plan = drawForPrint($("sheet-paper"), ecg, { view, underlays });
-  const share = Math.min(1, WIDTH_MM / plan.width_mm, HEIGHT_MM / plan.height_mm);
-  const size = share === 1 ? "true size when printed at 100 %" : `printed at ${Math.floor(100 * share)} % of true size`;
-  Object.assign($("sheet-paper").style, { width: `${plan.width_mm * share}mm`, height: `${plan.height_mm * share}mm` });
+  const plan = drawForPrint($("sheet-paper"), ecg, { view, underlays, ...ROOM });
+  const share = plan.share === 1 ? "true size" : `${Math.round(100 * plan.share)} % of true size`;
+  const size = `${share} when printed at 100 %`;
   $("sheet-caption").replaceChildren(...spans([...factsOf(ecg, plan), size]));
-  const rows = rowsOf(result.answer);
-  $("sheet-bars").replaceChildren(...rows.slice(0, MOST_ROWS));
-  const cut = rows.length > MOST_ROWS ? `the ${MOST_ROWS} highest of ${rows.length} classes; ` : "";
-  $("sheet-about").textContent = cut + result.part + aboutScores(result.answer);
   const notes = [...new Set([...$("warnings").children].map((item) => item.textContent))];
   $("sheet-notes").textContent = notes.length ? `Note: ${notes.join(" ")}` : "";
   $("sheet-synthetic").hidden = !model?.training_data.synthetic;
   $("sheet-versions").replaceChildren(...spans(versions(result.answer)));
+  fillBars();
+}
+
+/** As many classes as fit, the highest first. */
+function fillBars() {
+  const [sheet, bars, about] = [$("sheet"), $("sheet-bars"), $("sheet-about")];
+  const rows = rowsOf(result.answer);
+  const words = result.part + aboutScores(result.answer);
+  bars.replaceChildren(...rows);
+  about.textContent = words;
+  sheet.classList.add("measured");
+  // Columns without room for all rows get neighbours to the right.
+  while (bars.children.length > 1 && (bars.scrollWidth > bars.clientWidth + 1 || bars.scrollHeight > bars.clientHeight + 1)) {
+    bars.lastChild.remove();
+    about.textContent = `the ${bars.children.length} highest of ${rows.length} classes; ${words}`;
+  }
+  sheet.classList.remove("measured");
 }
 
 function versions(answer) {
