@@ -472,6 +472,15 @@ def test_scores_over_time_of_a_long_recording(page, tmp_path):
     assert page.bars() == mean
     page.choose_example()
     page.until(lambda: not page.one("#timeline").is_displayed())
+    page.bars()
+    page.requests()
+    page.one("#record-list").send_keys(Keys.HOME)
+    page.until(lambda: "from 4:50 to 5:00" in page.text("#scores-about"))
+    assert "59 of 60 windows scored" in page.text("#strip-text")
+    page.press(Keys.ARROW_DOWN)
+    assert page.bars() == mean
+    assert "6 of 6" in page.text("#strip-text")
+    assert page.requests() == [], "what is kept was asked for again"
     faults = [words for words in page.console() if "getImageData" not in words]
     assert len(faults) == 1, faults
     assert "/v1/ecg" in faults[0]  # which refused ten minutes
@@ -683,8 +692,7 @@ def test_it_fits_the_screen_and_the_colour_scheme(browser, served, record, width
     assert (max(channels) < 64) == (scheme == "dark")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1280, "light")])
 def test_axe_finds_nothing_in_any_state(browser, served, record, width, scheme):
     browser.look(width, scheme=scheme)
     page = browser.open(served.url)

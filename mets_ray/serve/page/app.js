@@ -19,16 +19,25 @@ import { useToken } from "./token.js";
 import { listenForView, setView, view } from "./view.js";
 
 const DEBOUNCE_MS = 300;
+const LINK_DEBOUNCE_MS = 400; // Safari refuses more than 100 changes of the address in 30 seconds
 
 /** Whether the address holds the settings on display; before, it may still hold some that wait for the model. */
 let isLinked = false;
+let linkTimer = 0;
 
-/** Keep the settings in the address, without a step in the browser's history. */
+function keepLinkSoon() {
+  clearTimeout(linkTimer);
+  linkTimer = setTimeout(keepLink, LINK_DEBOUNCE_MS);
+}
+
+/** Keep the settings in the address, without a step in the browser's history. Returns whether there is room for them. */
 function keepLink() {
-  if (!isLinked) return;
+  clearTimeout(linkTimer);
+  if (!isLinked) return false;
   const fragment = fragmentOf({ settings: settings(), view });
   if (fragment !== location.hash) history.replaceState(null, "", fragment || location.pathname + location.search);
   $("copied").textContent = "";
+  return fragment !== null;
 }
 
 /** Ask for what the address says, if it says something. */
@@ -54,7 +63,10 @@ function modelIsThere(isFirst) {
 }
 
 async function copyLink() {
-  keepLink();
+  if (!keepLink()) {
+    $("copied").textContent = "These classes are too long for a link: save them as a prompt set.";
+    return;
+  }
   try {
     await navigator.clipboard.writeText(location.href);
     $("copied").textContent = "Copied: the settings, without the ECG.";
@@ -65,11 +77,11 @@ async function copyLink() {
 
 listenForRecords(show);
 listenForClasses(() => {
-  keepLink();
+  keepLinkSoon();
   score(DEBOUNCE_MS);
 });
 listenForView(() => {
-  keepLink();
+  keepLinkSoon();
   drawPaper();
 });
 listenForWindows(showWindow);

@@ -21,7 +21,7 @@ export function listenForCalipers() {
       handle.setPointerCapture(event.pointerId);
     };
     handle.onpointermove = (event) => {
-      if (handle.hasPointerCapture(event.pointerId)) move(place, pointAt(event), plan.segments[marks[place].segment].base_mm);
+      if (handle.hasPointerCapture(event.pointerId)) move(place, pointAt(event), rowOf(marks[place]));
     };
     handle.onkeydown = (event) => press(event, place);
   });
@@ -35,11 +35,11 @@ function listenForPaper(paper) {
     event.preventDefault();
     paper.setPointerCapture(event.pointerId);
     move(0, pointAt(event));
-    move(1, pointAt(event), plan.segments[marks[0].segment].base_mm);
+    move(1, pointAt(event), rowOf(marks[0]));
     handles[1].focus({ focusVisible: false });
   };
   paper.onpointermove = (event) => {
-    if (paper.hasPointerCapture(event.pointerId)) move(1, pointAt(event), plan.segments[marks[0].segment].base_mm);
+    if (paper.hasPointerCapture(event.pointerId)) move(1, pointAt(event), rowOf(marks[0]));
   };
 }
 
@@ -90,6 +90,9 @@ function pointAt({ clientX, clientY }) {
   return { x_mm: (clientX - box.left) / plan.mm_px, y_mm: (clientY - box.top) / plan.mm_px };
 }
 
+/** The baseline of a mark's row, which it is dragged along. */
+const rowOf = ({ segment }) => plan.segments[segment].base_mm;
+
 function move(place, point, base_mm = null) {
   marks[place] = nearest(plan, point, base_mm);
   show();
@@ -108,7 +111,8 @@ function show() {
     Object.assign(handle.style, { left: px(point.x_mm), top: px(point.y_mm) });
     handle.ariaValueMax = Math.round(1000 * ecg.duration_s);
     handle.ariaValueNow = Math.round(1000 * marks[place].time_s);
-    handle.ariaValueText = `${lead} at ${marks[place].time_s.toFixed(3)} s, ${marks[place].mv.toFixed(2)} mV. ${words(found)}`;
+    const at = `${marks[place].time_s.toFixed(3)} s, ${marks[place].mv.toFixed(2)} mV`;
+    handle.ariaValueText = `${lead} at ${at}. ${words(found)}`;
   });
   Object.assign($("caliper-box").style, {
     left: px(Math.min(a.x_mm, b.x_mm)), top: px(Math.min(a.y_mm, b.y_mm)),

@@ -13,7 +13,7 @@ export const underlays = [];
 
 export function showEcg(answer) {
   ecg = answer;
-  $("warnings").replaceChildren();
+  for (const id of ["warnings", "caption"]) $(id).replaceChildren();
   $("ecg-text").textContent = ecg ? amplitudes(ecg) : "";
   $("view-tools").hidden = ecg === null;
   if (ecg) showWarnings(ecg.warnings);
@@ -29,7 +29,7 @@ export function drawPaper() {
   else scroll.removeAttribute("tabindex");
   placeCalipers(plan, ecg);
   $("paper").ariaLabel = ecg ? nameOf(ecg) : "Empty ECG paper";
-  $("caption").replaceChildren(...(ecg && plan ? factsOf(ecg, plan).map((fact) => element("span", {}, fact)) : []));
+  if (ecg && plan) $("caption").replaceChildren(...factsOf(ecg, plan).map((fact) => element("span", {}, fact)));
 }
 
 /** What is true of the drawing, in a few words each. */

@@ -24,8 +24,8 @@ export async function loadExamples() {
 /** Real ones come first, as the service lists them; each group has one credit. */
 function showExamples() {
   const groups = Object.entries(Object.groupBy(examples, ({ credit }) => credit ?? ""));
-  const options = groups.map(([credit, group]) => [credit || "Synthetic ECGs", group.map(({ name, title }) => [name, title])]);
-  setOptions($("example"), Object.fromEntries(options));
+  const titles = groups.map(([, group]) => group.map(({ name, title }) => [name, title]));
+  setOptions($("example"), Object.fromEntries(groups.map(([credit], place) => [credit || "Synthetic ECGs", titles[place]])));
   const [credit, first] = groups[0] ?? ["", []];
   $("empty-examples-label").textContent = credit
     ? "Or start with one of these real ECGs:" : "Or start with one of these synthetic ECGs:";

@@ -19,19 +19,20 @@ export async function groupFiles(files, maxBytes) {
   const groups = [];
   for (const header of headers) {
     const names = await signalNames(header);
-    const of = [...rest].filter(({ name }) => names.has(name) || (headers.length === 1 && isSignal(name)) || isSignal(name, header));
-    const noted = [...rest].filter(({ name }) => ANNOTATIONS.includes(ending(name)) && stem(name) === stem(header.name));
-    for (const file of [...of, ...noted]) rest.delete(file);
-    groups.push([header, ...of]);
+    const isItsSignal = (name) =>
+      names.has(name) || (isSignal(name) && (headers.length === 1 || stem(name) === stem(header.name)));
+    const isItsNote = (name) => ANNOTATIONS.includes(ending(name)) && stem(name) === stem(header.name);
+    const signals = [...rest].filter(({ name }) => isItsSignal(name));
+    groups.push([header, ...signals]);
+    for (const file of [...signals, ...[...rest].filter(({ name }) => isItsNote(name))]) rest.delete(file);
   }
   groups.push(...[...rest].map((file) => [file]));
   const place = (group) => Math.min(...group.map((file) => files.indexOf(file)));
   return groups.sort((a, b) => place(a) - place(b)).map((group) => checked(group, maxBytes));
 }
 
-/** A signal file of WFDB; of this header, if it is given, by its name. */
-const isSignal = (name, header = null) =>
-  ["dat", "mat"].includes(ending(name)) && (header === null || stem(name) === stem(header.name));
+/** Whether it is a signal file of WFDB, by its name. */
+const isSignal = (name) => ["dat", "mat"].includes(ending(name));
 
 /** What a WFDB header names: the first word of each line after the first, without its comments. */
 async function signalNames(header) {
@@ -64,7 +65,9 @@ export async function copied(files) {
   try {
     return await Promise.all(files.map(async (file) => new File([await file.arrayBuffer()], file.name)));
   } catch {
-    throw new Problem(`“${files[0].name}” could not be read from disk.`, { hint: "It may have been moved or changed. Choose it again." });
+    throw new Problem(`“${files[0].name}” could not be read from disk.`, {
+      hint: "It may have been moved or changed. Choose it again.",
+    });
   }
 }
 

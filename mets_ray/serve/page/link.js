@@ -11,7 +11,7 @@ const PROMPT_SET = /^[a-z0-9][a-z0-9_:.-]{0,127}@\d{1,9}$/;
 const KEYS = ["set", "class", "sentence", "softmax", "speed", "gain", "zoom"];
 const CONTROL = /[\u0000-\u001f\u007f]/;
 
-/** The fragment for {settings, view} as `settings()` and `view` hold them; "" where all is as usual or it would be too long. */
+/** The fragment for {settings, view} as their modules hold them; "" where all is as usual, null where it is too long. */
 export function fragmentOf({ settings, view }) {
   const parts = new URLSearchParams();
   if (settings.prompt_set) parts.set("set", settings.prompt_set);
@@ -22,12 +22,13 @@ export function fragmentOf({ settings, view }) {
     if (view[name] !== USUAL_VIEW[name]) parts.set(key, view[name]);
   }
   const fragment = String(parts);
-  return fragment && fragment.length <= LONGEST ? `#${fragment}` : "";
+  if (fragment.length > LONGEST) return null;
+  return fragment && `#${fragment}`;
 }
 
 /**
- * What `fragment` asks for: {settings, view, faults}, null for one that asks for nothing, like that of the skip link. What it
- * does not name is as usual; what cannot be used is left out and named in `faults`. Nothing in it is trusted.
+ * What `fragment` asks for: {settings, view, faults}, null for one that asks for nothing, like that of the skip link. What
+ * it does not name is as usual; what cannot be used is left out and named in `faults`. Nothing in it is trusted.
  */
 export function readFragment(fragment) {
   const text = fragment.replace(/^#/, "");

@@ -21,13 +21,14 @@ export function pointOf(plan, { segment, time_s, mv }) {
 export function nearest(plan, { x_mm, y_mm }, base_mm = null) {
   const rows = plan.rows.map((row) => row.base_mm);
   const base = base_mm ?? rows.reduce((a, b) => (Math.abs(b - y_mm) < Math.abs(a - y_mm) ? b : a));
-  const inRow = plan.segments.map((segment, place) => ({ segment, place })).filter(({ segment }) => segment.base_mm === base);
+  const inRow = plan.segments.map((segment, place) => ({ segment, place }))
+    .filter(({ segment }) => segment.base_mm === base);
   const { segment, place } = inRow.filter(({ segment }) => segment.x_mm <= x_mm).at(-1) ?? inRow[0];
   const time_s = segment.from_s + (x_mm - segment.x_mm) / plan.speed_mm_s;
   return moved(plan, { segment: place, lead: segment.lead, time_s, mv: (base - y_mm) / plan.gain_mm_mv });
 }
 
-/** The same mark on another plan, or after a step: in its lead where that is drawn at its time, else as near as can be. */
+/** The same mark on another plan, or after a step: in its lead where that is drawn at its time, else as near as possible. */
 export function moved(plan, { segment, lead, time_s, mv }) {
   const holds = (one) => one !== undefined && time_s >= one.from_s && time_s <= one.to_s;
   const here = plan.segments[segment];
@@ -74,6 +75,7 @@ export function words({ lead, interval_ms, per_minute, interval_mm, mv, height_m
     return Number(size) === 0 ? size : `${value < 0 ? "−" : "+"}${size}`;
   };
   const rate = per_minute === null ? "" : `, ${per_minute} bpm`;
-  const amplitude = mv === null ? "no amplitude between two leads" : `${signed(mv, 2)} mV (${signed(height_mm, 1)} mm) in ${lead}`;
+  const amplitude = mv === null
+    ? "no amplitude between two leads" : `${signed(mv, 2)} mV (${signed(height_mm, 1)} mm) in ${lead}`;
   return `${interval_ms} ms (${interval_mm.toFixed(1)} mm)${rate}; ${amplitude}.`;
 }

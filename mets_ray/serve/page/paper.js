@@ -15,15 +15,16 @@ const PRINTED_RATIO = 4; // canvas pixels for each of CSS: 384 in an inch
 /**
  * Draw `ecg` (a response of /v1/ecg), or empty paper for null, on paper that fits `width_px` CSS pixels when `view` does
  * not enlarge it. `underlays`: functions (context, segments, mm, mm_per_s) that draw on the grid and beneath the traces; `mm`
- * is a millimetre in device pixels. Returns the plan of `layOut` with `mm_px`, a millimetre in CSS pixels; null without room.
+ * is a millimetre in device pixels. Returns the plan of `layOut` with `mm_px`, a millimetre in CSS pixels; null where there
+ * is no room.
  */
 export function draw(canvas, ecg, { view, width_px, underlays = [] }) {
   if (!(width_px > 0)) return null;
   const plan = layOut(ecg, view, width_px < NARROW_PX);
-  const wanted = window.devicePixelRatio || 1;
   const mm_px = (width_px * view.zoom) / plan.fit_mm;
   const [across_px, up_px] = [Math.max(width_px, plan.width_mm * mm_px), plan.height_mm * mm_px];
-  const ratio = Math.min(wanted, LONGEST_SIDE / Math.max(across_px, up_px), Math.sqrt(MOST_PIXELS / (across_px * up_px)));
+  const most = Math.min(LONGEST_SIDE / Math.max(across_px, up_px), Math.sqrt(MOST_PIXELS / (across_px * up_px)));
+  const ratio = Math.min(window.devicePixelRatio || 1, most);
   // A whole number of device pixels per 5 mm box keeps every line sharp; the rest of the width is blank paper.
   const mm = Math.max(1, Math.floor(5 * mm_px * ratio)) / 5;
   canvas.width = Math.round(Math.max(width_px * ratio, plan.width_mm * mm));

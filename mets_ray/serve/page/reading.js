@@ -69,7 +69,7 @@ export function show(record) {
 }
 
 function showSource(record) {
-  $("source-name").textContent = record?.example ? "" : record?.name ?? ""; // an example stands in the list of examples
+  $("source-name").textContent = record?.example ? "" : record?.name ?? ""; // those are in a list of their own
   $("credit").textContent = record?.example?.credit ? `ECG: ${record.example.credit}` : "";
   $("example").value = record?.example?.name ?? "";
   $("remove").hidden = record === null;
@@ -87,7 +87,8 @@ export async function changeFacts() {
   const record = onDisplay();
   const signal = begin("facts");
   try {
-    await askFacts(record, signal, (query) => load(Object.assign(record, { query, problem: null, kept: null, isRead: false })));
+    await askFacts(record, signal, (query) =>
+      load(Object.assign(record, { query, problem: null, kept: null, isRead: false })));
   } catch (error) {
     report(error, signal, "source-problem", changeFacts);
   }
@@ -118,8 +119,9 @@ async function load(record) {
     const retry = () => load(record);
     const shown = report(error, signal, "source-problem", retry);
     // What another try could change is not kept.
-    if (shown && !shown.canRetry && shown.status !== 401 && !needsFacts(record.files)) record.problem = { error: shown, retry };
-    if (shown) showList();
+    const isFinal = shown && !shown.canRetry && shown.status !== 401 && !needsFacts(record.files);
+    if (isFinal) record.problem = { error: shown, retry };
+    showList();
   }
 }
 
@@ -134,8 +136,8 @@ async function fetchExample(record, signal) {
 /** The answer of /v1/ecg; null for a recording that is longer than it takes, which has scores over time only. */
 async function firstWindow(record, signal) {
   try {
-    const { answer } = await call(withQuery("v1/ecg", record.query), { method: "POST", form: upload(record), signal, onWait });
-    return answer;
+    const sent = { method: "POST", form: upload(record), signal, onWait };
+    return (await call(withQuery("v1/ecg", record.query), sent)).answer;
   } catch (error) {
     if (error.reason !== "too_long") throw error;
     record.isLong = true;

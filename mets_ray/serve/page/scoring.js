@@ -17,13 +17,13 @@ const CLASS_REASONS = new Set([
   "unknown_text", "unknown_prompt_set", "ambiguous_prompt_set", "long_query",
 ]);
 
-/** The scores on display: {answer, part}, with a response of /v1/zero-shot and what part of the recording it is of, in words. */
+/** The scores on display: {answer, part}, with a response of /v1/zero-shot and the part that it is of, in words; or null. */
 export let result = null;
 /** Of a recording with several windows: what is shown when none of them is chosen, {ecg, answer}. */
 let whole = null;
 let timer = 0;
 
-/** Show the scores of the ECG on display: those kept, or new ones in `delay_ms`, until when the old ones are marked as stale. */
+/** Show the scores of the ECG on display: those kept, or new ones in `delay_ms`; until then the old ones are stale. */
 export function score(delay_ms) {
   stopScoring();
   const settings = String(settingsQuery());
@@ -133,7 +133,8 @@ function failed(error, signal, wanted) {
     report(error, signal, wanted, () => score(0));
     return;
   }
-  const slot = error.reason === "bad_template" ? "template-problem" : CLASS_REASONS.has(error.reason) ? "class-problem" : wanted;
+  const ofClasses = CLASS_REASONS.has(error.reason) ? "class-problem" : wanted;
+  const slot = error.reason === "bad_template" ? "template-problem" : ofClasses;
   clearScores(slot === wanted ? "" : "No scores: see the message next to the classes.");
   clearTimeline();
   if (slot === "template-problem") $("advanced").open = true;

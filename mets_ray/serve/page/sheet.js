@@ -43,7 +43,8 @@ function fillBars() {
   about.textContent = words;
   sheet.classList.add("measured");
   // Columns without room for all rows get neighbours to the right.
-  while (bars.children.length > 1 && (bars.scrollWidth > bars.clientWidth + 1 || bars.scrollHeight > bars.clientHeight + 1)) {
+  const overflows = () => bars.scrollWidth > bars.clientWidth + 1 || bars.scrollHeight > bars.clientHeight + 1;
+  while (bars.children.length > 1 && overflows()) {
     bars.lastChild.remove();
     about.textContent = `the ${bars.children.length} highest of ${rows.length} classes; ${words}`;
   }

@@ -144,7 +144,9 @@ function drawNow() {
   plan = drawStrip($("strip"), shown);
   const { head, windows, summary } = shown;
   const strip = $("strip");
-  strip.ariaValueMin = 1;
+  strip.ariaValueMin = shown.selected < 0 ? 0 : 1;
+  strip.ariaValueNow = shown.selected + 1;
+  if (shown.selected < 0) strip.ariaValueText = "no window is chosen";
   strip.ariaValueMax = windows.length;
   $("timeline-about").textContent = about(head, shown.rows);
   $("timeline-state").textContent = summary ? "" : `${windows.length} of ${head.windows} windows…`;
