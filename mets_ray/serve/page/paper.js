@@ -39,7 +39,7 @@ export function draw(canvas, ecg, { view, width_px, underlays = [] }) {
  * Draw `ecg` for the printer in four columns, at its true size where that fits. Returns the plan, with `share`, the size
  * beside the true one.
  */
-export function drawForPrint(canvas, ecg, { view, width_mm, height_mm, underlays = [] }) {
+export function drawForPrint(canvas, ecg, { view, width_mm, height_mm }) {
   const plan = layOut(ecg, view, false);
   const share = Math.min(1, width_mm / plan.width_mm, height_mm / plan.height_mm);
   const mm = CSS_PX_PER_MM * PRINTED_RATIO * share;
@@ -48,7 +48,7 @@ export function drawForPrint(canvas, ecg, { view, width_mm, height_mm, underlays
   // Chromium rounds the scale of a printed canvas; a whole number of its pixels for each of CSS is kept.
   canvas.style.width = `${canvas.width / PRINTED_RATIO}px`;
   canvas.style.height = `${canvas.height / PRINTED_RATIO}px`;
-  paint(canvas, ecg, plan, mm, PRINTED_RATIO, underlays);
+  paint(canvas, ecg, plan, mm, PRINTED_RATIO, []);
   return { ...plan, share };
 }
 

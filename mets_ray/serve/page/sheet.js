@@ -1,7 +1,7 @@
 // One A4 page for the printer or a PDF: the ECG, its scores with their thresholds, what made them, and the date.
 
 import { $, element } from "./dom.js";
-import { ecg, factsOf, underlays } from "./ecg.js";
+import { ecg, factsOf } from "./ecg.js";
 import { drawForPrint } from "./paper.js";
 import { model } from "./model.js";
 import { onDisplay } from "./records.js";
@@ -23,7 +23,7 @@ function fill() {
   const isReady = Boolean(ecg && result && !$("scores").classList.contains("stale"));
   document.body.classList.toggle("has-sheet", isReady);
   if (!isReady) return;
-  const plan = drawForPrint($("sheet-paper"), ecg, { view, underlays, ...ROOM });
+  const plan = drawForPrint($("sheet-paper"), ecg, { view, ...ROOM });
   const share = plan.share === 1 ? "true size" : `${Math.round(100 * plan.share)} % of true size`;
   const size = `${share} when printed at 100 %`;
   $("sheet-caption").replaceChildren(...spans([...factsOf(ecg, plan), size]));
