@@ -459,6 +459,8 @@ def test_scores_over_time_of_a_long_recording(page, tmp_path):
     page.until(lambda: "from 4:50 to 5:00" in page.text("#scores-about"))
     page.type_classes("pacemaker rhythm", "sinus rhythm", "atrial fibrillation")
     page.until(lambda: len(page.bars()) == 3 and "from 4:50" in page.text("#scores-about"))
+    kept = "return document.querySelector('#record-list .record-state').textContent"
+    page.until(lambda: page.run(kept) == "59 of 60 windows scored")
 
     choose_npy(page, tmp_path / "minute.npy")
     about = page.text("#scores-about")
