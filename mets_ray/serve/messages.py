@@ -202,6 +202,7 @@ class TimelineSignal(BaseModel):
 
     leads: list[str]
     sampling_rate_hz: int
+    highpass_hz: float | None
     samples: int
 
 
@@ -279,6 +280,7 @@ class EcgAnswer(BaseModel):
     leads: list[str]
     sampling_rate_hz: int
     duration_s: float
+    highpass_hz: float | None = Field(description="cut-off of the filter that it has passed; null: none")
     signal_uv: list[list[int]]
     windows: int
     warnings: list[Warned]
@@ -384,6 +386,7 @@ class ModelAnswer(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
     model_version: str
+    package_version: str = Field(description="of mets_ray on this server")
     bundle_uri: str
     signal: SignalFacts
     text_model: TextModelFacts

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
+from mets_ray import __version__
 from mets_ray.errors import RecordError, RequestError
 from mets_ray.model.calibrated_classes import Judged
 from mets_ray.model.calibrations import Calibrations
@@ -195,6 +196,7 @@ class Service:
             leads=list(facts.leads),
             sampling_rate_hz=facts.sampling_rate_hz,
             duration_s=facts.duration_s,
+            highpass_hz=facts.highpass_hz,
             signal_uv=windows.signal_uv[0].tolist(),
             windows=len(windows.signal_uv),
             warnings=warned(windows.warnings),
@@ -239,6 +241,7 @@ class Service:
         sets = await self.listed(after="", limit=_MODEL_PROMPT_SETS)
         return messages.ModelAnswer(
             model_version=self.predictor.model_version,
+            package_version=__version__,
             bundle_uri=self.bundle_uri,
             signal=messages.SignalFacts(
                 sampling_rate_hz=facts.sampling_rate_hz,

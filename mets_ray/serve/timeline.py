@@ -202,7 +202,10 @@ class _Timeline:
             rest_s = self._recording.duration_s - covered_s
             noted.append(("end_not_scored", f"no window begins late enough to hold the last {rest_s:.1f} s"))
         shape = messages.TimelineSignal(
-            leads=list(signal.leads), sampling_rate_hz=signal.sampling_rate_hz, samples=signal.num_samples
+            leads=list(signal.leads),
+            sampling_rate_hz=signal.sampling_rate_hz,
+            highpass_hz=signal.highpass_hz,
+            samples=signal.num_samples,
         )
         return messages.TimelineHead(
             classes=self._classes,

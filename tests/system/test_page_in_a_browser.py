@@ -1,8 +1,11 @@
 """The page at `/` in a real headless browser against a real server."""
 
+import base64
 import json
+import re
 import shutil
 import zipfile
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -10,116 +13,14 @@ import wfdb
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
-from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import Select, WebDriverWait
+from selenium.webdriver.support.ui import Select
 
 from mets_ray.ecg.ecg import Ecg
 from mets_ray.serve.examples import example_json
+from tests.support.browser_page import COUNT_INK, DROP, FLAGS, TYPE_CLASSES, Page
 from tests.support.calibrations import RARE, made_up_file, write_file
 from tests.support.serving import json_ecg, make_bundle, npy, plain_server, synthetic_ecg
-
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-)
-# Pixels of the trace's colour, which is far from the paper's in both colour schemes.
-COUNT_INK = """
-const canvas = document.getElementById("paper");
-const hex = getComputedStyle(canvas).getPropertyValue("--trace").trim();
-const ink = [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
-const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-let count = 0;
-for (let i = 0; i < data.length; i += 4) count += ink.every((value, k) => Math.abs(data[i + k] - value) < 60);
-return count;
-"""
-TYPE_CLASSES = """
-const area = document.getElementById("labels");
-area.value = arguments[0];
-area.dispatchEvent(new Event("input"));
-return document.getElementById("scores").classList.contains("stale");
-"""
-DROP = """
-const transfer = new DataTransfer();
-transfer.items.add(new File([arguments[1]], arguments[0]));
-for (const type of ["dragenter", "drop"]) {
-  document.body.dispatchEvent(new DragEvent(type, { bubbles: true, cancelable: true, dataTransfer: transfer }));
-}
-"""
-
-
-class Page:
-    """The page under test: what a user would look for on it."""
-
-    def __init__(self, driver):
-        self.driver = driver
-
-    def open(self, url):
-        self.driver.get(url)
-        self.until(lambda: self.find("#model-facts dd") or self.find("#token-form:not([hidden])"))
-        return self
-
-    def until(self, condition, seconds=30):
-        return WebDriverWait(self.driver, seconds, poll_frequency=0.05).until(lambda _: condition())
-
-    def find(self, css):
-        return self.driver.find_elements(By.CSS_SELECTOR, css)
-
-    def one(self, css):
-        return self.driver.find_element(By.CSS_SELECTOR, css)
-
-    def text(self, css):
-        return self.one(css).text
-
-    def run(self, script, *arguments):
-        return self.driver.execute_script(script, *arguments)
-
-    def type_classes(self, *labels):
-        """Whether the scores that stood there were marked as stale at once."""
-        return self.run(TYPE_CLASSES, "\n".join(labels))
-
-    def choose(self, *paths):
-        self.one("#files").send_keys("\n".join(str(path) for path in paths))
-
-    def choose_example(self, name="afib"):
-        self.until(lambda: self.find(f"#example option[value={name}]"))
-        Select(self.one("#example")).select_by_value(name)
-
-    def bars(self):
-        """{class: score} of the bars from top to bottom, once they are current."""
-        read = """
-        if (!document.querySelector("#scores:not(.stale) #bars li")) return null;
-        return [...document.querySelectorAll("#bars li")].map(
-          (row) => [row.querySelector(".name").textContent, Number(row.dataset.score)]);
-        """
-        return dict(self.until(lambda: self.run(read)))
-
-    def problem(self, slot):
-        return self.until(lambda: self.text(f"#{slot}"))
-
-    def requests(self):
-        """URLs of all requests since the last call."""
-        events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
-        return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
-
-    def console(self):
-        return [entry["message"] for entry in self.driver.get_log("browser")]
-
-    def look(self, width, height=860, scheme="light"):
-        self.driver.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": width, "height": height, "deviceScaleFactor": 2 if width < 600 else 1, "mobile": width < 600},
-        )
-        self.driver.execute_cdp_cmd(
-            "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-        )
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +190,6 @@ def test_what_cannot_be_used_is_said_in_words(page, record):
         (["broken.zip"], "zip"),
         (["notes.pdf"], "no format"),
         (["ecg.hea"], ".dat"),
-        (["ecg.zip", "ecg.json"], "one ECG"),
     ):
         page.choose(*(record / name for name in names))
         page.until(lambda words=words: words in page.text("#source-problem"))
@@ -321,6 +221,203 @@ def test_unit_and_rate_are_asked_for_and_never_guessed(page, record, name):
     assert not page.one("#facts-form").is_displayed()
     page.one("#change-facts").click()
     assert page.one("#rate").get_attribute("value") == "100"
+
+
+def test_several_ecgs_are_a_list_that_the_keyboard_goes_through(page, record):
+    flat = json.loads((record / "ecg.json").read_text())
+    flat["signal"][11] = [0.0] * len(flat["signal"][11])
+    (record / "flat.json").write_text(json.dumps(flat))
+    (record / "ecg.atr").write_bytes(b"annotations")
+    page.type_classes("sinus rhythm", "atrial fibrillation")
+    page.choose(*(record / name for name in ("ecg.dat", "ecg.json", "flat.json", "ecg.zip", "ecg.hea", "ecg.atr")))
+    first = page.bars()
+    names = ["ecg.hea + ecg.dat", "ecg.json", "flat.json", "ecg.zip"]
+    assert [(name, is_shown) for name, _, is_shown in page.records()] == [(name, name == names[0]) for name in names]
+    page.until(lambda: page.records()[0][1])
+    assert page.records()[0][1].split(" 0.")[0] in first
+    page.press(Keys.ARROW_DOWN)
+    page.until(lambda: page.records()[1][2] and page.records()[1][1])
+    page.press(Keys.ARROW_DOWN)
+    assert "V6" in page.problem("source-problem")
+    assert page.find("#bars li") == []
+    page.until(lambda: page.records()[2][1] == "cannot be used")
+    page.requests()
+    page.press(Keys.HOME)
+    assert page.bars() == first
+    assert page.text("#source-name") == names[0]
+    page.press(Keys.ARROW_DOWN, times=2)
+    assert "V6" in page.problem("source-problem")
+    assert page.requests() == [], "what is kept was asked for again"
+    page.type_classes("one", "two")
+    assert {state for _, state, _ in page.records()} == {"", "cannot be used", "scored with other words or options"}
+    page.press(Keys.ARROW_UP)
+    assert set(page.bars()) == {"one", "two"}
+    page.press(Keys.DELETE)
+    page.until(lambda: len(page.records()) == 3)
+    page.run(DROP, "more.json", (record / "ecg.json").read_text())
+    page.until(lambda: page.records()[-1][2] and page.records()[-1][0] == "more.json")
+    page.one("#remove-all").click()
+    assert page.records() == []
+    assert page.one("#empty").is_displayed()
+
+
+def test_the_list_is_bounded(page, record):
+    text = (record / "ecg.json").read_text()
+    for number in range(42):
+        (record / f"{number}.json").write_text(text)
+    page.type_classes("sinus rhythm", "atrial fibrillation")
+    page.choose(*(record / f"{number}.json" for number in range(42)))
+    assert "2 of 42 ECGs were not opened" in page.problem("list-problem")
+    assert len(page.records()) == 40
+    page.bars()
+    page.one("#remove").click()
+    page.run(DROP, "more.json", text)
+    page.until(lambda: page.records()[-1][0] == "more.json")
+    assert len(page.records()) == 40
+    assert page.text("#list-problem") == ""
+
+
+def test_calipers_measure_what_is_drawn(page, served):
+    page.choose_example()
+    page.bars()
+    assert not page.one("#calipers").is_displayed()
+    page.one("#calipers-on").click()
+    first, second = page.one("#mark-a"), page.one("#mark-b")
+    first.click()
+    page.press(Keys.HOME)
+    second.click()
+    page.press(Keys.HOME)
+    page.press(Keys.ARROW_RIGHT, times=20, shift=True)
+    page.press(Keys.ARROW_UP, times=5, shift=True)
+    page.press(Keys.ARROW_LEFT, times=5)
+    assert page.text("#caliper-readout") == "750 ms (18.8 mm), 80 bpm; +0.50 mV (+5.0 mm) in II."
+    assert "II at 0.750 s, 0.50 mV. 750 ms" in second.get_attribute("aria-valuetext")
+    apart = second.location["x"] - first.location["x"]
+    Select(page.one("#speed")).select_by_value("50")
+    Select(page.one("#gain")).select_by_value("20")
+    assert page.text("#caliper-readout") == "750 ms (37.5 mm), 80 bpm; +0.50 mV (+10.0 mm) in II."
+    assert second.location["x"] - first.location["x"] == pytest.approx(2 * apart, abs=2)
+    assert "50 mm/s" in page.text("#caption")
+    for select, value in (("#speed", "25"), ("#gain", "10")):
+        Select(page.one(select)).select_by_value(value)
+
+    page.drag(page.one("#paper"), (300, 60), (80, 0))
+    millimetre_px = apart / 18.75
+    found = page.text("#caliper-readout")
+    assert int(found.split()[0]) == pytest.approx(80 / millimetre_px * 40, abs=25)
+    page.press(Keys.PAGE_DOWN)
+    assert "no amplitude between two leads" in page.text("#caliper-readout")
+    page.press(Keys.ESCAPE)
+    assert not page.one("#calipers").is_displayed()
+
+
+def test_a_mark_set_by_its_numbers_lies_on_the_trace(page, served):
+    page.choose_example()
+    page.bars()
+    example = json.loads(example_json("afib", 10.0))
+    ecg = page.run(
+        """
+        const form = new FormData();
+        form.append("file", new File([JSON.stringify(arguments[0])], "ecg.json"));
+        return fetch("v1/ecg", { method: "POST", body: form }).then((answer) => answer.json());
+        """,
+        example,
+    )
+    assert ecg["highpass_hz"] == 0.5
+    lead = np.array(ecg["signal_uv"][1])
+    peak = 100 + int(lead[100:300].argmax())  # in the second and third second
+    height_mv = (lead[peak] - np.sort(lead)[len(lead) // 2]) / 1000
+    page.one("#calipers-on").click()
+    page.one("#mark-a").click()
+    page.press(Keys.HOME)
+    page.press(Keys.ARROW_RIGHT, times=peak // 4, shift=True)
+    page.press(Keys.ARROW_RIGHT, times=peak % 4)
+    steps = round(height_mv / 0.02)
+    page.press(Keys.ARROW_UP, times=steps // 5, shift=True)
+    page.press(Keys.ARROW_UP, times=steps % 5)
+    is_on_trace = page.run("""
+        const paper = document.getElementById("paper"), box = paper.getBoundingClientRect();
+        const mark = document.getElementById("mark-a").getBoundingClientRect();
+        const ratio = paper.width / box.width, radius = 2;
+        const [x, y] = [(mark.left + mark.right) / 2 - box.left, (mark.top + mark.bottom) / 2 - box.top];
+        const hex = getComputedStyle(paper).getPropertyValue("--trace").trim();
+        const ink = [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
+        const { data } = paper.getContext("2d").getImageData((x - radius) * ratio, (y - radius) * ratio,
+          (2 * radius + 1) * ratio, (2 * radius + 1) * ratio);
+        const pixels = Array.from({ length: data.length / 4 }, (_, i) => data.slice(4 * i, 4 * i + 3));
+        return pixels.some((pixel) => ink.every((value, k) => Math.abs(pixel[k] - value) < 60));
+        """)
+    assert is_on_trace
+
+
+def test_the_paper_can_be_enlarged_within_its_frame(page):
+    page.choose_example()
+    page.bars()
+    size = "const paper = document.getElementById('paper'); return [paper.clientWidth, paper.width];"
+    before, _ = page.run(size)
+    page.run("const zoom = document.getElementById('zoom'); zoom.value = 300; zoom.dispatchEvent(new Event('input'));")
+    after, pixels = page.run(size)
+    assert after == pytest.approx(3 * before, rel=0.02)
+    assert pixels <= 12_000
+    assert page.text("#zoom-value") == "300 %"
+    assert page.run("return document.documentElement.scrollWidth") <= 1280
+    assert page.one("#paper-scroll").get_attribute("tabindex") == "0"
+    assert page.run(COUNT_INK) > 3000
+
+
+def test_the_address_holds_the_settings_and_never_the_ecg(page, served, record):
+    page.type_classes("long qt", "short qt & more")
+    page.choose(record / "ecg.json")
+    page.bars()
+    page.one("#multi-label").click()
+    page.until(lambda: "softmax" in page.text("#scores-about"))
+    Select(page.one("#speed")).select_by_value("50")
+    page.run("const zoom = document.getElementById('zoom'); zoom.value = 150; zoom.dispatchEvent(new Event('input'));")
+    page.one("#copy-link").click()
+    page.until(lambda: "without the ECG" in page.text("#copied"))
+    address = page.driver.current_url
+    assert address == f"{served.url}/#class=long+qt&class=short+qt+%26+more&softmax=1&speed=50&zoom=1.5"
+
+    page.driver.get("about:blank")
+    page.open(address)
+    page.choose_example()
+    page.until(lambda: set(page.bars()) == {"long qt", "short qt & more"})
+    assert sum(page.bars().values()) == pytest.approx(1)
+    assert "50 mm/s" in page.text("#caption")
+    assert page.text("#zoom-value") == "150 %"
+    assert page.text("#link-problem") == ""
+
+    page.run("location.hash = 'set=descriptive:synthetic@4&gain=20'")
+    page.until(lambda: "STE_ANT" in page.bars())
+    assert "20 mm/mV" in page.text("#caption")
+    assert "25 mm/s" in page.text("#caption")
+    for fragment, words in (
+        ("set=absent@1", "no prompt set “absent@1”"),
+        ("set=../../etc@1&class=kept", "“set”"),
+        ("speed=1e9&gain=11&zoom=99&class=kept", "“gain”"),
+        ("class=" + "x" * 501 + "&class=kept", "“class”"),
+        ("class=" + "x" * 13_000, "too long"),
+    ):
+        page.run("location.hash = arguments[0]", fragment)
+        page.until(lambda words=words: words in page.text("#link-problem"))
+        if "kept" in fragment:
+            page.until(lambda: set(page.bars()) == {"kept"})
+    assert page.driver.current_url == f"{served.url}/"
+
+
+def test_the_colours_can_be_chosen_and_are_kept(page, served):
+    is_dark = "return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).every((part) => part < 64)"
+    assert not page.run(is_dark)
+    Select(page.one("#theme")).select_by_value("dark")
+    assert page.run(is_dark)
+    page.driver.refresh()
+    page.until(lambda: page.find("#model-facts dd"))
+    assert page.run(is_dark)
+    assert page.one("#theme").get_attribute("value") == "dark"
+    assert page.run("return Object.keys(localStorage)") == ["mets_ray_theme"]
+    Select(page.one("#theme")).select_by_value("")
+    assert not page.run(is_dark)
+    assert page.run("return localStorage.length") == 0
 
 
 def choose_npy(page, path):
@@ -362,6 +459,8 @@ def test_scores_over_time_of_a_long_recording(page, tmp_path):
     page.until(lambda: "from 4:50 to 5:00" in page.text("#scores-about"))
     page.type_classes("pacemaker rhythm", "sinus rhythm", "atrial fibrillation")
     page.until(lambda: len(page.bars()) == 3 and "from 4:50" in page.text("#scores-about"))
+    kept = "return document.querySelector('#record-list .record-state').textContent"
+    page.until(lambda: page.run(kept) == "59 of 60 windows scored")
 
     choose_npy(page, tmp_path / "minute.npy")
     about = page.text("#scores-about")
@@ -375,9 +474,88 @@ def test_scores_over_time_of_a_long_recording(page, tmp_path):
     assert page.bars() == mean
     page.choose_example()
     page.until(lambda: not page.one("#timeline").is_displayed())
+    page.bars()
+    page.requests()
+    page.one("#record-list").send_keys(Keys.HOME)
+    page.until(lambda: "from 4:50 to 5:00" in page.text("#scores-about"))
+    assert "59 of 60 windows scored" in page.text("#strip-text")
+    page.press(Keys.ARROW_DOWN)
+    assert page.bars() == mean
+    assert "6 of 6" in page.text("#strip-text")
+    assert page.requests() == [], "what is kept was asked for again"
     faults = [words for words in page.console() if "getImageData" not in words]
     assert len(faults) == 1, faults
     assert "/v1/ecg" in faults[0]  # which refused ten minutes
+
+
+CREDIT = "PTB-XL (CC BY 4.0), shortened for this test"
+
+
+def add_examples(bundle):
+    """Two ECGs beside the bundle, as real ones lie there."""
+    folder = bundle / "examples"
+    folder.mkdir()
+    for number, name in enumerate(("one", "two")):
+        ecg = synthetic_ecg(number + 5)
+        wfdb.wrsamp(
+            name, fs=100, units=["mV"] * 12, sig_name=list(ecg.leads), p_signal=ecg.signal_mv.T, fmt=["16"] * 12,
+            write_dir=folder,
+        )  # fmt: skip
+    listed = [
+        {"record": "one", "finding": "sinus rhythm", "title": "Sinus rhythm (1)"},
+        {"record": "two", "finding": "atrial fibrillation", "title": "Atrial fibrillation (2)"},
+    ]
+    (folder / "examples.json").write_text(json.dumps({"credit": CREDIT, "examples": listed}))
+
+
+def print_page(page):
+    """The page as a PDF."""
+    settings = {"printBackground": False, "preferCSSPageSize": True}
+    return base64.b64decode(page.driver.execute_cdp_cmd("Page.printToPDF", settings)["data"])
+
+
+def test_real_examples_come_first_and_a_result_fits_one_printed_page(browser, tmp_path):
+    bundle = make_bundle(tmp_path)
+    add_examples(bundle)
+    with plain_server(bundle) as (client, _):
+        page = browser.open(str(client.base_url))
+        page.until(lambda: page.one("#empty-examples").is_displayed())
+        assert [button.text for button in page.find("#empty-examples .choices button")] == [
+            "Sinus rhythm", "Atrial fibrillation",
+        ]  # fmt: skip
+        assert page.text("#empty-examples-credit") == CREDIT
+        groups = page.run("return [...document.querySelectorAll('#example optgroup')].map((group) => group.label)")
+        assert groups == [CREDIT, "Synthetic ECGs"]
+        assert page.faults() == []
+        page.one("#all-examples").click()
+        assert set(page.bars()) == {"sinus rhythm", "atrial fibrillation"}
+        assert [name for name, _, _ in page.records()] == ["Sinus rhythm (1)", "Atrial fibrillation (2)"]
+        assert page.text("#credit") == f"ECG: {CREDIT}"
+        assert "as the model sees it: 100 Hz, zero-phase high-pass at 0.5 Hz" in page.text("#caption")
+
+        Select(page.one("#theme")).select_by_value("dark")
+        document = print_page(page)
+        assert document.count(b"/Type /Page\n") == 1
+        (box,) = re.findall(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", document)
+        assert [float(side) for side in box] == pytest.approx([842, 595], abs=1)
+        sheet = page.one("#sheet").get_attribute("textContent")
+        model = client.get("/v1/model").json()
+        for words in (
+            "not a medical device", "synthetic ECGs", model["model_version"], f"mets_ray {model['package_version']}",
+            "classes as typed", "each class by itself", CREDIT, f"{datetime.now():%Y-%m-%d}", "true size",
+        ):  # fmt: skip
+            assert words in sheet
+        assert "Sinus rhythm (1)" not in sheet
+        assert page.run(COUNT_INK.replace('"paper"', '"sheet-paper"')) > 10_000
+        Select(page.one("#list")).select_by_value("descriptive:synthetic@4")
+        page.until(lambda: "STE_ANT" in page.bars())
+        print_page(page)
+        assert "prompt set descriptive:synthetic@4" in page.one("#sheet-versions").get_attribute("textContent")
+        assert len(page.find("#sheet-bars li")) == 12
+        page.one("#remove-all").click()
+        assert print_page(page).count(b"/Type /Page\n") >= 1
+        assert not page.find("body.has-sheet")
+        assert page.console() == []
 
 
 def test_a_calibrated_prompt_set_has_its_threshold_in_the_bar(browser, tmp_path):
@@ -416,6 +594,11 @@ def test_a_calibrated_prompt_set_has_its_threshold_in_the_bar(browser, tmp_path)
             assert shown["interval"] == pytest.approx(row["probability_interval"], abs=0.02)
             assert shown["verdict"].startswith("present" if row["present"] else "not present")
         assert "threshold" in page.text("#scores-about")
+        assert page.faults() == []
+        print_page(page)
+        on_paper = page.find("#sheet-bars .calibrated")
+        assert len(on_paper) == 11
+        assert "threshold" in on_paper[0].get_attribute("textContent")
         assert "11 of 12 classes, on 150 synthetic patients, thresholds by best_f1" in page.text("#model-facts")
         page.one("#multi-label").click()
         page.until(lambda: "softmax" in page.text("#scores-about"))
@@ -509,6 +692,38 @@ def test_it_fits_the_screen_and_the_colour_scheme(browser, served, record, width
     background = page.one("body").value_of_css_property("background-color")
     channels = [int(part) for part in background.split("(")[1].split(",")[:3]]
     assert (max(channels) < 64) == (scheme == "dark")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1280, "light")])
+def test_axe_finds_nothing_in_any_state(browser, served, record, width, scheme):
+    browser.look(width, scheme=scheme)
+    page = browser.open(served.url)
+    page.until(lambda: page.one("#empty-examples").is_displayed())
+    states = {"empty": page.faults()}
+    page.choose(record / "ecg.npy")
+    page.until(lambda: page.one("#facts-form").is_displayed())
+    states["facts"] = page.faults()
+    page.type_classes("sinus rhythm", "atrial fibrillation")
+    page.choose(record / "ecg.json", record / "ecg.zip")
+    page.bars()
+    page.one("#calipers-on").click()
+    page.one("#advanced summary").click()
+    states["result"] = page.faults()
+    assert page.run("return document.documentElement.scrollWidth") <= width
+    page.one("#template").send_keys("without a place")
+    page.problem("template-problem")
+    states["problem"] = page.faults()
+    page.one("#template").clear()
+    signal_uv = np.concatenate([np.rint(synthetic_ecg(index).signal_mv * 1000) for index in range(3)], axis=1)
+    (record / "long.npy").write_bytes(npy(signal_uv.astype(np.int16)))
+    choose_npy(page, record / "long.npy")
+    Select(page.one("#list")).select_by_value("descriptive:synthetic@4")
+    page.until(lambda: "3 of 3 windows scored" in page.text("#strip-text") and len(page.bars()) == 12)
+    states["timeline"] = page.faults()
+    page.run("const zoom = document.getElementById('zoom'); zoom.value = 300; zoom.dispatchEvent(new Event('input'));")
+    states["enlarged"] = page.faults()
+    assert page.run("return document.documentElement.scrollWidth") <= width
+    assert {name: faults for name, faults in states.items() if faults} == {}
 
 
 def test_a_busy_or_absent_server_is_asked_again_and_then_named(page):

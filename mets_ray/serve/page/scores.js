@@ -5,15 +5,18 @@ import { $, element } from "./dom.js";
 /** Bars for a response of /v1/zero-shot, highest first. Rows are reused by class, so bars grow and shrink. */
 export function showBars(answer) {
   const list = $("bars");
-  const kept = new Map([...list.children].map((row) => [row.dataset.className, row]));
-  const rows = inOrder(answer).map((item, place) => {
+  list.replaceChildren(...rowsOf(answer, new Map([...list.children].map((made) => [made.dataset.className, made]))));
+  $("scale-value").textContent = hasProbabilities(answer) ? "prob." : "score";
+  $("scale").hidden = false;
+}
+
+/** The rows of `answer`, highest first; `kept`: rows to use again, by class. */
+export function rowsOf(answer, kept = new Map()) {
+  return inOrder(answer).map((item, place) => {
     const made = update(kept.get(item.class_name) ?? row(item), item, place + 1);
     showCalibration(made, item, hasProbabilities(answer));
     return made;
   });
-  list.replaceChildren(...rows);
-  $("scale-value").textContent = hasProbabilities(answer) ? "prob." : "score";
-  $("scale").hidden = false;
 }
 
 /** A softmax has no thresholds: whether its score is high depends on the other classes. */
@@ -100,13 +103,18 @@ function howCalibrated(answer) {
   return answer.not_calibrated ? `not calibrated: ${answer.not_calibrated.message}` : "not calibrated";
 }
 
+/** The highest class and its number. */
+export const bestInWords = (answer) => inWords(answer, inOrder(answer)[0]);
+
+function inWords(answer, item) {
+  const isKnown = hasProbabilities(answer) && item.probability !== null;
+  const number = (isKnown ? item.probability : item.score).toFixed(2);
+  return `${item.class_name} ${number}${isKnown && item.present ? ", present" : ""}`;
+}
+
 /** For a screen reader. */
 export function spokenScores(answer) {
-  const best = inOrder(answer).slice(0, 3).map((item) => {
-    const isKnown = hasProbabilities(answer) && item.probability !== null;
-    const number = (isKnown ? item.probability : item.score).toFixed(2);
-    return `${item.class_name} ${number}${isKnown && item.present ? ", present" : ""}`;
-  });
+  const best = inOrder(answer).slice(0, 3).map((item) => inWords(answer, item));
   return `${hasProbabilities(answer) ? "Probabilities" : "Scores"}: ${best.join("; ")}.`;
 }
 
@@ -118,33 +126,6 @@ export function runFacts(answer) {
   else if (answer.hypothesis_template) facts.push(["sentence", `“${answer.hypothesis_template}”`]);
   if (stages.length) facts.push(["milliseconds", stages.join(", ")]);
   return facts.map(([name, fact]) => element("span", {}, element("b", {}, name), ` ${fact}`));
-}
-
-/** The facts of /v1/model as [term, words] pairs. */
-export function modelFacts(model) {
-  const { signal, text_model: text, training_data: data } = model;
-  return [
-    ["Version", model.model_version],
-    ["Trained on", trainingData(data)],
-    ["Signal", `${signal.leads.length} leads, ${signal.duration_s} s at ${signal.sampling_rate_hz} Hz`],
-    ["Language model", `${text.name}, ${text.pooling} pooling, frozen`],
-    ["Calibrated for", model.calibrations.map(calibration).join("; ") || "nothing: no score is a probability"],
-    ["Runs on", model.device],
-    ["Intended use", model.intended_use],
-  ].filter(([, words]) => words);
-}
-
-function calibration({ prompt_set, classes, not_calibrated, patients, source, synthetic, threshold_rule }) {
-  const all = classes.length + Object.keys(not_calibrated).length;
-  const data = synthetic ? "synthetic patients" : `patients of ${source}`;
-  return `${prompt_set}, ${classes.length} of ${all} classes, on ${patients} ${data}, thresholds by ${threshold_rule}`;
-}
-
-function trainingData({ source, synthetic, train_folds: folds, dataset_sha256: sha256 }) {
-  const facts = [synthetic ? "synthetic ECGs, no patients" : source];
-  if (folds?.length) facts.push(`folds ${folds.join(", ")}`);
-  if (sha256) facts.push(`data set ${sha256.slice(0, 8)}`);
-  return facts.join("; ");
 }
 
 /** Scores too small for three decimals are not zero. */

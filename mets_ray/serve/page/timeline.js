@@ -30,7 +30,7 @@ export function listenForWindows(show) {
     choose(Math.max(0, Math.min(shown.windows.length - 1, to)));
   };
   new ResizeObserver(drawNow).observe(strip);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawNow);
+  addEventListener("themechange", drawNow);
 }
 
 /** Forget the recording and hide the strip. */
@@ -41,6 +41,16 @@ export function clearTimeline() {
   for (const key of ["timeline-about", "timeline-state", "strip-text", "timeline-readout"]) $(key).textContent = "";
 }
 
+/** Show again what `askTimeline` returned; `keeps`: with the window that was chosen, else with none. */
+export function showTimeline(found, keeps) {
+  shown = found;
+  $("timeline").hidden = false;
+  $("timeline").classList.remove("stale");
+  if (keeps) choose(Math.max(0, found.selected));
+  else found.selected = -1;
+  drawSoon();
+}
+
 /** Mark what is on display as outdated. */
 export function timelineIsStale() {
   if (shown) $("timeline").classList.add("stale");
@@ -48,11 +58,11 @@ export function timelineIsStale() {
 
 /**
  * Ask for the scores over time of `upload` ({form} or {body, type}) and show them as they come. `keeps`: whether a window
- * is shown at once. Throws Problem.
+ * is shown at once. Returns what was found, with the `bytes` that it takes. Throws Problem.
  */
 export async function askTimeline(path, upload, { signal, onWait, keeps, timeout_s }) {
   const before = shown?.windows[shown.selected]?.start_s;
-  const found = { head: null, windows: [], summary: null, rows: [], selected: -1 };
+  const found = { head: null, windows: [], summary: null, rows: [], selected: -1, bytes: 0 };
   const onLine = (line) => {
     if (signal.aborted) return;
     if (line.line === "head") {
@@ -63,6 +73,7 @@ export async function askTimeline(path, upload, { signal, onWait, keeps, timeout
       $("timeline").classList.remove("stale");
     } else if (line.line === "window") {
       found.windows.push(line);
+      found.bytes += line.signal_uv?.length ?? 0;
       const isWanted = before === undefined ? keeps && line.scores : line.start_s === before;
       if (isWanted && found.selected < 0) choose(found.windows.length - 1);
     } else if (line.line === "summary") {
@@ -113,6 +124,7 @@ function ecgOf({ start_s, signal_uv }) {
   return {
     leads: signal.leads,
     sampling_rate_hz: signal.sampling_rate_hz,
+    highpass_hz: signal.highpass_hz,
     duration_s: window_s,
     signal_uv: signal.leads.map((_, lead) => row(lead)),
     windows,
@@ -132,7 +144,9 @@ function drawNow() {
   plan = drawStrip($("strip"), shown);
   const { head, windows, summary } = shown;
   const strip = $("strip");
-  strip.ariaValueMin = 1;
+  strip.ariaValueMin = shown.selected < 0 ? 0 : 1;
+  strip.ariaValueNow = shown.selected + 1;
+  if (shown.selected < 0) strip.ariaValueText = "no window is chosen";
   strip.ariaValueMax = windows.length;
   $("timeline-about").textContent = about(head, shown.rows);
   $("timeline-state").textContent = summary ? "" : `${windows.length} of ${head.windows} windows…`;
