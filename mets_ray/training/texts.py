@@ -9,6 +9,7 @@ from jaxtyping import Float, Float16, Int64
 from torch import Tensor
 
 from mets_ray.config.settings import Loss
+from mets_ray.model.anchor_statements import AnchorStatements
 from mets_ray.model.mets import Mets
 from mets_ray.model.zero_shot import report_embeddings
 from mets_ray.text.embeddings import EmbeddingTable
@@ -26,6 +27,7 @@ class Texts:
     `statements`: the statements of each report if `text.unit` is statement, so that an ECG has several positives;
     otherwise None.
     `anchors`: vectors of the statements that prompts are blended with (`Mets.embed_prompt`); None without statements.
+    `named`: the texts of those anchors that the bundle may name.
     """
 
     table: EmbeddingTable
@@ -33,6 +35,7 @@ class Texts:
     statements: ReportStatements | None = None
     anchors: Float16[np.ndarray, "statement feature"] | None = None
     revision: str | None = None
+    named: AnchorStatements | None = None
 
     @property
     def features(self) -> int:
