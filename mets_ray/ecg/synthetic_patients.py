@@ -29,7 +29,7 @@ ST_ELEVATION_LEADS: dict[str, tuple[str, ...]] = {
     "STE_ANT": ("V1", "V2", "V3", "V4"),
     "STE_INF": ("II", "III", "aVF"),
 }
-"""Leads that ST elevation of a class is in, by 0.1 mV or more, as its reports say."""
+"""Leads that show the ST elevation of a class, as its reports say."""
 
 # Share of records and range of mean ventricular rates per minute, kept clear of the limits of 60 and 100 so that
 # heart rate variability cannot move a record over them.

@@ -11,6 +11,7 @@ from jaxtyping import Float32, Int16
 from mets_ray.errors import ConfigError, RecordError
 from mets_ray.model.anchor_statements import AnchorStatement
 from mets_ray.model.bundle import Bundle
+from mets_ray.model.calibrations import Reason
 from mets_ray.model.occlusion import Drops, Parts
 
 MOST_CLASSES = 16
@@ -24,7 +25,6 @@ NO_STATEMENTS = (
     "this bundle names no training statements: it is older than they are, was trained on whole reports "
     "(text.unit=report), or with text.named_from_patients=null",
 )
-Reason = tuple[str, str]
 
 
 class Statement(NamedTuple):
@@ -40,7 +40,7 @@ class ClassReasons:
     """What speaks for a class and against it.
 
     `near` and `far`: of the training statements that are nearest to the class, those that the ECG is more similar to
-    than to the average statement, and the others; the most telling first. `no_statements`: why there are none.
+    than to the average statement, and the others; the most telling first.
     `lead_drops` [lead], `segment_drops` [segment], `drops` [lead, segment]: how far the similarity falls without this
     part; see `occlusion.Drops`.
     """
@@ -49,7 +49,6 @@ class ClassReasons:
     similarity: float
     near: tuple[Statement, ...]
     far: tuple[Statement, ...]
-    no_statements: Reason | None
     lead_drops: Float32[np.ndarray, " lead"]
     segment_drops: Float32[np.ndarray, " segment"]
     drops: Float32[np.ndarray, "lead segment"]
@@ -131,7 +130,7 @@ def explain(
     drops = parts.drops(embeddings, np.stack(list(vectors.values())))
     ecg = embeddings[0]
     classes = [
-        _reasons(name, number, drops, *space.near_and_far(ecg, vector), space.gap)
+        _reasons(name, number, drops, *space.near_and_far(ecg, vector))
         for number, (name, vector) in enumerate(vectors.items())
     ]
     return Explanation(
@@ -190,19 +189,13 @@ def _gap(bundle: Bundle) -> Reason | None:
 
 
 def _reasons(
-    name: str,
-    number: int,
-    drops: Drops,
-    near: tuple[Statement, ...],
-    far: tuple[Statement, ...],
-    gap: Reason | None,
+    name: str, number: int, drops: Drops, near: tuple[Statement, ...], far: tuple[Statement, ...]
 ) -> ClassReasons:
     return ClassReasons(
         class_name=name,
         similarity=float(drops.similarity[number]),
         near=near,
         far=far,
-        no_statements=gap,
         lead_drops=drops.leads[number],
         segment_drops=drops.segments[number],
         drops=drops.cells[number],

@@ -3,6 +3,7 @@
 import { call, hasToken, keepToken, Problem } from "./api.js";
 import { $, element, sentence, setOptions, showProblem } from "./dom.js";
 import { acceptDrops } from "./drop.js";
+import { listenForExplain, offerExplanation, shade } from "./explain.js";
 import { contentOf, ending, needsFacts, readFiles } from "./files.js";
 import { describe, draw } from "./paper.js";
 import { clock } from "./strip.js";
@@ -90,7 +91,7 @@ async function openExample(name) {
 
 /** Clear everything that belongs to the previous ECG. */
 function clearSource() {
-  for (const kind of ["open", "load", "score", "timeline"]) running[kind]?.abort();
+  for (const kind of ["open", "load", "score", "timeline", "explain"]) running[kind]?.abort();
   clearTimeout(timer);
   for (const key of ["source-problem", "score-problem", "timeline-problem"]) {
     withToken.delete(key);
@@ -234,7 +235,7 @@ function showEcg(answer) {
 }
 
 function drawPaper() {
-  const plan = draw($("paper"), ecg);
+  const plan = draw($("paper"), ecg, shade);
   if (!ecg || !plan) {
     $("caption").replaceChildren();
     return;
@@ -320,6 +321,7 @@ function score(delay_ms) {
   running.score?.abort();
   clearTimeout(timer);
   running.timeline?.abort();
+  offerExplanation(null);
   for (const key of ["score-problem", "class-problem", "template-problem", "timeline-problem"]) {
     withToken.delete(key);
     showProblem($(key), null);
@@ -409,6 +411,17 @@ function showScores(answer, part = "") {
   $("run-facts").replaceChildren(...runFacts(answer));
   $("announce").textContent = spokenScores(answer);
   showWarnings([...(ecg?.warnings ?? []), ...answer.warnings]);
+  offerExplanation(!part && answer.windows === 1 ? answer : null);
+}
+
+/** Why the scores on display are what they are: the same request, with the classes to explain. */
+async function askExplanation(names) {
+  const query = scoreQuery();
+  query.set("explain", true);
+  for (const name of names) query.append("explain_classes", name);
+  const signal = begin("explain");
+  const { answer } = await call(withQuery("v1/zero-shot", query), { method: "POST", form: upload(), signal, onWait });
+  return answer.explanation;
 }
 
 function clearScores(remark = "The scores appear here.") {
@@ -416,6 +429,7 @@ function clearScores(remark = "The scores appear here.") {
   for (const key of ["state", "scores-about", "announce"]) $(key).textContent = "";
   $("run-facts").replaceChildren();
   clearBars();
+  offerExplanation(null);
   $("nothing").textContent = remark;
   $("nothing").hidden = !remark;
 }
@@ -553,6 +567,11 @@ acceptDrops(openFiles, () =>
 new ResizeObserver(drawPaper).observe($("paper-frame"));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawPaper);
 listenForWindows(showWindow);
+listenForExplain({
+  ask: askExplanation,
+  redraw: drawPaper,
+  failed: (error, retry) => report(error, running.explain?.signal, $("why-problem"), retry),
+});
 showClasses();
 loadModel();
 loadExamples();

@@ -18,8 +18,11 @@ const ROOM_MM = 15;
 const NARROW_PX = 560;
 const FINE_GRID_PX = 1.6;
 
-/** Draw `ecg` (a response of /v1/ecg), or empty paper for null, as wide as the canvas is laid out. */
-export function draw(canvas, ecg) {
+/**
+ * Draw `ecg` (a response of /v1/ecg), or empty paper for null, as wide as the canvas is laid out.
+ * `under(context, segments, mm, mm_per_s)` draws below the traces; `mm` is a millimetre in device pixels.
+ */
+export function draw(canvas, ecg, under = () => {}) {
   const ratio = window.devicePixelRatio || 1;
   const widthPx = canvas.clientWidth;
   if (!widthPx) return null;
@@ -40,6 +43,7 @@ export function draw(canvas, ecg) {
   context.fillRect(0, 0, width, height);
   if (mm / ratio >= FINE_GRID_PX) grid(context, mm, Math.max(1, Math.round(ratio / 2)), colour("--paper-fine"));
   grid(context, box, Math.max(1, Math.round(ratio * 0.75)), colour("--paper-bold"));
+  if (ecg) under(context, plan.segments, mm, MM_PER_S);
   context.strokeStyle = colour("--trace");
   context.lineJoin = "round";
   context.lineWidth = Math.max(1.15 * ratio, 0.28 * mm);
