@@ -273,11 +273,17 @@ class Predictor:
         return self.explain_window(window_uv, {name: vectors[name] for name in names})
 
     def explain_window(
-        self, window_uv: Int16[np.ndarray, "lead sample"], vectors: Mapping[str, Float32[np.ndarray, " dimension"]]
+        self,
+        window_uv: Int16[np.ndarray, "lead sample"],
+        vectors: Mapping[str, Float32[np.ndarray, " dimension"]],
+        focus: float | None = None,
     ) -> Explanation:
-        """`explain` for a window that is the encoder's input. vectors: unit vectors of the classes by name."""
+        """`explain` for a window that is the encoder's input.
+
+        vectors: unit vectors of the classes by name. focus: see `EcgEncoder.forward`.
+        """
         parts = Parts.of(window_uv, self.signal.sampling_rate_hz)
-        embeddings = self.embed_windows(parts.without(window_uv))
+        embeddings = self.embed_windows(parts.without(window_uv), focus)
         return explain(parts, embeddings, vectors, self.statement_space, self.signal.leads)
 
     @cached_property
