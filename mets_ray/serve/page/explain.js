@@ -12,6 +12,7 @@ const NAMED = 3;
 
 let hooks = null; // {ask(names): explanation, redraw(), failed(error)}
 let classes = []; // of the scores on display, best first
+let wanted = ""; // the class that was chosen last, here or for scores before
 let found = null; // the explanation of the scores on display
 let isHidden = false;
 
@@ -20,6 +21,7 @@ export function listenForExplain(given) {
   hooks = given;
   $("why-ask").onclick = () => (covers() ? toggle() : explain());
   $("why-class").onchange = () => {
+    wanted = $("why-class").value;
     isHidden = false;
     if (found && !covers()) explain();
     else show();
@@ -33,9 +35,8 @@ export function offerExplanation(answer) {
   isHidden = false;
   classes = answer ? [...answer.classes].sort((a, b) => a.rank - b.rank).map(({ class_name }) => class_name) : [];
   $("why").hidden = classes.length === 0;
-  const chosen = $("why-class").value;
   $("why-class").replaceChildren(...classes.map((name) => element("option", { value: name }, name)));
-  $("why-class").value = classes.includes(chosen) ? chosen : classes[0] ?? "";
+  $("why-class").value = classes.includes(wanted) ? wanted : classes[0] ?? "";
   $("why-state").textContent = "";
   $("why-problem").replaceChildren();
   show(had);
