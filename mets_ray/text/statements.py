@@ -63,10 +63,11 @@ class ReportStatements:
         """
         of_pair = self.of(report_ids)
         statements = np.concatenate([np.empty(0, dtype=np.int64), *of_pair])
-        holders = np.repeat(patients, [len(ids) for ids in of_pair])
+        holders = np.repeat(patients, np.asarray([len(ids) for ids in of_pair], dtype=np.int64))
         ids, place = np.unique(statements, return_inverse=True)
-        pairs = np.unique(place * (holders.max(initial=0) + 1) + holders)
-        counts = np.bincount(pairs // (holders.max(initial=0) + 1), minlength=len(ids))
+        numbers = int(holders.max(initial=0)) + 1
+        held = np.unique(place * numbers + holders)  # each pair of a statement and a patient once
+        counts = np.bincount(held // numbers, minlength=len(ids))
         return dict(zip(ids.tolist(), counts.tolist(), strict=True))
 
     def of(self, report_ids: Int64[np.ndarray, "row"]) -> list[np.ndarray]:
