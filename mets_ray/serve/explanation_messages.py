@@ -11,6 +11,11 @@ class StatementFacts(BaseModel):
     similarity: float = Field(description="cosine of ECG and statement")
 
 
+class NoStatements(BaseModel):
+    reason: str
+    message: str
+
+
 class ClassReasons(BaseModel):
     """What speaks for a class and against it."""
 
@@ -21,14 +26,10 @@ class ClassReasons(BaseModel):
         "statement, best first"
     )
     far: list[StatementFacts] = Field(description="the others, least similar first")
+    no_statements: NoStatements | None = Field(description="why `near` and `far` are empty")
     lead_drops: list[float] = Field(description="by lead: how far the similarity falls without it; negative: it rises")
     segment_drops: list[float] = Field(description="by segment: without all leads for this time")
     drops: list[list[float]] = Field(description="by lead, then by segment: without this lead for this time")
-
-
-class NoStatements(BaseModel):
-    reason: str
-    message: str
 
 
 class Explanation(BaseModel):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mets_ray.errors import ConfigError, RequestError
 from mets_ray.model import explain
+from mets_ray.model.calibrations import Reason
 from mets_ray.model.occlusion import Parts
 from mets_ray.model.predictor import Predictor
 from mets_ray.model.windows import Windows
@@ -96,15 +97,14 @@ def _told(found: explain.Explanation) -> Explanation:
         leads=list(found.leads),
         segment_s=found.segment_s,
         nearest=_statements(found.nearest),
-        no_statements=None
-        if found.no_statements is None
-        else NoStatements(reason=found.no_statements[0], message=found.no_statements[1]),
+        no_statements=_none_of(found.no_statements),
         classes=[
             ClassReasons(
                 class_name=row.class_name,
                 similarity=row.similarity,
                 near=_statements(row.near),
                 far=_statements(row.far),
+                no_statements=_none_of(row.no_statements),
                 lead_drops=_rounded(row.lead_drops),
                 segment_drops=_rounded(row.segment_drops),
                 drops=[_rounded(of_lead) for of_lead in row.drops],
@@ -117,6 +117,10 @@ def _told(found: explain.Explanation) -> Explanation:
 
 def _statements(rows: Sequence[explain.Statement]) -> list[StatementFacts]:
     return [StatementFacts(text=row.text, patients=row.patients, similarity=row.similarity) for row in rows]
+
+
+def _none_of(why: Reason | None) -> NoStatements | None:
+    return None if why is None else NoStatements(reason=why[0], message=why[1])
 
 
 def _rounded(values: Float32[np.ndarray, " part"]) -> list[float]:

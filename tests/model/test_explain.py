@@ -48,10 +48,14 @@ def test_statements_are_those_that_lie_near_the_ecg_and_the_class(predictor):
 
     classes = predictor.facts.prompt_sets["descriptive"].tasks["synthetic"]
     of_classes = predictor.class_vectors(classes).numpy()
-    mean = np.mean(list(cosines.values()))
+    mean, least_like = np.mean(list(cosines.values())), np.quantile(own_nearest(vectors), 0.1)
     assert [row.class_name for row in found.classes] == list(classes)
     for row, class_vector in zip(found.classes, of_classes, strict=True):
         like = [list(STATEMENTS)[place] for place in np.argsort(-(vectors @ class_vector))[:5]]
+        if (vectors @ class_vector).max() < least_like:
+            assert (row.near, row.far, row.no_statements[0]) == ((), (), "words_without_statements")
+            continue
+        assert row.no_statements is None
         assert {one.text for one in (*row.near, *row.far)} == set(like)
         assert [one.text for one in row.near] == sorted(
             (text for text in like if cosines[text] > mean), key=lambda text: -cosines[text]
@@ -61,6 +65,23 @@ def test_statements_are_those_that_lie_near_the_ecg_and_the_class(predictor):
         )
     assert any(row.near for row in found.classes)
     assert any(row.far for row in found.classes)
+
+
+def own_nearest(vectors):
+    """Of each statement the cosine of the nearest other one."""
+    return [max(float(one @ other) for other in vectors if other is not one) for one in list(vectors)]
+
+
+def test_words_that_no_statement_is_like_have_none(predictor):
+    space, ecg = predictor.statement_space, predictor.embed(synthetic_ecg())
+    with torch.no_grad():
+        vectors = predictor.bundle.model.embed_text(predictor.bundle.model.anchors).numpy()
+    near, far, why = space.near_and_far(ecg, vectors[3])
+    assert (why, len(near) + len(far)) == (None, 5)
+    foreign = np.linalg.svd(vectors)[2][-1].astype(np.float32)  # at a right angle to every statement
+    near, far, why = space.near_and_far(ecg, foreign)
+    assert (near, far, why[0]) == ((), (), "words_without_statements")
+    assert "is like these words: the nearest, " in why[1]
 
 
 def test_drops_are_differences_of_scores(predictor):

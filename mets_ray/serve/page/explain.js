@@ -95,12 +95,13 @@ function inWords({ class_name, lead_drops, segment_drops }) {
     + `${found.windows_encoded} windows were compared.`;
 }
 
-function lists(reasons) {
-  if (found.no_statements) return [element("p", { className: "note" }, `No statements: ${found.no_statements.message}.`)];
+function lists({ class_name, near, far, no_statements }) {
+  const nearest = found.no_statements ? [] : [list("Training statements nearest to this ECG", found.nearest)];
+  if (no_statements) return [...nearest, element("p", { className: "note" }, `No statements: ${no_statements.message}.`)];
   return [
-    list("Training statements nearest to this ECG", found.nearest),
-    list(`For: statements like ${reasons.class_name} that it is near to`, reasons.near),
-    list(`Against: statements like ${reasons.class_name} that it is far from`, reasons.far),
+    ...nearest,
+    list(`For: statements like ${class_name} that it is near to`, near),
+    list(`Against: statements like ${class_name} that it is far from`, far),
   ];
 }
 
