@@ -53,7 +53,7 @@ class Options(BaseModel):
     hypothesis_template: str | None = Field(None, description=_TEMPLATE)
     multi_label: bool = Field(False, description=_MULTI_LABEL)
     explain: bool = Field(False, description=_EXPLAIN)
-    explain_classes: Annotated[list[str], FailFast()] | None = Field(None, description=_EXPLAIN_CLASSES)
+    explain_classes: list[str] | None = Field(None, fail_fast=True, description=_EXPLAIN_CLASSES)
 
 
 class SignalParameters(BaseModel):
