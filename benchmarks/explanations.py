@@ -23,7 +23,7 @@ from mets_ray.ecg.synthetic_waveforms import ectopic_beats_s, render
 from mets_ray.model.explain import Explanation
 from mets_ray.model.predictor import Predictor, load_predictor
 
-SEED = 1  # the quickstart trains with 0
+SEED = 2  # the quickstart trains with 0; how leads are taken away was chosen with 1
 FINDINGS = ("PVC", *ST_ELEVATION_LEADS)
 BEFORE_S, AFTER_S = 0.1, 0.4  # of an ectopic beat's R peak: QRS begins, T ends
 

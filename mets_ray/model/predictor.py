@@ -261,7 +261,7 @@ class Predictor:
         """Why classes have their similarity to an ECG of one window: training statements, leads and seconds.
 
         classes: the names of those to explain, at most 16; default: all. All else as for `zero_shot`. It takes up to
-        273 forward passes of one window, whatever the number of classes; `windows_encoded` says how many.
+        336 forward passes of one window, whatever the number of classes; `windows_encoded` says how many.
 
         Raises as `zero_shot`; RecordError `several_windows` for a recording of more than one window, and ConfigError
         for too many or unknown `classes`.
@@ -282,7 +282,7 @@ class Predictor:
 
         vectors: unit vectors of the classes by name. focus: see `EcgEncoder.forward`.
         """
-        parts = Parts.of(window_uv, self.signal.sampling_rate_hz)
+        parts = Parts.of(window_uv, self.signal.leads, self.signal.sampling_rate_hz)
         embeddings = self.embed_windows(parts.without(window_uv), focus)
         return explain(parts, embeddings, vectors, self.statement_space, self.signal.leads)
 

@@ -27,7 +27,7 @@ class ClassReasons(BaseModel):
     )
     far: list[StatementFacts] = Field(description="the others, least similar first")
     no_statements: NoStatements | None = Field(description="why `near` and `far` are empty")
-    lead_drops: list[float] = Field(description="by lead: how far the similarity falls without it; negative: it rises")
+    lead_drops: list[float] = Field(description="by lead: how far the similarity falls without it; below 0: it rises")
     segment_drops: list[float] = Field(description="by segment: without all leads for this time")
     drops: list[list[float]] = Field(description="by lead, then by segment: without this lead for this time")
 

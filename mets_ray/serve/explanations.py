@@ -64,7 +64,7 @@ class Explanations:
     ) -> Explanation:
         """Of the only window, which has been encoded. names: the classes to explain, of `chosen`."""
         window_uv = windows.signal_uv[0]
-        parts = Parts.of(window_uv, self._predictor.signal.sampling_rate_hz)
+        parts = Parts.of(window_uv, self._predictor.signal.leads, self._predictor.signal.sampling_rate_hz)
         async with self._at_once:
             without = await asyncio.to_thread(parts.without, window_uv)
             # In turns with the windows of other requests: the later a window, the longer it lets others go first.

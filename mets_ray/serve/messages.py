@@ -18,7 +18,7 @@ _PROMPT_SET = "name of a prompt set, `name` or `name@version`; see /v1/model"
 _TEMPLATE = "text in which `{}` is replaced by each candidate label; default: the bundle's training template"
 
 _EXPLAIN = (
-    "/v1/zero-shot, ECGs of one window: also say why, by training statements, leads and seconds; up to 272 windows "
+    "/v1/zero-shot, ECGs of one window: also say why, by training statements, leads and seconds; up to 335 windows "
     "more go through the encoder"
 )
 _EXPLAIN_CLASSES = f"with `explain`: the names of at most {MOST_CLASSES} classes to explain; default: all classes"

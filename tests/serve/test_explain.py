@@ -42,7 +42,7 @@ def test_an_explanation_is_that_of_python(client, bundle):
     assert answer["classes"] == plain["classes"]
     assert "explain" in answer["timings_ms"]
     expected = Predictor(load_bundle(str(bundle))).explain(synthetic_ecg(), LABELS, classes=LABELS[1::-1])
-    assert (told["leads"], told["segment_s"], told["windows_encoded"]) == (list(LEADS), 0.5, 273)
+    assert (told["leads"], told["segment_s"], told["windows_encoded"]) == (list(LEADS), 0.5, 336)
     assert [row["text"] for row in told["nearest"]] == [row.text for row in expected.nearest]
     assert told["no_statements"] is None
     assert [row["class_name"] for row in told["classes"]] == LABELS[1::-1]

@@ -275,7 +275,7 @@ def test_a_class_is_explained_on_the_paper_and_in_words(browser, tmp_path):
         assert asked.count("explain_classes=") == len(classes)
         assert page.run(canvas) != plain
         assert f"the similarity of {classes[0]} falls most: leads " in page.text("#why-parts")
-        assert "273 windows" in page.text("#why-parts")
+        assert "336 windows" in page.text("#why-parts")
         assert len(page.find("#why-lists li")) == 10
         assert any(f"{text} " in page.text("#why-lists") for text in STATEMENTS)
         shaded = page.run(canvas)
