@@ -159,7 +159,7 @@ def _examples(drawn: Drawn, suffix: str) -> Section:
     if drawn.shadings:
         text += (
             "\n\nBlue parts carry the class: without them the cosine falls. Orange ones speak against it: without them "
-            "it rises. Each lead is taken away for half a second at a time (a twentieth of windows longer than 10 s), alone "
+            "it rises. Each lead is taken away for half a second at a time (a twentieth of windows above 10 s), alone "
             "and with those that look at the same wall of the heart."
         )
     return Section("The best and the worst ECGs", text, (Table("", header, rows),), pictures)
