@@ -133,6 +133,11 @@ class TextConfig(Section):
         description="statement: each statement of a report is a separate text, so an ECG has several, and each is a "
         "yes or no (sigmoid loss); report: as published, one text per ECG",
     )
+    named_from_patients: Annotated[PositiveInt | None, FREE_AT_RESUME] = Field(
+        10,
+        description="unit=statement: the bundle names a statement of the training reports, for explanations, if the "
+        "reports of at least so many patients hold it; null: it names none",
+    )
     mode: Literal["cached", "streaming"] = Field(
         "cached",
         description="cached: embed each distinct text once and keep it; streaming: run the LM in the training stream",

@@ -180,6 +180,12 @@ class PreparedDataset:
         for rows in self._of_shards(["report"], selection):
             yield self._reports(rows.group_by("report").aggregate([]))
 
+    def reports_of_patients(self, selection: Selection) -> Iterator[tuple[list[str], list[str]]]:
+        """(report, patient) of the selected records of each shard, each pair once. Errors as in `distinct_reports`."""
+        for rows in self._of_shards(["report"], selection):
+            pairs = rows.group_by(["report", "patient_id"]).aggregate([])
+            yield self._reports(pairs), pairs["patient_id"].to_pylist()
+
     def distinct_statements(self, selection: Selection) -> Iterator[dict[str, list[str]]]:
         """The statements of each selected report of each shard; no signal is read. Errors as in `distinct_reports`."""
         for rows in self._of_shards(["report", "statements"], selection):

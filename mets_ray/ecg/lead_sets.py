@@ -20,6 +20,14 @@ LEAD_SETS: dict[str, tuple[str, ...]] = {
 """Sets of leads that devices record, by name; quality is measured on each."""
 
 
+TERRITORIES: dict[str, tuple[str, ...]] = {
+    "inferior": ("II", "III", "aVF"),
+    "anterior": ("V1", "V2", "V3", "V4"),
+    "lateral": ("I", "aVL", "V5", "V6"),
+}
+"""Leads that look at the same wall of the left ventricle, and so repeat each other; aVR looks at none."""
+
+
 def fewer_leads(leads: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Those of `LEAD_SETS` that some of `leads` make up, but not all."""
     return {name: members for name, members in LEAD_SETS.items() if set(members) < set(leads)}

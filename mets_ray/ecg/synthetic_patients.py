@@ -25,6 +25,12 @@ CLASSES: dict[str, str] = {
     "LVOLT": "low QRS voltage",
 }
 
+ST_ELEVATION_LEADS: dict[str, tuple[str, ...]] = {
+    "STE_ANT": ("V1", "V2", "V3", "V4"),
+    "STE_INF": ("II", "III", "aVF"),
+}
+"""Leads that show the ST elevation of a class, as its reports say."""
+
 # Share of records and range of mean ventricular rates per minute, kept clear of the limits of 60 and 100 so that
 # heart rate variability cannot move a record over them.
 RHYTHMS: dict[str, tuple[float, float, float]] = {

@@ -104,6 +104,12 @@ def render(record: SyntheticRecord, *, sampling_rate_hz: int | float = 100.0, du
     return Ecg(_twelve_leads(independent), LEADS, sampling_rate_hz)
 
 
+def ectopic_beats_s(record: SyntheticRecord, *, duration_s: int | float = 10.0) -> list[float]:
+    """When the premature ventricular complexes of `render(record, duration_s=duration_s)` have their R peaks."""
+    _, ectopic = _beat_times(record, float(duration_s))
+    return [float(at_s) for at_s in ectopic if 0 <= at_s < duration_s]
+
+
 def _twelve_leads(independent: Float[np.ndarray, "lead=8 sample"]) -> Float[np.ndarray, "lead=12 sample"]:
     """I, II, V1-V6 to all twelve (Einthoven 1912, Goldberger 1942)."""
     one, two = independent[:2]

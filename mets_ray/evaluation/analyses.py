@@ -3,7 +3,7 @@
 Each part needs something from the data set. A part that cannot be computed is skipped, and `Evidence.gaps` says why.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from mets_ray.metrics.extremes import Example
 from mets_ray.metrics.retrieval import retrieval_recall
 from mets_ray.metrics.sensitivity import wording_sensitivity
 from mets_ray.model.zero_shot import report_embeddings, wording_similarities
+from mets_ray.pictures.ecg import Shading
 from mets_ray.pipelines.texts import report_statements, report_table
 from mets_ray.results.values import ClassWordings, Retrieval
 from mets_ray.tasks.prompt_sets import prompt_texts
@@ -65,6 +66,25 @@ def read_examples(inputs: EvaluationInputs, examples: Iterable[Example]) -> dict
         rows = [row for row, name in enumerate(names) if name in wanted]
         if rows:
             found |= {names[row]: signal for row, signal in zip(rows, signals(table.take(rows)), strict=True)}
+    return found
+
+
+def explain_examples(
+    inputs: EvaluationInputs, examples: Iterable[Example], signals_uv: Mapping[str, np.ndarray]
+) -> dict[tuple[str, str], Shading]:
+    """What carries the class of each example, by task and record id. signals_uv: as `read_examples`."""
+    found = {}
+    for example in examples:
+        classes = inputs.questions.classes(example.task)
+        vectors = inputs.predictor.class_vectors(classes)
+        assert vectors is not None, f"the prompts of `{example.task}` were not learnt"
+        explained = inputs.predictor.explain_window(
+            signals_uv[example.record_id],
+            {example.class_name: vectors[list(classes).index(example.class_name)].numpy()},
+            inputs.dataset.card.focus,
+        )
+        drops = dict(zip(explained.leads, explained.classes[0].drops, strict=True))
+        found[example.task, example.record_id] = Shading(drops, explained.segment_s)
     return found
 
 

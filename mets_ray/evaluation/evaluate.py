@@ -17,7 +17,7 @@ from mets_ray.dataset.card import read_card
 from mets_ray.dataset.folds import listed
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.errors import ConfigError
-from mets_ray.evaluation.analyses import gather_evidence, read_examples
+from mets_ray.evaluation.analyses import explain_examples, gather_evidence, read_examples
 from mets_ray.evaluation.baselines import score_baselines
 from mets_ray.evaluation.calibrate import write_calibrations
 from mets_ray.evaluation.checks import check_fit, choose_parts, choose_test, notices_of
@@ -149,6 +149,7 @@ def _drawn(inputs: EvaluationInputs, result: Evaluated, rows: np.ndarray, points
     say("drawing the report")
     records = inputs.records
     examples = [example for of in inputs.scores.values() for example in choose_examples(of)]
+    signals_uv = read_examples(inputs, examples)
     return Drawn(
         scores=inputs.scores,
         roc_pictures={
@@ -159,10 +160,11 @@ def _drawn(inputs: EvaluationInputs, result: Evaluated, rows: np.ndarray, points
         map_rows=rows,
         map_points=points,
         examples=examples,
-        signals_uv=read_examples(inputs, examples),
+        signals_uv=signals_uv,
         leads=inputs.dataset.card.leads,
         sampling_rate_hz=inputs.dataset.card.sampling_rate_hz,
         synthetic=inputs.dataset.card.synthetic,
+        shadings=explain_examples(inputs, examples, signals_uv),
     )
 
 

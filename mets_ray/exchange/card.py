@@ -45,6 +45,7 @@ def model_card(predictor: Predictor, dataset: DatasetCard | None, told: Told) ->
         config=config,
         version=predictor.model_version,
         parameters=sum(parameter.numel() for parameter in predictor.bundle.model.parameters()),
+        statements=predictor.bundle.statements,
         takes_fewer_leads=predictor.bundle.takes_fewer_leads,
         records=dataset.records_out if dataset else None,
         licence=licence,

@@ -4,6 +4,7 @@ model.safetensors            weights of the ECG encoder, both projections and th
 prompt_features.safetensors  frozen LM features of the prompt sets, so that their classes need no LM
 anchor_features.safetensors  frozen LM features of training statements, where it was trained on statements
 anchor_directions.safetensors  which way the training ECGs with each of them lie; older bundles have none
+anchor_statements.json       the text of those that many patients share, for explanations; may be missing
 config.yaml                  the resolved configuration of the run
 trainer_state.pt             optimizer, schedule and cursor: for resuming only, not in a published bundle
 calibration/*.json           what evaluate fitted for this bundle; not one of its files, and not in its digest
@@ -41,6 +42,7 @@ from mets_ray.config.older import from_older
 from mets_ray.config.settings import Config
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.errors import CheckpointError, MetsError
+from mets_ray.model.anchor_statements import AnchorStatements
 from mets_ray.model.calibrations import (
     FOLDER_NAME,
     NO_CALIBRATIONS,
@@ -58,8 +60,10 @@ READ_VERSIONS = (1, BUNDLE_SCHEMA_VERSION)
 TRAINER_STATE_NAME = "trainer_state.pt"
 _MODEL, _PROMPTS, _CONFIG = "model.safetensors", "prompt_features.safetensors", "config.yaml"
 _ANCHORS, _DIRECTIONS = "anchor_features.safetensors", "anchor_directions.safetensors"
+_STATEMENTS = "anchor_statements.json"
 _REQUIRED = (_MODEL, _PROMPTS, _CONFIG)
-_KNOWN = (*_REQUIRED, _ANCHORS, _DIRECTIONS, TRAINER_STATE_NAME)
+_OPTIONAL = (_ANCHORS, _DIRECTIONS, _STATEMENTS)
+_KNOWN = (*_REQUIRED, *_OPTIONAL, TRAINER_STATE_NAME)
 _KEY_VARIABLE = "METS_RAY_BUNDLE_KEY"
 
 _log = logging.getLogger(__name__)
@@ -119,7 +123,8 @@ class Bundle:
     """A bundle; `prompts` holds the LM features of every prompt in `facts.prompt_sets`.
 
     `digest` is that of the manifest it was read from, and so stands for all its files; "" for one that was not read.
-    `calibrations`: those in its folder, which are not part of it.
+    `calibrations`: those in its folder, which are not part of it. `statements`: the texts of some of the model's
+    anchors; None where none are written down.
     """
 
     model: Mets
@@ -128,6 +133,7 @@ class Bundle:
     prompts: EmbeddingTable
     digest: str = ""
     calibrations: Calibrations = NO_CALIBRATIONS
+    statements: AnchorStatements | None = None
 
     @property
     def takes_fewer_leads(self) -> bool:
@@ -172,6 +178,9 @@ def write_bundle(folder: Path, bundle: Bundle, trainer_state: dict[str, Any] | N
     if bundle.model.anchor_directions is not None:
         save_arrays({"directions": bundle.model.anchor_directions.float().cpu().numpy()}, folder / _DIRECTIONS)
         files[_DIRECTIONS] = _sha256(folder / _DIRECTIONS)
+    if bundle.statements is not None:
+        (folder / _STATEMENTS).write_text(bundle.statements.model_dump_json(), encoding="utf-8")
+        files[_STATEMENTS] = _sha256(folder / _STATEMENTS)
     if trainer_state is not None:
         torch.save(trainer_state, folder / TRAINER_STATE_NAME)
         files[TRAINER_STATE_NAME] = _sha256(folder / TRAINER_STATE_NAME)
@@ -211,11 +220,16 @@ def read_bundle(folder: Path, where: str = "") -> Bundle:
         with _faults_of(_DIRECTIONS, where):
             model.anchor_directions = _fitting_directions(load_arrays(folder / _DIRECTIONS)["directions"], model)
     model.eval()
+    statements = None
+    if _STATEMENTS in facts.files:
+        with _faults_of(_STATEMENTS, where):
+            statements = AnchorStatements.model_validate_json((folder / _STATEMENTS).read_bytes())
+            statements.check_anchors(0 if model.anchors is None else len(model.anchors))
     with _faults_of(_PROMPTS, where):
         arrays = load_arrays(folder / _PROMPTS)
         prompts = EmbeddingTable(arrays["text_id"], arrays["features"].astype(np.float16))
     calibrations = read_calibrations(str(folder / FOLDER_NAME), sealed.digest, signing_key())
-    return Bundle(model, config, facts, prompts, sealed.digest, calibrations)
+    return Bundle(model, config, facts, prompts, sealed.digest, calibrations, statements)
 
 
 def _fitting_directions(directions: np.ndarray, model: Mets) -> Float[Tensor, "anchor dimension"]:
@@ -247,7 +261,7 @@ def _check_files(folder: Path, facts: BundleFacts, where: str) -> None:
             )
     for name in _KNOWN:
         expected, path = facts.files.get(name), folder / name
-        if not path.exists() and (name == TRAINER_STATE_NAME or (name in (_ANCHORS, _DIRECTIONS) and expected is None)):
+        if not path.exists() and (name == TRAINER_STATE_NAME or (name in _OPTIONAL and expected is None)):
             continue
         if expected is None or not path.is_file() or _sha256(path) != expected:
             raise CheckpointError(

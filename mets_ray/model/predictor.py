@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -22,8 +23,10 @@ from mets_ray.model.calibrated_classes import LEADS_MISSING, PLAIN_LABELS, Calib
 from mets_ray.model.calibrations import NO_CALIBRATIONS, Reason
 from mets_ray.model.ecg_encoder import EcgEncoder
 from mets_ray.model.ecg_runtime import ROWS_AT_ONCE, RuntimeEncoder, choose_runtime
+from mets_ray.model.explain import Explanation, StatementSpace, choose_classes, explain, one_window
 from mets_ray.model.lead_quality import NEEDS_EVERY_LEAD, LeadSetQuality
 from mets_ray.model.mets import microvolts_to_millivolts
+from mets_ray.model.occlusion import Parts
 from mets_ray.model.windows import Windows, cut_windows, mean_embedding, with_any_leads
 from mets_ray.model.zero_shot import class_embeddings, scores, similarities, wording_vectors
 from mets_ray.tasks.prompt_files import read_prompt_set
@@ -245,6 +248,49 @@ class Predictor:
             raise ConfigError(f"`stride_s` is {stride_s}", hint="use a number of seconds above 0")
         starts_s = window_starts(ecg.signal_mv.shape[1], ecg.sampling_rate_hz, self.signal, stride_s)
         return self._scored_windows(ecg, starts_s, classes, vectors, multi_label)
+
+    def explain(
+        self,
+        ecg: Ecg,
+        labels: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+        *,
+        prompt_set: str | None = None,
+        task: str | None = None,
+        template: str | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> Explanation:
+        """Why classes have their similarity to an ECG of one window: training statements, leads and seconds.
+
+        classes: the names of those to explain, at most 16; default: all. All else as for `zero_shot`. It takes up to
+        336 forward passes of one window, whatever the number of classes; `windows_encoded` says how many.
+
+        Raises as `zero_shot`; RecordError `several_windows` for a recording of more than one window, and ConfigError
+        for too many or unknown `classes`.
+        """
+        chosen = self._classes(labels, prompt_set, task, template).classes
+        names = choose_classes(classes, list(chosen))
+        window_uv = one_window(self.windows(ecg).signal_uv, self.signal.duration_s)
+        vectors = dict(zip(chosen, self._learnt_vectors(chosen).numpy(), strict=True))
+        return self.explain_window(window_uv, {name: vectors[name] for name in names})
+
+    def explain_window(
+        self,
+        window_uv: Int16[np.ndarray, "lead sample"],
+        vectors: Mapping[str, Float32[np.ndarray, " dimension"]],
+        focus: float | None = None,
+    ) -> Explanation:
+        """`explain` for a window that is the encoder's input.
+
+        vectors: unit vectors of the classes by name. focus: see `EcgEncoder.forward`.
+        """
+        parts = Parts.of(window_uv, self.signal.leads, self.signal.sampling_rate_hz)
+        embeddings = self.embed_windows(parts.without(window_uv), focus)
+        return explain(parts, embeddings, vectors, self.statement_space, self.signal.leads)
+
+    @cached_property
+    def statement_space(self) -> StatementSpace:
+        """The training statements that the bundle names, as unit vectors."""
+        return StatementSpace(self.bundle)
 
     def embed(self, ecg: Ecg) -> Float32[np.ndarray, " dimension"]:
         """The unit vector of an ECG in the space that it shares with texts. Raises RecordError as `zero_shot`."""

@@ -2,14 +2,15 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int16
 
 from mets_ray.errors import MetsError
-from mets_ray.pictures.figure import INK, palette_png_bytes, png_bytes
+from mets_ray.pictures.figure import COLOURS, INK, palette_png_bytes, png_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,6 +48,26 @@ _START_MM = _LEFT_MM + _LEAD_IN_MM  # where the traces begin
 
 _PAPER, _FINE_LINE, _BOLD_LINE = "#fffafa", "#f8d3d3", "#eb9d9d"
 
+_FOR, _AGAINST = COLOURS[:2]
+_BAND_MM = 12.0  # above and below the base line
+_DARKEST, _FAINTEST = 0.6, 0.06  # opacity of the largest drop; the share of it below which a drop is noise
+
+
+@dataclass(frozen=True)
+class Shading:
+    """What speaks for a class (blue) and against it (orange), by lead and segment of the ECG.
+
+    `drops`: by lead, how far the class's similarity falls without each segment. Segment i begins at i * `segment_s`.
+    """
+
+    drops: Mapping[str, Float[np.ndarray, " segment"]]
+    segment_s: float
+
+    @property
+    def largest(self) -> float:
+        """The largest drop or rise of all; the shading is relative to it."""
+        return max((float(np.abs(row).max()) for row in self.drops.values()), default=0.0)
+
 
 def draw_ecg(
     signal_uv: Int16[np.ndarray, "lead sample"],
@@ -56,6 +77,7 @@ def draw_ecg(
     *,
     pixels_per_mm: int = PIXELS_PER_MM,
     in_few_colours: bool = False,
+    shading: Shading | None = None,
 ) -> bytes:
     """A 12-lead ECG as on paper: 25 mm/s, 10 mm/mV, 1 mm and 5 mm grid, 3 rows of 2.5 s columns and 10 s of lead II.
 
@@ -64,7 +86,7 @@ def draw_ecg(
     leaves its place empty; without lead II the first lead makes the strip; of more than 10 s the first 10 are drawn.
 
     Deflections that leave the grid are cut at its edge (above the first row: 3 mV). in_few_colours: a third of the
-    bytes, for a page of many.
+    bytes, for a page of many. shading: drawn under the traces.
 
     Raises MetsError where `leads` does not fit the signal, there are no samples, or the rate is not positive.
     """
@@ -83,8 +105,10 @@ def draw_ecg(
             if column:
                 sheet.draw_column_mark(row, begin_s)
             if name.upper() in drawn:
+                sheet.shade(shading, name, row, begin_s, begin_s + _COLUMN_S)
                 sheet.draw_lead(drawn[name.upper()], row, begin_s, begin_s + _COLUMN_S, name)
     strip = next((name for name in leads if name.upper() == _STRIP_LEAD), leads[0])
+    sheet.shade(shading, strip, _ROWS - 1, 0.0, len(_COLUMNS) * _COLUMN_S)
     sheet.draw_lead(drawn[strip.upper()], _ROWS - 1, 0.0, len(_COLUMNS) * _COLUMN_S, strip)
     sheet.draw_footer(f"{signal_uv.shape[1] / sampling_rate_hz:.4g} s at {sampling_rate_hz:g} Hz")
     _fitted_title(sheet.figure, sheet.axes, title, _LEFT_MM, _TOP_MM + _HEADER_MM / 2, _GRID_WIDTH_MM)
@@ -142,6 +166,23 @@ class _Sheet:
         self.axes.text(
             *place, label, va="center", fontsize=10, fontweight="bold", color=INK, path_effects=halo, zorder=1.5
         )
+
+    def shade(self, shading: Shading | None, lead: str, row: int, begin_s: float, end_s: float) -> None:
+        """The part of a lead's shading between two times."""
+        from matplotlib.patches import Rectangle
+
+        if shading is None or shading.largest == 0.0:
+            return
+        of_lead = next((drops for name, drops in shading.drops.items() if name.upper() == lead.upper()), ())
+        for place, share in enumerate(np.asarray(of_lead) / shading.largest):
+            from_s, to_s = max(place * shading.segment_s, begin_s), min((place + 1) * shading.segment_s, end_s)
+            if to_s <= from_s or abs(share) < _FAINTEST:
+                continue
+            corner = (_START_MM + from_s * _MM_PER_S, _base_mm(row) - _BAND_MM)
+            size = ((to_s - from_s) * _MM_PER_S, 2 * _BAND_MM)
+            colour = _FOR if share > 0 else _AGAINST
+            band = Rectangle(corner, *size, facecolor=colour, alpha=_DARKEST * abs(share), linewidth=0, zorder=1.2)
+            self.axes.add_patch(band)
 
     def draw_footer(self, facts: str) -> None:
         """The scale on the left, `facts` on the right."""

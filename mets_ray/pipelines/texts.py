@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Int64
 
 from mets_ray.config.settings import Config
 from mets_ray.dataset.folds import Selection
@@ -30,6 +32,32 @@ def report_statements(dataset: PreparedDataset, template: str, selection: Select
             # If a report has several lists, always keep the same one, whatever shards they are in.
             found[report] = min(found.get(report, statements), statements, key=json.dumps)
     return {apply_template(template, report): tuple(statements) for report, statements in found.items()}
+
+
+@dataclass(frozen=True)
+class ReportsOfPatients:
+    """Which patient has which report: `report_ids` of the texts in their template, and a number for each patient.
+
+    `texts`: all distinct ones, sorted.
+    """
+
+    texts: list[str]
+    report_ids: Int64[np.ndarray, " pair"]
+    patients: Int64[np.ndarray, " pair"]
+
+    @classmethod
+    def read(cls, dataset: PreparedDataset, template: str, selection: Selection) -> "ReportsOfPatients":
+        """Of the selected records. Raises DatasetError for a data set without reports."""
+        ids: dict[str, int] = {}
+        numbers: dict[str, int] = {}
+        rows: list[tuple[int, int]] = []
+        for reports, patients in dataset.reports_of_patients(selection):
+            for report, patient in zip(reports, patients, strict=True):
+                if report not in ids:
+                    ids[report] = text_id(apply_template(template, report))
+                rows.append((ids[report], numbers.setdefault(patient, len(numbers))))
+        pairs = np.asarray(rows, dtype=np.int64).reshape(-1, 2)
+        return cls(sorted(apply_template(template, report) for report in ids), pairs[:, 0], pairs[:, 1])
 
 
 def learn_prompts(config: Config, predictor: Predictor, prompts: Sequence[str], dataset: PreparedDataset) -> None:

@@ -1,7 +1,7 @@
 """The evaluation page: its sections and pictures, in the order in which a reader needs them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from mets_ray.metrics.similarities import TaskSimilarities
 from mets_ray.metrics.task_scores import TaskScore
 from mets_ray.pictures.classes import draw_class_bars, draw_confusion, draw_reliability
 from mets_ray.pictures.curves import draw_precision_recall, precision_recall_curves
-from mets_ray.pictures.ecg import draw_ecg
+from mets_ray.pictures.ecg import Shading, draw_ecg
 from mets_ray.pictures.embedding_map import draw_embedding_map
 from mets_ray.pictures.figure import palette_png
 from mets_ray.results.page import Page, Picture, Section, Table
@@ -34,7 +34,7 @@ class Drawn:
     """Data for the pictures: similarities and ROC curves by task, an embedding map, and example ECGs.
 
     `map_rows` are row numbers in `record_ids`, `map_points` their positions on the map. `signals_uv` holds
-    [lead, sample] in µV by record id.
+    [lead, sample] in µV by record id, `shadings` what carries the class of an example, by task and record id.
     """
 
     scores: Mapping[str, TaskSimilarities]
@@ -47,6 +47,7 @@ class Drawn:
     leads: Sequence[str]
     sampling_rate_hz: int
     synthetic: bool
+    shadings: Mapping[tuple[str, str], Shading] = field(default_factory=dict)
 
 
 def tables_page(result: Evaluated, title: str, seed: int, data_notes: Sequence[str] = ()) -> Page:
@@ -144,7 +145,9 @@ def _examples(drawn: Drawn, suffix: str) -> Section:
         )  # fmt: skip
         of = f"{example.record_id}, {example.class_name} ({example.task})"
         title = f"{example.kind}: {of}, above {share} of the ECGs without it{suffix}"
-        picture = draw_ecg(drawn.signals_uv[example.record_id], drawn.leads, drawn.sampling_rate_hz, title)
+        shading = drawn.shadings.get((example.task, example.record_id))
+        signal_uv = drawn.signals_uv[example.record_id]
+        picture = draw_ecg(signal_uv, drawn.leads, drawn.sampling_rate_hz, title, shading=shading)
         pictures.append(
             _picture(picture, f"12-lead ECG of record {example.record_id}, {example.kind} of {example.task}")
         )
@@ -153,4 +156,10 @@ def _examples(drawn: Drawn, suffix: str) -> Section:
         "rank; 0% is the worst possible one, and often points to a wrong label. These are patients' ECGs; handle this "
         "page as such."
     )
+    if drawn.shadings:
+        text += (
+            "\n\nBlue parts carry the class: without them the cosine falls. Orange ones speak against it: without them "
+            "it rises. Each lead is taken away for half a second at a time (a twentieth of windows above 10 s), alone "
+            "and with those that look at the same wall of the heart."
+        )
     return Section("The best and the worst ECGs", text, (Table("", header, rows),), pictures)

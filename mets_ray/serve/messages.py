@@ -4,7 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, model_validator
 
+from mets_ray.model.explain import MOST_CLASSES
 from mets_ray.serve.bodies import JsonEcg
+from mets_ray.serve.explanation_messages import Explanation
 from mets_ray.serve.request_id import current_request_id
 
 NOTICE = "Research software, not a medical device. Scores are not calibrated probabilities."
@@ -14,6 +16,12 @@ _MAX_COMMAS = 4096
 _LABELS = "classes as plain text, for example `atrial fibrillation`; a single string is split at its commas"
 _PROMPT_SET = "name of a prompt set, `name` or `name@version`; see /v1/model"
 _TEMPLATE = "text in which `{}` is replaced by each candidate label; default: the bundle's training template"
+
+_EXPLAIN = (
+    "/v1/zero-shot, ECGs of one window: also say why, by training statements, leads and seconds; up to 335 windows "
+    "more go through the encoder"
+)
+_EXPLAIN_CLASSES = f"with `explain`: the names of at most {MOST_CLASSES} classes to explain; default: all classes"
 
 _MULTI_LABEL = "true: each class on its own, sigmoid of the logit; false: softmax over the classes"
 
@@ -44,6 +52,8 @@ class Options(BaseModel):
     prompt_set: str | None = Field(None, description=_PROMPT_SET)
     hypothesis_template: str | None = Field(None, description=_TEMPLATE)
     multi_label: bool = Field(False, description=_MULTI_LABEL)
+    explain: bool = Field(False, description=_EXPLAIN)
+    explain_classes: list[str] | None = Field(None, fail_fast=True, description=_EXPLAIN_CLASSES)
 
 
 class SignalParameters(BaseModel):
@@ -194,7 +204,7 @@ class _Facts(BaseModel):
 
 
 class ZeroShotAnswer(_Facts, Scored):
-    pass
+    explanation: Explanation | None = Field(None, description="where `explain` asks for it")
 
 
 class TimelineSignal(BaseModel):

@@ -20,6 +20,7 @@ from mets_ray.model.windows import Windows, mean_embedding
 from mets_ray.serve import messages
 from mets_ray.serve.bodies import BodyLimits
 from mets_ray.serve.class_lists import ClassList, check_texts, class_list, labels_as_classes
+from mets_ray.serve.explanations import Explanations, refuse_explain
 from mets_ray.serve.health import Health
 from mets_ray.serve.prompt_sets import Found, PromptSets
 from mets_ray.serve.settings import WORDINGS_PER_CLASS, ServeConfig
@@ -109,6 +110,7 @@ class Service:
         )
         self.prompt_sets = PromptSets(predictor, config)
         self.encode = encode
+        self._explanations = Explanations(predictor, encode)
         self._ask_lm = ask_lm
         self._telemetry = telemetry
         self._asked: dict[str, asyncio.Future[None]] = {}
@@ -136,17 +138,24 @@ class Service:
         """Scores of one ECG. Raises RequestError."""
         since = time.perf_counter()
         (chosen, warnings), vectors = await self.classes(options)
+        to_explain = self._explanations.classes_of(options, chosen, windows)
         since = timings.stop("classes", since)
         embedding = await self._embed(windows)
-        timings.stop("encode", since)
+        since = timings.stop("encode", since)
         scored = self._scored(windows, embedding, chosen, vectors, options.multi_label)
         scored.warnings += warned(warnings)
-        return messages.ZeroShotAnswer.model_construct(**vars(scored), **self._facts(chosen, options, timings))
+        explanation = None
+        if to_explain:
+            explanation = await self._explanations.explain(windows, embedding, to_explain, chosen, vectors)
+            timings.stop("explain", since)
+        facts = self._facts(chosen, options, timings)
+        return messages.ZeroShotAnswer.model_construct(**vars(scored), **facts, explanation=explanation)
 
     async def batch(
         self, ecgs: Sequence[Windows | RecordError], options: messages.Options, timings: Timings
     ) -> messages.BatchAnswer:
         """Scores of several ECGs. An unusable ECG gets its error instead; the others are scored."""
+        refuse_explain(options, "/v1/zero-shot/batch")
         since = time.perf_counter()
         (chosen, warnings), vectors = await self.classes(options)
         since = timings.stop("classes", since)

@@ -27,6 +27,7 @@ from mets_ray.ecg.timeline import window_count, window_starts
 from mets_ray.errors import RecordError, RequestError
 from mets_ray.model.windows import largest_mv, low_amplitude, remarks
 from mets_ray.serve import audit, messages
+from mets_ray.serve.explanations import refuse_explain
 from mets_ray.serve.prompt_sets import Found
 from mets_ray.serve.recordings import Recording, Recordings
 from mets_ray.serve.service import Service, Timings, class_warnings, error_facts, warned
@@ -54,6 +55,7 @@ class Timelines:
             stack.enter_context(self._recordings.room())
             timings = Timings()
             options, recording = await self._recordings.read(request, query, until)
+            refuse_explain(options, "/v1/timeline")
             since = timings.stop("decode", timings.began)
             found, vectors = await self._service.classes(options)
             timings.stop("classes", since)

@@ -81,6 +81,11 @@ def mask(text: str) -> Masked:
     return Masked(text, {kind: counts[kind] for kind in KINDS if counts[kind]})
 
 
+def holds_identifiers(text: str) -> bool:
+    """Whether a text holds what `mask` finds, or a token in its place."""
+    return bool(mask(text).counts) or _TOKEN.search(text) is not None
+
+
 def mask_statements(statements: Sequence[str]) -> tuple[tuple[str, ...], dict[str, int]]:
     """Statements with tokens, and how many. One that says only who signed, and when, is no statement: it is dropped."""
     kept, counts = [], Counter[str]()

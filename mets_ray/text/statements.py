@@ -54,6 +54,22 @@ class ReportStatements:
         ids, counts = np.unique(self.statement_ids, return_counts=True)
         return np.sort(ids[np.argsort(-counts, kind="stable")[:limit]])
 
+    def count_patients(
+        self, report_ids: Int64[np.ndarray, "pair"], patients: Int64[np.ndarray, "pair"]
+    ) -> dict[int, int]:
+        """How many distinct patients have each statement in a report, by its id.
+
+        report_ids, patients: which patient, by a number, has which report. Raises as `of`.
+        """
+        of_pair = self.of(report_ids)
+        statements = np.concatenate([np.empty(0, dtype=np.int64), *of_pair])
+        holders = np.repeat(patients, np.asarray([len(ids) for ids in of_pair], dtype=np.int64))
+        ids, place = np.unique(statements, return_inverse=True)
+        numbers = int(holders.max(initial=0)) + 1
+        held = np.unique(place * numbers + holders)  # each pair of a statement and a patient once
+        counts = np.bincount(held // numbers, minlength=len(ids))
+        return dict(zip(ids.tolist(), counts.tolist(), strict=True))
+
     def of(self, report_ids: Int64[np.ndarray, "row"]) -> list[np.ndarray]:
         """The statement ids of each row. Raises DatasetError for a report that `build` did not see."""
         positions = np.searchsorted(self.report_ids, report_ids).clip(max=max(len(self.report_ids) - 1, 0))

@@ -191,7 +191,8 @@ def _bundle(job: TrainJob, texts: Texts, state: State, figures: Figures) -> Bund
         history=state.history,
         lead_sets=state.lead_sets if state.step == 0 else {},
     )
-    return Bundle(state.model, config, facts, EmbeddingTable.build(ids, texts.table.lookup(ids)))
+    prompt_features = EmbeddingTable.build(ids, texts.table.lookup(ids))
+    return Bundle(state.model, config, facts, prompt_features, statements=texts.named)
 
 
 def _same_shape(model: Mets, job: TrainJob, text_features: int) -> None:

@@ -1,9 +1,12 @@
 """A run's texts: which it needs, which of them are stored, and the vectors of all, while the workers start."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import ray
+from jaxtyping import Int64
 
 from mets_ray.cluster.nodes import live_nodes
 from mets_ray.cluster.shares import TrainShares, check_lm_fits
@@ -12,8 +15,10 @@ from mets_ray.console import say
 from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.errors import ConfigError
+from mets_ray.model.anchor_statements import AnchorStatements, name_anchors
 from mets_ray.pipelines.lm_actors import EmbeddedTexts, embed_missing, look_up_texts, store_uri
-from mets_ray.pipelines.texts import report_statements, report_texts
+from mets_ray.pipelines.texts import ReportsOfPatients, report_statements, report_texts
+from mets_ray.text.reports import text_id
 from mets_ray.text.statements import ReportStatements, one_spelling
 from mets_ray.training.texts import Texts
 
@@ -42,10 +47,11 @@ class TextStage:
     ) -> None:
         template = config.text.template
         self._of_reports: dict[str, tuple[str, ...]] = {}
-        self._trained: list[str] = []
+        self._trained: ReportsOfPatients | None = None
+        self._named_from = config.text.named_from_patients
         if config.text.unit == "statement":
             self._of_reports = one_spelling(report_statements(dataset, template, dataset.all_folds))
-            self._trained = report_texts(dataset, template, train)
+            self._trained = ReportsOfPatients.read(dataset, template, train)
             texts = sorted({part for parts in self._of_reports.values() for part in parts})
             kind = f"distinct statements of {len(self._of_reports)} reports"
         else:
@@ -84,13 +90,32 @@ class TextStage:
         embedded = embed_missing(self._stored)
         say(f"text: {embedded.reports_embedded} reports and {embedded.prompts_embedded} prompts went through the LM")
         texts = Texts(embedded.table, embedded.fingerprint, revision=embedded.revision)
-        if self._of_reports:
-            trained = {report: self._of_reports[report] for report in self._trained}
-            anchor_ids = ReportStatements.build(trained).most_frequent(MOST_ANCHORS)
+        if self._trained is not None:
+            trained = {report: self._of_reports[report] for report in self._trained.texts}
+            of_trained = ReportStatements.build(trained)
+            ids = of_trained.most_frequent(MOST_ANCHORS)
             texts = replace(
                 texts,
                 statements=ReportStatements.build(self._of_reports),
-                anchors=embedded.table.lookup(anchor_ids),
-                anchor_ids=anchor_ids,
+                anchors=embedded.table.lookup(ids),
+                anchor_ids=ids,
+                named=None if self._named_from is None else self._name(trained, of_trained, ids, self._named_from),
             )
         return ray.put(texts), embedded
+
+    def _name(
+        self,
+        trained: Mapping[str, Sequence[str]],
+        of_trained: ReportStatements,
+        anchor_ids: Int64[np.ndarray, " anchor"],
+        least_patients: int,
+    ) -> AnchorStatements:
+        assert self._trained is not None
+        patients = of_trained.count_patients(self._trained.report_ids, self._trained.patients)
+        texts = {text_id(part): part for report, parts in trained.items() for part in parts or (report,)}
+        named = name_anchors(anchor_ids.tolist(), texts, patients, least_patients=least_patients)
+        say(
+            f"text: the bundle names {len(named.statements)} of {len(anchor_ids)} statements, those of at least "
+            f"{least_patients} patients"
+        )
+        return named

@@ -9,6 +9,7 @@ from jaxtyping import Float, Float16, Int64
 from torch import Tensor
 
 from mets_ray.config.settings import Loss
+from mets_ray.model.anchor_statements import AnchorStatements
 from mets_ray.model.mets import Mets
 from mets_ray.model.zero_shot import report_embeddings
 from mets_ray.text.embeddings import EmbeddingTable
@@ -27,6 +28,7 @@ class Texts:
     otherwise None.
     `anchors`: vectors of the statements that prompts are blended with (`Mets.embed_prompt`); None without statements.
     `anchor_ids`: which statements these are, ascending.
+    `named`: the texts of those anchors that the bundle may name.
     """
 
     table: EmbeddingTable
@@ -35,6 +37,7 @@ class Texts:
     anchors: Float16[np.ndarray, "anchor feature"] | None = None
     anchor_ids: Int64[np.ndarray, "anchor"] | None = None
     revision: str | None = None
+    named: AnchorStatements | None = None
 
     @property
     def features(self) -> int:

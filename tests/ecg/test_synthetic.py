@@ -9,8 +9,15 @@ import pytest
 from scipy.signal import find_peaks, resample_poly
 
 from mets_ray.ecg.ecg import LEADS, Ecg
-from mets_ray.ecg.synthetic_patients import CLASSES, RHYTHMS, WORDINGS, SyntheticRecord, describe
-from mets_ray.ecg.synthetic_waveforms import render
+from mets_ray.ecg.synthetic_patients import (
+    CLASSES,
+    RHYTHMS,
+    ST_ELEVATION_LEADS,
+    WORDINGS,
+    SyntheticRecord,
+    describe,
+)
+from mets_ray.ecg.synthetic_waveforms import ectopic_beats_s, render
 from mets_ray.errors import ConfigError
 
 SEED = 3
@@ -250,6 +257,10 @@ def test_ectopic_beat_is_early_wide_large_and_followed_by_a_full_pause() -> None
 
         usual = [area(at[j]) for j in range(1, len(at) - 1) if j - 1 not in early]
         assert area(at[k + 1]) > 1.8 * max(usual), record
+        named_s = ectopic_beats_s(record)
+        assert min(abs(at_s - at[k + 1] / RATE_HZ) for at_s in named_s) < 0.1, record
+        assert all(0 <= at_s < 10 for at_s in named_s)
+    assert ectopic_beats_s(with_labels("SR")[0]) == []
 
 
 # Conduction
@@ -334,11 +345,11 @@ def test_st_elevation_lies_where_its_name_says() -> None:
     for record in with_labels("SR", "STE_ANT"):
         st = st_mv(record)
         assert min(st["V2"], st["V3"]) > 0.2, record
-        assert min(st["V1"], st["V4"]) > 0.08, record
+        assert min(st[name] for name in ST_ELEVATION_LEADS["STE_ANT"]) > 0.08, record
         assert max(st["II"], st["III"], st["aVF"]) < 0.4 * st["V3"], record
     for record in with_labels("SR", "STE_INF"):
         st = st_mv(record)
-        assert min(st["II"], st["III"], st["aVF"]) > 0.1, record
+        assert min(st[name] for name in ST_ELEVATION_LEADS["STE_INF"]) > 0.1, record
         assert st["aVL"] < -0.05, f"reciprocal: {record}"
         assert max(st["V1"], st["V2"], st["V3"]) < 0.15, record
     for record in with_labels("SR"):

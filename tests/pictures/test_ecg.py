@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mets_ray.errors import MetsError
-from mets_ray.pictures.ecg import ECG_HEIGHT_MM, ECG_WIDTH_MM, PIXELS_PER_MM, draw_ecg
+from mets_ray.pictures.ecg import ECG_HEIGHT_MM, ECG_WIDTH_MM, PIXELS_PER_MM, Shading, draw_ecg
 from mets_ray.pictures.figure import palette_png
 from tests.support.pixels import picture
 
@@ -109,6 +109,41 @@ def test_every_lead_stands_in_its_place_whatever_its_order():
         x = START + int((2.5 * column + 1.25) * SECOND)
         assert height(dark, x, BASE[row]) == pytest.approx(expected, abs=0.2), name
     assert height(dark, START + int(1.25 * SECOND), BASE[3]) == pytest.approx(2.0, abs=0.2)  # lead II as the strip
+
+
+def test_shading_lies_under_its_lead_at_its_time():
+    drops = {name: np.zeros(20) for name in LEADS}
+    drops["V1"][12], drops["V1"][13], drops["V2"][13] = (
+        0.4,
+        -0.4,
+        0.01,
+    )  # from 6 s and from 6.5 s; too faint to be drawn
+    drops["II"][2] = 0.2  # from 1 s: in its place, and in the strip
+    flat = np.zeros((12, 1000), np.int16)
+    plain = picture(draw_ecg(flat, LEADS, 100, "", pixels_per_mm=4))
+    shaded = picture(draw_ecg(flat, LEADS, 100, "", pixels_per_mm=4, shading=Shading(drops, 0.5)))
+    second, start, base = 100, 60, [value // 2 for value in BASE]
+    found = np.abs(shaded - plain).sum(axis=-1) > 0.1
+    band = lambda row, from_s: (  # noqa: E731
+        slice(base[row] - 11 * 4, base[row] + 11 * 4),
+        slice(start + int(from_s * second) + 2, start + int((from_s + 0.5) * second) - 2),
+    )
+    expected = np.zeros_like(found)
+    for row, from_s in ((0, 6.0), (0, 6.5), (1, 1.0), (3, 1.0)):
+        assert found[band(row, from_s)].mean() > 0.95
+        wide = band(row, from_s)
+        expected[wide[0].start - 6 : wide[0].stop + 6, wide[1].start - 4 : wide[1].stop + 4] = True
+    assert not (found & ~expected).any()
+    place = base[0] - 8 * 4
+    blue, orange = (shaded[place, start + int(at_s * second)] for at_s in (6.26, 6.74))
+    assert blue[2] > blue[0]
+    assert orange[0] > orange[2]
+    ink_before, ink_after = (image.mean(axis=-1)[base[3], start + int(1.3 * second)] for image in (plain, shaded))
+    assert ink_after == pytest.approx(ink_before, abs=0.1), "the trace lies above it"
+    nothing = Shading(dict.fromkeys(LEADS, np.zeros(20)), 0.5)
+    assert draw_ecg(flat, LEADS, 100, "", pixels_per_mm=4, shading=nothing) == draw_ecg(
+        flat, LEADS, 100, "", pixels_per_mm=4
+    )
 
 
 def test_grid_does_not_cross_lead_names():

@@ -8,7 +8,7 @@ import ray
 
 from mets_ray.config.load import load_config
 from mets_ray.dataset.prepared import PreparedDataset
-from mets_ray.pipelines.texts import report_statements, report_table, report_texts
+from mets_ray.pipelines.texts import ReportsOfPatients, report_statements, report_table, report_texts
 from mets_ray.text.embeddings import part_folder, write_part
 from mets_ray.text.reports import text_id
 from tests.support.datasets import synthetic_rows, write_dataset
@@ -24,6 +24,20 @@ def test_each_report_comes_once_with_its_statements(dataset):
     assert report_texts(dataset, "It says {}", dataset.all_folds) == sorted({f"It says {row.report}" for row in rows})
     found = report_statements(dataset, "It says {}", dataset.all_folds)
     assert found == {f"It says {row.report}": tuple(row.statements) or (row.report,) for row in rows}
+
+
+def test_each_pair_of_a_report_and_a_patient_comes_once(dataset):
+    rows = synthetic_rows(30)
+    found = ReportsOfPatients.read(dataset, "It says {}", dataset.all_folds)
+    assert found.texts == report_texts(dataset, "It says {}", dataset.all_folds)
+    pairs = list(zip(found.report_ids.tolist(), found.patients.tolist(), strict=True))
+    assert len(set(pairs)) == len(pairs) == len({(row.report, row.patient_id) for row in rows})
+    by_report = {}
+    for report_id, patient in pairs:
+        by_report.setdefault(report_id, set()).add(patient)
+    for text in found.texts:
+        holders = {row.patient_id for row in rows if f"It says {row.report}" == text}
+        assert len(by_report[text_id(text)]) == len(holders)
 
 
 def test_texts_stored_under_the_bundles_fingerprint_need_no_language_model(dataset, tmp_path):

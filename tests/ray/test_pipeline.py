@@ -134,6 +134,27 @@ def test_training_learns_and_keeps_what_it_says(trained):
     assert storage.read_bytes(trained.picture_uri).startswith(b"\x89PNG")
 
 
+def test_the_bundle_names_the_statements_that_ten_patients_share(trained, prepared):
+    from mets_ray.text.embeddings import read_store
+    from mets_ray.text.reports import text_id
+
+    bundle, dataset = load_bundle(trained.bundle_uri), PreparedDataset.open(prepared)
+    train, patients = Selection((1, 2, 3, 4, 5, 6, 7, 8)), {}
+    rows = {row.report: row for row in synthetic_rows(300)}
+    for reports, holders in dataset.reports_of_patients(train):
+        for report, patient in zip(reports, holders, strict=True):
+            for statement in rows[report].statements:
+                patients.setdefault(statement, set()).add(patient)
+    assert {row.text: row.patients for row in bundle.statements.statements} == {
+        text: len(holders) for text, holders in patients.items() if len(holders) >= 10
+    }
+    assert 10 < len(bundle.statements.statements) < len(patients) == len(bundle.model.anchors)
+    store = read_store(storage.join(prepared, "text_embeddings"), bundle.facts.text_fingerprint)
+    for row in bundle.statements.statements:
+        (features,) = store.lookup(np.array([text_id(row.text)]))
+        np.testing.assert_array_equal(bundle.model.anchors[row.anchor].numpy(), features)
+
+
 def test_the_lm_embeds_each_text_once_and_nothing_on_the_second_run(trained, prepared, tmp_path):
     from mets_ray.pipelines.lm_actors import embed_texts, store_uri
     from mets_ray.pipelines.texts import report_statements

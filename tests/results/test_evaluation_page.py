@@ -15,7 +15,8 @@ from mets_ray.metrics.sensitivity import wording_sensitivity
 from mets_ray.metrics.similarities import TaskSimilarities
 from mets_ray.metrics.task_scores import Comparison, score_task
 from mets_ray.pictures.curves import roc_picture
-from mets_ray.results.evaluation_page import Drawn, evaluation_page, map_groups, tables_page
+from mets_ray.pictures.ecg import Shading
+from mets_ray.results.evaluation_page import Drawn, _examples, evaluation_page, map_groups, tables_page
 from mets_ray.results.export import calibrated_json, lead_set_json, wordings_csv
 from mets_ray.results.page import markdown, render
 from mets_ray.results.values import BaselineScore, ClassWordings, Evaluated, Retrieval
@@ -127,6 +128,17 @@ def test_the_page_is_whole_and_shows_patients_only_as_pictures(result, drawn):
     assert "handle this page as such" in html
     for example in drawn.examples:
         assert f"{example.kind}: {example.record_id}" in html
+    assert "Blue parts carry the class" not in html
+
+
+def test_the_examples_show_what_carries_their_class(drawn):
+    first = drawn.examples[0]
+    shading = Shading({"V1": np.linspace(-1, 1, 20)}, 0.5)
+    shaded = replace(drawn, shadings={(first.task, first.record_id): shading})
+    plain, section = _examples(drawn, ""), _examples(shaded, "")
+    assert "Blue parts carry the class" in section.text
+    differ = [one.png != other.png for one, other in zip(plain.pictures, section.pictures, strict=True)]
+    assert differ == [True, *[False] * (len(differ) - 1)]
 
 
 def test_parts_that_could_not_be_made_leave_no_empty_section(result, drawn):

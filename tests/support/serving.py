@@ -17,6 +17,7 @@ import uvicorn
 
 from mets_ray.config.load import load_config
 from mets_ray.ecg.ecg import LEADS
+from mets_ray.model.anchor_statements import AnchorStatement, AnchorStatements
 from mets_ray.model.bundle import Bundle, BundleFacts, build_model, load_bundle, write_bundle
 from mets_ray.model.predictor import Predictor
 from mets_ray.serve.app import create_app
@@ -27,6 +28,21 @@ from mets_ray.tasks.prompt_sets import load_prompt_set, prompt_texts
 from mets_ray.text.embeddings import EmbeddingTable
 from mets_ray.text.language_model import FrozenTextEncoder
 from mets_ray.text.reports import text_id
+
+STATEMENTS = {
+    "sinus rhythm": 1322,
+    "normal ecg": 765,
+    "atrial fibrillation": 120,
+    "sinus tachycardia": 90,
+    "ventricular extrasystoles": 80,
+    "left bundle branch block": 60,
+    "right bundle branch block": 50,
+    "left ventricular hypertrophy": 40,
+    "low qrs voltage": 30,
+    "anterior st elevation": 20,
+    "inferior st elevation": 10,
+}
+"""Anchors for `make_bundle`."""
 
 TEXT = {"model": "packaged-minilm", "pooling": "mean", "max_length": 128}
 
@@ -47,9 +63,20 @@ def prompt_features():
 
 
 def make_bundle(
-    folder, *words, leads=LEADS, sampling_rate_hz=100, seed=0, width=4, run="pretrain-20260101-000000-test", **facts
+    folder,
+    *words,
+    leads=LEADS,
+    sampling_rate_hz=100,
+    seed=0,
+    width=4,
+    run="pretrain-20260101-000000-test",
+    statements=None,
+    **facts,
 ):
-    """An untrained bundle at `<folder>/<run>/bundle`; answers that path. words: more settings. facts: more facts."""
+    """An untrained bundle at `<folder>/<run>/bundle`; answers that path. words: more settings. facts: more facts.
+
+    statements: its anchors, and how many patients have each; those of ten are named. None for a bundle without anchors.
+    """
     fingerprint, table = prompt_features()
     config = load_config(None, [f"encoder.width={width}", *words])
     torch.manual_seed(seed)
@@ -77,7 +104,16 @@ def make_bundle(
     path = Path(folder) / run / "bundle"
     path.mkdir(parents=True)
     model = build_model(config, leads=len(leads), text_features=facts.text_features)
-    write_bundle(path, Bundle(model, config, facts, table))
+    named = None
+    if statements is not None:
+        model.anchors = torch.from_numpy(lm()(list(statements)))
+        rows = (
+            AnchorStatement(text=text, patients=patients, anchor=row)
+            for row, (text, patients) in enumerate(statements.items())
+            if patients >= 10
+        )
+        named = AnchorStatements(least_patients=10, statements=tuple(rows))
+    write_bundle(path, Bundle(model, config, facts, table, statements=named))
     return path
 
 

@@ -20,7 +20,7 @@ from mets_ray.ecg.ecg import Ecg
 from mets_ray.serve.examples import example_json
 from tests.support.browser_page import COUNT_INK, DROP, FLAGS, TYPE_CLASSES, Page
 from tests.support.calibrations import RARE, made_up_file, write_file
-from tests.support.serving import json_ecg, make_bundle, npy, plain_server, synthetic_ecg
+from tests.support.serving import STATEMENTS, json_ecg, make_bundle, npy, plain_server, synthetic_ecg
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +160,38 @@ def test_softmax_is_one_click_away_and_a_template(page):
     page.one("#template").send_keys("the heart shows {}")
     page.bars()
     assert "the heart shows {}" in page.text("#run-facts")
+
+
+def test_a_class_is_explained_on_the_paper_and_in_words(browser, tmp_path):
+    canvas = "return document.getElementById('paper').toDataURL()"
+    with plain_server(make_bundle(tmp_path, statements=STATEMENTS)) as (client, _):
+        page = browser.open(str(client.base_url))
+        page.choose_example()
+        classes = list(page.bars())
+        plain = page.run(canvas)
+        page.requests()
+        page.one("#why-ask").click()
+        page.until(lambda: page.one("#why-found").is_displayed())
+        (asked,) = [url for url in page.requests() if "explain=true" in url]
+        assert asked.count("explain_classes=") == len(classes)
+        assert page.run(canvas) != plain
+        assert f"the similarity of {classes[0]} falls most: leads " in page.text("#why-parts")
+        assert "336 windows" in page.text("#why-parts")
+        assert len(page.find("#why-lists li")) == 10
+        assert any(f"{text} " in page.text("#why-lists") for text in STATEMENTS)
+        shaded = page.run(canvas)
+        Select(page.one("#why-class")).select_by_value(classes[1])  # known already: nothing is asked
+        page.until(lambda: f"the similarity of {classes[1]} falls" in page.text("#why-parts"))
+        assert page.run(canvas) not in (plain, shaded)
+        assert [url for url in page.requests() if "explain=true" in url] == []
+        page.one("#why-ask").click()
+        assert (page.text("#why-ask"), page.run(canvas)) == ("Show", plain)
+        page.one("#why-ask").click()
+        assert page.run(canvas) != plain
+        page.type_classes(*classes, "another")  # other scores: the explanation was of those before
+        page.bars()
+        assert (page.text("#why-ask"), page.run(canvas)) == ("Explain", plain)
+        assert page.console() == []
 
 
 @pytest.mark.parametrize("names", [("ecg.json",), ("ecg.zip",), ("ecg.hea", "ecg.dat")], ids="+".join)

@@ -6,13 +6,14 @@ import { listenForCalipers } from "./calipers.js";
 import { chooseDefault, listenForClasses, setSettings, settings, showClasses } from "./classes.js";
 import { $, showProblem } from "./dom.js";
 import { acceptDrops } from "./drop.js";
-import { drawPaper } from "./ecg.js";
+import { drawPaper, underlays } from "./ecg.js";
 import { loadExamples } from "./examples.js";
+import { listenForExplain, shade } from "./explain.js";
 import { fragmentOf, readFragment } from "./link.js";
 import { loadModel } from "./model.js";
 import { cancelFacts, changeFacts, openFiles, show } from "./reading.js";
 import { listenForRecords } from "./records.js";
-import { backToWhole, score, showWindow } from "./scoring.js";
+import { askExplanation, backToWhole, explanationFailed, score, showWindow } from "./scoring.js";
 import { listenForPrint } from "./sheet.js";
 import { listenForWindows } from "./timeline.js";
 import { useToken } from "./token.js";
@@ -85,6 +86,8 @@ listenForView(() => {
   drawPaper();
 });
 listenForWindows(showWindow);
+listenForExplain({ ask: askExplanation, redraw: drawPaper, failed: explanationFailed });
+underlays.push(shade);
 listenForCalipers();
 listenForPrint();
 $("files").onchange = () => {

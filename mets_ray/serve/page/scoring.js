@@ -4,6 +4,7 @@ import { call } from "./api.js";
 import { checkLength, hasClasses, settingsQuery } from "./classes.js";
 import { $, element } from "./dom.js";
 import { ecg, showEcg, showWarnings } from "./ecg.js";
+import { offerExplanation } from "./explain.js";
 import { ending } from "./files.js";
 import { model } from "./model.js";
 import { keep, onDisplay, wantResultsFor } from "./records.js";
@@ -22,6 +23,7 @@ export let result = null;
 /** Of a recording with several windows: what is shown when none of them is chosen, {ecg, answer}. */
 let whole = null;
 let timer = 0;
+let explaining = null; // the signal of the last explanation that was asked for
 
 /** Show the scores of the ECG on display: those kept, or new ones in `delay_ms`; until then the old ones are stale. */
 export function score(delay_ms) {
@@ -55,8 +57,9 @@ export function clearResult() {
 }
 
 function stopScoring() {
-  stop("score", "timeline");
+  stop("score", "timeline", "explain");
   clearTimeout(timer);
+  offerExplanation(null);
   clearProblems("score-problem", "class-problem", "template-problem", "timeline-problem");
 }
 
@@ -88,6 +91,21 @@ async function askLong(record, settings) {
   busy("Sending the recording…");
   await askOverTime(record, settings, begin("score"), "score-problem");
 }
+
+/** Why the scores on display are what they are: the same request, with the classes to explain. */
+export async function askExplanation(names) {
+  const record = onDisplay();
+  const query = scoreQuery(record);
+  query.set("explain", true);
+  for (const name of names) query.append("explain_classes", name);
+  explaining = begin("explain");
+  const { answer } = await call(withQuery("v1/zero-shot", query), {
+    method: "POST", form: upload(record), signal: explaining, onWait,
+  });
+  return answer.explanation;
+}
+
+export const explanationFailed = (error, retry) => report(error, explaining, "why-problem", retry);
 
 async function askOverTime(record, settings, signal, slot) {
   try {
@@ -215,5 +233,6 @@ function clearScores(remark = "The scores appear here.") {
 
 function show(found) {
   result = found;
+  offerExplanation(found && !found.part && found.answer.windows === 1 ? found.answer : null);
   $("result-tools").hidden = found === null;
 }
