@@ -91,9 +91,10 @@ class StatementSpace:
             assert bundle.model.anchors is not None
             self._named = bundle.statements.statements
             features = bundle.model.anchors[[row.anchor for row in self._named]]
+            # With directions, a class's vector is a mix of both, and statements are compared with it as what they are.
+            embed = bundle.model.embed_text if bundle.model.anchor_directions is None else bundle.model.embed_prompt
             with torch.inference_mode():
-                weight = bundle.model.text_projection.weight
-                vectors = bundle.model.embed_text(features.to(weight.device)).float().cpu().numpy()
+                vectors = embed(features.to(bundle.model.text_projection.weight.device)).float().cpu().numpy()
             self._vectors: Float32[np.ndarray, "statement dimension"] = vectors
             self._least_like = _least_like(vectors)
 
