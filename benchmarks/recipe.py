@@ -76,7 +76,7 @@ VARIANTS = {
     "whole reports": Variant(train=("text.unit=report", "loss=same_report")),
     "no high-pass": Variant(data="both-unfiltered", test="both-unfiltered", beats="mitbih-unfiltered"),
     "no focus on the beat": Variant(of="default", beats="mitbih-whole"),
-    "float32": Variant(train=("train.precision=float32",)),
+    "bf16": Variant(train=("train.precision=bf16",)),
     "no views": Variant(train=NO_VIEWS),
     "no lead mask": Variant(train=("encoder.lead_mask=false",)),
     "no anchors": Variant(of="default", anchors=False),

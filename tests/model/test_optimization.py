@@ -55,18 +55,9 @@ def test_the_rate_reaches_every_group():
     assert [group["lr"] for group in optimizer.param_groups] == [0.2, 0.2]
 
 
-@pytest.mark.parametrize(
-    ("capabilities", "expected"),
-    [({"amx_bf16": True}, "bf16"), ({"amx_bf16": False, "avx512_bf16": True}, "float32"), ({}, "float32")],
-)
-def test_a_cpu_trains_in_bf16_where_it_has_matrix_units_for_it(monkeypatch, capabilities, expected):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    assert choose_precision(train_config(), torch.device("cpu")) == expected
-    assert choose_precision(train_config("precision=float32"), torch.device("cpu")) == "float32"
-
-
-def test_precision_follows_the_setting():
+def test_precision_follows_the_device_unless_it_is_named():
     cpu = torch.device("cpu")
+    assert choose_precision(train_config(), cpu) == "float32"
     assert choose_precision(train_config("precision=bf16"), cpu) == "bf16"
     with autocast_for(train_config("precision=bf16"), cpu):
         assert torch.nn.Linear(2, 2)(torch.zeros(1, 2)).dtype == torch.bfloat16
