@@ -6,8 +6,8 @@ All ways train the same small encoder on the same synthetic ECGs with the publis
 each process: ours with one worker and with two (Ray Train, stream of shards), `plain` in this process with everything
 in memory and a torch DataLoader, and `torchrun`, the same plain loop in two processes with DistributedDataParallel and
 the loss over the global batch. `recipe` is ours with the default recipe, statements and augmented views. All are in
-float32 but `recipe_bf16`, which is fast where the CPU has AMX; `recipe_compiled` is `recipe` with `train.compile`. `lm_each_step` is like `plain`, but the frozen LM runs on the reports of every batch, as
-published research code does.
+float32 but `recipe_bf16`, which is fast where the CPU has AMX; `recipe_compiled` is `recipe` with `train.compile`.
+`lm_each_step` is like `plain`, but the frozen LM runs on the reports of every batch, as published research code does.
 Ways take turns; each turn trains some epochs, and each epoch but the first of a turn is one measured value.
 """
 

@@ -211,8 +211,8 @@ class TrainConfig(Section):
     )
     precision: Literal["auto", "float32", "bf16", "fp16", "float64"] = Field(
         "auto",
-        description="auto: bf16 (otherwise fp16) on a GPU, float32 on a CPU, where bf16 is faster only with AMX; float64 "
-        "is for tests",
+        description="auto: bf16 (otherwise fp16) on a GPU, float32 on a CPU, where bf16 is faster only with AMX; "
+        "float64 is for tests",
     )
     batch_size: PositiveInt = Field(32, description="ECGs in a global batch, whatever the number of workers")
     micro_batch_size: PositiveInt | None = Field(
