@@ -42,7 +42,7 @@ class InputCounts(NamedTuple):
 
     records: int
     patients: int
-    features: tuple[Int[np.ndarray, " bin"], ...]
+    features: tuple[Int[np.ndarray, " _"], ...]
     places: Float[np.ndarray, " axis"]
     products: Float[np.ndarray, "axis axis"]
 
@@ -121,17 +121,13 @@ class Distance:
 
 @dataclass(frozen=True)
 class FeatureDrift(Distance):
-    """The value is the PSI; `ks` is Kolmogorov & Smirnov's. `low`, `high`: the share of the measured new ECGs in the
-    lowest and in the highest bin, `reference_low` and `reference_high` of those of the reference; `not_measured` and
-    `reference_not_measured` of all."""
+    """The value is the PSI; `ks` is Kolmogorov & Smirnov's, over what was measured. `shares` of all new ECGs and
+    `reference_shares` of those of the reference are by bin, between the inner `edges`; the last is not measured."""
 
     ks: float
-    low: float
-    high: float
-    not_measured: float
-    reference_low: float
-    reference_high: float
-    reference_not_measured: float
+    edges: tuple[float, ...]
+    shares: tuple[float, ...]
+    reference_shares: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -181,19 +177,15 @@ def _scale(new: int, of_reference: int) -> float:
 
 def _feature_drift(row: FeatureReference, counts: Int[np.ndarray, " bin"], scale: float) -> FeatureDrift:
     before = np.asarray(row.counts, dtype=np.float64)
-    measured, reference_measured = max(int(counts[:-1].sum()), 1), max(float(before[:-1].sum()), 1.0)
-    steps = np.cumsum(counts[:-1]) / measured - np.cumsum(before[:-1]) / reference_measured
+    measured = [np.cumsum(part[:-1]) / max(float(part[:-1].sum()), 1.0) for part in (before, counts)]
     return FeatureDrift(
         row.name,
         float(psi(before, counts)),
         row.threshold * scale,
-        ks=float(np.abs(steps).max(initial=0.0)),
-        low=float(counts[0] / measured),
-        high=float(counts[-2] / measured),
-        not_measured=float(counts[-1] / max(int(counts.sum()), 1)),
-        reference_low=float(before[0] / reference_measured),
-        reference_high=float(before[-2] / reference_measured),
-        reference_not_measured=float(before[-1] / before.sum()),
+        ks=float(np.abs(measured[1] - measured[0]).max(initial=0.0)),
+        edges=row.edges,
+        shares=tuple((counts / counts.sum()).tolist()),
+        reference_shares=tuple((before / before.sum()).tolist()),
     )
 
 

@@ -83,7 +83,7 @@ def _one_hot(values: Float[np.ndarray, " record"], edges: Sequence[float]) -> Fl
 
 
 def _feature_thresholds(
-    one_hot: Sequence[Float[np.ndarray, "record bin"]], patient: Int[np.ndarray, " record"], seed: int
+    one_hot: Sequence[Float[np.ndarray, "record _"]], patient: Int[np.ndarray, " record"], seed: int
 ) -> list[float]:
     """For each feature, the PSI over 1/n + 1/m that halves of the reference stay below, all features together."""
     from scipy.special import chdtri  # serving compares, and computes no threshold
