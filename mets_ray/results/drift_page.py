@@ -1,13 +1,16 @@
 """What `score` found when it compared its ECGs with those that the bundle was made with: a page and JSON."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mets_ray.metrics.input_drift import FeatureDrift, InputDrift
 from mets_ray.metrics.intervals import number_json
-from mets_ray.results.page import Cell, Finding, Page, Section, Table
+from mets_ray.pictures.bin_shares import BinShares, draw_bin_shares
+from mets_ray.pictures.figure import palette_png
+from mets_ray.results.page import Cell, Finding, Page, Picture, Section, Table
 
+_MOST_DRAWN = 9
 _KINDS = {
     "amplitude_mv": ("Amplitudes", "Check the unit and the gain of the source; children and athletes differ as well."),
     "polarity": ("Signs of the leads", "Check the names, the order and the signs of the leads."),
@@ -30,8 +33,8 @@ _METHOD = (
     "PSI is the population stability index over bins cut at the deciles of the reference; KS the largest difference of "
     "the cumulated shares. The threshold is what random halves of the reference's patients stay below, all features "
     "together, with 99 in 100 such halves, taken to the number of patients here. Low and high: the share of these ECGs "
-    "that lie in the lowest and in the highest bin, and of those of the reference. A drift says that inputs differ, "
-    "not that scores are wrong; and without one they may be wrong all the same."
+    "that lie in the lowest and in the highest bin, and, in brackets, of those of the reference. A drift says that "
+    "inputs differ, not that scores are wrong; and without one they may be wrong all the same."
 )
 
 
@@ -50,12 +53,8 @@ def drift_json(found: InputDrift) -> dict[str, Any]:
         "patients": found.patients,
         "drifted": [one.name for one in found.drifted],
         "features": {
-            row.name: {
-                "psi" if name == "value" else name: number_json(value)
-                for name, value in vars(row).items()
-                if name != "name"
-            }
-            | {"drifted": row.has_drifted}
+            row.name: {"psi": row.value, "drifted": row.has_drifted}
+            | {name: value for name, value in vars(row).items() if name not in ("name", "value")}
             for row in found.features
         },
         "embeddings": None
@@ -96,16 +95,29 @@ def _verdict(found: InputDrift) -> Iterator[Finding]:
 
 
 def _features(found: InputDrift) -> Section:
-    header = ("feature", "PSI", "threshold", "KS", "low", "reference", "high", "reference", "not measured", "reference")
-    rows = [_cells(row) for row in sorted(found.features, key=lambda row: -row.ratio)]
+    header = ("feature", "PSI", "threshold", "KS", "low", "high", "not measured")
+    ranked = sorted(found.features, key=lambda row: -row.ratio)
     text = f"{found.records:,} ECGs of {found.patients:,} patients. {_METHOD}"
-    return Section("Features of the signals", text, (Table("‡ has drifted; the farthest first", header, rows),))
+    table = Table("‡ has drifted; the farthest first", header, [_cells(row) for row in ranked])
+    return Section("Features of the signals", text, (table,), _pictures([row for row in ranked if row.has_drifted]))
+
+
+def _pictures(drifted: Sequence[FeatureDrift]) -> tuple[Picture, ...]:
+    if not drifted:
+        return ()
+    panels = [BinShares(_shown(row.name), row.edges, row.shares, row.reference_shares) for row in drifted[:_MOST_DRAWN]]
+    png = draw_bin_shares(panels, "What has drifted the farthest")
+    alt = f"Shares by bin, here and in the reference, of {', '.join(panel.label for panel in panels)}"
+    return (Picture(palette_png(png), alt, "Bins are cut at the deciles of the reference; n: not measured."),)
 
 
 def _cells(row: FeatureDrift) -> tuple[Cell, ...]:
-    shares = (row.low, row.reference_low, row.high, row.reference_high, row.not_measured, row.reference_not_measured)
-    name = row.name.replace(":", " ") + " ‡" * row.has_drifted
-    return (name, row.value, row.threshold, row.ks, *(f"{share:.1%}" for share in shares))
+    shares = (f"{row.shares[place]:.1%} ({row.reference_shares[place]:.1%})" for place in (0, -2, -1))
+    return (_shown(row.name) + " ‡" * row.has_drifted, row.value, row.threshold, row.ks, *shares)
+
+
+def _shown(name: str) -> str:
+    return name.replace(":", " ")
 
 
 def _embeddings(found: InputDrift, held_out: bool) -> Section:

@@ -65,7 +65,8 @@ def test_a_shift_is_found_and_named(reference):
     ]
     (row,) = [row for row in find_drift(reference, counts_of(reference, doubled, embeddings, patients)).features
               if row.name == "amplitude"]  # fmt: skip
-    assert row.high > 2 * row.reference_high
+    assert row.shares[-2] > 2 * row.reference_shares[-2]
+    assert sum(row.shares) == pytest.approx(1) == sum(row.reference_shares)
     assert row.ks > 0.2
     moved = find_drift(reference, counts_of(reference, features, embeddings + 0.5, patients))
     assert [one.name for one in moved.drifted] == ["embeddings"]

@@ -80,8 +80,7 @@ def test_a_calibration_that_drifted_is_on_top():
 
 @pytest.mark.parametrize("drift", [True, False])
 def test_the_drift_page_names_what_to_check(drift):
-    shares = {"ks": 0.3, "low": 0.01, "high": 0.6, "not_measured": 0.0, "reference_low": 0.1, "reference_high": 0.1,
-              "reference_not_measured": 0.0}  # fmt: skip
+    shares = {"ks": 0.3, "edges": (1.0,), "shares": (0.2, 0.7, 0.1), "reference_shares": (0.5, 0.5, 0.0)}
     rows = (
         FeatureDrift("amplitude_mv:II", 1.2 if drift else 0.01, 0.1, **shares),
         FeatureDrift("heart_rate_per_min", 0.01, 0.1, **shares),
@@ -94,6 +93,7 @@ def test_the_drift_page_names_what_to_check(drift):
     assert ("12.0 times its threshold" in shown) is drift
     assert ("Not compared" in shown) is not drift
     assert ("expect some drift" in shown) is drift
+    assert ("20.0% (50.0%)" in shown, "data:image/png" in html) == (True, drift)
     facts = json.loads(json.dumps(drift_json(found), allow_nan=False))
     assert facts["drifted"] == (["amplitude_mv:II", "embeddings"] if drift else [])
     assert facts["features"]["heart_rate_per_min"]["ks"] == 0.3
