@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mets_ray import storage
+from mets_ray.ecg.ecg import LEADS
+from mets_ray.ecg.signal_features import feature_names
 from mets_ray.errors import CheckpointError, MetsError
 from mets_ray.metrics.input_reference import InputReference
 
@@ -45,12 +47,11 @@ class ReferenceFile:
                 raise ValueError(f"its schema version is {facts.get('schema_version')}, and {_SCHEMA_VERSION} is read")
             if key and not sealed.is_signed_with(key):
                 raise ValueError("it is not signed with the key of bundles")
+            reference = InputReference.from_json(facts["reference"])
+            if unknown := {row.name for row in reference.features} - set(feature_names(LEADS)):
+                raise ValueError(f"this version does not measure {', '.join(sorted(unknown))}")
             names = ("run", "bundle_digest", "source", "dataset_sha256")
-            return cls(
-                *(str(facts[name]) for name in names),
-                synthetic=bool(facts["synthetic"]),
-                reference=InputReference.from_json(facts["reference"]),
-            )
+            return cls(*(str(facts[name]) for name in names), synthetic=bool(facts["synthetic"]), reference=reference)
         except (KeyError, TypeError, ValueError, MetsError) as error:
             why = error.fact if isinstance(error, MetsError) else str(error)
             raise CheckpointError(

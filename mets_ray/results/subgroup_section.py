@@ -94,7 +94,8 @@ def _paragraphs(found: Subgroups) -> Iterator[str]:
         f"alone. A difference is marked ‡ where its p value, after Holm's correction for all of them, is below "
         f"{SIGNIFICANT:g}: {len(differing) or 'none'} here."
         + "".join(f" {row.task}, {row.attribute} {row.group}: {_signed(row.difference)}." for row in differing)
-        + " That no difference is found does not mean that there is none: look at the width of the intervals."
+        + " That no difference is found does not mean that there is none: look at the width of the intervals. And one "
+        "that is found may lie in the patients, where their findings are harder to tell, and not in the model."
     )
     yield (
         "Macro AUROC of each group, and of all other records, over the classes that have at least "

@@ -1,8 +1,7 @@
 """Whether the ECGs of recent requests look like those that the bundle was made with, without keeping any of them.
 
-A replica keeps of each ECG the features of `signal_features` and its embedding, for the last
-`RECENT` of them. Signals wait here for the next measurement, a few seconds, and no more than `_WAITING` of them: what
-arrives faster is a sample.
+A replica keeps the features of `signal_features` and the embedding of each ECG, for the last `RECENT` of them. Signals
+wait here for the next measurement, a few seconds, and no more than `_WAITING` of them: what arrives faster is a sample.
 """
 
 from collections import deque
@@ -34,7 +33,7 @@ class RecentDrift:
 
 
 class RecentInputs:
-    """`observe` is called on the event loop for each ECG and keeps it at most; `measure` by one thread at a time."""
+    """`observe` is called on the event loop, once for each ECG; `measure` by one thread at a time."""
 
     def __init__(self, predictor: Predictor, reference: InputReference) -> None:
         self._reference, self._signal = reference, predictor.signal
@@ -42,12 +41,10 @@ class RecentInputs:
         self._waiting: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=_WAITING)
         self._features: deque[np.ndarray] = deque(maxlen=RECENT)
         self._embeddings: deque[np.ndarray] = deque(maxlen=RECENT)
-        # Once, so that a reference with unknown features is refused when the replica starts.
-        InputCounts.of(reference, self._names, np.empty((0, len(self._names))), self._no_embeddings(), np.empty(0))
 
     @classmethod
     def of(cls, predictor: Predictor) -> "RecentInputs | None":
-        """For the reference of the predictor's bundle; None without one. Raises MetsError for one that does not fit."""
+        """For the reference of the predictor's bundle; None without one."""
         file = predictor.bundle.reference
         return None if file is None else cls(predictor, file.reference)
 
@@ -55,7 +52,7 @@ class RecentInputs:
         self, signal_uv: Int16[np.ndarray, "lead sample"], embedding: Float32[np.ndarray, " dimension"]
     ) -> None:
         """Remember an ECG until the next measurement."""
-        self._waiting.append((signal_uv, embedding))
+        self._waiting.append((signal_uv.copy(), embedding.copy()))  # both are views of a whole recording's
 
     def measure(self) -> RecentDrift:
         """Measure what has arrived, forget its signals, and compare the recent ECGs."""
@@ -76,7 +73,3 @@ class RecentInputs:
         except MetsError:  # too few
             return RecentDrift(compared, {})
         return RecentDrift(compared, {one.name: one.ratio for one in drift.distances})
-
-    def _no_embeddings(self) -> np.ndarray:
-        axes = self._reference.embeddings
-        return np.empty((0, 0 if axes is None else len(axes.mean)))

@@ -74,3 +74,7 @@ def test_one_of_another_bundle_or_a_damaged_one_is_refused_when_named_and_left_o
     later = storage.seal(json.dumps(storage.unseal(file.to_bytes()).facts | {"schema_version": 9}))
     with pytest.raises(CheckpointError, match="its schema version is 9"):
         ReferenceFile.from_bytes(later, "here")
+    reference = file.reference
+    strange = replace(reference, features=(replace(reference.features[0], name="blood_pressure"),))
+    with pytest.raises(CheckpointError, match="this version does not measure blood_pressure"):
+        ReferenceFile.from_bytes(replace(file, reference=strange).to_bytes(), "here")

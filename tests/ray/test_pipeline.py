@@ -213,7 +213,10 @@ def test_the_bundle_scores_on_its_own_and_as_the_run_did(trained, prepared, tmp_
         trained.history[-1]["validation_macro_auroc"]
     )
     assert metrics["lead_sets"]["12 leads"]["value"] == pytest.approx(result.macro_auroc)
-    assert "## Fewer leads" in table
+    report = storage.read_bytes(storage.join(result.result_uri, "report.html")).decode()
+    for title in ("Fewer leads", "For whom it works", "Calibration drift"):
+        assert f"## {title}" in table
+        assert f">{title}</h2>" in report
     assert not storage.exists(storage.join(trained.bundle_uri, "trainer_state.pt"))
     last = trained.history[-1]["validation_macro_auroc"]
     assert trained.epoch == len(trained.history)
