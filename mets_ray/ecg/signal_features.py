@@ -52,7 +52,7 @@ def signal_features(
     - flat_leads: how many of the recorded leads stay unchanged for a second
     - leads_recorded
     """
-    recorded = signal_uv.any(axis=2)
+    recorded = np.asarray(signal_uv.any(axis=2))
     signal_mv = signal_uv.astype(np.float32) / np.float32(1000.0)
     signal_mv -= np.median(signal_mv, axis=2, keepdims=True)
     highest, lowest = signal_mv.max(axis=2), signal_mv.min(axis=2)
@@ -89,6 +89,7 @@ def heart_rate(
         envelope, 2 * round(_REFRACTORY_S * sampling_rate_hz) + 1, axis=1, mode="nearest"
     )
     beats = (envelope == around) & (envelope > np.maximum(_PEAK_SHARE * typical, 1e-6)[:, None])
+    beats[:, 1:] &= ~beats[:, :-1]  # of a level top its beginning
     first, last = beats.argmax(axis=1), samples - 1 - beats[:, ::-1].argmax(axis=1)
     times = (last - first) / sampling_rate_hz
     several = (beats.sum(axis=1) > 1) & (times > 0)

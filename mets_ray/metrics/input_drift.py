@@ -189,11 +189,10 @@ def _feature_drift(row: FeatureReference, counts: Int[np.ndarray, " bin"], scale
     )
 
 
-def psi(before: Float[np.ndarray, "*rows bin"], after: Shaped[np.ndarray, "*rows bin"]) -> Float[np.ndarray, "*rows"]:
-    """The population stability index of two distributions, from counts by bin."""
+def psi(before: Float[np.ndarray, "*rows bin"], after: Shaped[np.ndarray, "*rows bin"]) -> Any:
+    """The population stability index of two distributions, or of many pairs [*rows], from counts by bin."""
     shares = [(counts + _SMOOTHING) / (counts + _SMOOTHING).sum(axis=-1, keepdims=True) for counts in (before, after)]
-    index: np.ndarray = ((shares[1] - shares[0]) * np.log(shares[1] / shares[0])).sum(axis=-1)
-    return index
+    return ((shares[1] - shares[0]) * np.log(shares[1] / shares[0])).sum(axis=-1)
 
 
 def bin_numbers(values: Float[np.ndarray, " record"], edges: Sequence[float]) -> Int[np.ndarray, " record"]:

@@ -108,7 +108,7 @@ def score_subgroups(
             raise MetsError(f"`{grouping.attribute}` has {len(grouping.groups)} groups for {len(record_ids)} records")
     known = [grouping for grouping in groupings if not grouping.absent]
     row_of = {name: row for row, name in enumerate(record_ids)}
-    scores = []
+    scores: list[SubgroupScore] = []
     for of in tasks.values():
         at = [row_of[name] for name in of.record_ids]
         divided = [replace(one, groups=tuple(one.groups[row] for row in at)) for one in known]

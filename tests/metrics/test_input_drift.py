@@ -39,7 +39,7 @@ def counts_of(reference, features, embeddings, patients):
     return InputCounts.of(reference, NAMES, features, embeddings, patients)
 
 
-@pytest.mark.parametrize("records", [60, 400, 6000])
+@pytest.mark.parametrize("records", [100, 400, 6000])
 def test_the_same_distribution_is_no_drift(reference, records):
     found = 0
     for seed in range(1, 21):
