@@ -8,7 +8,7 @@ import numpy as np
 from mets_ray.dataset.quality.records import RecordQuality, record_qualities
 from mets_ray.ecg.signal_features import HEART_RATE, LEADS_RECORDED, feature_names
 from mets_ray.evaluation.inputs import EvaluationInputs
-from mets_ray.metrics.subgroups import Grouping, Subgroups, score_subgroups
+from mets_ray.metrics.subgroups import LEAST_PATIENTS, Grouping, Subgroups, score_subgroups
 from mets_ray.pipelines.embed import EmbeddedRecords
 
 Bands = tuple[tuple[float, str], ...]
@@ -45,8 +45,8 @@ def groupings(
     return (
         _grouping("sex", [sex if sex in SEXES else None for sex in records.sexes], SEXES),
         _in_bands("age", records.ages, AGE_BANDS),
-        _by_name("device", [one and one.device for one in told], records.patients),
-        _by_name("site", [one and one.site for one in told], records.patients),
+        _by_name("device", [one.device if one else None for one in told], records.patients),
+        _by_name("site", [one.site if one else None for one in told], records.patients),
         _in_bands("heart rate", measured[HEART_RATE], HEART_RATE_BANDS),
         _grouping("signal quality", [_fault(one) for one in told], (NO_FAULT, FAULT)),
         _in_bands("leads recorded", measured[LEADS_RECORDED], LEAD_BANDS),
@@ -73,15 +73,12 @@ def _in_bands(attribute: str, values: Sequence[float | None], bands: Bands) -> G
 
 
 def _by_name(attribute: str, values: Sequence[str | None], patients: np.ndarray) -> Grouping:
-    """The most frequent names, by patients, and one group of all others."""
+    """The names with the most patients, and one group of all others."""
     pairs = {(value, patient) for value, patient in zip(values, patients.tolist(), strict=True) if value}
-    ranked = [
-        name for name, _ in sorted(Counter(value for value, _ in pairs).items(), key=lambda one: (-one[1], one[0]))
-    ]
-    kept, rest = ranked[:_MOST_NAMED], ranked[_MOST_NAMED:]
-    if len(rest) == 1:
-        kept, rest = ranked, []
-    others = f"{len(rest)} others"
+    counts = sorted(Counter(value for value, _ in pairs).items(), key=lambda one: (-one[1], one[0]))
+    kept = [name for name, count in counts if count >= LEAST_PATIENTS][:_MOST_NAMED]
+    rest = len(counts) - len(kept)
+    others = f"{rest} other{'s' * (rest > 1)}"
     groups = [(value if value in kept else others) if value else None for value in values]
     return _grouping(attribute, groups, (*kept, *([others] if rest else ())))
 

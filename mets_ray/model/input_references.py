@@ -50,8 +50,14 @@ class ReferenceFile:
             reference = InputReference.from_json(facts["reference"])
             if unknown := {row.name for row in reference.features} - set(feature_names(LEADS)):
                 raise ValueError(f"this version does not measure {', '.join(sorted(unknown))}")
-            names = ("run", "bundle_digest", "source", "dataset_sha256")
-            return cls(*(str(facts[name]) for name in names), synthetic=bool(facts["synthetic"]), reference=reference)
+            return cls(
+                run=str(facts["run"]),
+                bundle_digest=str(facts["bundle_digest"]),
+                source=str(facts["source"]),
+                dataset_sha256=str(facts["dataset_sha256"]),
+                synthetic=bool(facts["synthetic"]),
+                reference=reference,
+            )
         except (KeyError, TypeError, ValueError, MetsError) as error:
             why = error.fact if isinstance(error, MetsError) else str(error)
             raise CheckpointError(
