@@ -71,10 +71,12 @@ def served(ray_cluster, tmp_path_factory):
 
     from mets_ray.serve.deployments import build
     from mets_ray.serve.settings import ServeConfig
+    from tests.support.references import made_up_reference, synthetic_signals, write_reference
     from tests.support.serving import Served, free_port, make_bundle, metrics_url
 
     folder = tmp_path_factory.mktemp("served")
     bundle, state, port = make_bundle(folder), folder / "state", free_port()
+    write_reference(bundle, made_up_reference(bundle, synthetic_signals(range(0, 180, 3))))
     config = ServeConfig(
         bundle_uri=str(bundle), state_uri=str(state), auth="none", encoder_cpus=0.5, encoder_threads=2, text_cpus=0.5
     )

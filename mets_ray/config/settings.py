@@ -369,6 +369,11 @@ class ScoreConfig(Section):
     calibration_uri: Uri | None = Field(
         None, description="calibration file, or a folder of them; default: those in the bundle's folder"
     )
+    reference_uri: Uri | None = Field(
+        None,
+        description="file with the reference of the bundle's inputs, which evaluate wrote; default: the one in the "
+        "bundle's folder",
+    )
     embeddings: bool = Field(True, description="also write the ECG embeddings")
     rows: Literal["window", "recording"] = Field(
         "window",

@@ -118,9 +118,11 @@ class PreparedDataset:
     def read(self, group: RowGroup, selection: Selection) -> pa.Table:
         """Selected rows of one row group in stored order, for scoring.
 
-        Columns: `record_id`, `report`, `labels` (lists of codes), `signal_uv` [lead, sample], `patient_id`, `fold`.
+        Columns: `record_id`, `report`, `labels` (lists of codes), `age`, `sex`, `signal_uv` [lead, sample],
+        `patient_id`, `fold`.
         """
-        reader = RowGroupReader(self.uri, self.shards, ["record_id", "report", "labels", "signal_uv"], selection)
+        columns = ["record_id", "report", "labels", "age", "sex", "signal_uv"]
+        reader = RowGroupReader(self.uri, self.shards, columns, selection)
         rows, selected = reader.read(group.path, group.index)
         return rows if len(selected) == len(rows) else rows.take(pa.array(selected))
 

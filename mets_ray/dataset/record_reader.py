@@ -149,7 +149,7 @@ class RecordReader:
             row=one.row,
             report=one.report,
             signal_uv=signal_uv,
-            measures=measure(one.ecg, self.signal.duration_s),
+            measures=measure(one.ecg, self.signal.duration_s, device=one.row.device, site=one.row.site),
             other_signals=one.ecg.other_signals,
             derived_leads=one.derived_leads,
             absent_leads=one.ecg.absent_leads,

@@ -55,7 +55,7 @@ def write_calibrations(
     notices: tuple[str, ...] = ()
     try:
         if asked is None:
-            _require_writable(inputs.bundle_uri)
+            require_writable(inputs.bundle_uri)
             uri = _write(file, storage.join(inputs.bundle_uri, FOLDER_NAME))
         else:
             uri = _write(file, storage.absolute(asked), keeps_others=True)
@@ -111,7 +111,7 @@ def _write(file: CalibrationFile, folder: str, *, keeps_others: bool = False) ->
     return uri
 
 
-def _require_writable(bundle_uri: str) -> None:
+def require_writable(bundle_uri: str) -> None:
     """Raise MetsError where a file beside the bundle would not be the user's: in the package, or on a hub."""
     if urlsplit(bundle_uri).scheme in _READ_ONLY_STORES:
         raise MetsError(f"`{bundle_uri}` is read only")

@@ -7,6 +7,7 @@ from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.errors import ConfigError, MetsError
 from mets_ray.evaluation.inputs import EvaluationInputs
 from mets_ray.evaluation.lead_sets import sets_to_score
+from mets_ray.evaluation.reference import reference_parts
 from mets_ray.model.bundle import Bundle, BundleFacts, check_signal
 from mets_ray.pipelines.embed import Part
 from mets_ray.tasks.questions import labelled_sources, unknown_labels
@@ -85,6 +86,7 @@ def choose_parts(
     if probe:
         learning = learning_folds(config, dataset, test, "linear_probe")
         parts |= {key: Part(selection, untrained=True) for key, selection in learning.items()}
+    parts |= reference_parts(dataset, bundle)
     try:
         validation = _calibration_folds(config, dataset, bundle.facts, test)
     except MetsError as error:

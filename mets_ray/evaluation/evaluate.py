@@ -20,11 +20,15 @@ from mets_ray.errors import ConfigError
 from mets_ray.evaluation.analyses import explain_examples, gather_evidence, read_examples
 from mets_ray.evaluation.baselines import score_baselines
 from mets_ray.evaluation.calibrate import write_calibrations
+from mets_ray.evaluation.calibration_drift import find_calibration_drift
 from mets_ray.evaluation.checks import check_fit, choose_parts, choose_test, notices_of
 from mets_ray.evaluation.inputs import EvaluationInputs, similarities_by_task
 from mets_ray.evaluation.lead_sets import score_fewer_leads, sets_to_score
+from mets_ray.evaluation.reference import write_reference
+from mets_ray.evaluation.subgroups import find_subgroups
 from mets_ray.evaluation.write import REPORT_NAME, write_result, write_six_sets
 from mets_ray.metrics.balanced import score_balanced, sets_of_task
+from mets_ray.metrics.calibration_drift import drifted
 from mets_ray.metrics.extremes import choose_examples
 from mets_ray.metrics.intervals import interval_json, number_json
 from mets_ray.metrics.similarities import TaskSimilarities
@@ -35,6 +39,7 @@ from mets_ray.pictures.curves import roc_picture
 from mets_ray.pictures.embedding_map import embedding_map, map_rows
 from mets_ray.pipelines.embed import EmbeddedRecords, embed_parts, embed_records
 from mets_ray.pipelines.texts import learn_prompts
+from mets_ray.results.calibration_drift_section import drift_notice
 from mets_ray.results.evaluation_page import Drawn
 from mets_ray.results.similarity_files import read_similarities
 from mets_ray.results.six_sets import six_sets_json
@@ -116,6 +121,8 @@ def _score(inputs: EvaluationInputs, result_uri: str, alarms: list[str], notices
         for of_task in sets_of_task(task)
     ]
     evidence = gather_evidence(inputs)
+    drift, about_drift = find_calibration_drift(inputs, evidence.calibrated)
+    reference_uri, about_reference = write_reference(inputs, result_uri)
     calibration_uri, about_calibration = write_calibrations(inputs, evidence.calibrated, result_uri)
     defined = sum(not math.isnan(score.macro.value) for score in scored)
     return Evaluated(
@@ -125,7 +132,15 @@ def _score(inputs: EvaluationInputs, result_uri: str, alarms: list[str], notices
         f"{len(inputs.records.record_ids)} records of folds {listed(inputs.test.folds)}",
         tasks=tuple(scored),
         balanced=tuple(balanced),
-        notices=(*notices, *notices_of(inputs), *evidence.gaps, *about_calibration),
+        notices=(
+            *notices,
+            *notices_of(inputs),
+            *evidence.gaps,
+            *about_calibration,
+            *about_drift,
+            *about_reference,
+            *drift_notice(drift),
+        ),
         pictures=tuple(storage.join(result_uri, f"roc_{score.task}.png") for score in scored),
         alarms=tuple(alarms),
         baselines=tuple(score_baselines(inputs)),
@@ -136,6 +151,9 @@ def _score(inputs: EvaluationInputs, result_uri: str, alarms: list[str], notices
         wordings=evidence.wordings,
         retrieval=evidence.retrieval,
         lead_sets=score_fewer_leads(inputs),
+        subgroups=find_subgroups(inputs),
+        calibration_drift=drift,
+        reference_uri=reference_uri,
     )
 
 
@@ -184,6 +202,11 @@ def _figures(result: Evaluated) -> dict[str, Any]:
         "table_uri": storage.join(result.result_uri, "table.md"),
         "picture_uris": list(result.pictures),
         "calibration_uri": result.calibration_uri or None,
+        "reference_uri": result.reference_uri or None,
+        "subgroups_that_differ": [
+            f"{row.task}, {row.attribute}: {row.group}" for row in result.subgroups.scores if row.differs
+        ],
+        "calibration_drift": [f"{task}, {row.name}" for task, row in drifted(result.calibration_drift)],
         "macro_auroc": number_json(result.macro_auroc),
         "over": result.over,
         "tasks": {task.task: interval_json(task.macro) for task in result.tasks},

@@ -14,10 +14,12 @@ from mets_ray.dataset.folds import listed
 from mets_ray.evaluation.inputs import EvaluationInputs
 from mets_ray.metrics.intervals import interval_json, number_json
 from mets_ray.results import export
+from mets_ray.results.calibration_drift_section import calibration_drift_json
 from mets_ray.results.evaluation_page import Drawn, evaluation_page, tables_page
 from mets_ray.results.page import Page, markdown, render
 from mets_ray.results.similarity_files import write_similarities
 from mets_ray.results.six_sets import six_sets_json, six_sets_section
+from mets_ray.results.subgroup_section import SUBGROUPS_NAME, subgroups_csv, subgroups_json
 from mets_ray.results.values import Evaluated
 
 REPORT_NAME = "report.html"
@@ -38,6 +40,7 @@ def write_result(result: Evaluated, inputs: EvaluationInputs, drawn: Drawn, comm
         "auroc.csv": export.auroc_csv(result),
         "balanced.csv": export.balanced_csv(result),
         "wordings.csv": export.wordings_csv(result),
+        SUBGROUPS_NAME: subgroups_csv(result.subgroups),
     }
     for name, content in files.items():
         storage.write_bytes(storage.join(result.result_uri, name), content.encode())
@@ -65,6 +68,9 @@ def write_result(result: Evaluated, inputs: EvaluationInputs, drawn: Drawn, comm
         "calibration_uri": result.calibration_uri or None,
         "retrieval": export.retrieval_json(result.retrieval) if result.retrieval else None,
         "lead_sets": {score.name: export.lead_set_json(score) for score in result.lead_sets},
+        "subgroups": subgroups_json(result.subgroups),
+        "calibration_drift": calibration_drift_json(result.calibration_drift),
+        "reference_uri": result.reference_uri or None,
         "published": export.published_json(result),
         "bundle_uri": inputs.bundle_uri,
         "dataset_sha256": card.content_sha256,

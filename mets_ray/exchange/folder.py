@@ -30,6 +30,7 @@ from mets_ray.model.bundle import (
     write_bundle,
 )
 from mets_ray.model.calibrations import FOLDER_NAME as CALIBRATION_FOLDER
+from mets_ray.model.input_references import FOLDER_NAME as REFERENCE_FOLDER
 from mets_ray.model.predictor import Predictor
 
 CONFIG_NAME, CARD_NAME, ONNX_NAME, SCRIPT_NAME = "config.json", "README.md", "ecg_encoder.onnx", "zero_shot.py"
@@ -114,8 +115,9 @@ def _own_files(bundle_uri: str, bundle: Bundle, name: str | None) -> Iterator[Pa
             folder.mkdir()
             for file in (*bundle.facts.files, MANIFEST_NAME):
                 shutil.copyfile(whole / file, folder / file)
-            if (whole / CALIBRATION_FOLDER).is_dir():
-                shutil.copytree(whole / CALIBRATION_FOLDER, folder / CALIBRATION_FOLDER)
+            for beside in (CALIBRATION_FOLDER, REFERENCE_FOLDER):
+                if (whole / beside).is_dir():
+                    shutil.copytree(whole / beside, folder / beside)
         _copy_examples(bundle_uri, folder)
         yield folder
 

@@ -8,6 +8,7 @@ anchor_statements.json       the text of those that many patients share, for exp
 config.yaml                  the resolved configuration of the run
 trainer_state.pt             optimizer, schedule and cursor: for resuming only, not in a published bundle
 calibration/*.json           what evaluate fitted for this bundle; not one of its files, and not in its digest
+reference/inputs.json        what its inputs looked like, for `score` and serving to compare with; the same holds
 bundle.json                  facts, the sha256 of the other files, and the digest of all that; written last
 
 With the environment variable METS_RAY_BUNDLE_KEY, bundles are signed when they are published (HMAC-SHA256 of the
@@ -50,6 +51,7 @@ from mets_ray.model.calibrations import (
     read_calibrations,
     require_calibrations,
 )
+from mets_ray.model.input_references import ReferenceFile, find_reference, reference_uri, require_reference
 from mets_ray.model.lead_quality import LeadSetQuality
 from mets_ray.model.mets import Mets
 from mets_ray.tasks.prompt_sets import PromptSet
@@ -125,6 +127,8 @@ class Bundle:
     `digest` is that of the manifest it was read from, and so stands for all its files; "" for one that was not read.
     `calibrations`: those in its folder, which are not part of it. `statements`: the texts of some of the model's
     anchors; None where none are written down.
+    `reference`: of its inputs, also in its folder; None
+    where there is none, and `reference_fault` says why.
     """
 
     model: Mets
@@ -134,6 +138,8 @@ class Bundle:
     digest: str = ""
     calibrations: Calibrations = NO_CALIBRATIONS
     statements: AnchorStatements | None = None
+    reference: ReferenceFile | None = None
+    reference_fault: str = "the bundle was not read from a folder"
 
     @property
     def takes_fewer_leads(self) -> bool:
@@ -229,7 +235,8 @@ def read_bundle(folder: Path, where: str = "") -> Bundle:
         arrays = load_arrays(folder / _PROMPTS)
         prompts = EmbeddingTable(arrays["text_id"], arrays["features"].astype(np.float16))
     calibrations = read_calibrations(str(folder / FOLDER_NAME), sealed.digest, signing_key())
-    return Bundle(model, config, facts, prompts, sealed.digest, calibrations, statements)
+    reference, fault = find_reference(reference_uri(str(folder)), sealed.digest, signing_key())
+    return Bundle(model, config, facts, prompts, sealed.digest, calibrations, statements, reference, fault)
 
 
 def _fitting_directions(directions: np.ndarray, model: Mets) -> Float[Tensor, "anchor dimension"]:
@@ -314,6 +321,16 @@ def with_calibrations(bundle: Bundle, calibration_uri: str | None) -> Bundle:
     if calibration_uri is None:
         return bundle
     return replace(bundle, calibrations=require_calibrations(calibration_uri, bundle.digest, signing_key()))
+
+
+def with_reference(bundle: Bundle, uri: str | None) -> Bundle:
+    """The bundle with the reference of inputs that a setting names, in place of its folder's; as it is for None.
+
+    Raises CheckpointError as `require_reference`.
+    """
+    if uri is None:
+        return bundle
+    return replace(bundle, reference=require_reference(uri, bundle.digest, signing_key()), reference_fault="")
 
 
 def newest_bundle(uri: str) -> str:

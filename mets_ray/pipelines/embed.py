@@ -20,6 +20,7 @@ from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.dataset.recording_windows import window_name
 from mets_ray.dataset.shard_reader import signals
 from mets_ray.ecg.lead_sets import lead_mask, recorded
+from mets_ray.ecg.signal_features import signal_features
 from mets_ray.errors import DatasetError
 from mets_ray.model.predictor import load_predictor
 from mets_ray.model.windows import mean_embedding
@@ -33,7 +34,8 @@ class EmbeddedRecords:
 
     `features` are taken before the projection, for linear probes; `embeddings` are the unit vectors after it.
     `with_fewer_leads`: embeddings of the same records by set of leads, all others zeroed. `partial`: rows in which a
-    lead was not recorded.
+    lead was not recorded. `row_ids`: of the stored row, the first where windows were joined. `signal_features`: see
+    `ecg.signal_features`, their mean over joined windows.
     """
 
     record_ids: tuple[str, ...]
@@ -45,6 +47,10 @@ class EmbeddedRecords:
     rows: int
     with_fewer_leads: Mapping[str, Float32[np.ndarray, "record dimension"]] = field(default_factory=dict)
     partial: int = 0
+    row_ids: tuple[str, ...] = ()
+    ages: tuple[float | None, ...] = ()
+    sexes: tuple[str | None, ...] = ()
+    signal_features: Float32[np.ndarray, "record feature"] = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,8 @@ class EmbeddedParts:
 class EcgEmbedder:
     """Runs on a scoring actor: loads a bundle once, then turns `signal_uv` into `ecg_embedding` and `ecg_features`.
 
-    Both are float32. `focus`: `DatasetCard.focus`. `is_partial`: a lead was not recorded. `parts`: what is known of
+    Both are float32. `focus`: `DatasetCard.focus`. `is_partial`: a lead was not recorded. `signal_features`: of the
+    signal, see `ecg.signal_features`. `parts`: what is known of
     each value of the column `part`; without them there is no such column. For each of `lead_sets` there is also
     `ecg_embedding:NAME`, with these leads alone, and with `untrained_seed` there are `untrained_embedding` and
     `untrained_features`, of random weights; both are zeros in the parts that do not want them. `encoder_runtime`: see
@@ -97,6 +104,9 @@ class EcgEmbedder:
         rows = rows.append_column("ecg_embedding", vector_column(encoded.embeddings))
         rows = rows.append_column("ecg_features", vector_column(encoded.features))
         rows = rows.append_column("is_partial", pa.array(~recorded(signal_uv).all(axis=1)))
+        signal = self._predictor.signal
+        measured = signal_features(signal_uv, signal.leads, signal.sampling_rate_hz)
+        rows = rows.append_column("signal_features", vector_column(measured))
         parts = [self._parts[name] for name in rows["part"].to_pylist()] if self._parts else []
         wanted = np.asarray([part.fewer_leads for part in parts], dtype=np.bool_)
         for name, members in self._lead_sets.items():
@@ -225,6 +235,10 @@ def embedded_records(
                 for column in sets
             },
             partial=sum(bool(row.get("is_partial")) for row in rows),
+            row_ids=tuple(str(row["record_id"]) for row in rows),
+            ages=tuple(row.get("age") for row in rows),
+            sexes=tuple(row.get("sex") for row in rows),
+            signal_features=np.asarray([row.get("signal_features", ()) for row in rows], dtype=np.float32),
         ),
         of_windows,
     )
@@ -255,6 +269,10 @@ def _join_windows(records: EmbeddedRecords, of_windows: bool) -> EmbeddedRecords
         embeddings=_means(records.embeddings, rows_of),
         with_fewer_leads={name: _means(of_set, rows_of) for name, of_set in records.with_fewer_leads.items()},
         features=np.asarray([records.features[rows].mean(axis=0, dtype=np.float64) for rows in rows_of], np.float32),
+        row_ids=tuple(records.row_ids[row] for row in first),
+        ages=tuple(records.ages[row] for row in first),
+        sexes=tuple(records.sexes[row] for row in first),
+        signal_features=np.stack([_known_mean(records.signal_features[rows]) for rows in rows_of]),
     )
 
 
@@ -262,6 +280,15 @@ def _means(
     embeddings: Float32[np.ndarray, "row dimension"], rows_of: Sequence[np.ndarray]
 ) -> Float32[np.ndarray, "record dimension"]:
     return np.stack([mean_embedding(embeddings[rows]) for rows in rows_of])
+
+
+def _known_mean(values: Float32[np.ndarray, "row feature"]) -> Float32[np.ndarray, " feature"]:
+    """The mean of what was measured; nan where nothing was."""
+    known = np.isfinite(values)
+    count = known.sum(axis=0)
+    mean = np.full(values.shape[1], np.nan, dtype=np.float32)
+    np.divide(np.where(known, values, 0.0).sum(axis=0), count, out=mean, where=count > 0)
+    return mean
 
 
 def _recording(record_id: str, patient: str, of_windows: bool) -> str:

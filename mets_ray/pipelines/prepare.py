@@ -124,8 +124,9 @@ def dataset_fingerprint(
 
 def _row_facts(row: ManifestRow, root: str, written_report: str) -> dict[str, Any]:
     facts: dict[str, Any] = {name: getattr(row, name) for name in _COLUMNS}
-    if not facts["from_file"]:
-        del facts["from_file"]  # as in fingerprints from before this column
+    for name in ("from_file", "device", "site"):
+        if not facts[name]:
+            del facts[name]  # as in fingerprints from before this column
     # The location of the source is not part of it: a copy in another bucket gives the same bytes.
     return facts | {"record_uri": row.record_uri.removeprefix(root), "written_report": written_report}
 

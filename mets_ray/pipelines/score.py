@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -35,12 +35,13 @@ from mets_ray.dataset.shard_reader import open_shard, read_ahead, signals
 from mets_ray.ecg.lead_sets import recorded
 from mets_ray.errors import DatasetError, RecordError
 from mets_ray.metrics.intervals import number_json
-from mets_ray.model.bundle import check_signal
+from mets_ray.model.bundle import Bundle, check_signal, with_reference
 from mets_ray.model.calibrated_classes import CalibratedClasses
 from mets_ray.model.lead_quality import NEEDS_EVERY_LEAD
 from mets_ray.model.predictor import Predictor, load_predictor
 from mets_ray.model.windows import mean_embedding
 from mets_ray.pipelines.embed import vector_column
+from mets_ray.pipelines.input_drift import NO_DRIFT, InputCounter, WrittenDrift, write_drift
 from mets_ray.pipelines.texts import learn_prompts
 from mets_ray.tasks.questions import Questions
 
@@ -60,8 +61,9 @@ _COLUMNS_VERSION = 2  # 1 had no `leads_missing`: files of both are not mixed in
 class Scored:
     """The result of a scoring job.
 
-    `records` were scored by this job, `skipped` by an earlier one. `records_per_s` is measured from the first request
-    for an actor, `steady_records_per_s` from when every actor had delivered a shard (nan if no shard came after that).
+    `records` were scored by this job, `skipped` by an earlier one; `drift` is of both. `records_per_s` is measured from
+    the first request for an actor, `steady_records_per_s` from when every actor had delivered a shard (nan if no shard
+    came after that).
     """
 
     output_uri: str
@@ -70,6 +72,7 @@ class Scored:
     shards: int
     records_per_s: float
     steady_records_per_s: float
+    drift: WrittenDrift = NO_DRIFT
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,8 @@ class ShardScorer:
         self._output_uri = output_uri
         self._metadata = metadata | {"encoder_runtime": self._predictor.encoder_runtime}
         self._settings = settings
+        reference = with_reference(self._predictor.bundle, settings.reference_uri).reference
+        self._inputs = None if reference is None else InputCounter(reference.reference, dataset.card)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """One row with a `shard` as JSON → the number of `records` scored and the `actor` that scored them."""
@@ -130,7 +135,8 @@ class ShardScorer:
             kept, embeddings = _of_windows(kept, embeddings, averaged=self._settings.rows == "recording")
         table = self._scored(kept, embeddings)
         metadata = self._metadata | {"shard": shard.path, "shard_sha256": shard.sha256}
-        table = table.replace_schema_metadata({METADATA_KEY: json.dumps(metadata).encode()})
+        counts = {} if self._inputs is None else self._inputs.take()
+        table = table.replace_schema_metadata({METADATA_KEY: json.dumps(metadata).encode()} | counts)
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
         storage.write_bytes(score_uri(self._output_uri, shard.path), buffer.getvalue())
@@ -149,6 +155,8 @@ class ShardScorer:
         signal_uv = signals(rows)
         missing = self._leads_missing(signal_uv, rows)
         embeddings = self._predictor.embed_windows(signal_uv, self._dataset.card.focus)
+        if self._inputs is not None:
+            self._inputs.add(signal_uv, embeddings, rows["patient_id"].to_pylist())
         return rows.select(list(_KEPT_COLUMNS)).append_column("leads_missing", missing), embeddings
 
     def _scored(self, table: pa.Table, embeddings: Float32[np.ndarray, "record dimension"]) -> pa.Table:
@@ -201,11 +209,12 @@ def score(config: Config, dataset_uri: str, bundle_uri: str) -> Scored:
     Of a data set of windows each row is a window with its `start_s`, because what happens in hours is lost in their
     mean; `score.rows=recording` writes that mean. A shard that already has its file is skipped. The default folder is
     named after everything that the values depend on, so the same command continues where it was killed, and another
-    bundle or prompt set gets a separate folder.
+    bundle or prompt set gets a separate folder. Where the bundle has a reference of its inputs, all records are
+    compared with it (`input_drift`).
 
-    Raises CheckpointError if bundle and data set do not match, ConfigError for unknown tasks or prompts, DatasetError
-    if `score.output_uri` holds other scores, RecordError `missing_leads` for a record without leads that the bundle
-    needs, FolderInUseError if another job writes there.
+    Raises CheckpointError if bundle and data set do not match, or `score.reference_uri` is of another bundle,
+    ConfigError for unknown tasks or prompts, DatasetError if `score.output_uri` holds other scores, RecordError
+    `missing_leads` for a record without leads that the bundle needs, FolderInUseError if another job writes there.
     """
     dataset, settings = PreparedDataset.open(dataset_uri), config.score
     predictor = load_predictor(
@@ -213,6 +222,7 @@ def score(config: Config, dataset_uri: str, bundle_uri: str) -> Scored:
     )
     card = dataset.card
     check_signal(card.signal, predictor.facts)
+    bundle = with_reference(predictor.bundle, settings.reference_uri)
     sources = (card.source, predictor.facts.dataset_source)
     questions = Questions.without_labels(settings.prompt_set, sources, settings.tasks)
     check_actor_fits(reachable_nodes(), key="score", cpus=1.0, gpus=settings.num_gpus_per_actor, resources={})
@@ -227,7 +237,7 @@ def score(config: Config, dataset_uri: str, bundle_uri: str) -> Scored:
         if skipped:
             say(f"{skipped:,} of {total:,} records were already scored, in `{output_uri}`")
         if not todo:
-            return _finish(Scored(output_uri, 0, skipped, len(card.shards), 0.0, math.nan), metadata)
+            return _finish(Scored(output_uri, 0, skipped, len(card.shards), 0.0, math.nan), metadata, bundle, card)
         scorer = {
             "bundle_uri": bundle_uri,
             "tasks": _score_tasks(config, predictor, questions, dataset),
@@ -240,7 +250,7 @@ def score(config: Config, dataset_uri: str, bundle_uri: str) -> Scored:
         arrivals = _score_shards(todo, scorer, settings, skipped=skipped)
         records, seconds = sum(count for _, _, count in arrivals), arrivals[-1][0]
         result = Scored(output_uri, records, skipped, len(card.shards), records / seconds, steady_rate(arrivals))
-        return _finish(result, metadata)
+        return _finish(result, metadata, bundle, card)
 
 
 def _score_shards(
@@ -280,6 +290,9 @@ def figures(result: Scored) -> dict[str, Any]:
         "shards": result.shards,
         "records_per_s": round(result.records_per_s, 1),
         "steady_records_per_s": number_json(round(result.steady_records_per_s, 1)),
+        "drift_uri": result.drift.page_uri or None,
+        "drifted": list(result.drift.drifted),
+        "notices": [result.drift.notice] if result.drift.notice else [],
     }
 
 
@@ -397,7 +410,9 @@ def _claim(output_uri: str, metadata: dict[str, Any]) -> None:
         )
 
 
-def _finish(result: Scored, metadata: dict[str, Any]) -> Scored:
+def _finish(result: Scored, metadata: dict[str, Any], bundle: Bundle, card: DatasetCard) -> Scored:
+    files = [score_uri(result.output_uri, shard.path) for shard in card.shards]
+    result = replace(result, drift=write_drift(result.output_uri, files, bundle, card))
     facts = metadata | {"finished": True, "records": result.records + result.skipped, "shards": result.shards}
     storage.write_bytes(storage.join(result.output_uri, MANIFEST_NAME), json.dumps(facts, indent=1).encode())
     say(f"scores of {result.records + result.skipped:,} records in `{result.output_uri}`")

@@ -14,6 +14,7 @@ from mets_ray.pictures.curves import draw_precision_recall, precision_recall_cur
 from mets_ray.pictures.ecg import Shading, draw_ecg
 from mets_ray.pictures.embedding_map import draw_embedding_map
 from mets_ray.pictures.figure import palette_png
+from mets_ray.results import calibration_drift_section, subgroup_section
 from mets_ray.results.page import Page, Picture, Section, Table
 from mets_ray.results.sections import (
     balanced_sections,
@@ -54,7 +55,7 @@ def tables_page(result: Evaluated, title: str, seed: int, data_notes: Sequence[s
     """The tables only, for the terminal. data_notes: how the data were read (`DatasetCard.notes`)."""
     sections = [*overview(result), *map(task_section, result.tasks), *balanced_sections(result.balanced, seed)]
     sections += [calibration_section(task, found) for task, found in result.calibrated.items()]
-    sections += _last_tables(result)
+    sections += [*_groups_and_drift(result), *_last_tables(result)]
     return Page(title, result.notices, result.alarms, {}, [*sections, *_data(data_notes)])
 
 
@@ -79,11 +80,23 @@ def evaluation_page(
         picture = draw_reliability(found.reliability, f"{task_name}: calibrated on validation, test records{suffix}")
         alt = f"Reliability diagram of {task_name}: observed share by predicted probability"
         sections.append(replace(calibration_section(task_name, found), pictures=(_picture(picture, alt),)))
+    sections += _groups_and_drift(result, suffix)
     sections += [wording_section(task_name, dict(classes)) for task_name, classes in result.wordings.items()]
     sections += _last_tables(result)
     if drawn.examples:
         sections.append(_examples(drawn, suffix))
     return Page(title, result.notices, result.alarms, facts, [*sections, *_data(data_notes)])
+
+
+def _groups_and_drift(result: Evaluated, suffix: str | None = None) -> Iterator[Section]:
+    """suffix: of the pictures' titles; None for tables only."""
+    if result.subgroups.scores:
+        section = subgroup_section.subgroups_section(result.subgroups)
+        tasks = {task.task: task for task in result.tasks}
+        yield section if suffix is None else subgroup_section.with_pictures(section, result.subgroups, tasks, suffix)
+    if checks := result.calibration_drift:
+        section = calibration_drift_section.calibration_drift_section(checks)
+        yield section if suffix is None else calibration_drift_section.with_pictures(section, checks, suffix)
 
 
 def _last_tables(result: Evaluated) -> Iterator[Section]:

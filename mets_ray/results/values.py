@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 
 from mets_ray.metrics.balanced import BalancedScore
 from mets_ray.metrics.calibration import Calibrated
+from mets_ray.metrics.calibration_drift import CalibrationDrift
 from mets_ray.metrics.intervals import Interval
 from mets_ray.metrics.lead_set_scores import LeadSetScore
 from mets_ray.metrics.sensitivity import WordingSensitivity
 from mets_ray.metrics.similarities import TaskSimilarities
+from mets_ray.metrics.subgroups import Subgroups
 from mets_ray.metrics.task_scores import Comparison, TaskScore
 
 
@@ -62,7 +64,8 @@ class Evaluated:
     """The complete result of an evaluation. `macro_auroc` is the mean of the tasks' macro AUROCs.
 
     `alarms` are notices without which the scores would be misleading. `calibrated` is by task, `wordings` by task and
-    class. `calibration_uri`: the file for serving; "" if nothing is calibrated.
+    class. `calibration_uri`: the file for serving; "" if nothing is calibrated. `calibration_drift`: of what served.
+    `reference_uri`: the reference of the inputs that was written; "" where there was none to write.
     """
 
     result_uri: str
@@ -81,3 +84,6 @@ class Evaluated:
     wordings: Mapping[str, Mapping[str, ClassWordings]] = field(default_factory=dict)
     retrieval: Retrieval | None = None
     lead_sets: tuple[LeadSetScore, ...] = ()
+    subgroups: Subgroups = field(default_factory=lambda: Subgroups((), {}, {}))
+    calibration_drift: tuple[CalibrationDrift, ...] = ()
+    reference_uri: str = ""

@@ -20,7 +20,7 @@ from ray.serve.handle import DeploymentHandle
 
 from mets_ray import bundles, storage
 from mets_ray.errors import RequestError
-from mets_ray.model.bundle import BundleFacts, load_bundle, newest_bundle, with_calibrations
+from mets_ray.model.bundle import BundleFacts, load_bundle, newest_bundle, with_calibrations, with_reference
 from mets_ray.model.predictor import Predictor, load_text_encoder
 from mets_ray.serve.app import create_app
 from mets_ray.serve.batching import Batches, torch_pool
@@ -63,7 +63,9 @@ class ZeroShot:
 
     def __init__(self, config: ServeConfig, bundle_uri: str, text_encoder: DeploymentHandle[Any] | None) -> None:
         device = _device(config.encoder_gpus)
-        bundle = with_calibrations(load_bundle(bundle_uri), config.calibration_uri)
+        bundle = with_reference(
+            with_calibrations(load_bundle(bundle_uri), config.calibration_uri), config.reference_uri
+        )
         self._predictor = Predictor(
             bundle,
             device=device,
@@ -106,6 +108,9 @@ class ZeroShot:
     async def check_health(self) -> None:
         """Called by Serve every `health_check_period_s`; a replica that raises three times in a row is replaced."""
         self._telemetry.refresh(self._service.cache_bytes(), store_answers=self._service.store_answers)
+        if self._service.recent_inputs is not None:
+            drift = await asyncio.get_running_loop().run_in_executor(None, self._service.recent_inputs.measure)
+            self._telemetry.inputs(drift.compared, drift.ratios)
         if self._service.health.model_fails:
             raise RuntimeError(f"{self._batches.failed_in_a_row} forward passes failed in a row")
         self._canary.check(await self._batches.probe(self._canary.window))
@@ -128,15 +133,22 @@ class ZeroShot:
 def build(config: ServeConfig) -> Application:
     """The application, for `serve run mets_ray.serve:build bundle_uri=…` and for the YAML files of serve_configs/.
 
-    Raises CheckpointError if there is no bundle, or if it or a named calibration cannot be loaded: what is served
-    before goes on then.
+    Raises CheckpointError if there is no bundle, or if it or a named calibration or reference cannot be loaded: what is
+    served before goes on then.
     """
     bundle_uri = newest_bundle(bundles.absolute(config.bundle_uri))
     named = {
         key: None if uri is None else storage.absolute(uri)
-        for key, uri in (("state_uri", config.state_uri), ("calibration_uri", config.calibration_uri))
+        for key, uri in (
+            ("state_uri", config.state_uri),
+            ("calibration_uri", config.calibration_uri),
+            ("reference_uri", config.reference_uri),
+        )
     }
-    facts = with_calibrations(load_bundle(bundle_uri), named["calibration_uri"]).facts
+    bundle = with_reference(
+        with_calibrations(load_bundle(bundle_uri), named["calibration_uri"]), named["reference_uri"]
+    )
+    facts = bundle.facts
     config = config.model_copy(update={"bundle_uri": bundle_uri, **named})
     text_encoder = None
     if config.text_max_replicas:

@@ -22,6 +22,7 @@ from mets_ray.serve.bodies import BodyLimits
 from mets_ray.serve.class_lists import ClassList, check_texts, class_list, labels_as_classes
 from mets_ray.serve.explanations import Explanations, refuse_explain
 from mets_ray.serve.health import Health
+from mets_ray.serve.input_drift import RecentInputs
 from mets_ray.serve.prompt_sets import Found, PromptSets
 from mets_ray.serve.settings import WORDINGS_PER_CLASS, ServeConfig
 
@@ -111,6 +112,7 @@ class Service:
         self.prompt_sets = PromptSets(predictor, config)
         self.encode = encode
         self._explanations = Explanations(predictor, encode)
+        self.recent_inputs = RecentInputs.of(predictor)
         self._ask_lm = ask_lm
         self._telemetry = telemetry
         self._asked: dict[str, asyncio.Future[None]] = {}
@@ -393,8 +395,12 @@ class Service:
     async def _embed(self, windows: Windows, place: int = 0) -> np.ndarray:
         """Unit vectors [window, dimension]. place: how many windows of the same request come before."""
         if len(windows.signal_uv) == 1:
-            return (await self.encode(windows.signal_uv[0], place))[None]
-        return np.stack(await asyncio.gather(*map(self.encode, windows.signal_uv, itertools.count(place))))
+            vectors = (await self.encode(windows.signal_uv[0], place))[None]
+        else:
+            vectors = np.stack(await asyncio.gather(*map(self.encode, windows.signal_uv, itertools.count(place))))
+        if self.recent_inputs is not None:
+            self.recent_inputs.observe(windows.signal_uv[0], vectors[0])
+        return vectors
 
     def _scored(
         self, windows: Windows, embedding: np.ndarray, chosen: ClassList, vectors: Tensor, multi_label: bool

@@ -35,6 +35,11 @@ class ServeConfig(BaseModel):
         description="calibration file that evaluate wrote, or a folder of them; default: those in the bundle's folder; "
         "one that cannot be used stops the start here, and is left out with a warning there",
     )
+    reference_uri: str | None = Field(
+        None,
+        description="file with the reference of the bundle's inputs, which evaluate wrote, to compare recent requests "
+        "with; default: the one in the bundle's folder; without one inputs are not compared",
+    )
     text_model: str | None = Field(
         None, description="folder or hub id of the LM's weights; default: the bundle's; the fingerprint must match"
     )

@@ -49,6 +49,12 @@ class RequestTelemetry:
         )
         self._held = metrics.Gauge("mets_ray_cache_bytes", description="bytes held by a cache", tag_keys=("cache",))
         self._store = metrics.Gauge("mets_ray_store_answers", description="whether the store of prompt sets answers")
+        self._input_drift = metrics.Gauge(
+            "mets_ray_input_drift",
+            description="how far recent ECGs are from those the bundle was made with; above 1 is a drift",
+            tag_keys=("feature",),
+        )
+        self._inputs = metrics.Gauge("mets_ray_inputs_compared", description="recent ECGs that are compared")
         self._count = 0
 
     def began(self) -> None:
@@ -71,6 +77,12 @@ class RequestTelemetry:
             self._held.set(size, tags={"cache": cache})
         if store_answers is not None:
             self._store.set(int(store_answers))
+
+    def inputs(self, compared: int, ratios: Mapping[str, float]) -> None:
+        """The recent ECGs beside those that the bundle was made with: `RecentDrift`. Set again as in `refresh`."""
+        self._inputs.set(compared)
+        for feature, ratio in ratios.items():
+            self._input_drift.set(ratio, tags={"feature": feature})
 
     def rejected(self, reason: str) -> None:
         self._rejections.inc(tags={"reason": reason})

@@ -22,7 +22,8 @@ Column = Literal["patient_id", "fold", "report", "age", "sex"]
 class ManifestRow:
     """One record. `statements` are the parts of the report, `labels` the source's codes; `age` in years, `sex` male,
     female or None. `fault`: why the record is rejected without being read, as reason and fact, or None. `from_file`:
-    columns that nothing but the record's own file says; `completed` fills them in once it is read."""
+    columns that nothing but the record's own file says; `completed` fills them in once it is read. `device`, `site`:
+    with what it was recorded and where, as the source names them; scores are told by them."""
 
     record_id: str
     patient_id: str
@@ -35,6 +36,8 @@ class ManifestRow:
     sex: str | None
     fault: tuple[str, str] | None = None
     from_file: tuple[Column, ...] = ()
+    device: str | None = None
+    site: str | None = None
 
 
 @dataclass(frozen=True)

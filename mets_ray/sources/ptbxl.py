@@ -43,8 +43,8 @@ def ptbxl_manifest(
     `12sl_statements.csv` in `statements_uri`, the `labels` folder of PTB-XL+; an ECG without a row there has an empty
     report), or `both`: the rendered report followed by PTB-XL's own if that describes a finding, with the statements of
     both. `labels` are all keys of `scp_codes`, whatever their likelihood. Age 300, which means "above 89", becomes 90.
-    `fold` is `strat_fold`, `patient_id` is written without PTB-XL's `.0`. An age or sex that cannot be read is unknown;
-    a row with another cell that cannot be read is rejected.
+    `fold` is `strat_fold`, `patient_id` and `site` are written without PTB-XL's `.0`. An age or sex that cannot be read
+    is unknown; a row with another cell that cannot be read is rejected.
 
     Raises ConfigError for 12sl and both without `statements_uri`, DatasetError for a table that cannot be read.
     """
@@ -114,6 +114,8 @@ def _row(cells: dict[str, str], line: str, file_column: str, blanks: Blanks) -> 
         "age": _OLDEST_AGE if is_hidden else age_years(cells["age"], blanks),
         "sex": sex(cells["sex"], blanks, _SEXES),
         "fault": fault,
+        "device": " ".join(cells.get("device", "").split()) or None,
+        "site": identifier(cells.get("site", "")) or None,
     }
 
 

@@ -29,9 +29,10 @@ def table_manifest(source_uri: str, manifest_uri: str, *, reports: Reports = "ta
     in `report_0`, `report_1`, …, one in each. Other columns, with the default for a missing cell:
     `record_id` (the path), `patient_id` (the record id, so each record counts as a separate patient), `fold` (that of
     the patient's other records, or 1 + sha256(patient_id) mod 10, so a patient stays in one fold), `labels` (codes
-    separated by `;`, or a list; none), `age` in years (unknown), `sex` (male, female, m, f; unknown). Ids are the same
-    with and without `.0`. Patients, ages and sexes that the table has no column for are left to the records' own files
-    (`ManifestRow.from_file`). `reports` says whether the table has them, or the files, or `none` are wanted.
+    separated by `;`, or a list; none), `age` in years (unknown), `sex` (male, female, m, f; unknown), `device` and
+    `site` (unknown), which `evaluate` tells scores by. Ids and sites are the same with and without `.0`. Patients, ages
+    and sexes that the table has no column for are left to the records' own files (`ManifestRow.from_file`). `reports`
+    says whether the table has them, or the files, or `none` are wanted.
 
     An `age` or `sex` that cannot be read is unknown; a row without `record`, or whose `fold` is no number, is rejected.
     Raises DatasetError for an unreadable table, a missing column, or a row with another number of cells, with its line.
@@ -105,6 +106,8 @@ class _Rows:
             sex=sex(cells.get("sex", ""), self.blanks),
             fault=fault,
             from_file=self.from_file,
+            device=" ".join(cells.get("device", "").split()) or None,
+            site=identifier(cells.get("site", "")) or None,
         )
 
     def stated_fold(self, cells: dict[str, str], patient_id: str) -> int | None:

@@ -23,6 +23,8 @@ OTHER = {
     "sex": "female",
     "from_file": ("age", "report"),
     "fault": ("unreadable_row", "the row has another number of cells"),
+    "device": "CS-12 E",
+    "site": "2",
 }
 
 

@@ -200,6 +200,10 @@ def test_the_bundle_scores_on_its_own_and_as_the_run_did(trained, prepared, tmp_
     balanced = metrics["balanced"]["synthetic rhythm"]
     assert balanced["per_class"] == min(200, *balanced["available"].values())
     assert balanced["scores"]["accuracy"]["value"] == pytest.approx(balanced["scores"]["macro_recall"]["value"])
+    groups = {row["group"]: row for row in metrics["subgroups"]["groups"]}
+    assert groups["female"]["records"] + groups["male"]["records"] == task.classes[0].records
+    assert metrics["subgroups"]["absent"] == {"device": "not in this data set", "site": "not in this data set"}
+    assert storage.read_bytes(storage.join(result.result_uri, "subgroups.csv")).startswith(b"task,attribute,group,")
     for name in ("auroc.csv", "balanced.csv"):
         assert storage.read_bytes(storage.join(result.result_uri, name)).startswith(b"origin,")
     table = storage.read_bytes(storage.join(result.result_uri, "table.md")).decode()
@@ -215,6 +219,10 @@ def test_the_bundle_scores_on_its_own_and_as_the_run_did(trained, prepared, tmp_
     assert calibrated.bundle_digest == bundle.digest
     assert calibrated.tasks["synthetic"].calibration == result.calibrated["synthetic"].calibration
     assert (calibrated.tasks["synthetic"].folds, calibrated.tasks["synthetic"].synthetic) == ("9", True)
+    # So does the reference of the ECGs that trained it, which `score` compares others with.
+    assert bundle.reference is not None
+    assert bundle.reference.reference.patients == len(dataset_patients(prepared, (*range(1, 9), 9)))
+    assert bundle.reference.dataset_sha256 == bundle.facts.dataset_sha256
     # With fewer leads: the run measured it on the validation fold, evaluate on the test fold, on the same weights.
     assert list(bundle.facts.lead_sets) == list(metrics["lead_sets"]) == list(LEAD_SETS)
     of_run = bundle.facts.lead_sets["V1, II, V5"]
@@ -226,7 +234,10 @@ def test_the_bundle_scores_on_its_own_and_as_the_run_did(trained, prepared, tmp_
         trained.history[-1]["validation_macro_auroc"]
     )
     assert metrics["lead_sets"]["12 leads"]["value"] == pytest.approx(result.macro_auroc)
-    assert "## Fewer leads" in table
+    report = storage.read_bytes(storage.join(result.result_uri, "report.html")).decode()
+    for title in ("Fewer leads", "For whom it works", "Calibration drift"):
+        assert f"## {title}" in table
+        assert f">{title}</h2>" in report
     assert not storage.exists(storage.join(trained.bundle_uri, "trainer_state.pt"))
     last = trained.history[-1]["validation_macro_auroc"]
     assert trained.epoch == len(trained.history)
@@ -234,6 +245,10 @@ def test_the_bundle_scores_on_its_own_and_as_the_run_did(trained, prepared, tmp_
     # Read and scored by the bundle alone, the validation fold gives the figure of the run, the test fold evaluate's.
     assert auroc_of_fold(9, prepared, trained.bundle_uri) == pytest.approx(last, abs=1e-6)
     assert auroc_of_fold(10, prepared, trained.bundle_uri) == pytest.approx(result.macro_auroc, abs=1e-6)
+
+
+def dataset_patients(dataset_uri, folds):
+    return PreparedDataset.open(dataset_uri).patients_of(Selection(folds))
 
 
 def test_the_last_epoch_is_chosen_or_the_best():

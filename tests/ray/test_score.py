@@ -26,6 +26,7 @@ from mets_ray.pipelines.score import ScoreTask, ShardScorer
 from mets_ray.tasks.questions import dataset_tasks
 from tests.support.calibrations import damage, made_up_file, write_file
 from tests.support.datasets import scored_table, synthetic_rows, write_card, write_rows, write_shards
+from tests.support.references import made_up_reference, synthetic_signals, write_reference
 from tests.support.serving import make_bundle
 
 SHARDS, ROWS = 4, 300  # a shard of 300 has two row groups
@@ -210,9 +211,11 @@ def test_windows_have_their_start_and_their_mean_is_the_recording(bundle_uri, tm
         assert row["similarity:t:AFIB"] == pytest.approx(float(mean @ vectors[1]), abs=1e-5)
 
 
-def test_what_is_finished_is_skipped_and_what_is_not_is_scored(ray_cluster, dataset_uri, bundle_uri, tmp_path):
-    from mets_ray.pipelines.score import score
+def test_what_is_finished_is_skipped_and_what_is_not_is_scored(ray_cluster, dataset_uri, tmp_path):
+    from mets_ray.pipelines.score import figures, score
 
+    bundle_uri = str(make_bundle(tmp_path))
+    write_reference(bundle_uri, made_up_reference(bundle_uri, synthetic_signals(range(0, 240, 3))))
     config = config_of(tmp_path, f"score.output_uri={tmp_path}/out", "score.embeddings=false")
     first = score(config, dataset_uri, bundle_uri)
     files = [Path(uri) for uri in storage.list_files(first.output_uri, suffix=".parquet")]
@@ -228,6 +231,13 @@ def test_what_is_finished_is_skipped_and_what_is_not_is_scored(ray_cluster, data
     assert scored_table(again.output_uri).equals(whole)
     nothing = score(config, dataset_uri, bundle_uri)
     assert (nothing.records, nothing.skipped) == (0, SHARDS * ROWS)
+    # Inputs are compared with the reference: of all records, also those that were scored before.
+    for result in (first, again, nothing):
+        assert (result.drift.drifted, result.drift.notice) == ((), "")
+    assert figures(nothing)["drift_uri"].endswith("/drift.html")
+    drift = json.loads(storage.read_bytes(storage.join(first.output_uri, "drift.json")))
+    assert (drift["records"], drift["drifted"], drift["files_without"]) == (SHARDS * ROWS, [], 0)
+    assert drift["patients"] == 800
 
     other = config_of(tmp_path, f"score.output_uri={tmp_path}/out", "score.prompt_set=descriptive")
     with pytest.raises(DatasetError, match=r"holds other scores: `embeddings`, `prompt_set` differ"):

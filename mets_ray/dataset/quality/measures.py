@@ -9,8 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from jaxtyping import Int16, UInt64
 
+from mets_ray import storage
+from mets_ray.dataset.card import Shard
 from mets_ray.ecg.derived_leads import derivable_leads
 from mets_ray.ecg.ecg import LEADS, Ecg
 from mets_ray.ecg.preprocess import SignalConfig
@@ -21,8 +24,9 @@ _BY_LEAD = pa.list_(pa.float32(), len(LEADS))  # in the order of LEADS, nan wher
 MEASURES_SCHEMA = pa.schema(
     [
         pa.field("record_id", pa.string(), nullable=False),
-        pa.field("format", pa.string(), nullable=False),  # "" where it is not known, as for `device`
+        pa.field("format", pa.string(), nullable=False),  # "" where it is not known, as for `device` and `site`
         pa.field("device", pa.string(), nullable=False),
+        pa.field("site", pa.string(), nullable=False),
         pa.field("source_rate_hz", pa.float64(), nullable=False),
         pa.field("source_duration_s", pa.float64(), nullable=False),
         pa.field("derived_leads", pa.list_(pa.string()), nullable=False),
@@ -52,6 +56,7 @@ class RecordMeasures:
 
     format: str
     device: str
+    site: str
     source_rate_hz: float
     source_duration_s: float
     derived_leads: tuple[str, ...]
@@ -63,11 +68,12 @@ def quality_path(name: str) -> str:
     return f"quality/{name}.parquet"
 
 
-def measure(ecg: Ecg, duration_s: float) -> RecordMeasures:
-    """Measures a record that `preprocess` takes."""
+def measure(ecg: Ecg, duration_s: float, *, device: str | None = None, site: str | None = None) -> RecordMeasures:
+    """Measures a record that `preprocess` takes. device: as its source says it; default: as its own file does."""
     return RecordMeasures(
         format=ecg.meta.format,
-        device=(ecg.meta.device or "").strip(),
+        device=device or (ecg.meta.device or "").strip(),
+        site=site or "",
         source_rate_hz=float(ecg.sampling_rate_hz),
         source_duration_s=ecg.signal_mv.shape[1] / float(ecg.sampling_rate_hz),
         derived_leads=tuple(derivable_leads(ecg, LEADS)),
@@ -87,7 +93,7 @@ def measures_table(
         "record_id": record_ids,
         **{
             name: [getattr(one, name) for one in measures]
-            for name in ("format", "device", "source_rate_hz", "source_duration_s")
+            for name in ("format", "device", "site", "source_rate_hz", "source_duration_s")
         },
         "derived_leads": [list(one.derived_leads) for one in measures],
         **{
@@ -104,6 +110,22 @@ def measures_table(
     }
     arrays = [pa.array(columns[field.name], type=field.type) for field in MEASURES_SCHEMA]
     return pa.Table.from_arrays(arrays, schema=MEASURES_SCHEMA)
+
+
+def read_measures(dataset_uri: str, shard: Shard) -> pa.Table | None:
+    """What `prepare` measured of a shard's records, in their order; None where an older version wrote nothing.
+
+    Columns that came later are empty in older files.
+    """
+    name = shard.path.removeprefix("shards/").removesuffix(".parquet")
+    try:
+        table = pq.read_table(pa.BufferReader(storage.read_bytes(storage.join(dataset_uri, quality_path(name)))))
+        if "site" not in table.column_names:
+            at = MEASURES_SCHEMA.get_field_index("site")
+            table = table.add_column(at, MEASURES_SCHEMA.field(at), pa.array([""] * table.num_rows))
+        return table.cast(MEASURES_SCHEMA)
+    except (storage.MissingFileError, pa.ArrowException, ValueError):
+        return None
 
 
 def measure_stored(

@@ -16,6 +16,7 @@ _MOST_ROWS = 20
 _FACTS = {
     "format": "File formats",
     "device": "Devices",
+    "site": "Sites",
     "rate": "Sampling rates",
     "length": "Lengths",
     "derived leads": "Leads that were computed from I and II",

@@ -7,10 +7,8 @@ from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int, UInt64
 
-from mets_ray import storage
 from mets_ray.dataset.card import DatasetCard, Shard
 from mets_ray.dataset.quality.counts import (
     BOUNDS,
@@ -23,7 +21,7 @@ from mets_ray.dataset.quality.counts import (
     age_band,
 )
 from mets_ray.dataset.quality.duplicates import RecordKeys
-from mets_ray.dataset.quality.measures import MEASURES_SCHEMA, measure_stored, quality_path
+from mets_ray.dataset.quality.measures import measure_stored, read_measures
 from mets_ray.dataset.quality.tally import Tally
 from mets_ray.dataset.shard_reader import open_shard, signals
 from mets_ray.ecg.ecg import LEADS
@@ -54,13 +52,8 @@ def count_shard(dataset_uri: str, card: DatasetCard, shard: Shard) -> QualityCou
 
 def _measures(dataset_uri: str, shard: Shard, rows: pa.Table) -> pa.Table | None:
     """What `prepare` measured; None where an older version wrote nothing, or the file is of other records."""
-    name = shard.path.removeprefix("shards/").removesuffix(".parquet")
-    try:
-        data = storage.read_bytes(storage.join(dataset_uri, quality_path(name)))
-        measures = pq.read_table(pa.BufferReader(data)).cast(MEASURES_SCHEMA)
-    except (storage.MissingFileError, pa.ArrowException, ValueError):
-        return None
-    return measures if measures["record_id"].equals(rows["record_id"]) else None
+    measures = read_measures(dataset_uri, shard)
+    return measures if measures is not None and measures["record_id"].equals(rows["record_id"]) else None
 
 
 def _measured_again(dataset_uri: str, card: DatasetCard, shard: Shard, rows: pa.Table) -> pa.Table:
@@ -76,7 +69,7 @@ def _measured_again(dataset_uri: str, card: DatasetCard, shard: Shard, rows: pa.
 
 def _count_signals(counts: QualityCounts, measures: pa.Table, *, is_filtered: bool) -> None:
     """is_filtered: the measures are of stored signals, from which a filter took away what some of them tell."""
-    columns = {name: _array(measures, name) for name in {*EDGES, *(bound.column for bound in BOUNDS.values())}}
+    columns = {name: measure_array(measures, name) for name in {*EDGES, *(bound.column for bound in BOUNDS.values())}}
     columns["offset_mv"] = np.abs(columns["offset_mv"])
     for name in _HIDDEN_BY_FILTER if is_filtered else ():
         columns[name] = np.full_like(columns[name], np.nan)
@@ -85,7 +78,7 @@ def _count_signals(counts: QualityCounts, measures: pa.Table, *, is_filtered: bo
     ids = measures["record_id"]
     for name, bound in BOUNDS.items():
         values = columns[bound.column]
-        _flag(counts, name, ids, _any(np.isfinite(values)), _any(bound.is_beyond(values)))
+        _flag(counts, name, ids, in_any_lead(np.isfinite(values)), in_any_lead(bound.is_beyond(values)))
     suspect = np.asarray(measures["suspect"].to_pylist())
     counts.suspects.update(name for name in suspect.tolist() if name)
     for name in counts.suspects:
@@ -95,7 +88,7 @@ def _count_signals(counts: QualityCounts, measures: pa.Table, *, is_filtered: bo
 
 def _count_facts(counts: QualityCounts, measures: pa.Table) -> None:
     """What the records' files say of themselves."""
-    for name in ("format", "device"):
+    for name in ("format", "device", "site"):
         counts.facts[name] = Tally(text or NOT_TOLD for text in measures[name].to_pylist())
     counts.facts["rate"] = Tally(f"{rate:.10g} Hz" for rate in measures["source_rate_hz"].to_pylist())
     counts.facts["length"] = Tally(f"{length:.4g} s" for length in measures["source_duration_s"].to_pylist())
@@ -103,7 +96,8 @@ def _count_facts(counts: QualityCounts, measures: pa.Table) -> None:
     counts.facts["derived leads"] = Tally(", ".join(leads) for leads in derived if leads)
 
 
-def _any(values: Bool[np.ndarray, "record *lead"]) -> Bool[np.ndarray, " record"]:
+def in_any_lead(values: Bool[np.ndarray, "record *lead"]) -> Bool[np.ndarray, " record"]:
+    """Whether it is so in a lead of a record, for what is measured by lead."""
     return np.asarray(values.any(axis=1)) if values.ndim == 2 else values
 
 
@@ -113,7 +107,8 @@ def _flag(counts: QualityCounts, name: str, ids: pa.ChunkedArray, told: np.ndarr
     counts.examples[name] = [ids[int(row)].as_py() for row in np.flatnonzero(beyond)[:EXAMPLES]]
 
 
-def _array(measures: pa.Table, name: str) -> Float[np.ndarray, "record *lead"]:
+def measure_array(measures: pa.Table, name: str) -> Float[np.ndarray, "record *lead"]:
+    """A column of `MEASURES_SCHEMA` that holds numbers."""
     column = measures[name].combine_chunks()
     if not pa.types.is_fixed_size_list(column.type):
         return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)

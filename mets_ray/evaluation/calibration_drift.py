@@ -1,0 +1,56 @@
+"""Checks the calibration that is served with a bundle against the labels of this evaluation's test records."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from mets_ray.evaluation.inputs import EvaluationInputs
+from mets_ray.metrics.calibration import Calibrated, Calibration, ClassCalibration
+from mets_ray.metrics.calibration_drift import CalibrationDrift, check_calibrations
+from mets_ray.metrics.similarities import TaskSimilarities
+from mets_ray.model.calibrations import TaskCalibration, wordings_sha256
+
+_OTHER_WORDS = ClassCalibration("", None, None, 0, 0, 0)
+
+
+def find_calibration_drift(
+    inputs: EvaluationInputs, fitted: Mapping[str, Calibrated]
+) -> tuple[tuple[CalibrationDrift, ...], tuple[str, ...]]:
+    """The drift of each task's calibration, and notices.
+
+    It is that of the bundle's folder as it was before this evaluation, which is what is served; without one, it is the
+    one of `fitted`, of this evaluation's validation records. Tasks without either are left out.
+    """
+    checked: dict[str, tuple[Calibration, TaskSimilarities, str]] = {}
+    notices = []
+    prompts = inputs.questions.prompts
+    for task, of in inputs.scores.items():
+        served, _ = inputs.predictor.bundle.calibrations.find(f"{prompts.name}:{task}", prompts.version)
+        if served is not None and _is_of_the_test(inputs, served):
+            notices.append(
+                f"The calibration of {task} beside the bundle was fitted on these test records: not checked."
+            )
+        elif served is not None:
+            about = f"the one beside the bundle, fitted on folds {served.folds} of {served.source}"
+            checked[task] = _for_these_words(inputs, task, served), of, about
+        elif task in fitted:
+            checked[task] = fitted[task].calibration, of, "the one fitted here, on this data set's validation records"
+    return check_calibrations(checked), tuple(notices)
+
+
+def _is_of_the_test(inputs: EvaluationInputs, served: TaskCalibration) -> bool:
+    if served.dataset_sha256 != inputs.dataset.card.content_sha256:
+        return False
+    folds = {part.strip() for part in served.folds.split(",")}
+    return bool(folds & set(map(str, inputs.test.folds)))
+
+
+def _for_these_words(inputs: EvaluationInputs, task: str, served: TaskCalibration) -> Calibration:
+    """The calibration with the classes of the task, in their order; one for other words counts as not fitted."""
+    known = {row.name: row for row in served.calibration.classes}
+    classes = tuple(
+        known[name]
+        if name in known and served.wordings_sha256.get(name) == wordings_sha256(wordings)
+        else replace(_OTHER_WORDS, name=name)
+        for name, wordings in inputs.questions.classes(task).items()
+    )
+    return replace(served.calibration, classes=classes)
