@@ -27,8 +27,7 @@ NO_STATEMENTS = (
 )
 
 
-# Looked at with the classes of PTB-XL: a tenth tells apart WPW and digitalis, which no statement of its cut names, from
-# infarcts and blocks.
+# Of the classes of PTB-XL in the words of `descriptive`, four are less like a statement than that (docs/findings.md).
 _UNLIKE = 0.1
 _ROWS_AT_ONCE = 256
 

@@ -86,7 +86,7 @@ def draw_ecg(
     leaves its place empty; without lead II the first lead makes the strip; of more than 10 s the first 10 are drawn.
 
     Deflections that leave the grid are cut at its edge (above the first row: 3 mV). in_few_colours: a third of the
-    bytes, for a page of many. shading: drawn under the traces.
+    bytes, for a page of many. shading: drawn under the traces; its largest value stands below them.
 
     Raises MetsError where `leads` does not fit the signal, there are no samples, or the rate is not positive.
     """
@@ -110,7 +110,8 @@ def draw_ecg(
     strip = next((name for name in leads if name.upper() == _STRIP_LEAD), leads[0])
     sheet.shade(shading, strip, _ROWS - 1, 0.0, len(_COLUMNS) * _COLUMN_S)
     sheet.draw_lead(drawn[strip.upper()], _ROWS - 1, 0.0, len(_COLUMNS) * _COLUMN_S, strip)
-    sheet.draw_footer(f"{signal_uv.shape[1] / sampling_rate_hz:.4g} s at {sampling_rate_hz:g} Hz")
+    facts = f"{signal_uv.shape[1] / sampling_rate_hz:.4g} s at {sampling_rate_hz:g} Hz"
+    sheet.draw_footer(facts if shading is None else f"strongest shading: {shading.largest:.3f}   {facts}")
     _fitted_title(sheet.figure, sheet.axes, title, _LEFT_MM, _TOP_MM + _HEADER_MM / 2, _GRID_WIDTH_MM)
     return palette_png_bytes(sheet.figure) if in_few_colours else png_bytes(sheet.figure, sheet.figure.dpi)
 

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -142,7 +144,7 @@ def test_the_statements_are_a_file_of_the_bundle_with_its_hash(folder, tmp_path)
     assert NAME in bundle.facts.files
 
     def damaged(change):
-        path = make_bundle(tmp_path / f"{len(list(tmp_path.iterdir()))}", statements=STATEMENTS)
+        path = Path(shutil.copytree(folder, tmp_path / str(len(list(tmp_path.iterdir())))))
         named = json.loads((path / NAME).read_bytes())
         change(named)
         (path / NAME).write_text(json.dumps(named))
@@ -151,7 +153,7 @@ def test_the_statements_are_a_file_of_the_bundle_with_its_hash(folder, tmp_path)
         (path / "bundle.json").write_bytes(storage.seal(json.dumps(facts)))
         return path
 
-    path = make_bundle(tmp_path / "other", statements=STATEMENTS)
+    path = Path(shutil.copytree(folder, tmp_path / "other"))
     (path / NAME).write_text((path / NAME).read_text().replace("1322", "1323"))
     with pytest.raises(CheckpointError, match=rf"`{NAME}` is not the file that"):
         load_bundle(str(path))

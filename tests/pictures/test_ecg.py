@@ -124,6 +124,8 @@ def test_shading_lies_under_its_lead_at_its_time():
     shaded = picture(draw_ecg(flat, LEADS, 100, "", pixels_per_mm=4, shading=Shading(drops, 0.5)))
     second, start, base = 100, 60, [value // 2 for value in BASE]
     found = np.abs(shaded - plain).sum(axis=-1) > 0.1
+    assert found[-40:].any(), "the largest value stands below"
+    found[-40:] = False
     band = lambda row, from_s: (  # noqa: E731
         slice(base[row] - 11 * 4, base[row] + 11 * 4),
         slice(start + int(from_s * second) + 2, start + int((from_s + 0.5) * second) - 2),
@@ -140,10 +142,6 @@ def test_shading_lies_under_its_lead_at_its_time():
     assert orange[0] > orange[2]
     ink_before, ink_after = (image.mean(axis=-1)[base[3], start + int(1.3 * second)] for image in (plain, shaded))
     assert ink_after == pytest.approx(ink_before, abs=0.1), "the trace lies above it"
-    nothing = Shading(dict.fromkeys(LEADS, np.zeros(20)), 0.5)
-    assert draw_ecg(flat, LEADS, 100, "", pixels_per_mm=4, shading=nothing) == draw_ecg(
-        flat, LEADS, 100, "", pixels_per_mm=4
-    )
 
 
 def test_grid_does_not_cross_lead_names():
