@@ -4,6 +4,7 @@ model.safetensors            weights of the ECG encoder, both projections and th
 prompt_features.safetensors  frozen LM features of the prompt sets, so that their classes need no LM
 config.yaml                  the resolved configuration of the run
 trainer_state.pt             optimizer, schedule and cursor: for resuming only, not in a published bundle
+head_<name>.safetensors      what adapt learnt from labels (`heads`); only in bundles that it wrote
 calibration/*.json           what evaluate fitted for this bundle; not one of its files, and not in its digest
 bundle.json                  facts, the sha256 of the other files, and the digest of all that; written last
 
@@ -16,9 +17,9 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,6 +45,7 @@ from mets_ray.model.calibrations import (
     read_calibrations,
     require_calibrations,
 )
+from mets_ray.model.heads import NO_HEADS, Head, head_file, is_head_file, read_head, read_heads, write_head
 from mets_ray.model.lead_quality import LeadSetQuality
 from mets_ray.model.mets import Mets
 from mets_ray.tasks.prompt_sets import PromptSet
@@ -115,7 +117,7 @@ class Bundle:
     """A bundle; `prompts` holds the LM features of every prompt in `facts.prompt_sets`.
 
     `digest` is that of the manifest it was read from, and so stands for all its files; "" for one that was not read.
-    `calibrations`: those in its folder, which are not part of it.
+    `calibrations`: those in its folder, which are not part of it. `heads`: by name.
     """
 
     model: Mets
@@ -124,6 +126,7 @@ class Bundle:
     prompts: EmbeddingTable
     digest: str = ""
     calibrations: Calibrations = NO_CALIBRATIONS
+    heads: Mapping[str, Head] = field(default_factory=lambda: NO_HEADS)
 
     @property
     def takes_fewer_leads(self) -> bool:
@@ -165,6 +168,9 @@ def write_bundle(folder: Path, bundle: Bundle, trainer_state: dict[str, Any] | N
     if bundle.model.anchors is not None:
         save_arrays({"features": bundle.model.anchors.half().cpu().numpy()}, folder / _ANCHORS)
         files[_ANCHORS] = _sha256(folder / _ANCHORS)
+    for head in bundle.heads.values():
+        name = write_head(folder, head)
+        files[name] = _sha256(folder / name)
     if trainer_state is not None:
         torch.save(trainer_state, folder / TRAINER_STATE_NAME)
         files[TRAINER_STATE_NAME] = _sha256(folder / TRAINER_STATE_NAME)
@@ -205,7 +211,8 @@ def read_bundle(folder: Path, where: str = "") -> Bundle:
         arrays = load_arrays(folder / _PROMPTS)
         prompts = EmbeddingTable(arrays["text_id"], arrays["features"].astype(np.float16))
     calibrations = read_calibrations(str(folder / FOLDER_NAME), sealed.digest, signing_key())
-    return Bundle(model, config, facts, prompts, sealed.digest, calibrations)
+    heads = read_heads(folder, facts.files, _MODEL, where)
+    return Bundle(model, config, facts, prompts, sealed.digest, calibrations, heads)
 
 
 def read_trainer_state(folder: Path) -> dict[str, Any]:
@@ -221,13 +228,22 @@ def read_trainer_state(folder: Path) -> dict[str, Any]:
 def _check_files(folder: Path, facts: BundleFacts, where: str) -> None:
     """Raise CheckpointError where the files in `folder` are not those of the manifest, all of them and no other."""
     for name in facts.files:
-        if name not in _KNOWN:
+        if name not in _KNOWN and not is_head_file(name):
             raise CheckpointError(
-                f"`{MANIFEST_NAME}` names the file {name!r}, and a bundle has {', '.join(_KNOWN)}",
+                f"`{MANIFEST_NAME}` names the file {name!r}, and a bundle has {', '.join(_KNOWN)} and heads",
                 where=where,
                 hint="read the bundle with the version of mets_ray that wrote it",
             )
-    for name in _KNOWN:
+    for path in sorted(folder.glob(head_file("*"))):
+        if path.name not in facts.files:
+            of = read_head(path, where).facts
+            raise CheckpointError(
+                f"`{path.name}` is a head of another bundle: it was trained on `{of.parent_run}` with digest "
+                f"{of.parent_digest[:8]}, and `{MANIFEST_NAME}` does not name it",
+                where=where,
+                hint="run `mets-ray adapt` on this bundle: it writes a bundle with a head of its own",
+            )
+    for name in dict.fromkeys((*_KNOWN, *facts.files)):
         expected, path = facts.files.get(name), folder / name
         if not path.exists() and (name == TRAINER_STATE_NAME or (name == _ANCHORS and expected is None)):
             continue

@@ -14,6 +14,8 @@ from mets_ray.pictures.curves import draw_precision_recall, precision_recall_cur
 from mets_ray.pictures.ecg import draw_ecg
 from mets_ray.pictures.embedding_map import draw_embedding_map
 from mets_ray.pictures.figure import palette_png
+from mets_ray.pictures.label_curve import draw_label_curve
+from mets_ray.results.label_curve import label_curve_section
 from mets_ray.results.page import Page, Picture, Section, Table
 from mets_ray.results.sections import (
     balanced_sections,
@@ -34,7 +36,7 @@ class Drawn:
     """Data for the pictures: similarities and ROC curves by task, an embedding map, and example ECGs.
 
     `map_rows` are row numbers in `record_ids`, `map_points` their positions on the map. `signals_uv` holds
-    [lead, sample] in µV by record id.
+    [lead, sample] in µV by record id. `label_curve`: from `draw_curve`.
     """
 
     scores: Mapping[str, TaskSimilarities]
@@ -47,6 +49,7 @@ class Drawn:
     leads: Sequence[str]
     sampling_rate_hz: int
     synthetic: bool
+    label_curve: bytes | None = None
 
 
 def tables_page(result: Evaluated, title: str, seed: int, data_notes: Sequence[str] = ()) -> Page:
@@ -79,13 +82,24 @@ def evaluation_page(
         alt = f"Reliability diagram of {task_name}: observed share by predicted probability"
         sections.append(replace(calibration_section(task_name, found), pictures=(_picture(picture, alt),)))
     sections += [wording_section(task_name, dict(classes)) for task_name, classes in result.wordings.items()]
-    sections += _last_tables(result)
+    sections += _last_tables(result, drawn.label_curve)
     if drawn.examples:
         sections.append(_examples(drawn, suffix))
     return Page(title, result.notices, result.alarms, facts, [*sections, *_data(data_notes)])
 
 
-def _last_tables(result: Evaluated) -> Iterator[Section]:
+def draw_curve(result: Evaluated, *, synthetic: bool) -> bytes | None:
+    """The picture of the curve by labels per class; None where there is none."""
+    if not result.label_curve:
+        return None
+    return draw_label_curve(result.label_curve, f"Zero-shot and few labels{' (SYNTHETIC data)' if synthetic else ''}")
+
+
+def _last_tables(result: Evaluated, curve: bytes | None = None) -> Iterator[Section]:
+    if result.label_curve:
+        alt = "Macro AUROC by number of labels per class, for each task and method"
+        pictures = () if curve is None else (_picture(curve, alt, "Bars: 95% intervals over patients and draws."),)
+        yield replace(label_curve_section(result.label_curve), pictures=pictures)
     if result.lead_sets:
         yield lead_sets_section(result.lead_sets)
     if result.retrieval is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from mets_ray.metrics.balanced import BalancedScore
 from mets_ray.metrics.calibration import Calibrated
 from mets_ray.metrics.intervals import Interval
+from mets_ray.metrics.label_curve import CurvePoint
 from mets_ray.metrics.lead_set_scores import LeadSetScore
 from mets_ray.metrics.sensitivity import WordingSensitivity
 from mets_ray.metrics.similarities import TaskSimilarities
@@ -16,7 +17,7 @@ from mets_ray.metrics.task_scores import Comparison, TaskScore
 @dataclass(frozen=True)
 class BaselineScore:
     """One baseline's macro AUROC on a task; `note` says what it was trained on, `label_share` is the label share.
-    `scores`: of each record, where the baseline has a model of its own."""
+    `scores`: of each record, where the baseline has a model of its own; `ecgs`: those whose labels it learnt from."""
 
     baseline: str
     task: str
@@ -24,6 +25,7 @@ class BaselineScore:
     note: str
     label_share: float | None = None
     scores: TaskSimilarities | None = field(default=None, repr=False, compare=False)
+    ecgs: int = 0
 
     @property
     def name(self) -> str:
@@ -81,3 +83,4 @@ class Evaluated:
     wordings: Mapping[str, Mapping[str, ClassWordings]] = field(default_factory=dict)
     retrieval: Retrieval | None = None
     lead_sets: tuple[LeadSetScore, ...] = ()
+    label_curve: tuple[CurvePoint, ...] = ()
