@@ -1,7 +1,7 @@
 """The labels that a head learns from: of a task of the data set, or of a table; and the words of its classes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -22,7 +22,7 @@ from mets_ray.tasks.questions import dataset_tasks
 
 @dataclass(frozen=True)
 class Labels:
-    """A task and its classes. `words`: of each class, empty for a linear head; `prompt_set`: where they are from.
+    """A task and its classes. `words`: of each class, empty for a linear head; `prompt_set`: with these words alone.
 
     `of_record`: codes by record id; None for those of the data set.
     """
@@ -67,7 +67,9 @@ def read_labels(settings: AdaptConfig, source: str) -> Labels:
             "it from",
             hint="label ECGs without it as well, under a second class such as `other`",
         )
-    return Labels(label_set, _words(settings, label_set, prompt_set), prompt_set, of_record)
+    words = _words(settings, label_set, prompt_set)
+    own = None if prompt_set is None else replace(prompt_set, tasks={label_set.task: words})
+    return Labels(label_set, words, own, of_record)
 
 
 def _task_of(settings: AdaptConfig, source: str) -> LabelSet:

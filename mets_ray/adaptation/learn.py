@@ -1,42 +1,33 @@
 """Heads on frozen features, fitted in the driver: linear, or beginning at the words of the classes."""
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
+from torch import Tensor
 
+from mets_ray.adaptation.examples import Examples
 from mets_ray.metrics.linear_probe import fit_linear_probe
 from mets_ray.metrics.text_head import Learnable, fit_text_head
 from mets_ray.model.predictor import Predictor
-from mets_ray.pipelines.embed import EmbeddedRecords
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """Arrays of a head, as in `model.heads.Head`, for some columns of the task's classes."""
+    """Arrays of a head, as in `model.heads.Head`, for some columns of the task's classes.
+
+    validation_macro_auroc: where the head has an encoder of its own; others are scored on what is known.
+    """
 
     columns: tuple[int, ...]
     bias: Float[np.ndarray, " class"]
-    weight: Float[np.ndarray, "class feature"]
+    weight: Float[np.ndarray, "class feature"] | None
     class_vectors: Float[np.ndarray, "class dimension"] | None
-    inverse_penalty: float
-
-
-class Examples(NamedTuple):
-    """Labelled records and which classes of the task each has."""
-
-    records: EmbeddedRecords
-    rows: np.ndarray
-    truth: Bool[np.ndarray, "record class"]
-
-    @property
-    def features(self) -> Float[np.ndarray, "record feature"]:
-        return self.records.features[self.rows]
-
-    @property
-    def embeddings(self) -> Float[np.ndarray, "record dimension"]:
-        return self.records.embeddings[self.rows]
+    logit_scale: float
+    inverse_penalty: float | None = None
+    own_model: Mapping[str, Tensor] = field(default_factory=dict)
+    validation_macro_auroc: float | None = None
 
 
 def fit_linear(train: Examples, validation: Examples) -> Fitted:
@@ -46,7 +37,7 @@ def fit_linear(train: Examples, validation: Examples) -> Fitted:
     weight = probe.coefficients / probe.scale
     bias = probe.intercepts - weight @ probe.mean
     chosen = list(columns)
-    return Fitted(columns, _single(bias[chosen]), _single(weight[chosen]), None, probe.inverse_penalty)
+    return Fitted(columns, _single(bias[chosen]), _single(weight[chosen]), None, 0.0, probe.inverse_penalty)
 
 
 def fit_text(
@@ -61,7 +52,14 @@ def fit_text(
     )
     bias = fitted.intercepts + predictor.logit_bias
     columns = tuple(range(train.truth.shape[1]))
-    return Fitted(columns, _single(bias), _single(fitted.coefficients), class_vectors, fitted.inverse_penalty)
+    return Fitted(
+        columns,
+        _single(bias),
+        _single(fitted.coefficients),
+        class_vectors,
+        predictor.logit_scale,
+        fitted.inverse_penalty,
+    )
 
 
 def _single(values: np.ndarray) -> np.ndarray:

@@ -376,7 +376,7 @@ def _metadata(
         "logit_scale": predictor.logit_scale,
         "synthetic": card.synthetic or facts.synthetic,
         "thresholds": thresholds,
-        "heads": {name: head.model_dump() for name, head in predictor.heads.items()},
+        "heads": {name: head.model_dump(mode="json") for name, head in predictor.heads.items()},
         "lead_sets": {name: quality.model_dump() for name, quality in facts.lead_sets.items()},
         "notices": [
             "similarity is a cosine, score its softmax over the classes of a task: not calibrated, so no probability.",
