@@ -28,10 +28,10 @@ def test_a_task_of_the_source_has_its_classes_and_their_words():
     assert labels.prompt_set.tasks == {"ptbxl_super": labels.words}
     assert (labels.prompt_set.name, labels.of_record) == ("descriptive", None)
     assert read_labels(settings("method=linear"), "synthetic").words == {}  # its only task
-    with pytest.raises(ConfigError, match="`adapt.task` is not set, and `ptbxl` has 4 tasks"):
+    with pytest.raises(ConfigError, match=r"`adapt\.task` is not set, and `ptbxl` has 4 tasks"):
         read_labels(settings(), "ptbxl")
     with pytest.raises(
-        ConfigError, match="`adapt.task` is `rhythm`, which the source `ptbxl` has no labels for"
+        ConfigError, match=r"`adapt\.task` is `rhythm`, which the source `ptbxl` has no labels for"
     ) as error:
         read_labels(settings("task=rhythm"), "ptbxl")
     assert "adapt.labels_uri" in error.value.hint
