@@ -67,9 +67,10 @@ def adapt(config: Config, dataset_uri: str, bundle_uri: str) -> Adapted:
     elif config.adapt.method == "text":
         fitted = fit_text(train, validation, class_vectors, predictor)
     else:
-        from mets_ray.adaptation.finetune import finetune
+        from mets_ray.adaptation.finetune import Start, finetune
 
-        fitted = finetune(config, dataset, folds, labels, train, (predictor, class_vectors), run_uri)
+        start = Start(bundle_uri, predictor, class_vectors)
+        fitted = finetune(config, dataset, folds, labels, train, start, run_uri)
     head = make_head(config, name, labels, (train, validation), fitted, (predictor, dataset))
     notices += _unlearnt(labels, train, head)
     output_uri = storage.join(run_uri, "bundle")

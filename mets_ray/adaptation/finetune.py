@@ -8,9 +8,11 @@ import tempfile
 import uuid
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import ray
+from jaxtyping import Float32
 from ray.train import Checkpoint
 
 from mets_ray import storage
@@ -38,16 +40,24 @@ from mets_ray.training.messages import start_messages
 _OWN = ("ecg_encoder.", "ecg_projection.")
 
 
+class Start(NamedTuple):
+    """Where fine-tuning begins: a bundle, and the unit vectors of the classes' words."""
+
+    bundle_uri: str
+    predictor: Predictor
+    class_vectors: Float32[np.ndarray, "class dimension"]
+
+
 def finetune(
     config: Config,
     dataset: PreparedDataset,
     folds: dict[str, Selection],
     labels: Labels,
     train: Examples,
-    start: tuple[Predictor, np.ndarray],
+    start: Start,
     run_uri: str,
 ) -> Fitted:
-    """Train a copy of the encoder of `start`, (predictor, class vectors), on the drawn labels in `run_uri`.
+    """Train a copy of the encoder of `start` on the drawn labels, in the folder `run_uri`.
 
     The epoch with the best AUROC on `folds.validation` is kept. Raises ConfigError for fewer ECGs than a batch has
     lanes, and where records have several windows; otherwise as `training.launch.launch`.
@@ -57,12 +67,11 @@ def finetune(
             "fine-tuning uses one window per record, and this data set has several",
             hint="set adapt.method=text, or prepare with one window per record",
         )
-    predictor, class_vectors = start
     patients = frozenset(train.records.patients[train.rows].tolist())
     selected = replace(folds["folds.train"], patients=patients)
-    config = _training_config(config, predictor.bundle, dataset, selected)
+    config = _training_config(config, start, dataset, selected)
+    storage.write_bytes(storage.join(run_uri, "config.yaml"), dump_config(config).encode())
     with storage.hold(run_uri, "adapt", timeout_s=config.lease_timeout_s) as lease:
-        storage.write_bytes(storage.join(run_uri, "config.yaml"), dump_config(config).encode())
         assert labels.prompt_set is not None
         questions = Questions(labels.prompt_set, {labels.task: labels.label_set})
         job = TrainJob(
@@ -81,7 +90,7 @@ def finetune(
             messages=start_messages(),
             layer_decay=config.adapt.layer_decay,
         )
-        job.messages.give_texts.remote([ray.put(_texts(labels, train, predictor, class_vectors))])
+        job.messages.give_texts.remote([ray.put(_texts(labels, train, start))])
         say(
             f"fine-tuning: {len(train.rows)} labelled ECGs, {config.train.epochs} epochs of {job.plan(0).steps} steps "
             f"of {config.train.batch_size}: {run_uri}"
@@ -89,7 +98,7 @@ def finetune(
         result, _ = launch(job, lease, meanwhile=lambda: None)
         lease.confirm()
     checkpoint, _ = max(result.best_checkpoints or [], key=lambda pair: pair[1]["selection_score"])
-    return _fitted(_read(run_uri, checkpoint), class_vectors)
+    return _fitted(_read(run_uri, checkpoint), start.class_vectors)
 
 
 def _fitted(tuned: Bundle, class_vectors: np.ndarray) -> Fitted:
@@ -106,7 +115,7 @@ def _fitted(tuned: Bundle, class_vectors: np.ndarray) -> Fitted:
     )
 
 
-def _training_config(config: Config, bundle: Bundle, dataset: PreparedDataset, selected: Selection) -> Config:
+def _training_config(config: Config, start: Start, dataset: PreparedDataset, selected: Selection) -> Config:
     """The settings of the trainer: of the bundle what its weights depend on, of `adapt` and `train` the rest."""
     rows = sum(group.rows for group in dataset.row_groups(selected))
     lanes = config.train.lanes
@@ -120,18 +129,20 @@ def _training_config(config: Config, bundle: Bundle, dataset: PreparedDataset, s
             "batch_size": min(config.train.batch_size, rows // lanes * lanes),
             "epochs": config.adapt.epochs,
             "learning_rate": config.adapt.learning_rate,
-            "init_from": config.adapt.bundle_uri,
+            "init_from": start.bundle_uri,
             "resume": None,
             "choose": "best",
         }
     )
+    bundle = start.predictor.bundle
     own = {name: getattr(bundle.config, name) for name in ("encoder", "augment", "loss")}
     # Its texts are classes, which nothing needs to embed while it trains.
     text = bundle.config.text.model_copy(update={"mode": "cached"})
     return config.model_copy(update={**own, "text": text, "train": train})
 
 
-def _texts(labels: Labels, train: Examples, predictor: Predictor, class_vectors: np.ndarray) -> LabelTexts:
+def _texts(labels: Labels, train: Examples, start: Start) -> LabelTexts:
+    predictor = start.predictor
     assert labels.prompt_set is not None
     words = prompt_texts([labels.prompt_set], [labels.task])
     ids = np.asarray([text_id(word) for word in words], dtype=np.int64)
@@ -141,7 +152,7 @@ def _texts(labels: Labels, train: Examples, predictor: Predictor, class_vectors:
         predictor.facts.text_fingerprint,
         anchors=None if anchors is None else anchors.half().cpu().numpy(),
         revision=predictor.facts.text_revision,
-        class_vectors=class_vectors,
+        class_vectors=start.class_vectors,
         truth={train.records.record_ids[row]: truth for row, truth in zip(train.rows, train.truth, strict=True)},
         codes=labels.of_record,
     )

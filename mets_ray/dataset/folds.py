@@ -20,8 +20,8 @@ class Selection:
     def mask(self, fold: np.ndarray, patient_id: list[str]) -> np.ndarray:
         """True for each selected record; `fold` and `patient_id` are aligned."""
         selected = np.isin(fold, np.asarray(self.folds, dtype=np.int64))
-        if self.patients is not None:
-            selected &= np.fromiter((patient in self.patients for patient in patient_id), np.bool_, len(patient_id))
+        if (patients := self.patients) is not None:
+            selected &= np.fromiter((patient in patients for patient in patient_id), np.bool_, len(patient_id))
         if (self.low, self.high) == (0.0, 1.0):
             return selected
         for position in np.flatnonzero(selected):

@@ -63,7 +63,7 @@ class FrozenTask:
 def _learnable(inputs: EvaluationInputs, task: str, records: EmbeddedRecords, *, labelled: bool = True) -> Learnable:
     """labelled: only records with a class of the task."""
     truth, kept = label_matrix(inputs.questions.tasks[task], records.labels)
-    rows: Bool[np.ndarray, record] = kept if labelled else np.ones_like(kept)
+    rows: Bool[np.ndarray, " record"] = kept if labelled else np.ones_like(kept)
     vectors = inputs.predictor.class_vectors(inputs.questions.classes(task))
     assert vectors is not None, f"the prompts of `{task}` were not learnt"
     similarity: Float[np.ndarray, "record class"] = records.embeddings[rows] @ vectors.numpy().T

@@ -48,16 +48,14 @@ class Heads:
             for name, start, end in zip(names, [0, *ends], ends, strict=False):
                 self._places[name] = _Place(shared, slice(start, end))
 
-    def require(self, name: str) -> HeadFacts:
-        """The facts of a head. Raises RequestError 404 if the bundle has none of this name."""
+    def require(self, name: str | None) -> HeadFacts:
+        """The facts of a head. Raises RequestError 422 without a name, 404 if the bundle has none of this name."""
+        known = ", ".join(self.facts)
+        hint = f"heads of this bundle: {known}" if known else "this bundle has none; `mets-ray adapt` makes one"
+        if name is None:
+            raise RequestError(422, "no_head", "`head` is not given", hint=hint)
         if name not in self.facts:
-            known = ", ".join(self.facts)
-            raise RequestError(
-                404,
-                "unknown_head",
-                f"there is no head {name[:80]!r}",
-                hint=f"heads of this bundle: {known}" if known else "this bundle has none; `mets-ray adapt` makes one",
-            )
+            raise RequestError(404, "unknown_head", f"there is no head {name[:80]!r}", hint=hint)
         return self.facts[name]
 
     async def logits(self, name: str, windows: Windows) -> Float32[np.ndarray, " class"]:

@@ -67,7 +67,7 @@ class HeadOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    head: str = Field(description="name of a head; see `heads` in /v1/model")
+    head: str | None = Field(None, description="name of a head; see `heads` in /v1/model")
 
 
 class PredictQuery(HeadOptions, SignalParameters):

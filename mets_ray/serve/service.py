@@ -149,10 +149,10 @@ class Service:
     async def predict(
         self, windows: Windows, options: messages.HeadOptions, timings: Timings
     ) -> messages.PredictAnswer:
-        """Scores of one ECG by a head of the bundle. Raises RequestError 404 if there is no such head."""
+        """Scores of one ECG by a head of the bundle. Raises RequestError as `Heads.require`."""
         since = time.perf_counter()
         facts = self.heads.require(options.head)
-        logits = await self.heads.logits(options.head, windows)
+        logits = await self.heads.logits(facts.name, windows)
         timings.stop("encode", since)
         ranks = (-logits).argsort(kind="stable").argsort(kind="stable") + 1
         rows = zip(facts.classes, sigmoid(logits).tolist(), logits.tolist(), ranks.tolist(), strict=True)

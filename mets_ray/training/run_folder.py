@@ -28,16 +28,14 @@ def earlier_folds_of(config: Config, card: DatasetCard) -> tuple[int, ...]:
     return facts.seen_folds if facts.dataset_source == card.source else ()
 
 
-def open_run_folder(config: Config, kind: str = "pretrain") -> str:
+def open_run_folder(config: Config) -> str:
     """A new run's folder, or the folder of the run to resume, after checking that its settings are the same.
-
-    kind: what a new run's name begins with.
 
     Raises CheckpointError if `train.resume` is not a run, its settings differ, or its list of checkpoints is damaged.
     """
     if config.train.resume is None:
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        run_uri = storage.join(storage.absolute(config.run_uri), f"{kind}-{stamp}-{uuid.uuid4().hex[:4]}")
+        run_uri = storage.join(storage.absolute(config.run_uri), f"pretrain-{stamp}-{uuid.uuid4().hex[:4]}")
         storage.write_bytes(storage.join(run_uri, "config.yaml"), dump_config(config).encode())
         return run_uri
     run_uri = storage.absolute(config.train.resume)

@@ -63,7 +63,8 @@ def test_names_that_no_head_has_get_404_and_a_missing_one_422(client, bare):
     answer = client.post("/v1/predict", json=body | {"head": "other"})
     assert (answer.status_code, answer.json()["error"]["reason"]) == (404, "unknown_head")
     assert "linear, text, finetune" in answer.json()["error"]["hint"]
-    assert client.post("/v1/predict", json=body).status_code == 422
+    answer = client.post("/v1/predict", json=body)
+    assert (answer.status_code, answer.json()["error"]["reason"]) == (422, "no_head")
     with plain_server(bare) as (without, _):
         answer = without.post("/v1/predict", json=body | {"head": "text"})
         assert (answer.status_code, "mets-ray adapt" in answer.json()["error"]["hint"]) == (404, True)
