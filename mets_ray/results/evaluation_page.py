@@ -54,7 +54,12 @@ class Drawn:
 
 def tables_page(result: Evaluated, title: str, seed: int, data_notes: Sequence[str] = ()) -> Page:
     """The tables only, for the terminal. data_notes: how the data were read (`DatasetCard.notes`)."""
-    sections = [*overview(result), *map(task_section, result.tasks), *balanced_sections(result.balanced, seed)]
+    sections = [
+        *overview(result),
+        *_label_curve(result),
+        *map(task_section, result.tasks),
+        *balanced_sections(result.balanced, seed),
+    ]
     sections += [calibration_section(task, found) for task, found in result.calibrated.items()]
     sections += _last_tables(result)
     return Page(title, result.notices, result.alarms, {}, [*sections, *_data(data_notes)])
@@ -65,7 +70,7 @@ def evaluation_page(
 ) -> Page:
     """The full page: tables, wordings, examples and pictures."""
     suffix = " (SYNTHETIC data)" if drawn.synthetic else ""
-    sections = list(overview(result))
+    sections = [*overview(result), *_label_curve(result, drawn.label_curve)]
     for task in result.tasks:
         pictures = _task_pictures(task, drawn, suffix)
         sections.append(replace(task_section(task), pictures=tuple(pictures)))
@@ -82,7 +87,7 @@ def evaluation_page(
         alt = f"Reliability diagram of {task_name}: observed share by predicted probability"
         sections.append(replace(calibration_section(task_name, found), pictures=(_picture(picture, alt),)))
     sections += [wording_section(task_name, dict(classes)) for task_name, classes in result.wordings.items()]
-    sections += _last_tables(result, drawn.label_curve)
+    sections += _last_tables(result)
     if drawn.examples:
         sections.append(_examples(drawn, suffix))
     return Page(title, result.notices, result.alarms, facts, [*sections, *_data(data_notes)])
@@ -95,11 +100,14 @@ def draw_curve(result: Evaluated, *, synthetic: bool) -> bytes | None:
     return draw_label_curve(result.label_curve, f"Zero-shot and few labels{' (SYNTHETIC data)' if synthetic else ''}")
 
 
-def _last_tables(result: Evaluated, curve: bytes | None = None) -> Iterator[Section]:
+def _label_curve(result: Evaluated, curve: bytes | None = None) -> Iterator[Section]:
     if result.label_curve:
         alt = "Macro AUROC by number of labels per class, for each task and method"
         pictures = () if curve is None else (_picture(curve, alt, "Bars: 95% intervals over patients and draws."),)
         yield replace(label_curve_section(result.label_curve), pictures=pictures)
+
+
+def _last_tables(result: Evaluated) -> Iterator[Section]:
     if result.lead_sets:
         yield lead_sets_section(result.lead_sets)
     if result.retrieval is not None:
