@@ -18,6 +18,7 @@ from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.errors import ConfigError
 from mets_ray.evaluation.checks import learning_folds
+from mets_ray.metrics.auroc import macro_auroc
 from mets_ray.metrics.linear_probe import with_both_kinds
 from mets_ray.model.adapted_bundle import publish_with_head
 from mets_ray.model.bundle import check_signal
@@ -71,7 +72,8 @@ def adapt(config: Config, dataset_uri: str, bundle_uri: str) -> Adapted:
 
         start = Start(bundle_uri, predictor, class_vectors)
         fitted = finetune(config, dataset, folds, labels, train, start, run_uri)
-    head = make_head(config, name, labels, (train, validation), fitted, (predictor, dataset))
+    zero_shot = None if class_vectors is None else _auroc(validation, class_vectors)
+    head = make_head(config, name, labels, (train, validation), fitted, zero_shot, (predictor, dataset))
     notices += _unlearnt(labels, train, head)
     output_uri = storage.join(run_uri, "bundle")
     publish_with_head(bundle_uri, predictor.bundle, head, output_uri)
@@ -115,6 +117,10 @@ def _class_vectors(config: Config, labels: Labels, predictor: Predictor, dataset
     assert vectors is not None, "the words were not learnt"
     found: np.ndarray = vectors.numpy()
     return found
+
+
+def _auroc(of: Examples, class_vectors: np.ndarray) -> float:
+    return macro_auroc(of.embeddings @ class_vectors.T, of.truth)[0]
 
 
 def _unlearnt(labels: Labels, train: Examples, head: Head) -> tuple[str, ...]:

@@ -22,11 +22,13 @@ class Examples(NamedTuple):
 
     @property
     def features(self) -> Float[np.ndarray, "record feature"]:
-        return self.records.features[self.rows]
+        found: np.ndarray = self.records.features[self.rows]
+        return found
 
     @property
     def embeddings(self) -> Float[np.ndarray, "record dimension"]:
-        return self.records.embeddings[self.rows]
+        found: np.ndarray = self.records.embeddings[self.rows]
+        return found
 
 
 def labelled_examples(labels: Labels, records: EmbeddedRecords) -> Examples:

@@ -18,7 +18,7 @@ from ray.train import Checkpoint
 from mets_ray import storage
 from mets_ray.adaptation.examples import Examples
 from mets_ray.adaptation.labels import Labels
-from mets_ray.adaptation.learn import Fitted
+from mets_ray.adaptation.learn import Fitted, single
 from mets_ray.config.load import dump_config
 from mets_ray.config.settings import Config
 from mets_ray.console import say
@@ -106,10 +106,9 @@ def _fitted(tuned: Bundle, class_vectors: np.ndarray) -> Fitted:
     classes = len(class_vectors)
     return Fitted(
         columns=tuple(range(classes)),
+        input="embedding",
+        weight=single(float(tuned.model.logit_scale) * class_vectors.astype(np.float64)),
         bias=np.full(classes, float(tuned.model.logit_bias), np.float32),
-        weight=None,
-        class_vectors=class_vectors,
-        logit_scale=float(tuned.model.logit_scale),
         own_model={name: value for name, value in state.items() if name.startswith(_OWN)},
         validation_macro_auroc=math.nan if auroc is None else auroc,
     )

@@ -21,21 +21,23 @@ def make_head(
     labels: Labels,
     learnt: tuple[Examples, Examples],
     fitted: Fitted,
+    zero_shot: float | None,
     of: tuple[Predictor, PreparedDataset],
 ) -> Head:
-    """The head called `name`, with all that is known of it. learnt: train and validation records. of: what it belongs
-    to, and the data set that its labels are of."""
+    """The head called `name`, with all that is known of it.
+
+    learnt: train and validation records. zero_shot: macro AUROC of the words on the latter. of: the bundle that it
+    belongs to, and the data set that its labels are of.
+    """
     (train, validation), (predictor, dataset) = learnt, of
     card, bundle, columns = dataset.card, predictor.bundle, list(fitted.columns)
     names = [list(labels.label_set.classes)[column] for column in columns]
-    zero_shot = None
-    if fitted.class_vectors is not None:
-        zero_shot = macro_auroc(validation.embeddings @ fitted.class_vectors.T, validation.truth)[0]
     facts = HeadFacts(
         name=name,
         task=labels.task,
         classes=tuple(names),
         method=config.adapt.method,
+        input=fitted.input,
         prompt_set=None if labels.prompt_set is None else f"{labels.prompt_set.name}@{labels.prompt_set.version}",
         labels_per_class=config.adapt.labels_per_class,
         labels=dict(zip(names, train.truth[:, columns].sum(axis=0).tolist(), strict=True)),
@@ -43,7 +45,6 @@ def make_head(
         patients=len(np.unique(train.records.patients[train.rows])),
         seed=config.seed,
         inverse_penalty=fitted.inverse_penalty,
-        logit_scale=fitted.logit_scale,
         validation_macro_auroc=None,
         zero_shot_macro_auroc=None if zero_shot is None else number_json(zero_shot),
         dataset_source=card.source,
@@ -56,7 +57,7 @@ def make_head(
         parent_digest=bundle.digest,
         model_sha256=bundle.facts.files["model.safetensors"],
     )
-    head = Head(facts, fitted.bias, fitted.weight, fitted.class_vectors, fitted.own_model)
+    head = Head(facts, fitted.weight, fitted.bias, fitted.own_model)
     scored = fitted.validation_macro_auroc
     if scored is None:  # by the arrays that are kept, so that the figure is that of what is served
         scored = macro_auroc(head.logits(validation.features, validation.embeddings), validation.truth[:, columns])[0]

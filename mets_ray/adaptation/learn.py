@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -21,10 +22,9 @@ class Fitted:
     """
 
     columns: tuple[int, ...]
+    input: Literal["features", "embedding"]
+    weight: Float[np.ndarray, "class input"]
     bias: Float[np.ndarray, " class"]
-    weight: Float[np.ndarray, "class feature"] | None
-    class_vectors: Float[np.ndarray, "class dimension"] | None
-    logit_scale: float
     inverse_penalty: float | None = None
     own_model: Mapping[str, Tensor] = field(default_factory=dict)
     validation_macro_auroc: float | None = None
@@ -37,7 +37,7 @@ def fit_linear(train: Examples, validation: Examples) -> Fitted:
     weight = probe.coefficients / probe.scale
     bias = probe.intercepts - weight @ probe.mean
     chosen = list(columns)
-    return Fitted(columns, _single(bias[chosen]), _single(weight[chosen]), None, 0.0, probe.inverse_penalty)
+    return Fitted(columns, "features", single(weight[chosen]), single(bias[chosen]), probe.inverse_penalty)
 
 
 def fit_text(
@@ -46,21 +46,16 @@ def fit_text(
     """A probe that begins at zero-shot with `class_vectors`; a class that cannot be trained stays there."""
     fitted = fit_text_head(
         *(
-            Learnable(of.features, predictor.logits(of.embeddings @ class_vectors.T), of.truth)
+            Learnable(of.embeddings, predictor.logits(of.embeddings @ class_vectors.T), of.truth)
             for of in (train, validation)
         )
     )
-    bias = fitted.intercepts + predictor.logit_bias
+    weight = predictor.logit_scale * class_vectors.astype(np.float64) + fitted.coefficients
+    bias = predictor.logit_bias + fitted.intercepts
     columns = tuple(range(train.truth.shape[1]))
-    return Fitted(
-        columns,
-        _single(bias),
-        _single(fitted.coefficients),
-        class_vectors,
-        predictor.logit_scale,
-        fitted.inverse_penalty,
-    )
+    return Fitted(columns, "embedding", single(weight), single(bias), fitted.inverse_penalty)
 
 
-def _single(values: np.ndarray) -> np.ndarray:
+def single(values: np.ndarray) -> np.ndarray:
+    """In the precision that heads are kept in."""
     return values.astype(np.float32)

@@ -13,6 +13,19 @@ from mets_ray.tasks.label_sets import label_matrix
 
 
 @dataclass(frozen=True)
+class Part:
+    """Records by what a linear probe takes of them, and by what a head that begins at zero-shot takes."""
+
+    features: Float[np.ndarray, "record feature"]
+    embedded: Learnable
+
+    def rows(self, rows: np.ndarray) -> "Part":
+        """Some of the records."""
+        of = self.embedded
+        return Part(self.features[rows], Learnable(of.features[rows], of.zero_shot[rows], of.truth[rows]))
+
+
+@dataclass(frozen=True)
 class FrozenTask:
     """Train records with their labels, those without any class among them, and validation and test records of the task.
 
@@ -20,11 +33,11 @@ class FrozenTask:
     """
 
     classes: tuple[str, ...]
-    train: Learnable
+    train: Part
     record_ids: tuple[str, ...]
     patients: np.ndarray
-    validation: Learnable
-    test: Learnable
+    validation: Part
+    test: Part
 
     @classmethod
     def of(cls, inputs: EvaluationInputs, task: str) -> "FrozenTask":
@@ -33,38 +46,37 @@ class FrozenTask:
         train = parts["folds.train"]
         return cls(
             tuple(inputs.questions.tasks[task].classes),
-            _learnable(inputs, task, train, labelled=False),
+            _part(inputs, task, train, labelled=False),
             train.record_ids,
             train.patients,
-            _learnable(inputs, task, parts["folds.validation"]),
-            _learnable(inputs, task, parts["folds.test"]),
+            _part(inputs, task, parts["folds.validation"]),
+            _part(inputs, task, parts["folds.test"]),
         )
 
     @property
     def truth(self) -> Bool[np.ndarray, "record class"]:
         """Classes of the train records."""
-        return self.train.truth
+        return self.train.embedded.truth
 
     def linear_probe(self, rows: np.ndarray) -> tuple[LinearProbe, Float64[np.ndarray, "record class"]]:
         """A linear probe of some train records, and its scores of the test records."""
-        train, validation = self._drawn(rows), self.validation
-        probe = fit_linear_probe(train.features, train.truth, validation.features, validation.truth)
+        train, validation = self.train.rows(rows), self.validation
+        truths = train.embedded.truth, validation.embedded.truth
+        probe = fit_linear_probe(train.features, truths[0], validation.features, truths[1])
         return probe, probe.scores(self.test.features)
 
     def text_head(self, rows: np.ndarray) -> tuple[TextHead, Float64[np.ndarray, "record class"]]:
         """A head that begins at zero-shot, of some train records, and its scores of the test records."""
-        head = fit_text_head(self._drawn(rows), self.validation)
-        return head, head.scores(self.test.features, self.test.zero_shot)
-
-    def _drawn(self, rows: np.ndarray) -> Learnable:
-        return Learnable(self.train.features[rows], self.train.zero_shot[rows], self.train.truth[rows])
+        head = fit_text_head(self.train.rows(rows).embedded, self.validation.embedded)
+        return head, head.scores(self.test.embedded.features, self.test.embedded.zero_shot)
 
 
-def _learnable(inputs: EvaluationInputs, task: str, records: EmbeddedRecords, *, labelled: bool = True) -> Learnable:
+def _part(inputs: EvaluationInputs, task: str, records: EmbeddedRecords, *, labelled: bool = True) -> Part:
     """labelled: only records with a class of the task."""
     truth, kept = label_matrix(inputs.questions.tasks[task], records.labels)
     rows: Bool[np.ndarray, " record"] = kept if labelled else np.ones_like(kept)
     vectors = inputs.predictor.class_vectors(inputs.questions.classes(task))
     assert vectors is not None, f"the prompts of `{task}` were not learnt"
-    similarity: Float[np.ndarray, "record class"] = records.embeddings[rows] @ vectors.numpy().T
-    return Learnable(records.features[rows], inputs.predictor.logits(similarity), truth[rows])
+    embeddings: Float[np.ndarray, "record dimension"] = records.embeddings[rows]
+    logits = inputs.predictor.logits(embeddings @ vectors.numpy().T)
+    return Part(records.features[rows], Learnable(embeddings, logits, truth[rows]))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from mets_ray.console import say
 from mets_ray.evaluation.frozen_task import FrozenTask
@@ -34,7 +35,9 @@ def label_curve(inputs: EvaluationInputs, baselines: Sequence[BaselineScore]) ->
     fitted = [name for name in methods if name in _FITTED]
     fits = len(fitted) * len(LABELS_PER_CLASS) * DRAWS * len(inputs.scores)
     say(f"curve by labels per class: at most {fits} heads on frozen features")
-    return tuple(point for of in inputs.scores.values() for point in _of_task(inputs, of, methods, baselines))
+    # Threads that share matrices this small wait for each other longer than they compute.
+    with threadpool_limits(1):
+        return tuple(point for of in inputs.scores.values() for point in _of_task(inputs, of, methods, baselines))
 
 
 def _of_task(

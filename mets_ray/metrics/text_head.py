@@ -1,7 +1,7 @@
 """A linear head that begins at zero-shot: what some labels add to the words of the classes.
 
-The logit of a class is its zero-shot logit plus a linear function of the frozen features, which is 0 at the start and
-whose squared norm is penalised. Without labels it is zero-shot; with many it comes near a linear probe. Such a penalty,
+The logit of a class is its zero-shot logit plus a linear function of the embedding, which is 0 at the start and whose
+squared norm is penalised. Without labels it is zero-shot; with many it comes near a linear probe. Such a penalty,
 which pulls a probe towards the texts of the classes, is that of CLAP (Silva-Rodriguez et al., CVPR 2024). Its strength
 is chosen on validation, as in `linear_probe`.
 """
@@ -50,7 +50,7 @@ class TextHead:
 
 @dataclass(frozen=True)
 class Learnable:
-    """Records to learn from: their frozen features, zero-shot logits, and which classes they have."""
+    """Records to learn from: what the encoder makes of them, their zero-shot logits, and which classes they have."""
 
     features: Float[np.ndarray, "record feature"]
     zero_shot: Float[np.ndarray, "record class"]

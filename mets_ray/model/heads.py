@@ -2,9 +2,8 @@
 
 head_<name>.safetensors is one of the bundle's files; its metadata are the head's facts.
 
-weight [class, feature], bias [class]   of the encoder's features; the weight is absent in a fine-tuned head
-class_vectors [class, dimension]        unit vectors: `logit_scale` times the cosines is added; absent in a linear head
-model.*                                 ECG encoder and projection of a fine-tuned head; others use the bundle's
+weight [class, input], bias [class]   logits are linear in `HeadFacts.input`: the encoder's features, or the embedding
+model.*                               ECG encoder and projection of a fine-tuned head; others use the bundle's
 """
 
 import copy
@@ -40,11 +39,11 @@ def _name(name: str) -> str:
 class HeadFacts(BaseModel):
     """What a head is, what it learnt from, and the bundle that it belongs to.
 
-    `prompt_set`: `set@version` of the words that it began with; None for a linear head. `labels`: training ECGs with
-    each class. `labels_per_class`: how many were asked for; None for all. `inverse_penalty`: the weight of the labels
-    against the start, chosen on validation; 0 stayed at the start, and None was not chosen. `parent_digest`: the bundle
-    that `adapt` began with. `model_sha256`: of its `model.safetensors`, whose features the head takes.
-    `zero_shot_macro_auroc`: of the same records and words, None without words.
+    `input`: what its weights are for. `prompt_set`: `set@version` of the words that it began with; None for a linear
+    head. `labels`: training ECGs with each class. `labels_per_class`: how many were asked for; None for all.
+    `inverse_penalty`: the weight of the labels against the start, chosen on validation; 0 stayed at the start, and None
+    was not chosen. `parent_digest`: the bundle that `adapt` began with. `model_sha256`: of its `model.safetensors`,
+    whose features the head takes. `zero_shot_macro_auroc`: of the same records and words, None without words.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -53,6 +52,7 @@ class HeadFacts(BaseModel):
     task: str
     classes: tuple[str, ...]
     method: HeadMethod
+    input: Literal["features", "embedding"]
     prompt_set: str | None
     labels_per_class: int | None
     labels: dict[str, int]
@@ -60,7 +60,6 @@ class HeadFacts(BaseModel):
     patients: int
     seed: int
     inverse_penalty: float | None
-    logit_scale: float
     validation_macro_auroc: float | None
     zero_shot_macro_auroc: float | None
     dataset_source: str
@@ -85,20 +84,16 @@ class Head:
     """A head; the module's docstring says what each array is."""
 
     facts: HeadFacts
+    weight: Float32[np.ndarray, "class input"]
     bias: Float32[np.ndarray, " class"]
-    weight: Float32[np.ndarray, "class feature"] | None = None
-    class_vectors: Float32[np.ndarray, "class dimension"] | None = None
     own_model: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def logits(
         self, features: Float32[np.ndarray, "ecg feature"], embeddings: Float32[np.ndarray, "ecg dimension"]
     ) -> Float32[np.ndarray, "ecg class"]:
         """Logits of ECGs, from what the encoder that the head belongs to makes of them."""
-        logits = np.broadcast_to(self.bias, (len(features), len(self.bias))).copy()
-        if self.weight is not None:
-            logits += features @ self.weight.T
-        if self.class_vectors is not None:
-            logits += np.float32(self.facts.logit_scale) * (embeddings @ self.class_vectors.T)
+        values = features if self.facts.input == "features" else embeddings
+        logits: np.ndarray = values @ self.weight.T + self.bias
         return logits
 
 
@@ -142,8 +137,8 @@ def with_own_model(model: Mets, head: Head) -> Mets:
 
 def write_head(folder: Path, head: Head) -> str:
     """Write a head's file into the folder of a bundle. Returns the name of the file."""
-    arrays = {"bias": head.bias, "weight": head.weight, "class_vectors": head.class_vectors}
-    tensors = {name: from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items() if array is not None}
+    arrays = {"weight": head.weight, "bias": head.bias}
+    tensors = {name: from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
     tensors |= {f"{_OWN}{name}": value.detach().cpu().contiguous() for name, value in head.own_model.items()}
     file = head_file(head.facts.name)
     save_file(tensors, folder / file, {_FACTS: head.facts.model_dump_json()})
@@ -182,7 +177,7 @@ def read_head(path: Path, where: str) -> Head:
         raise _unusable(path.name, where, f"{type(error).__name__}: {str(error)[:300]}") from error
     own = {name.removeprefix(_OWN): value for name, value in tensors.items() if name.startswith(_OWN)}
     arrays = {name: value.numpy() for name, value in tensors.items() if not name.startswith(_OWN)}
-    if not {"bias"} <= set(arrays) <= {"bias", "weight", "class_vectors"} or set(arrays) == {"bias"}:
+    if set(arrays) != {"weight", "bias"}:
         raise _unusable(path.name, where, f"it holds {', '.join(sorted(arrays)) or 'no array'}")
     wrong = [name for name, array in arrays.items() if len(array) != len(facts.classes) or not np.isfinite(array).all()]
     if wrong:

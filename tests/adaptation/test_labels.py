@@ -1,5 +1,7 @@
 """Which labels a head learns from, and the words of its classes; what nothing can be learnt from is refused."""
 
+import json
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -9,7 +11,7 @@ from mets_ray.config.load import load_config
 from mets_ray.errors import ConfigError, DatasetError
 
 TABLE = "record_id,labels\na,AF;PVC\nb,SR\nc,\n7.0,SR\n"
-WORDS = "rhythm:\n  AF: [atrial fibrillation]\n  PVC: [ventricular ectopics]\n  SR: [sinus rhythm]\n"
+WORDS = {"rhythm": {"AF": ["atrial fibrillation"], "PVC": ["ventricular ectopics"], "SR": ["sinus rhythm"]}}
 
 
 def settings(*words):
@@ -49,8 +51,8 @@ def test_a_table_has_the_classes_that_it_names(table, tmp_path):
     with pytest.raises(ConfigError, match="no words for 'AF' of `rhythm`") as error:
         read_labels(settings(f"labels_uri={table}"), "ptbxl")
     assert "adapt.method=linear" in error.value.hint
-    (tmp_path / "words.yaml").write_text(WORDS)
-    labels = read_labels(settings(f"labels_uri={table}", f"prompt_set={tmp_path / 'words.yaml'}"), "ptbxl")
+    (tmp_path / "words.json").write_text(json.dumps(WORDS))
+    labels = read_labels(settings(f"labels_uri={table}", f"prompt_set={tmp_path / 'words.json'}"), "ptbxl")
     assert labels.words["PVC"] == ("ventricular ectopics",)
 
 

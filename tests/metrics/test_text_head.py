@@ -47,7 +47,7 @@ def test_without_words_it_is_the_probe_of_scikit_learn():
 
 
 def test_what_is_known_of_both_is_better_than_each():
-    train, validation, test = (made_up(400, seed=seed) for seed in (4, 5, 6))
+    train, validation, test = (made_up(400, seed=seed, signal=3.0) for seed in (4, 5, 6))
     head = fit_text_head(train, validation)
     assert head.inverse_penalty > 0
     learnt = macro_auroc(head.scores(test.features, test.zero_shot), test.truth)[0]

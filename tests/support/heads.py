@@ -11,7 +11,7 @@ CLASSES = ("AFIB", "SR", "STACH")
 
 
 def made_up_head(bundle, name="mine", *, method="linear", seed=1, own_model=None, **facts):
-    """A head for a loaded bundle: random weights, and class vectors where the method has them."""
+    """A head with random weights for a loaded bundle."""
     generator = np.random.default_rng(seed)
     features = bundle.model.ecg_encoder.num_features
     dimension = bundle.config.encoder.embedding_dimension
@@ -27,7 +27,7 @@ def made_up_head(bundle, name="mine", *, method="linear", seed=1, own_model=None
         "patients": 19,
         "seed": 0,
         "inverse_penalty": 0.01,
-        "logit_scale": 0.0 if method == "linear" else 10.0,
+        "input": "features" if method == "linear" else "embedding",
         "validation_macro_auroc": 0.9,
         "zero_shot_macro_auroc": None,
         "dataset_source": "synthetic",
@@ -40,16 +40,9 @@ def made_up_head(bundle, name="mine", *, method="linear", seed=1, own_model=None
         "parent_digest": bundle.digest,
         "model_sha256": bundle.facts.files["model.safetensors"],
     }
-    vectors = generator.normal(size=(len(CLASSES), dimension)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    weight = generator.normal(size=(len(CLASSES), features)).astype(np.float32)
-    return Head(
-        HeadFacts(**known | facts),
-        generator.normal(size=len(CLASSES)).astype(np.float32),
-        None if method == "finetune" else weight,
-        None if method == "linear" else vectors,
-        own_model or {},
-    )
+    shape = (len(CLASSES), features if method == "linear" else dimension)
+    weight, bias = (generator.normal(size=size).astype(np.float32) for size in (shape, len(CLASSES)))
+    return Head(HeadFacts(**known | facts), weight, bias, own_model or {})
 
 
 def with_heads(parent_uri, folder, *methods):
