@@ -96,8 +96,8 @@ def test_a_text_head_without_labels_is_zero_shot_and_with_them_better(labels, pr
 
     dataset = PreparedDataset.open(write_dataset(tmp_path, synthetic_rows(4)))
     validation = labelled_examples(labels, mixed(100, seed=1))
-    classes = {"AFIB": ("atrial fibrillation",), "SR": ("sinus rhythm",), "STACH": ("sinus tachycardia",)}
-    predictor.learn([text for texts in classes.values() for text in texts])
+    known = predictor.facts.prompt_sets["descriptive"].tasks["synthetic"]
+    classes = {name: known[name] for name in CLASSES}
     vectors = predictor.class_vectors(classes).numpy()
     heads = {}
     for number in (0, 16):
