@@ -107,8 +107,8 @@ def _fitted(tuned: Bundle, class_vectors: np.ndarray) -> Fitted:
     return Fitted(
         columns=tuple(range(classes)),
         input="embedding",
-        weight=single(float(tuned.model.logit_scale) * class_vectors.astype(np.float64)),
-        bias=np.full(classes, float(tuned.model.logit_bias), np.float32),
+        weight=single(float(tuned.model.logit_scale.detach()) * class_vectors.astype(np.float64)),
+        bias=np.full(classes, float(tuned.model.logit_bias.detach()), np.float32),
         own_model={name: value for name, value in state.items() if name.startswith(_OWN)},
         validation_macro_auroc=math.nan if auroc is None else auroc,
     )
