@@ -167,7 +167,9 @@ def _add_scoring(app: FastAPI, service: Service, reader: Reader) -> None:
     async def predict(request: Request, query: PredictQuery) -> Response:
         timings = Timings()
         options, windows = await reader.for_head(request, query, timings)
-        return _json(await service.predict(windows, options, timings))
+        answer = await service.predict(windows, options, timings)
+        audit.note(request, head=answer.head)
+        return _json(answer)
 
     @post_with_query(
         app,
