@@ -100,7 +100,7 @@ def _linear_probe(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
 
 
 def _text_head(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
-    """A head on the bundle's features that begins at the zero-shot scores of the same words."""
+    """A head in the bundle's embedding that begins at the zero-shot scores of the same words."""
     config = inputs.config
     for task, of in inputs.scores.items():
         frozen = FrozenTask.of(inputs, task)
