@@ -72,12 +72,6 @@ class HeadFacts(BaseModel):
     parent_digest: str
     model_sha256: str
 
-    @property
-    def seen_folds(self) -> tuple[int, ...]:
-        """Folds of its data set that it was trained or chosen on."""
-        listed = () if isinstance(self.validation, str) else self.validation
-        return tuple(sorted({*self.train_folds, *listed}))
-
 
 @dataclass(frozen=True)
 class Head:
