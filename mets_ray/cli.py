@@ -1,4 +1,4 @@
-"""`mets-ray prepare|quality|pretrain|evaluate|score|quickstart|serve|export`, and what jobs/*.py run.
+"""`mets-ray prepare|quality|pretrain|evaluate|adapt|score|quickstart|serve|export`, and what jobs/*.py run.
 
 Each command imports what it needs when it runs: `--help` and a typing error in the settings load neither torch nor Ray.
 """
@@ -94,6 +94,20 @@ def score(config: Config, line: str) -> dict[str, Any]:
     return {"dataset_uri": dataset_uri} | figures(write_scores(config, dataset_uri, config.score.bundle_uri))
 
 
+def adapt(config: Config, line: str) -> dict[str, Any]:
+    """Learn from few labels on a bundle: a head beside zero-shot, in a new version of the bundle.
+
+    mets-ray adapt dataset_uri=… adapt.bundle_uri=… adapt.task=ptbxl_super adapt.labels_per_class=32
+    """
+    from mets_ray.adaptation.adapt import adapt as learn_head
+    from mets_ray.adaptation.adapt import figures
+    from mets_ray.pipelines.prepare import find_or_make_dataset
+
+    assert config.adapt.bundle_uri is not None
+    dataset_uri = find_or_make_dataset(config, line)
+    return {"dataset_uri": dataset_uri} | figures(learn_head(config, dataset_uri, config.adapt.bundle_uri))
+
+
 def quickstart(config: Config, line: str) -> dict[str, Any]:
     """The whole way in one command: synthetic ECGs → shards → cached text → two workers train → zero-shot table.
 
@@ -161,6 +175,7 @@ COMMANDS = {
         _command(quality, dataset_uri_of, ()),
         _command(pretrain, _may_start_from_bundle, ("text", "train"), ("torch",)),
         _command(evaluate, _needs_bundle("evaluate"), ("text", "evaluate"), _SCORING),
+        _command(adapt, _needs_bundle("adapt"), ("text", "adapt"), ("torch", "sklearn.linear_model")),
         _command(score, _needs_bundle("score"), ("text", "score"), ("torch",)),
         _command(quickstart, dataset_uri_of, ("text", "train", "evaluate"), ("torch",), _QUICKSTART),
     )

@@ -295,7 +295,7 @@ class TrainConfig(Section):
 
 Loss = Literal["sigmoid", "one_hot", "same_report"]
 
-Baseline = Literal["random_encoder", "class_names", "permuted_labels", "linear_probe", "supervised"]
+Baseline = Literal["random_encoder", "class_names", "permuted_labels", "linear_probe", "text_head", "supervised"]
 
 
 class EvaluateConfig(Section):
@@ -317,10 +317,12 @@ class EvaluateConfig(Section):
     baselines: tuple[Baseline, ...] = Field(
         (),
         description="what to score besides the bundle: random_encoder, class_names (prompts without a sentence), "
-        "permuted_labels (the chance interval), linear_probe and supervised (on folds.train and folds.validation)",
+        "permuted_labels (the chance interval), linear_probe, text_head (a probe that begins at zero-shot) and "
+        "supervised (on folds.train and folds.validation; these three also give the curve by labels per class)",
     )
     label_shares: tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...] = Field(
-        (0.01, 0.1, 1.0), description="shares of the train patients that linear_probe and supervised learn from"
+        (0.01, 0.1, 1.0),
+        description="shares of the train patients that linear_probe, text_head and supervised learn from",
     )
     supervised_epochs: PositiveInt = Field(
         50, description="epochs of the baseline `supervised`, with the augmentation of `augment`"
@@ -354,6 +356,46 @@ class EvaluateConfig(Section):
     def _threshold_is_known(cls, value: str) -> str:
         parse_threshold(value)
         return value
+
+
+AdaptMethod = Literal["linear", "text", "finetune"]
+
+
+class AdaptConfig(Section):
+    """A head for one task, learnt from labels on the features of a bundle, and a new version of that bundle."""
+
+    bundle_uri: NameOrBundle | None = Field(None, description="the bundle: as evaluate.bundle_uri")
+    name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,63}$")] | None = Field(
+        None, description="what the head is asked for by; default: <task>-<method>"
+    )
+    task: str | None = Field(
+        None,
+        description="label set of the data set's source, or task of the prompt set; default: the only one, or the name "
+        "of labels_uri",
+    )
+    labels_uri: Uri | None = Field(
+        None,
+        description="CSV or Parquet with the columns record_id and labels (separated by `;`), in place of the data "
+        "set's own labels; its labels are the classes",
+    )
+    method: AdaptMethod = Field(
+        "text",
+        description="linear: logistic regression on the frozen features; text: the same, but beginning at the class "
+        "words, so that without labels it is zero-shot; finetune: trains a copy of the encoder from there",
+    )
+    prompt_set: NameOrFile = Field(
+        "descriptive", description="words of the classes for text and finetune: as evaluate.prompt_set"
+    )
+    labels_per_class: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="labels of each class to learn from, drawn by `seed`; default: all of folds.train"
+    )
+    learning_rate: Annotated[float, Field(gt=0.0)] = Field(
+        3e-4, description="finetune: peak learning rate of the class vectors and the projection"
+    )
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.7, description="finetune: each stage of the encoder learns at this share of the rate of the one behind it"
+    )
+    epochs: PositiveInt = Field(20, description="finetune: passes over the labelled ECGs; the best epoch is kept")
 
 
 class ScoreConfig(Section):
@@ -423,6 +465,7 @@ class Config(Section):
     )
     train: TrainConfig = TrainConfig()
     evaluate: Annotated[EvaluateConfig, FREE_AT_RESUME] = EvaluateConfig()
+    adapt: Annotated[AdaptConfig, FREE_AT_RESUME] = AdaptConfig()
     score: Annotated[ScoreConfig, FREE_AT_RESUME] = ScoreConfig()
 
     @model_validator(mode="before")

@@ -10,15 +10,18 @@ from mets_ray.config.settings import parse_validation
 
 @dataclass(frozen=True)
 class Selection:
-    """Records of `folds` with a patient hash in [low, high), a part of [0, 1)."""
+    """Records of `folds` with a patient hash in [low, high), a part of [0, 1); and of these `patients`, if given."""
 
     folds: tuple[int, ...]
     low: float = 0.0
     high: float = 1.0
+    patients: frozenset[str] | None = None
 
     def mask(self, fold: np.ndarray, patient_id: list[str]) -> np.ndarray:
         """True for each selected record; `fold` and `patient_id` are aligned."""
         selected = np.isin(fold, np.asarray(self.folds, dtype=np.int64))
+        if (patients := self.patients) is not None:
+            selected &= np.fromiter((patient in patients for patient in patient_id), np.bool_, len(patient_id))
         if (self.low, self.high) == (0.0, 1.0):
             return selected
         for position in np.flatnonzero(selected):

@@ -126,12 +126,12 @@ class PreparedDataset:
         rows, selected = reader.read(group.path, group.index)
         return rows if len(selected) == len(rows) else rows.take(pa.array(selected))
 
-    def read_rows(self, read: Read, selection: Selection, template: str) -> dict[str, np.ndarray]:
+    def read_rows(self, read: Read, selection: Selection, template: str | None) -> dict[str, np.ndarray]:
         """The rows of a planned read in its order, for training.
 
         Columns: `position` [row] as in `planned_rows`, `record_id` [row], `signal_uv` int16 [row, lead, sample] and
-        `text_id` int64 [row], of the report formatted with `template`. Raises DatasetError for a data set without
-        reports.
+        `text_id` int64 [row], of the report formatted with `template`; 0 without one. Raises DatasetError for a data
+        set without reports.
         """
         reader = RowGroupReader(self.uri, self.shards, ["record_id", "signal_uv", "report"], selection)
         signal_uv = np.empty((read.rows, len(self.card.leads), self.card.signal.num_samples), dtype=np.int16)
@@ -150,12 +150,14 @@ class PreparedDataset:
                 np.take(signals(rows), chosen, axis=0, out=place, mode="clip")
                 small[number] = rows.select(["record_id", "report"]).take(pa.array(chosen))
         joined = pa.concat_tables(small[number] for number in range(len(read.pieces)))
-        texts = [apply_template(template, report) for report in self._reports(joined)]
+        ids = [0] * read.rows
+        if template is not None:
+            ids = [text_id(apply_template(template, report)) for report in self._reports(joined)]
         return {
             "position": np.arange(read.first, read.first + read.rows),
             "record_id": np.asarray(joined["record_id"].to_pylist(), dtype=object),
             "signal_uv": signal_uv,
-            "text_id": np.asarray([text_id(text) for text in texts], dtype=np.int64),
+            "text_id": np.asarray(ids, dtype=np.int64),
         }
 
     def read_texts(self, block: Block, selection: Selection, template: str) -> dict[str, np.ndarray]:

@@ -8,14 +8,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import ray
 
 from mets_ray.cluster.nodes import reachable_nodes
 from mets_ray.cluster.ray_data import own_errors
 from mets_ray.console import say
 from mets_ray.errors import ConfigError
-from mets_ray.evaluation.checks import learning_folds
+from mets_ray.evaluation.checks import heads_to_score, learning_folds
+from mets_ray.evaluation.frozen_task import FrozenTask
 from mets_ray.evaluation.inputs import EvaluationInputs, similarities_by_task
+from mets_ray.evaluation.label_curve import LINEAR_PROBE, SUPERVISED, TEXT_HEAD
 from mets_ray.evaluation.supervised import SupervisedScores, learn_and_score
 from mets_ray.metrics.auroc import chance_auroc
 from mets_ray.metrics.linear_probe import fit_linear_probe, label_subset
@@ -26,16 +29,18 @@ from mets_ray.tasks.prompt_files import read_prompt_set
 
 
 def score_baselines(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
-    """Score all of `evaluate.baselines`, in that order.
+    """Score the bundle's own heads, and all of `evaluate.baselines`, in that order.
 
     Raises ConfigError if a baseline needs train or validation folds and there are none, DatasetError if patients in
     those folds are also in the test folds.
     """
+    yield from _heads(inputs)
     kinds = {
         "random_encoder": _random_encoder,
         "class_names": _class_names,
         "permuted_labels": _permuted_labels,
         "linear_probe": _linear_probe,
+        "text_head": _text_head,
         "supervised": _supervised,
     }
     for name in inputs.config.evaluate.baselines:
@@ -74,7 +79,7 @@ def _linear_probe(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
     """
     config, embedded = inputs.config, inputs.embedded
     for baseline, parts in (
-        ("linear probe", embedded.bundle),
+        (LINEAR_PROBE, embedded.bundle),
         ("linear probe, random encoder", embedded.untrained),
     ):
         train, validation, test = (parts[key] for key in ("folds.train", "folds.validation", "folds.test"))
@@ -91,7 +96,37 @@ def _linear_probe(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
                 patients = len(set(train.patients[rows].tolist()))
                 note = _learnt_from(label_set, share, (len(rows), patients), probe.untrained_classes)
                 note += f", C = {probe.inverse_penalty:g}"
-                yield inputs.baseline(baseline, of, probe.scores(test.features[tested]), note, share)
+                yield inputs.baseline(baseline, of, probe.scores(test.features[tested]), note, share, ecgs=len(rows))
+
+
+def _text_head(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
+    """A head in the bundle's embedding that begins at the zero-shot scores of the same words."""
+    config = inputs.config
+    for task, of in inputs.scores.items():
+        frozen = FrozenTask.of(inputs, task)
+        for share in config.evaluate.label_shares:
+            rows = label_subset(frozen.truth, frozen.patients, share, config.seed)
+            head, scores = frozen.text_head(rows)
+            counts = (len(rows), len(set(frozen.patients[rows].tolist())))
+            note = _learnt_from(inputs.questions.tasks[task], share, counts, (), still=head.untrained_classes)
+            note += f", C = {head.inverse_penalty:g}"
+            yield inputs.baseline(TEXT_HEAD, of, scores, note, share, ecgs=len(rows))
+
+
+def _heads(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
+    """The heads that are part of the bundle. A class that a head has not counts as AUROC 0.5."""
+    for name in heads_to_score(inputs)[0]:
+        facts = inputs.predictor.heads[name]
+        label_set, of = inputs.questions.tasks[facts.task], inputs.scores[facts.task]
+        _, tested = label_matrix(label_set, inputs.records.labels)
+        classes = tuple(label_set.classes)
+        scores = np.zeros((len(of.record_ids), len(classes)))
+        columns = [classes.index(class_name) for class_name in facts.classes]
+        scores[:, columns] = inputs.records.head_logits[name][tested]
+        note = f"{facts.method}, {facts.records} labelled ECGs of {facts.patients} patients"
+        if absent := [class_name for class_name in classes if class_name not in facts.classes]:
+            note += f"; it has no {', '.join(absent)}, counted as AUROC 0.5"
+        yield inputs.baseline(f"head {name}", of, scores, note)
 
 
 def _supervised(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
@@ -101,7 +136,7 @@ def _supervised(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
             "the baseline `supervised` uses one window per record, and this data set has several",
             hint="remove it from evaluate.baselines, or prepare with prepare.source.stretch=start",
         )
-    folds = learning_folds(config, inputs.dataset, inputs.test, "supervised") | {"test": inputs.test}
+    folds = learning_folds(config, inputs.dataset, inputs.test, "the baseline `supervised`") | {"test": inputs.test}
     groups = {name: (inputs.dataset.row_groups(selection), selection) for name, selection in folds.items()}
     gpu = config.evaluate.num_gpus_per_actor > 0
     # Nothing else runs at this point, so the task gets all CPUs of one node.
@@ -117,7 +152,7 @@ def _supervised(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
             scores = found.scores[[row_of[name] for name in of.record_ids]]
             note = _learnt_from(label_set, found.share, (found.ecgs, found.patients), found.untrained_classes)
             note += f", best epoch {found.best_epoch}"
-            scored = inputs.baseline("supervised ResNet1d-18", of, scores, note, found.share)
+            scored = inputs.baseline(SUPERVISED, of, scores, note, found.share, ecgs=found.ecgs)
             say(f"supervised, {found.task}, {found.share:.0%} of labels: macro AUROC {scored.macro.value:.3f} ({note})")
             yield scored
 
@@ -127,10 +162,19 @@ def _learn(*arguments: Any) -> Iterator[SupervisedScores]:
     yield from learn_and_score(*arguments)
 
 
-def _learnt_from(label_set: LabelSet, share: float, counts: tuple[int, int], untrained: tuple[int, ...]) -> str:
-    """Describe the training labels. counts: (ECGs, patients)."""
+def _learnt_from(
+    label_set: LabelSet,
+    share: float,
+    counts: tuple[int, int],
+    untrained: tuple[int, ...],
+    *,
+    still: tuple[int, ...] = (),
+) -> str:
+    """Describe the training labels. counts: (ECGs, patients). still: columns that have stayed at zero-shot."""
+    classes = tuple(label_set.classes)
     note = f"{share:.0%} of labels: {counts[0]} ECGs of {counts[1]} patients"
+    if still:
+        note += f"; too few labels to train {', '.join(classes[column] for column in still)}, which stay zero-shot"
     if untrained:
-        classes = tuple(label_set.classes)
         note += f"; too few labels to train {', '.join(classes[column] for column in untrained)}, counted as AUROC 0.5"
     return note

@@ -9,6 +9,7 @@ from mets_ray.evaluation.inputs import EvaluationInputs
 from mets_ray.evaluation.lead_sets import sets_to_score
 from mets_ray.evaluation.reference import reference_parts
 from mets_ray.model.bundle import Bundle, BundleFacts, check_signal
+from mets_ray.model.heads import HeadFacts
 from mets_ray.pipelines.embed import Part
 from mets_ray.tasks.questions import labelled_sources, unknown_labels
 
@@ -73,19 +74,22 @@ def choose_parts(
 ) -> tuple[dict[str, Part], str]:
     """What to embed, by the setting that chose the folds, and why nothing is calibrated ("" if it is).
 
-    Raises ConfigError and DatasetError as `learning_folds`, if there is a linear probe.
+    Raises ConfigError and DatasetError as `learning_folds`, if a baseline learns from frozen features.
     """
-    probe = "linear_probe" in config.evaluate.baselines
+    baselines = config.evaluate.baselines
+    probe = "linear_probe" in baselines
     parts = {
         "folds.test": Part(
             test,
             fewer_leads=bool(sets_to_score(bundle)),
-            untrained=probe or "random_encoder" in config.evaluate.baselines,
+            untrained=probe or "random_encoder" in baselines,
+            heads=True,
         )
     }
-    if probe:
-        learning = learning_folds(config, dataset, test, "linear_probe")
-        parts |= {key: Part(selection, untrained=True) for key, selection in learning.items()}
+    learns = [name for name in baselines if name in ("linear_probe", "text_head")]
+    if learns:
+        learning = learning_folds(config, dataset, test, f"the baseline `{learns[0]}`")
+        parts |= {key: Part(selection, untrained=probe) for key, selection in learning.items()}
     parts |= reference_parts(dataset, bundle)
     try:
         validation = _calibration_folds(config, dataset, bundle.facts, test)
@@ -94,8 +98,8 @@ def choose_parts(
     return {"folds.validation": Part(validation)} | parts, ""
 
 
-def learning_folds(config: Config, dataset: PreparedDataset, test: Selection, baseline: str) -> dict[str, Selection]:
-    """The records that a baseline learns from, by setting: `folds.train` and `folds.validation`.
+def learning_folds(config: Config, dataset: PreparedDataset, test: Selection, who: str) -> dict[str, Selection]:
+    """The records that `who` learns from, by setting: `folds.train` and `folds.validation`.
 
     Raises ConfigError if there are none, DatasetError if their patients are also in the test folds.
     """
@@ -105,7 +109,7 @@ def learning_folds(config: Config, dataset: PreparedDataset, test: Selection, ba
     for key, selection in found.items():
         if not dataset.patients_of(selection):
             raise ConfigError(
-                f"the baseline `{baseline}` needs records in `{key}`, which is {list(selection.folds)}",
+                f"{who} needs records in `{key}`, which is {list(selection.folds)}",
                 hint="name folds of this data set; folds.validation=hash:0.1 selects some of the train folds' patients",
             )
         dataset.check_patients(selection, test, names=(key, "test"))
@@ -124,8 +128,34 @@ def _calibration_folds(config: Config, dataset: PreparedDataset, facts: BundleFa
     return validation
 
 
-def _has_the_folds_of(facts: BundleFacts, card: DatasetCard) -> bool:
-    """Whether a fold means the same patients in this data set as in the one that trained the bundle.
+def heads_to_score(inputs: EvaluationInputs) -> tuple[list[str], list[str]]:
+    """The bundle's heads for the tasks that are scored, and notices of those that are left out.
+
+    A head that was trained or chosen on a test patient is scored only with `evaluate.allow_patient_overlap`.
+    """
+    config, card, names, notices = inputs.config, inputs.dataset.card, [], []
+    for name, head in inputs.predictor.heads.items():
+        label_set = inputs.questions.tasks.get(head.task)
+        if head.task not in inputs.scores or label_set is None or not set(head.classes) <= set(label_set.classes):
+            continue
+        if card.source == head.dataset_source:
+            learnt, chosen, _ = selections(head.train_folds, head.validation, ())
+            seen = inputs.dataset.patients_of(learnt) | inputs.dataset.patients_of(chosen)
+            if not _has_the_folds_of(head, card):
+                notices.append(
+                    f"The head `{name}` learnt from another data set of `{card.source}`; it may know patients."
+                )
+            elif seen & inputs.dataset.patients_of(inputs.test):
+                notices.append(f"The head `{name}` has seen patients of this test.")
+                if not config.evaluate.allow_patient_overlap:
+                    notices[-1] += " It is not scored."
+                    continue
+        names.append(name)
+    return names, notices
+
+
+def _has_the_folds_of(facts: BundleFacts | HeadFacts, card: DatasetCard) -> bool:
+    """Whether a fold means the same patients in this data set as in the one that trained the bundle or the head.
 
     Both are of one source. A public one has one division into folds, however it was cut or prepared. A folder of
     records is a kind of source and no data set: only the same files have the same folds.
@@ -154,6 +184,7 @@ def notices_of(inputs: EvaluationInputs) -> list[str]:
         )
         rows = f"{partial:,} of {inputs.records.rows:,} rows"
         lines.append(f"Leads that were not recorded are zeros, in {rows}{beside}.")
+    lines += heads_to_score(inputs)[1]
     unknown = unknown_labels(inputs.questions.tasks, inputs.records.labels)
     if card.source not in labelled_sources() and unknown:  # a packaged source has codes that no benchmark scores
         lines.append(

@@ -23,6 +23,7 @@ from mets_ray.evaluation.calibrate import write_calibrations
 from mets_ray.evaluation.calibration_drift import find_calibration_drift
 from mets_ray.evaluation.checks import check_fit, choose_parts, choose_test, notices_of
 from mets_ray.evaluation.inputs import EvaluationInputs, similarities_by_task
+from mets_ray.evaluation.label_curve import label_curve
 from mets_ray.evaluation.lead_sets import score_fewer_leads, sets_to_score
 from mets_ray.evaluation.reference import write_reference
 from mets_ray.evaluation.subgroups import find_subgroups
@@ -40,7 +41,7 @@ from mets_ray.pictures.embedding_map import embedding_map, map_rows
 from mets_ray.pipelines.embed import EmbeddedRecords, embed_parts, embed_records
 from mets_ray.pipelines.texts import learn_prompts
 from mets_ray.results.calibration_drift_section import drift_notice
-from mets_ray.results.evaluation_page import Drawn
+from mets_ray.results.evaluation_page import Drawn, draw_curve
 from mets_ray.results.similarity_files import read_similarities
 from mets_ray.results.six_sets import six_sets_json
 from mets_ray.results.values import Evaluated
@@ -97,7 +98,8 @@ def evaluate_all(config: Config, dataset_uri: str, bundle_uri: str, command: str
     results = [evaluate(config, dataset_uri, bundle_uri, command)]
     for uri, card in zip(also, cards, strict=True):
         folds = FoldsConfig(train=(), validation=(), test=tuple(card.folds))
-        unlearnt = tuple(name for name in config.evaluate.baselines if name not in ("linear_probe", "supervised"))
+        learns = ("linear_probe", "text_head", "supervised")
+        unlearnt = tuple(name for name in config.evaluate.baselines if name not in learns)
         settings = config.evaluate.model_copy(update={"tasks": None, "compare_to": None, "baselines": unlearnt})
         other = config.model_copy(update={"folds": folds, "evaluate": settings})
         results.append(evaluate(other, uri, bundle_uri, command))
@@ -124,6 +126,7 @@ def _score(inputs: EvaluationInputs, result_uri: str, alarms: list[str], notices
     drift, about_drift = find_calibration_drift(inputs, evidence.calibrated)
     reference_uri, about_reference = write_reference(inputs, result_uri)
     calibration_uri, about_calibration = write_calibrations(inputs, evidence.calibrated, result_uri)
+    baselines = tuple(score_baselines(inputs))
     defined = sum(not math.isnan(score.macro.value) for score in scored)
     return Evaluated(
         result_uri=result_uri,
@@ -143,7 +146,7 @@ def _score(inputs: EvaluationInputs, result_uri: str, alarms: list[str], notices
         ),
         pictures=tuple(storage.join(result_uri, f"roc_{score.task}.png") for score in scored),
         alarms=tuple(alarms),
-        baselines=tuple(score_baselines(inputs)),
+        baselines=baselines,
         compared_to=settings.compare_to or "",
         comparisons=tuple(_comparisons(inputs)) if settings.compare_to else (),
         calibrated=evidence.calibrated,
@@ -154,6 +157,7 @@ def _score(inputs: EvaluationInputs, result_uri: str, alarms: list[str], notices
         subgroups=find_subgroups(inputs),
         calibration_drift=drift,
         reference_uri=reference_uri,
+        label_curve=label_curve(inputs, baselines),
     )
 
 
@@ -183,6 +187,7 @@ def _drawn(inputs: EvaluationInputs, result: Evaluated, rows: np.ndarray, points
         sampling_rate_hz=inputs.dataset.card.sampling_rate_hz,
         synthetic=inputs.dataset.card.synthetic,
         shadings=explain_examples(inputs, examples, signals_uv),
+        label_curve=draw_curve(result, synthetic=inputs.dataset.card.synthetic),
     )
 
 

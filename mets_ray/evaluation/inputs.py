@@ -51,11 +51,18 @@ class EvaluationInputs:
         ).macro
 
     def baseline(
-        self, name: str, of: TaskSimilarities, scores: np.ndarray, note: str, label_share: float | None = None
+        self,
+        name: str,
+        of: TaskSimilarities,
+        scores: np.ndarray,
+        note: str,
+        label_share: float | None = None,
+        *,
+        ecgs: int = 0,
     ) -> BaselineScore:
-        """A baseline's `scores`, [record, class], for the same records as `of`."""
+        """A baseline's `scores`, [record, class], for the same records as `of`. ecgs: how many it was trained on."""
         own = replace(of, similarity=scores.astype(np.float64))
-        return BaselineScore(name, of.task, self.macro(scores, of), note, label_share, own)
+        return BaselineScore(name, of.task, self.macro(scores, of), note, label_share, own, ecgs)
 
 
 def similarities_by_task(

@@ -16,6 +16,7 @@ from mets_ray.metrics.intervals import interval_json, number_json
 from mets_ray.results import export
 from mets_ray.results.calibration_drift_section import calibration_drift_json
 from mets_ray.results.evaluation_page import Drawn, evaluation_page, tables_page
+from mets_ray.results.label_curve import CSV_NAME, PICTURE_NAME, curve_point_json, label_curve_csv
 from mets_ray.results.page import Page, markdown, render
 from mets_ray.results.similarity_files import write_similarities
 from mets_ray.results.six_sets import six_sets_json, six_sets_section
@@ -44,6 +45,9 @@ def write_result(result: Evaluated, inputs: EvaluationInputs, drawn: Drawn, comm
     }
     for name, content in files.items():
         storage.write_bytes(storage.join(result.result_uri, name), content.encode())
+    if drawn.label_curve is not None:
+        storage.write_bytes(storage.join(result.result_uri, CSV_NAME), label_curve_csv(result.label_curve).encode())
+        storage.write_bytes(storage.join(result.result_uri, PICTURE_NAME), drawn.label_curve)
     for score, uri in zip(result.tasks, result.pictures, strict=True):
         storage.write_bytes(uri, drawn.roc_pictures[score.task])
     origin = {"bundle_run": facts.run, "prompt_set": prompt_set.sha256, "dataset": card.content_sha256}
@@ -71,6 +75,7 @@ def write_result(result: Evaluated, inputs: EvaluationInputs, drawn: Drawn, comm
         "subgroups": subgroups_json(result.subgroups),
         "calibration_drift": calibration_drift_json(result.calibration_drift),
         "reference_uri": result.reference_uri or None,
+        "label_curve": [curve_point_json(point) for point in result.label_curve],
         "published": export.published_json(result),
         "bundle_uri": inputs.bundle_uri,
         "dataset_sha256": card.content_sha256,

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mets_ray.config.kinds import places
-from mets_ray.config.settings import Config, EvaluateConfig, ScoreConfig
+from mets_ray.config.settings import AdaptConfig, Config, EvaluateConfig, ScoreConfig
 from mets_ray.model.bundle import Bundle
 from mets_ray.storage import is_local
 
@@ -46,6 +46,7 @@ def portable(bundle: Bundle, name: str) -> Bundle:
             "text": text,
             "train": train,
             "evaluate": EvaluateConfig(),
+            "adapt": AdaptConfig(),
             "score": ScoreConfig(),
         }
     )

@@ -7,6 +7,7 @@ anchor_directions.safetensors  which way the training ECGs with each of them lie
 anchor_statements.json       the text of those that many patients share, for explanations; may be missing
 config.yaml                  the resolved configuration of the run
 trainer_state.pt             optimizer, schedule and cursor: for resuming only, not in a published bundle
+head_<name>.safetensors      what adapt learnt from labels (`heads`); only in bundles that it wrote
 calibration/*.json           what evaluate fitted for this bundle; not one of its files, and not in its digest
 reference/inputs.json        what its inputs looked like, for `score` and serving to compare with; the same holds
 bundle.json                  facts, the sha256 of the other files, and the digest of all that; written last
@@ -20,9 +21,9 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,6 +52,7 @@ from mets_ray.model.calibrations import (
     read_calibrations,
     require_calibrations,
 )
+from mets_ray.model.heads import NO_HEADS, Head, head_file, is_head_file, read_head, read_heads, write_head
 from mets_ray.model.input_references import ReferenceFile, find_reference, reference_uri, require_reference
 from mets_ray.model.lead_quality import LeadSetQuality
 from mets_ray.model.mets import Mets
@@ -126,9 +128,8 @@ class Bundle:
 
     `digest` is that of the manifest it was read from, and so stands for all its files; "" for one that was not read.
     `calibrations`: those in its folder, which are not part of it. `statements`: the texts of some of the model's
-    anchors; None where none are written down.
-    `reference`: of its inputs, also in its folder; None
-    where there is none, and `reference_fault` says why.
+    anchors; None where none are written down. `reference`: of its inputs, also in its folder; None where there is none,
+    and `reference_fault` says why. `heads`: by name.
     """
 
     model: Mets
@@ -140,6 +141,7 @@ class Bundle:
     statements: AnchorStatements | None = None
     reference: ReferenceFile | None = None
     reference_fault: str = "the bundle was not read from a folder"
+    heads: Mapping[str, Head] = field(default_factory=lambda: NO_HEADS)
 
     @property
     def takes_fewer_leads(self) -> bool:
@@ -187,6 +189,9 @@ def write_bundle(folder: Path, bundle: Bundle, trainer_state: dict[str, Any] | N
     if bundle.statements is not None:
         (folder / _STATEMENTS).write_text(bundle.statements.model_dump_json(), encoding="utf-8")
         files[_STATEMENTS] = _sha256(folder / _STATEMENTS)
+    for head in bundle.heads.values():
+        name = write_head(folder, head)
+        files[name] = _sha256(folder / name)
     if trainer_state is not None:
         torch.save(trainer_state, folder / TRAINER_STATE_NAME)
         files[TRAINER_STATE_NAME] = _sha256(folder / TRAINER_STATE_NAME)
@@ -236,7 +241,19 @@ def read_bundle(folder: Path, where: str = "") -> Bundle:
         prompts = EmbeddingTable(arrays["text_id"], arrays["features"].astype(np.float16))
     calibrations = read_calibrations(str(folder / FOLDER_NAME), sealed.digest, signing_key())
     reference, fault = find_reference(reference_uri(str(folder)), sealed.digest, signing_key())
-    return Bundle(model, config, facts, prompts, sealed.digest, calibrations, statements, reference, fault)
+    heads = read_heads(folder, facts.files, _MODEL, where)
+    return Bundle(
+        model,
+        config,
+        facts,
+        prompts,
+        digest=sealed.digest,
+        calibrations=calibrations,
+        statements=statements,
+        reference=reference,
+        reference_fault=fault,
+        heads=heads,
+    )
 
 
 def _fitting_directions(directions: np.ndarray, model: Mets) -> Float[Tensor, "anchor dimension"]:
@@ -260,13 +277,22 @@ def read_trainer_state(folder: Path) -> dict[str, Any]:
 def _check_files(folder: Path, facts: BundleFacts, where: str) -> None:
     """Raise CheckpointError where the files in `folder` are not those of the manifest, all of them and no other."""
     for name in facts.files:
-        if name not in _KNOWN:
+        if name not in _KNOWN and not is_head_file(name):
             raise CheckpointError(
-                f"`{MANIFEST_NAME}` names the file {name!r}, and a bundle has {', '.join(_KNOWN)}",
+                f"`{MANIFEST_NAME}` names the file {name!r}, and a bundle has {', '.join(_KNOWN)} and heads",
                 where=where,
                 hint="read the bundle with the version of mets_ray that wrote it",
             )
-    for name in _KNOWN:
+    for path in sorted(folder.glob(head_file("*"))):
+        if path.name not in facts.files:
+            of = read_head(path, where).facts
+            raise CheckpointError(
+                f"`{path.name}` is a head of another bundle: it was trained on `{of.parent_run}` with digest "
+                f"{of.parent_digest[:8]}, and `{MANIFEST_NAME}` does not name it",
+                where=where,
+                hint="run `mets-ray adapt` on this bundle: it writes a bundle with a head of its own",
+            )
+    for name in dict.fromkeys((*_KNOWN, *facts.files)):
         expected, path = facts.files.get(name), folder / name
         if not path.exists() and (name == TRAINER_STATE_NAME or (name in _OPTIONAL and expected is None)):
             continue

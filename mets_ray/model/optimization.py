@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import shutil
 
 import torch
@@ -10,20 +11,42 @@ from torch import nn
 from mets_ray.config.settings import TrainConfig
 from mets_ray.errors import ConfigError
 
+_STAGE = re.compile(r"ecg_encoder\.stages\.(\d+)\.")
+_BLOCKS_PER_STAGE, _STAGES = 2, 4
 
-def build_optimizer(train: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Adam (METS) or AdamW, without weight decay for biases, norms and the logit scale."""
-    decayed = [value for value in model.parameters() if value.ndim > 1]
-    others = [value for value in model.parameters() if value.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": train.weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+def build_optimizer(train: TrainConfig, model: nn.Module, layer_decay: float = 1.0) -> torch.optim.Optimizer:
+    """Adam (METS) or AdamW, without weight decay for biases, norms and the logit scale.
+
+    layer_decay: each stage of the ECG encoder learns at this share of the rate of the one behind it, and the last at
+    this share of what comes after the encoder (ULMFiT, Howard & Ruder 2018, section 3.2). Frozen parameters have no
+    rate.
+    """
+    trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+    groups = []
+    for scale in sorted({_scale(name, layer_decay) for name, _ in trained}, reverse=True):
+        of_scale = [value for name, value in trained if _scale(name, layer_decay) == scale]
+        decayed, others = [one for one in of_scale if one.ndim > 1], [one for one in of_scale if one.ndim <= 1]
+        groups += [
+            {"params": decayed, "weight_decay": train.weight_decay, "scale": scale},
+            {"params": others, "weight_decay": 0.0, "scale": scale},
+        ]
     kind = torch.optim.AdamW if train.optimizer == "adamw" else torch.optim.Adam
     return kind(groups, lr=train.learning_rate)
+
+
+def _scale(name: str, layer_decay: float) -> float:
+    """The share of the learning rate for a parameter of `Mets`."""
+    if stage := _STAGE.match(name):
+        return layer_decay ** (_STAGES - int(stage[1]) // _BLOCKS_PER_STAGE)
+    return layer_decay ** (_STAGES + 1) if name.startswith("ecg_encoder.stem.") else 1.0
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, train: TrainConfig, progress: float) -> None:
     """Set the learning rate of a step at `progress` in [0, 1) of the whole run."""
     for group in optimizer.param_groups:
-        group["lr"] = train.learning_rate * schedule_factor(train, progress)
+        # Checkpoints of earlier versions have no scale.
+        group["lr"] = group.get("scale", 1.0) * train.learning_rate * schedule_factor(train, progress)
 
 
 def schedule_factor(train: TrainConfig, progress: float) -> float:

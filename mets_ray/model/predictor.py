@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
@@ -24,8 +24,9 @@ from mets_ray.model.calibrations import NO_CALIBRATIONS, Reason
 from mets_ray.model.ecg_encoder import EcgEncoder
 from mets_ray.model.ecg_runtime import ROWS_AT_ONCE, RuntimeEncoder, choose_runtime
 from mets_ray.model.explain import Explanation, StatementSpace, choose_classes, explain, one_window
+from mets_ray.model.heads import NO_HEADS, HeadFacts, require_head, with_own_model
 from mets_ray.model.lead_quality import NEEDS_EVERY_LEAD, LeadSetQuality
-from mets_ray.model.mets import microvolts_to_millivolts
+from mets_ray.model.mets import Mets, microvolts_to_millivolts
 from mets_ray.model.occlusion import Parts
 from mets_ray.model.windows import Windows, cut_windows, mean_embedding, with_any_leads
 from mets_ray.model.zero_shot import class_embeddings, scores, similarities, wording_vectors
@@ -56,6 +57,14 @@ class ScoredClass(NamedTuple):
     present: bool | None = None
     threshold: float | None = None
     not_calibrated: str | None = None
+
+
+class PredictedClass(NamedTuple):
+    """One class of a head: `score` in [0, 1], the sigmoid of `logit`, for each class alone and not calibrated."""
+
+    class_name: str
+    score: float
+    logit: float
 
 
 class ScoredWindow(NamedTuple):
@@ -152,7 +161,7 @@ class Predictor:
         self.encoder_runtime: EncoderRuntime = "torch"
         if self.device.type == "cpu" and next(self._model.parameters()).dtype == torch.float32:
             self._ecg_encoder, self.encoder_runtime = RuntimeEncoder(self._model.ecg_encoder, runtime), runtime
-        self.logit_scale, self._logit_bias = float(self._model.logit_scale), float(self._model.logit_bias)
+        self.logit_scale, self.logit_bias = float(self._model.logit_scale), float(self._model.logit_bias)
         self._stored = dict(zip(bundle.prompts.ids.tolist(), bundle.prompts.vectors, strict=True))
         self._features = LRUCache[int, np.ndarray](text_cache_texts)
         self._class_vectors = LRUCache[tuple[tuple[str, ...], ...], _Kept](
@@ -160,6 +169,11 @@ class Predictor:
         )
         self._calibrated = LRUCache[tuple[object, ...], CalibratedClasses](_CALIBRATED_LISTS)
         self._text_encoder: FrozenTextEncoder | None = None
+        self._of_own_encoder = {
+            name: self._with(with_own_model(bundle.model, head))
+            for name, head in bundle.heads.items()
+            if head.own_model
+        }
 
     @property
     def facts(self) -> BundleFacts:
@@ -222,6 +236,22 @@ class Predictor:
         )
         rows = [_scored_class(*row) for row in of_class]
         return sorted(rows, key=lambda row: -row.similarity)
+
+    @property
+    def heads(self) -> dict[str, HeadFacts]:
+        """The bundle's heads by name: their classes, and what they learnt from."""
+        return {name: head.facts for name, head in self.bundle.heads.items()}
+
+    def predict(self, ecg: Ecg, *, head: str) -> list[PredictedClass]:
+        """The scores of a head that `adapt` learnt from labels, best first; of a long recording the mean of its
+        windows' logits.
+
+        ecg: as for `zero_shot`. Raises RecordError for an unusable ECG, ConfigError for a name that no head has.
+        """
+        classes = require_head(self.bundle.heads, head).facts.classes
+        logits = self.head_logits([head], self.windows(ecg).signal_uv)[head].mean(axis=0, dtype=np.float64)
+        rows = zip(classes, sigmoid(logits).tolist(), logits.tolist(), strict=True)
+        return sorted((PredictedClass(*row) for row in rows), key=lambda row: -row.logit)
 
     def timeline(
         self,
@@ -315,10 +345,14 @@ class Predictor:
 
     def untrained(self, seed: int) -> "Predictor":
         """The same predictor with random weights, as a baseline without training. It shares the text features."""
-        bundle = replace(self.bundle, model=untrained_model(self.bundle, seed), calibrations=NO_CALIBRATIONS)
-        other = Predictor(bundle, device=str(self.device), encoder_runtime=self.encoder_runtime)
+        other = self._with(untrained_model(self.bundle, seed))
         other._features = self._features
         return other
+
+    def _with(self, model: Mets) -> "Predictor":
+        """A predictor of the same kind with other weights, which the bundle's calibrations and heads are not for."""
+        bundle = replace(self.bundle, model=model, calibrations=NO_CALIBRATIONS, heads=NO_HEADS)
+        return Predictor(bundle, device=str(self.device), encoder_runtime=self.encoder_runtime)
 
     def warm_up(self, batch_size: int) -> float:
         """Encode batches of every size that the runtime tells apart, so that no request waits for what it prepares.
@@ -378,6 +412,33 @@ class Predictor:
         """`embed_windows`, and the encoder's features before the projection."""
         features = self._features_of(signal_uv, focus)
         return Encoded(_array(self._model.project_ecg(features)), _array(features))
+
+    def encoder_of(self, head: str) -> "Predictor":
+        """The predictor whose encoder a head uses: this one, or that of a fine-tuned head."""
+        return self._of_own_encoder.get(head, self)
+
+    def head_logits(
+        self,
+        names: Iterable[str],
+        signal_uv: Int16[np.ndarray, "window lead sample"],
+        focus: float | None = None,
+        *,
+        encoded: Encoded | None = None,
+    ) -> dict[str, Float32[np.ndarray, "window class"]]:
+        """Logits of windows by head, in one forward pass for all heads that use the bundle's encoder.
+
+        encoded: what `encode` gave for the same windows, if it is known. It may be called from several threads. Raises
+        ConfigError as `predict`.
+        """
+        found = {}
+        for name in names:
+            head = require_head(self.bundle.heads, name)
+            if (own := self.encoder_of(name)) is self:
+                of_head = encoded = encoded or self.encode(signal_uv, focus)
+            else:
+                of_head = own.encode(signal_uv, focus)
+            found[name] = head.logits(of_head.features, of_head.embeddings)
+        return found
 
     def _features_of(self, signal_uv: np.ndarray, focus: float | None) -> Float[Tensor, "window feature"]:
         features: Tensor = self._ecg_encoder(microvolts_to_millivolts(signal_uv, self._model), focus)
@@ -445,8 +506,13 @@ class Predictor:
         found: np.ndarray = self._independent(torch.from_numpy(similarity)).numpy()
         return found
 
+    def logits(self, similarity: Float[np.ndarray, "ecg class"]) -> Float[np.ndarray, "ecg class"]:
+        """The logits of known cosine similarities, float64; `independent_scores` are their sigmoids."""
+        found: np.ndarray = self.logit_scale * similarity.astype(np.float64) + self.logit_bias
+        return found
+
     def _independent(self, similarity: Float[Tensor, "ecg class"]) -> Float[Tensor, "ecg class"]:
-        return (self.logit_scale * similarity + self._logit_bias).sigmoid()
+        return (self.logit_scale * similarity + self.logit_bias).sigmoid()
 
     def calibrated(
         self, classes: Mapping[str, tuple[str, ...]], name: str | None, version: int, windows: Windows | None = None
@@ -542,6 +608,12 @@ def _cut_or_error(ecg: Ecg, start_s: float, signal: SignalConfig) -> np.ndarray 
         return preprocess(part_from(ecg, start_s, signal), signal)
     except RecordError as error:
         return error
+
+
+def sigmoid(logits: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Of each logit, without overflow."""
+    found: np.ndarray = 0.5 * (1.0 + np.tanh(0.5 * logits))
+    return found
 
 
 def _array(vectors: Tensor) -> np.ndarray:

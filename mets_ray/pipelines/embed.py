@@ -22,10 +22,11 @@ from mets_ray.dataset.shard_reader import signals
 from mets_ray.ecg.lead_sets import lead_mask, recorded
 from mets_ray.ecg.signal_features import signal_features
 from mets_ray.errors import DatasetError
-from mets_ray.model.predictor import load_predictor
+from mets_ray.model.predictor import Encoded, load_predictor
 from mets_ray.model.windows import mean_embedding
 
 _EMBEDDING_OF = "ecg_embedding:"  # and the name of a set of leads
+_LOGITS_OF = "head_logits:"  # and the name of a head
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class EmbeddedRecords:
     `features` are taken before the projection, for linear probes; `embeddings` are the unit vectors after it.
     `with_fewer_leads`: embeddings of the same records by set of leads, all others zeroed. `partial`: rows in which a
     lead was not recorded. `row_ids`: of the stored row, the first where windows were joined. `signal_features`: see
-    `ecg.signal_features`, their mean over joined windows.
+    `ecg.signal_features`, their mean over joined windows. `head_logits`: by head of the bundle.
     """
 
     record_ids: tuple[str, ...]
@@ -51,16 +52,18 @@ class EmbeddedRecords:
     ages: tuple[float | None, ...] = ()
     sexes: tuple[str | None, ...] = ()
     signal_features: Float32[np.ndarray, "record feature"] = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    head_logits: Mapping[str, Float32[np.ndarray, "record class"]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Part:
     """Records to embed, by folds. `fewer_leads`: also with each set of fewer leads. `untrained`: also with random
-    weights."""
+    weights. `heads`: also the logits of the bundle's heads."""
 
     selection: Selection
     fewer_leads: bool = False
     untrained: bool = False
+    heads: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,8 @@ class EcgEmbedder:
     signal, see `ecg.signal_features`. `parts`: what is known of
     each value of the column `part`; without them there is no such column. For each of `lead_sets` there is also
     `ecg_embedding:NAME`, with these leads alone, and with `untrained_seed` there are `untrained_embedding` and
-    `untrained_features`, of random weights; both are zeros in the parts that do not want them. `encoder_runtime`: see
-    `load_predictor`.
+    `untrained_features`, of random weights; for each head of the bundle there is `head_logits:NAME`. All are zeros in
+    the parts that do not want them. `encoder_runtime`: see `load_predictor`.
     """
 
     def __init__(
@@ -115,6 +118,7 @@ class EcgEmbedder:
                 kept = lead_mask(members, self._predictor.signal.leads).astype(np.int16)[:, None]
                 vectors[wanted] = self._predictor.embed_windows(signal_uv[wanted] * kept, self._focus)
             rows = rows.append_column(f"{_EMBEDDING_OF}{name}", vector_column(vectors))
+        rows = self._with_heads(rows, signal_uv, encoded, [part.heads for part in parts])
         if self._untrained is not None:
             wanted = np.asarray([part.untrained for part in parts], dtype=np.bool_)
             embeddings, features = np.zeros_like(encoded.embeddings), np.zeros_like(encoded.features)
@@ -122,6 +126,18 @@ class EcgEmbedder:
                 embeddings[wanted], features[wanted] = self._untrained.encode(signal_uv[wanted], self._focus)
             rows = rows.append_column("untrained_embedding", vector_column(embeddings))
             rows = rows.append_column("untrained_features", vector_column(features))
+        return rows
+
+    def _with_heads(self, rows: pa.Table, signal_uv: np.ndarray, encoded: Encoded, wanted: Sequence[bool]) -> pa.Table:
+        if not self._parts:
+            return rows
+        some = np.flatnonzero(wanted)
+        known = Encoded(encoded.embeddings[some], encoded.features[some])
+        for name, facts in self._predictor.heads.items():
+            logits = np.zeros((len(signal_uv), len(facts.classes)), dtype=np.float32)
+            if len(some):
+                logits[some] = self._predictor.head_logits([name], signal_uv[some], self._focus, encoded=known)[name]
+            rows = rows.append_column(f"{_LOGITS_OF}{name}", vector_column(logits))
         return rows
 
 
@@ -189,7 +205,9 @@ def embed_parts(
     of_windows = dataset.card.window_stride_s is not None
     return EmbeddedParts(
         {
-            key: embedded_records(of_part, of_windows=of_windows, fewer_leads=parts[key].fewer_leads)
+            key: embedded_records(
+                of_part, of_windows=of_windows, fewer_leads=parts[key].fewer_leads, heads=parts[key].heads
+            )
             for key, of_part in rows.items()
         },
         {
@@ -212,15 +230,17 @@ def embedded_records(
     of_windows: bool = False,
     by: Literal["ecg", "untrained"] = "ecg",
     fewer_leads: bool = True,
+    heads: bool = False,
 ) -> EmbeddedRecords:
     """From rows with the columns `record_id`, `patient_id`, `labels`, `report` and those of `EcgEmbedder`.
 
     of_windows: whether a row is a window of a recording, as its name says (`DatasetCard.window_stride_s`). by: whether
     embeddings and features are those of the bundle or of random weights. fewer_leads: whether to keep those with fewer
-    leads.
+    leads. heads: whether to keep the logits of heads.
     """
     rows = sorted(rows, key=lambda row: str(row["record_id"]))
     sets = [column for column in rows[0] if column.startswith(_EMBEDDING_OF)] if rows and fewer_leads else []
+    of_heads = [column for column in rows[0] if column.startswith(_LOGITS_OF)] if rows and heads else []
     return _join_windows(
         EmbeddedRecords(
             record_ids=tuple(str(row["record_id"]) for row in rows),
@@ -239,6 +259,10 @@ def embedded_records(
             ages=tuple(row.get("age") for row in rows),
             sexes=tuple(row.get("sex") for row in rows),
             signal_features=np.asarray([row.get("signal_features", ()) for row in rows], dtype=np.float32),
+            head_logits={
+                column.removeprefix(_LOGITS_OF): np.asarray([row[column] for row in rows], dtype=np.float32)
+                for column in of_heads
+            },
         ),
         of_windows,
     )
@@ -268,12 +292,19 @@ def _join_windows(records: EmbeddedRecords, of_windows: bool) -> EmbeddedRecords
         reports=tuple(records.reports[row] for row in first),
         embeddings=_means(records.embeddings, rows_of),
         with_fewer_leads={name: _means(of_set, rows_of) for name, of_set in records.with_fewer_leads.items()},
-        features=np.asarray([records.features[rows].mean(axis=0, dtype=np.float64) for rows in rows_of], np.float32),
         row_ids=tuple(records.row_ids[row] for row in first),
         ages=tuple(records.ages[row] for row in first),
         sexes=tuple(records.sexes[row] for row in first),
         signal_features=np.stack([_known_mean(records.signal_features[rows]) for rows in rows_of]),
+        features=_plain_means(records.features, rows_of),
+        head_logits={name: _plain_means(logits, rows_of) for name, logits in records.head_logits.items()},
     )
+
+
+def _plain_means(
+    values: Float32[np.ndarray, "row value"], rows_of: Sequence[np.ndarray]
+) -> Float32[np.ndarray, "record value"]:
+    return np.asarray([values[rows].mean(axis=0, dtype=np.float64) for rows in rows_of], np.float32)
 
 
 def _means(

@@ -38,7 +38,7 @@ from mets_ray.metrics.intervals import number_json
 from mets_ray.model.bundle import Bundle, check_signal, with_reference
 from mets_ray.model.calibrated_classes import CalibratedClasses
 from mets_ray.model.lead_quality import NEEDS_EVERY_LEAD
-from mets_ray.model.predictor import Predictor, load_predictor
+from mets_ray.model.predictor import Predictor, load_predictor, sigmoid
 from mets_ray.model.windows import mean_embedding
 from mets_ray.pipelines.embed import vector_column
 from mets_ray.pipelines.input_drift import NO_DRIFT, InputCounter, WrittenDrift, write_drift
@@ -54,6 +54,7 @@ _OF_PROBABILITIES = (
     "probability is calibrated on validation records, and holds where classes are as frequent as there; present: it "
     "reaches the threshold."
 )
+_OF_HEADS = "score:head is the sigmoid of a head's logit, for each class alone: not calibrated."
 _COLUMNS_VERSION = 2  # 1 had no `leads_missing`: files of both are not mixed in one folder
 
 
@@ -128,12 +129,15 @@ class ShardScorer:
             for group in self._row_groups(shard)
             for start in range(0, group.num_rows, self._settings.batch_size)
         ]
-        kept = pa.concat_tables([table for table, _ in parts])
-        embeddings = np.concatenate([vectors for _, vectors in parts])
+        kept = pa.concat_tables([table for table, *_ in parts])
+        embeddings, logits = (
+            np.concatenate(rows) for rows in zip(*((one, other) for _, one, other in parts), strict=True)
+        )
         records = int(kept.num_rows)
         if self._dataset.card.window_stride_s is not None:
-            kept, embeddings = _of_windows(kept, embeddings, averaged=self._settings.rows == "recording")
-        table = self._scored(kept, embeddings)
+            averaged = self._settings.rows == "recording"
+            kept, embeddings, logits = _of_windows(kept, embeddings, logits, averaged=averaged)
+        table = self._with_heads(self._scored(kept, embeddings), logits)
         metadata = self._metadata | {"shard": shard.path, "shard_sha256": shard.sha256}
         counts = {} if self._inputs is None else self._inputs.take()
         table = table.replace_schema_metadata({METADATA_KEY: json.dumps(metadata).encode()} | counts)
@@ -150,14 +154,28 @@ class ShardScorer:
         with ThreadPoolExecutor(1) as reader:
             yield from read_ahead(groups, reader)
 
-    def _embedded(self, rows: pa.Table) -> tuple[pa.Table, Float32[np.ndarray, "row dimension"]]:
-        """What is kept of rows, with the leads that each lacks, and their embeddings."""
-        signal_uv = signals(rows)
+    def _embedded(
+        self, rows: pa.Table
+    ) -> tuple[pa.Table, Float32[np.ndarray, "row dimension"], Float32[np.ndarray, "row class"]]:
+        """What is kept of rows, with the leads that each lacks, their embeddings, and the logits of all heads."""
+        signal_uv, focus = signals(rows), self._dataset.card.focus
         missing = self._leads_missing(signal_uv, rows)
-        embeddings = self._predictor.embed_windows(signal_uv, self._dataset.card.focus)
+        encoded = self._predictor.encode(signal_uv, focus)
         if self._inputs is not None:
-            self._inputs.add(signal_uv, embeddings, rows["patient_id"].to_pylist())
-        return rows.select(list(_KEPT_COLUMNS)).append_column("leads_missing", missing), embeddings
+            self._inputs.add(signal_uv, encoded.embeddings, rows["patient_id"].to_pylist())
+        of_heads = self._predictor.head_logits(self._predictor.heads, signal_uv, focus, encoded=encoded)
+        logits = np.concatenate([np.empty((len(signal_uv), 0), np.float32), *of_heads.values()], axis=1)
+        kept = rows.select(list(_KEPT_COLUMNS)).append_column("leads_missing", missing)
+        return kept, encoded.embeddings, logits
+
+    def _with_heads(self, table: pa.Table, logits: Float32[np.ndarray, "record class"]) -> pa.Table:
+        first = 0
+        for name, head in self._predictor.heads.items():
+            of_head = logits[:, first : first + len(head.classes)]
+            table = _with_columns(table, f"logit:head:{name}", head.classes, of_head)
+            table = _with_columns(table, f"score:head:{name}", head.classes, sigmoid(of_head))
+            first += len(head.classes)
+        return table
 
     def _scored(self, table: pa.Table, embeddings: Float32[np.ndarray, "record dimension"]) -> pa.Table:
         if self._settings.embeddings:
@@ -186,21 +204,31 @@ class ShardScorer:
 
 
 def _of_windows(
-    rows: pa.Table, embeddings: Float32[np.ndarray, "window dimension"], *, averaged: bool
-) -> tuple[pa.Table, Float32[np.ndarray, "row dimension"]]:
+    rows: pa.Table,
+    embeddings: Float32[np.ndarray, "window dimension"],
+    logits: Float32[np.ndarray, "window class"],
+    *,
+    averaged: bool,
+) -> tuple[pa.Table, Float32[np.ndarray, "row dimension"], Float32[np.ndarray, "row class"]]:
     """Rows of windows with their `recording_id` and `start_s`; averaged: one row for each recording, with the number of
-    its `windows`, and the mean of their embeddings. The windows of a recording are in one shard, one after the other.
+    its `windows`, and the means of their embeddings and logits. The windows of a recording are in one shard, one after
+    the other.
     """
     names = [window_name(row_id) or WindowName(row_id, 0.0) for row_id in rows["record_id"].to_pylist()]
     recordings = [name.record_id for name in names]
     if not averaged:
         rows = rows.append_column("recording_id", pa.array(recordings, pa.string()))
-        return rows.append_column("start_s", pa.array([name.start_s for name in names], pa.float64())), embeddings
+        return (
+            rows.append_column("start_s", pa.array([name.start_s for name in names], pa.float64())),
+            embeddings,
+            logits,
+        )
     spans = [list(group) for _, group in itertools.groupby(range(len(names)), key=recordings.__getitem__)]
     firsts = [span[0] for span in spans]
     rows = rows.take(firsts).set_column(0, "record_id", pa.array([recordings[first] for first in firsts], pa.string()))
     rows = rows.append_column("windows", pa.array([len(span) for span in spans], pa.int32()))
-    return rows, np.stack([mean_embedding(embeddings[span]) for span in spans])
+    means = np.stack([logits[span].mean(axis=0, dtype=np.float64) for span in spans]).astype(np.float32)
+    return rows, np.stack([mean_embedding(embeddings[span]) for span in spans]), means
 
 
 def score(config: Config, dataset_uri: str, bundle_uri: str) -> Scored:
@@ -363,10 +391,12 @@ def _metadata(
         "logit_scale": predictor.logit_scale,
         "synthetic": card.synthetic or facts.synthetic,
         "thresholds": thresholds,
+        "heads": {name: head.model_dump(mode="json") for name, head in predictor.heads.items()},
         "lead_sets": {name: quality.model_dump() for name, quality in facts.lead_sets.items()},
         "notices": [
             "similarity is a cosine, score its softmax over the classes of a task: not calibrated, so no probability.",
             *([_OF_PROBABILITIES] if thresholds else []),
+            *([_OF_HEADS] if predictor.heads else []),
             "Research software, not a medical device.",
         ],
     }

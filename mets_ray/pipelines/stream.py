@@ -23,14 +23,15 @@ def training_batches(
     first_step: int,
     dataset: PreparedDataset,
     selection: Selection,
-    template: str,
+    template: str | None,
     shares: TrainShares,
     streaming: TextConfig | None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """One worker's batches of one epoch, in the planned order, starting at `first_step`.
 
-    Each has the columns `step`, `record_id`, `signal_uv` and `text_id` (`PreparedDataset.read_rows`). With `streaming`
-    there are also `embedding` float16 [row, feature] and `embedded`.
+    Each has the columns `step`, `record_id`, `signal_uv` and `text_id` (`PreparedDataset.read_rows`); without a
+    `template` reports are not looked at. With `streaming` there are also `embedding` float16 [row, feature] and
+    `embedded`.
     """
     if not blocks:
         return
@@ -43,7 +44,7 @@ def training_batches(
     _in_order(rows, ExecutionResources(cpu=shares.data_cpus))
     chunks = rows.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1)
     batches = planned_batches(delivery, iter(chunks), first_step=first_step)
-    if streaming is None:
+    if streaming is None or template is None:
         yield from batches
         return
     texts = _embedded_texts(

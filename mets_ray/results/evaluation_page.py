@@ -14,7 +14,9 @@ from mets_ray.pictures.curves import draw_precision_recall, precision_recall_cur
 from mets_ray.pictures.ecg import Shading, draw_ecg
 from mets_ray.pictures.embedding_map import draw_embedding_map
 from mets_ray.pictures.figure import palette_png
+from mets_ray.pictures.label_curve import draw_label_curve
 from mets_ray.results import calibration_drift_section, subgroup_section
+from mets_ray.results.label_curve import label_curve_section
 from mets_ray.results.page import Page, Picture, Section, Table
 from mets_ray.results.sections import (
     balanced_sections,
@@ -36,6 +38,7 @@ class Drawn:
 
     `map_rows` are row numbers in `record_ids`, `map_points` their positions on the map. `signals_uv` holds
     [lead, sample] in µV by record id, `shadings` what carries the class of an example, by task and record id.
+    `label_curve`: from `draw_curve`.
     """
 
     scores: Mapping[str, TaskSimilarities]
@@ -49,11 +52,17 @@ class Drawn:
     sampling_rate_hz: int
     synthetic: bool
     shadings: Mapping[tuple[str, str], Shading] = field(default_factory=dict)
+    label_curve: bytes | None = None
 
 
 def tables_page(result: Evaluated, title: str, seed: int, data_notes: Sequence[str] = ()) -> Page:
     """The tables only, for the terminal. data_notes: how the data were read (`DatasetCard.notes`)."""
-    sections = [*overview(result), *map(task_section, result.tasks), *balanced_sections(result.balanced, seed)]
+    sections = [
+        *overview(result),
+        *_label_curve(result),
+        *map(task_section, result.tasks),
+        *balanced_sections(result.balanced, seed),
+    ]
     sections += [calibration_section(task, found) for task, found in result.calibrated.items()]
     sections += [*_groups_and_drift(result), *_last_tables(result)]
     return Page(title, result.notices, result.alarms, {}, [*sections, *_data(data_notes)])
@@ -64,7 +73,7 @@ def evaluation_page(
 ) -> Page:
     """The full page: tables, wordings, examples and pictures."""
     suffix = " (SYNTHETIC data)" if drawn.synthetic else ""
-    sections = list(overview(result))
+    sections = [*overview(result), *_label_curve(result, drawn.label_curve)]
     for task in result.tasks:
         pictures = _task_pictures(task, drawn, suffix)
         sections.append(replace(task_section(task), pictures=tuple(pictures)))
@@ -97,6 +106,20 @@ def _groups_and_drift(result: Evaluated, suffix: str | None = None) -> Iterator[
     if checks := result.calibration_drift:
         section = calibration_drift_section.calibration_drift_section(checks)
         yield section if suffix is None else calibration_drift_section.with_pictures(section, checks, suffix)
+
+
+def draw_curve(result: Evaluated, *, synthetic: bool) -> bytes | None:
+    """The picture of the curve by labels per class; None where there is none."""
+    if not result.label_curve:
+        return None
+    return draw_label_curve(result.label_curve, f"Zero-shot and few labels{' (SYNTHETIC data)' if synthetic else ''}")
+
+
+def _label_curve(result: Evaluated, curve: bytes | None = None) -> Iterator[Section]:
+    if result.label_curve:
+        alt = "Macro AUROC by number of labels per class, for each task and method"
+        pictures = () if curve is None else (_picture(curve, alt, "Bars: 95% intervals over patients and draws."),)
+        yield replace(label_curve_section(result.label_curve), pictures=pictures)
 
 
 def _last_tables(result: Evaluated) -> Iterator[Section]:

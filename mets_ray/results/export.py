@@ -70,22 +70,22 @@ def auroc_csv(result: Evaluated) -> str:
               "records", "source"]  # fmt: skip
     rows: list[list[Any]] = []
     for task in result.tasks:
-        rows.append(["measured", "this bundle", task.task, "macro", *map(_cell, task.macro), "", "", "", task.records])
+        rows.append(["measured", "this bundle", task.task, "macro", *map(cell, task.macro), "", "", "", task.records])
         rows += [
-            ["measured", "this bundle", task.task, row.name, *map(_cell, row.auroc), _cell(row.average_precision),
+            ["measured", "this bundle", task.task, row.name, *map(cell, row.auroc), cell(row.average_precision),
              row.positives, row.patients, row.records]
             for row in task.classes
         ]  # fmt: skip
     rows += [
-        ["baseline", row.name, row.task, "macro", *map(_cell, row.macro), "", "", "", "", row.note]
+        ["baseline", row.name, row.task, "macro", *map(cell, row.macro), "", "", "", "", row.note]
         for row in result.baselines
     ]
     rows += [
-        ["published", row.system, name, "macro", _cell(value), "", "", "", "", "", "", f"{row.reading}: {row.source}"]
+        ["published", row.system, name, "macro", cell(value), "", "", "", "", "", "", f"{row.reading}: {row.source}"]
         for row in published_auroc(result)
         for name, value in row.macro.items()
     ]
-    return _csv(header, rows)
+    return csv_text(header, rows)
 
 
 def balanced_csv(result: Evaluated) -> str:
@@ -96,7 +96,7 @@ def balanced_csv(result: Evaluated) -> str:
     for score in result.balanced:
         name = score.set.name
         rows += [
-            ["measured", "this bundle", name, score.per_class, key, *map(_cell, interval)]
+            ["measured", "this bundle", name, score.per_class, key, *map(cell, interval)]
             for key, interval in score.scores.items()
         ]
         rows += [
@@ -105,7 +105,7 @@ def balanced_csv(result: Evaluated) -> str:
             for row in facts.balanced.get(name, ())
             for key, column in PAPERS_COLUMNS.items()
         ]  # fmt: skip
-    return _csv(header, rows)
+    return csv_text(header, rows)
 
 
 def baseline_json(row: BaselineScore) -> dict[str, Any]:
@@ -163,10 +163,10 @@ def retrieval_json(found: Retrieval) -> dict[str, Any]:
 
 def wordings_csv(result: Evaluated) -> str:
     """One row per task, class and wording, with the AUROC of that wording alone."""
-    return _csv(
+    return csv_text(
         ["task", "class", "prompt", "auroc"],
         [
-            [task, name, prompt, _cell(auroc)]
+            [task, name, prompt, cell(auroc)]
             for task, classes in result.wordings.items()
             for name, found in classes.items()
             for prompt, auroc in zip(found.prompts, found.sensitivity.auroc, strict=True)
@@ -180,11 +180,13 @@ def published_auroc(result: Evaluated) -> tuple[PublishedAuroc, ...]:
     return tuple(row for row in published().auroc if here & set(row.macro))
 
 
-def _cell(value: float) -> str:
+def cell(value: float) -> str:
+    """A number of a CSV; empty for nan."""
     return "" if math.isnan(value) else f"{value:.6g}"
 
 
-def _csv(header: list[str], rows: list[list[Any]]) -> str:
+def csv_text(header: list[str], rows: list[list[Any]]) -> str:
+    """A CSV; rows may be shorter than the header."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerows([header, *([*row, *[""] * (len(header) - len(row))] for row in rows)])

@@ -8,6 +8,7 @@ from mets_ray.metrics.balanced import BalancedScore
 from mets_ray.metrics.calibration import Calibrated
 from mets_ray.metrics.calibration_drift import CalibrationDrift
 from mets_ray.metrics.intervals import Interval
+from mets_ray.metrics.label_curve import CurvePoint
 from mets_ray.metrics.lead_set_scores import LeadSetScore
 from mets_ray.metrics.sensitivity import WordingSensitivity
 from mets_ray.metrics.similarities import TaskSimilarities
@@ -18,7 +19,7 @@ from mets_ray.metrics.task_scores import Comparison, TaskScore
 @dataclass(frozen=True)
 class BaselineScore:
     """One baseline's macro AUROC on a task; `note` says what it was trained on, `label_share` is the label share.
-    `scores`: of each record, where the baseline has a model of its own."""
+    `scores`: of each record, where the baseline has a model of its own; `ecgs`: those whose labels it learnt from."""
 
     baseline: str
     task: str
@@ -26,6 +27,7 @@ class BaselineScore:
     note: str
     label_share: float | None = None
     scores: TaskSimilarities | None = field(default=None, repr=False, compare=False)
+    ecgs: int = 0
 
     @property
     def name(self) -> str:
@@ -87,3 +89,4 @@ class Evaluated:
     subgroups: Subgroups = field(default_factory=lambda: Subgroups((), {}, {}))
     calibration_drift: tuple[CalibrationDrift, ...] = ()
     reference_uri: str = ""
+    label_curve: tuple[CurvePoint, ...] = ()

@@ -18,7 +18,7 @@ _OPEN = frozenset(
     {"/", "/static", "/static-offline-docs", "/docs", "/docs/oauth2-redirect", "/openapi.json", "/healthz", "/readyz"}
 )
 TIMELINE = "/v1/timeline"
-_SCORING = frozenset({"/v1/zero-shot", "/v1/zero-shot/batch", "/v1/embed", "/v1/ecg", TIMELINE})
+_SCORING = frozenset({"/v1/zero-shot", "/v1/zero-shot/batch", "/v1/predict", "/v1/embed", "/v1/ecg", TIMELINE})
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 

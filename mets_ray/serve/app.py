@@ -25,6 +25,7 @@ from mets_ray.serve.openapi import (
     BATCH_BODY,
     ECG_BODY,
     EMBED_BODY,
+    PREDICT_BODY,
     PROMPT_SET_BODY,
     TIMELINE_BODY,
     ZERO_SHOT_BODY,
@@ -39,6 +40,7 @@ from mets_ray.serve.tokens import Tokens
 
 EcgQuery = Annotated[messages.SignalParameters, Query()]
 ZeroShotQuery = Annotated[messages.ZeroShotQuery, Query()]
+PredictQuery = Annotated[messages.PredictQuery, Query()]
 TimelineQuery = Annotated[messages.TimelineQuery, Query()]
 
 _PAGE = Path(__file__).parent / "page"
@@ -159,6 +161,14 @@ def _add_scoring(app: FastAPI, service: Service, reader: Reader) -> None:
         timings.stop("decode", timings.began)
         answer = await service.batch(ecgs, options, timings)
         _note_classes(request, options, answer.prompt_set)
+        return _json(answer)
+
+    @post_with_query(app, "/v1/predict", summary="Score one ECG with a head of the bundle", openapi_extra=PREDICT_BODY)
+    async def predict(request: Request, query: PredictQuery) -> Response:
+        timings = Timings()
+        options, windows = await reader.for_head(request, query, timings)
+        answer = await service.predict(windows, options, timings)
+        audit.note(request, head=answer.head)
         return _json(answer)
 
     @post_with_query(

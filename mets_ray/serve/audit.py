@@ -20,10 +20,12 @@ _KEY = "mets_ray.audit"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
-def note(request: Request, *, prompt_set: str | None = None, classes: Any = None) -> None:
-    """Add to the line of this request: the prompt set that was used or written, or the classes, of which only the
-    hash of their JSON is kept."""
+def note(request: Request, *, prompt_set: str | None = None, classes: Any = None, head: str | None = None) -> None:
+    """Add to the line of this request: the prompt set that was used or written, the head that was used, or the classes,
+    of which only the hash of their JSON is kept."""
     facts = request.scope.get(_KEY, {})
+    if head is not None:
+        facts["head"] = head
     if prompt_set is not None:
         facts["prompt_set"] = prompt_set
     if classes is not None:

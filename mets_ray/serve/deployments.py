@@ -24,6 +24,7 @@ from mets_ray.model.bundle import BundleFacts, load_bundle, newest_bundle, with_
 from mets_ray.model.predictor import Predictor, load_text_encoder
 from mets_ray.serve.app import create_app
 from mets_ray.serve.batching import Batches, torch_pool
+from mets_ray.serve.heads import Compute, Heads
 from mets_ray.serve.health import Canary
 from mets_ray.serve.service import Service
 from mets_ray.serve.settings import ServeConfig
@@ -75,13 +76,22 @@ class ZeroShot:
         self._telemetry = RequestTelemetry(self._predictor.model_version)
         self._text_encoder = text_encoder
         threads = 1 if device == "cuda" else config.encoder_threads or _threads(config.encoder_cpus)
-        self._batches = Batches(
-            self._predictor.embed_windows,
-            batch_size=config.batch_size,
-            wait_s=config.batch_wait_s,
-            threads=threads,
-            counted=self._telemetry.batch,
-        )
+
+        def batches(compute: Compute) -> Batches:
+            return Batches(
+                compute,
+                batch_size=config.batch_size,
+                wait_s=config.batch_wait_s,
+                threads=threads,
+                counted=self._telemetry.batch,
+            )
+
+        def of_heads(compute: Compute, encoder: Predictor) -> Batches:
+            queue = batches(compute)
+            queue.on_every_thread(encoder.warm_up)
+            return queue
+
+        self._batches = batches(self._predictor.embed_windows)
         self._service = Service(
             self._predictor,
             config,
@@ -89,6 +99,7 @@ class ZeroShot:
             encode=self._batches,
             ask_lm=None if text_encoder is None else self._ask_lm,
             telemetry=self._telemetry,
+            heads=Heads(self._predictor, of_heads),
         )
         for _, fact in bundle.calibrations.left_out.values():
             logger.warning("%s", fact)

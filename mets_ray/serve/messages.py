@@ -72,6 +72,22 @@ class ZeroShotQuery(Options, SignalParameters):
     candidate_labels: Annotated[list[str] | None, BeforeValidator(_split_if_alone)] = Field(None, description=_LABELS)
 
 
+class HeadOptions(BaseModel):
+    """Which head of the bundle scores the ECG."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    head: str | None = Field(None, description="name of a head; see `heads` in /v1/model")
+
+
+class PredictQuery(HeadOptions, SignalParameters):
+    """Query string of a request whose body is not JSON."""
+
+
+class PredictRequest(HeadOptions):
+    ecg: JsonEcg
+
+
 class ZeroShotRequest(Options):
     ecg: JsonEcg
 
@@ -205,6 +221,30 @@ class _Facts(BaseModel):
 
 class ZeroShotAnswer(_Facts, Scored):
     explanation: Explanation | None = Field(None, description="where `explain` asks for it")
+
+
+class HeadScore(BaseModel):
+    """One class of a head."""
+
+    class_name: str
+    score: float = Field(description="sigmoid of the logit, for each class alone; not calibrated")
+    logit: float
+    rank: int = Field(description="1 is the highest score")
+
+
+class PredictAnswer(BaseModel):
+    """One ECG's scores by a head, in the order of its classes."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    head: str
+    task: str
+    classes: list[HeadScore]
+    windows: int = Field(description="windows of the model's length whose logits were averaged")
+    warnings: list[Warned]
+    model_version: str
+    timings_ms: dict[str, float]
+    notice: str = NOTICE
 
 
 class TimelineSignal(BaseModel):
@@ -384,6 +424,25 @@ class CalibrationFacts(BaseModel):
     not_calibrated: dict[str, str] = Field(description="the others, with the reason")
 
 
+class HeadFacts(BaseModel):
+    """A head that `adapt` learnt from labels, for `/v1/predict`."""
+
+    name: str
+    task: str
+    classes: list[str]
+    method: str = Field(description="linear, text (began at zero-shot) or finetune (has an encoder of its own)")
+    prompt_set: str | None = Field(description="`set@version` of the words that it began with")
+    labels_per_class: int | None = Field(description="how many were asked for; null: all")
+    labels: dict[str, int] = Field(description="training ECGs with each class")
+    records: int
+    patients: int
+    dataset_source: str
+    dataset_sha256: str
+    synthetic: bool
+    validation_macro_auroc: float | None = Field(description="of the records that chose the head: optimistic")
+    zero_shot_macro_auroc: float | None = Field(description="of the same records without labels")
+
+
 class TrainingFacts(BaseModel):
     source: str
     dataset_sha256: str
@@ -410,6 +469,7 @@ class ModelAnswer(BaseModel):
     training_data: TrainingFacts
     lead_sets: list[LeadSetFacts] = Field(description="quality with fewer leads; empty where it was not measured")
     calibrations: list[CalibrationFacts] = Field(description="empty where the bundle has none; see `warnings`")
+    heads: list[HeadFacts] = Field(description="for /v1/predict; empty where the bundle has none")
     intended_use: str
     device: str
     auth: str

@@ -16,12 +16,14 @@ _MODELS: tuple[type[BaseModel], ...] = (
     JsonEcg,
     messages.ZeroShotRequest,
     messages.BatchRequest,
+    messages.PredictRequest,
     messages.TimelineRequest,
     messages.EmbedRequest,
     messages.PromptSetRequest,
     messages.ErrorAnswer,
     messages.ZeroShotAnswer,
     messages.BatchAnswer,
+    messages.PredictAnswer,
     messages.TimelineHead,
     messages.TimelineWindow,
     messages.TimelineSummary,
@@ -48,7 +50,7 @@ _ERRORS = {
     400: "malformed body",
     401: "the token is missing or wrong",
     403: "the token lacks the scope, the request comes from a foreign site, or this server does not store prompt sets",
-    404: "no such prompt set or example",
+    404: "no such prompt set, head or example",
     409: "the name is a prompt set of the bundle, or the store's quota is used up",
     410: "the prompt set is retired",
     413: "larger than this server accepts",
@@ -80,6 +82,7 @@ _LINES = {
     }
 }
 TIMELINE_BODY = _body(messages.TimelineRequest, **_FILES) | {"responses": _LINES}
+PREDICT_BODY = _body(messages.PredictRequest, **_FILES) | _answer(messages.PredictAnswer, 200)
 EMBED_BODY = _body(messages.EmbedRequest, **_FILES) | _answer(messages.EmbedAnswer, 200)
 ECG_BODY = _body(JsonEcg, **_FILES) | _answer(messages.EcgAnswer, 200)
 PROMPT_SET_BODY = _body(messages.PromptSetRequest) | _answer(messages.PromptSetAnswer, 200, 201)

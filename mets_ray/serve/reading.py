@@ -23,6 +23,8 @@ from mets_ray.serve.json_rows import MAX_OTHER_BYTES
 from mets_ray.serve.service import Timings
 
 _T = TypeVar("_T")
+_Query = TypeVar("_Query", messages.ZeroShotQuery, messages.PredictQuery)
+_Asked = TypeVar("_Asked", messages.ZeroShotRequest, messages.PredictRequest)
 
 
 class Reader:
@@ -45,7 +47,17 @@ class Reader:
         Raises RequestError for an unreadable body or query and for more large bodies than there is room for,
         RecordError for an unusable ECG.
         """
+        return await self._one(request, query, messages.ZeroShotRequest, timings)
 
+    async def for_head(
+        self, request: Request, query: messages.PredictQuery, timings: Timings
+    ) -> tuple[messages.HeadOptions, Windows]:
+        """As `one`, for a head of the bundle."""
+        return await self._one(request, query, messages.PredictRequest, timings)
+
+    async def _one(
+        self, request: Request, query: _Query, model: type[_Asked], timings: Timings
+    ) -> tuple[_Query | _Asked, Windows]:
         def cut(ecg: Ecg) -> Windows:
             since = timings.stop("decode", timings.began)
             windows = self._cut(ecg)
@@ -55,8 +67,8 @@ class Reader:
         if not _is_json(request):
             return query, await self._file(request, query, lambda ecgs: cut(_only(ecgs)))
 
-        def parse(body: bytes) -> tuple[messages.Options, Windows]:
-            asked = parse_json(messages.ZeroShotRequest, body, self._limits)
+        def parse(body: bytes) -> tuple[_Asked, Windows]:
+            asked = parse_json(model, body, self._limits)
             return asked, cut(asked.ecg.to_ecg(self._limits))
 
         return await self._json(request, parse)

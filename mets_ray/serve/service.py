@@ -15,12 +15,13 @@ from mets_ray import __version__
 from mets_ray.errors import RecordError, RequestError
 from mets_ray.model.calibrated_classes import Judged
 from mets_ray.model.calibrations import Calibrations
-from mets_ray.model.predictor import Predictor
+from mets_ray.model.predictor import Predictor, sigmoid
 from mets_ray.model.windows import Windows, mean_embedding
 from mets_ray.serve import messages
 from mets_ray.serve.bodies import BodyLimits
 from mets_ray.serve.class_lists import ClassList, check_texts, class_list, labels_as_classes
 from mets_ray.serve.explanations import Explanations, refuse_explain
+from mets_ray.serve.heads import Heads
 from mets_ray.serve.health import Health
 from mets_ray.serve.input_drift import RecentInputs
 from mets_ray.serve.prompt_sets import Found, PromptSets
@@ -91,6 +92,7 @@ class Service:
 
     encode: concurrent calls share a forward pass.
     ask_lm: texts to the frozen LM's features, float16 [text, feature]; None if no LM is deployed.
+    heads: of the bundle, with their queues; default: each window by itself.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Service:
         encode: Encoder,
         ask_lm: Callable[[list[str]], Awaitable[np.ndarray]] | None,
         telemetry: Telemetry,
+        heads: Heads | None = None,
     ) -> None:
         self.predictor = predictor
         self.config = config
@@ -113,6 +116,7 @@ class Service:
         self.encode = encode
         self._explanations = Explanations(predictor, encode)
         self.recent_inputs = RecentInputs.of(predictor)
+        self.heads = heads or Heads(predictor)
         self._ask_lm = ask_lm
         self._telemetry = telemetry
         self._asked: dict[str, asyncio.Future[None]] = {}
@@ -152,6 +156,27 @@ class Service:
             timings.stop("explain", since)
         facts = self._facts(chosen, options, timings)
         return messages.ZeroShotAnswer.model_construct(**vars(scored), **facts, explanation=explanation)
+
+    async def predict(
+        self, windows: Windows, options: messages.HeadOptions, timings: Timings
+    ) -> messages.PredictAnswer:
+        """Scores of one ECG by a head of the bundle. Raises RequestError as `Heads.require`."""
+        since = time.perf_counter()
+        facts = self.heads.require(options.head)
+        logits = await self.heads.logits(facts.name, windows)
+        timings.stop("encode", since)
+        ranks = (-logits).argsort(kind="stable").argsort(kind="stable") + 1
+        rows = zip(facts.classes, sigmoid(logits).tolist(), logits.tolist(), ranks.tolist(), strict=True)
+        fields = ("class_name", "score", "logit", "rank")
+        return messages.PredictAnswer(
+            head=facts.name,
+            task=facts.task,
+            classes=[messages.HeadScore.model_construct(**dict(zip(fields, row, strict=True))) for row in rows],
+            windows=len(windows.signal_uv),
+            warnings=warned(windows.warnings),
+            model_version=self.predictor.model_version,
+            timings_ms=timings.total(),
+        )
 
     async def batch(
         self, ecgs: Sequence[Windows | RecordError], options: messages.Options, timings: Timings
@@ -283,6 +308,7 @@ class Service:
                 messages.LeadSetFacts(name=name, **quality.model_dump()) for name, quality in facts.lead_sets.items()
             ],
             calibrations=_calibration_facts(self.predictor.bundle.calibrations),
+            heads=self.heads.listed(),
             intended_use=INTENDED_USE,
             device=str(self.predictor.device),
             auth=config.auth,

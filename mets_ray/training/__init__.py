@@ -10,6 +10,7 @@ __all__ = [
     "global_loss",
     "grad_cache",
     "job",
+    "label_texts",
     "launch",
     "messages",
     "progress",

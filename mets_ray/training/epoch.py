@@ -61,7 +61,7 @@ def open_epoch(
         first_step=first_step,
         dataset=job.dataset,
         selection=job.train,
-        template=job.config.text.template,
+        template=job.config.text.template if job.layer_decay is None else None,
         shares=job.shares,
         streaming=job.config.text if job.config.text.mode == "streaming" else None,
     )

@@ -16,7 +16,7 @@ from mets_ray.tasks.questions import Questions
 
 @dataclass(frozen=True)
 class TrainJob:
-    """Everything that a worker needs.
+    """Everything that a worker needs: of contrastive pretraining, or with `layer_decay` of fine-tuning on labels.
 
     `attempt` identifies this start of the job; `questions` are those of the validation AUROC; `prompt_sets` go into
     the bundle; `messages` is the actor `training.messages.Messages`, which also knows where the texts are.
@@ -35,6 +35,7 @@ class TrainJob:
     earlier_folds: tuple[int, ...]
     shares: TrainShares
     messages: Any
+    layer_decay: float | None = None
 
     @property
     def run(self) -> str:

@@ -86,6 +86,8 @@ def start_state(job: TrainJob, texts: Texts, device: torch.device) -> State:
     model.to(device=device, dtype=torch.float64 if precision == "float64" else torch.float32)
     if texts.anchors is not None:
         model.anchors = torch.from_numpy(texts.anchors.copy())  # the object store's arrays are read-only
+    if job.layer_decay is not None:
+        model.text_projection.requires_grad_(False)  # the classes stay where they are, and the ECGs move
     model.ecg_encoder.activation_checkpointing = config.encoder.activation_checkpointing  # not the setting of init_from
     if config.train.compile:
         require_compiler()
@@ -95,7 +97,7 @@ def start_state(job: TrainJob, texts: Texts, device: torch.device) -> State:
     state = State(
         model=model,
         wrapped=wrapped,
-        optimizer=build_optimizer(config.train, model),
+        optimizer=build_optimizer(config.train, model, 1.0 if job.layer_decay is None else job.layer_decay),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
         device=device,
     )

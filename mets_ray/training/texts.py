@@ -1,6 +1,6 @@
 """The texts that training compares ECGs with: vectors built once by the driver and shared by all workers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +70,10 @@ class Texts:
 
         # Writable: torch warns about the read-only arrays of the object store.
         return torch.from_numpy(np.require(features, np.float16, ["C", "W"])).to(device), loss_of
+
+    def labels_of(self, record_ids: Sequence[str], codes: list[list[str]]) -> list[list[str]]:
+        """The codes of records for the validation AUROC. codes: those of the data set."""
+        return codes
 
     def report_embeddings(
         self, model: Mets, text_ids: Int64[np.ndarray, "record"]

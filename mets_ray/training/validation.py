@@ -64,6 +64,8 @@ def validate(
 def _fewer_leads(job: TrainJob, epoch: int) -> dict[str, tuple[str, ...]]:
     """The sets of fewer leads to measure after `epoch`."""
     train, leads = job.config.train, job.dataset.card.leads
+    if job.layer_decay is not None:
+        return {}
     if job.config.augment.lead_dropout == 0 or (train.choose == "last" and epoch + 1 < train.epochs):
         return {}
     return fewer_leads(leads) if set(leads) == set(LEADS) else {}
@@ -116,10 +118,13 @@ def _figures(job: TrainJob, model: Mets, texts: Texts, records: _Records) -> Fig
     from mets_ray.metrics.intervals import number_json
     from mets_ray.metrics.retrieval import retrieval_recall
 
-    ids = records.text_ids
-    recall = retrieval_recall(records.ecg, texts.report_embeddings(model, ids), ids)
-    figures: Figures = {f"{way}_recall_at_{k}": value for way, by_k in recall.items() for k, value in by_k.items()}
-    by_task = task_macro_auroc(model, job.questions, texts.table, ecg_embeddings=records.ecg, labels=records.labels)
+    figures: Figures = {}
+    if job.layer_decay is None:
+        ids = records.text_ids
+        recall = retrieval_recall(records.ecg, texts.report_embeddings(model, ids), ids)
+        figures |= {f"{way}_recall_at_{k}": value for way, by_k in recall.items() for k, value in by_k.items()}
+    labels = texts.labels_of(records.record_ids, records.labels)
+    by_task = task_macro_auroc(model, job.questions, texts.table, ecg_embeddings=records.ecg, labels=labels)
     scored = [value for value in by_task.values() if not math.isnan(value)]
     figures |= {f"validation_{task}": number_json(value) for task, value in by_task.items()}
     figures["validation_macro_auroc"] = sum(scored) / len(scored) if scored else None

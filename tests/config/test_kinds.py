@@ -71,6 +71,7 @@ def test_what_a_resumed_run_may_change_says_so_itself():
         "run_uri",
         "encoder_runtime",
         "evaluate",
+        "adapt",
         "score",
         "train.resume",
         "train.num_workers",

@@ -209,6 +209,28 @@ def test_hashed_validation_splits_the_train_folds_by_patient(dataset):
     assert 0.1 < len(parts[1]) / len(parts[0] | parts[1]) < 0.4
 
 
+def test_a_selection_of_patients_has_their_records_alone(dataset):
+    data, rows = dataset
+    some = frozenset(row.patient_id for row in rows[::7])
+    selection = Selection((1, 2, 3), patients=some)
+    expected = {row.record_id for row in rows if row.fold <= 3 and row.patient_id in some}
+    read = [data.read(group, selection)["record_id"].to_pylist() for group in data.row_groups(selection)]
+    assert {name for of_group in read for name in of_group} == expected
+    assert data.patients_of(selection) <= some
+    hashed = Selection((1, 2, 3), high=0.5, patients=some)
+    assert data.patients_of(hashed) == {one for one in data.patients_of(selection) if patient_hash(one) < 0.5}
+
+
+def test_rows_are_read_without_their_reports(dataset):
+    data, _ = dataset
+    selection = Selection((1, 2))
+    plan = plan_epoch(data.row_groups(selection), seed=0, epoch=0, batch_size=16, lanes=4, block_rows=8)
+    (read, *_) = plan_delivery(worker_blocks(plan, worker_lanes(4, 1, 0))).reads
+    with_texts, without = (data.read_rows(read, selection, template) for template in (TEMPLATE, None))
+    assert with_texts["record_id"].tolist() == without["record_id"].tolist()
+    assert (set(without["text_id"].tolist()), 0 in with_texts["text_id"]) == ({0}, False)
+
+
 def test_a_patient_on_both_sides_is_refused(tmp_path):
     rows = [
         ManifestRow(**vars(row) | {"patient_id": "p1", "fold": 1 + n % 2}) for n, row in enumerate(synthetic_rows(4))

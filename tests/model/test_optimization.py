@@ -55,6 +55,21 @@ def test_the_rate_reaches_every_group():
     assert [group["lr"] for group in optimizer.param_groups] == [0.2, 0.2]
 
 
+def test_layers_in_front_learn_more_slowly():
+    model = Mets(text_features=6, width=4)
+    model.text_projection.requires_grad_(False)
+    optimizer = build_optimizer(train_config(), model, 0.5)
+    set_learning_rate(optimizer, train_config("learning_rate=0.2", "schedule=constant", "warmup_fraction=0"), 0.5)
+    rate = {id(value): group["lr"] for group in optimizer.param_groups for value in group["params"]}
+    encoder = model.ecg_encoder
+    found = [rate[id(part)] for part in (
+        model.ecg_projection.weight, encoder.stages[7].residual[0].weight, encoder.stages[6].residual[1].bias,
+        encoder.stages[0].residual[0].weight, encoder.stem[0].weight,
+    )]  # fmt: skip
+    assert found == pytest.approx([0.2, 0.1, 0.1, 0.0125, 0.00625])
+    assert id(model.text_projection.weight) not in rate
+
+
 def test_precision_follows_the_device_unless_it_is_named():
     cpu = torch.device("cpu")
     assert choose_precision(train_config(), cpu) == "float32"

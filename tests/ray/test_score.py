@@ -16,9 +16,11 @@ from mets_ray.dataset.card import read_card
 from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.plan import RowGroup
 from mets_ray.dataset.prepared import PreparedDataset
+from mets_ray.dataset.shard_reader import signals
 from mets_ray.ecg.ecg import LEADS
 from mets_ray.errors import CheckpointError, ConfigError, DatasetError, RecordError
 from mets_ray.model.bundle import load_bundle
+from mets_ray.model.predictor import load_predictor
 from mets_ray.model.zero_shot import task_scores
 from mets_ray.pipelines import score as score_module
 from mets_ray.pipelines.embed import EcgEmbedder
@@ -26,6 +28,7 @@ from mets_ray.pipelines.score import ScoreTask, ShardScorer
 from mets_ray.tasks.questions import dataset_tasks
 from tests.support.calibrations import damage, made_up_file, write_file
 from tests.support.datasets import scored_table, synthetic_rows, write_card, write_rows, write_shards
+from tests.support.heads import CLASSES, with_heads
 from tests.support.references import made_up_reference, synthetic_signals, write_reference
 from tests.support.serving import make_bundle
 
@@ -135,9 +138,30 @@ def test_leads_that_were_not_recorded_are_named_or_refused(dataset_uri, bundle_u
     assert not storage.list_files(f"{tmp_path}/whole")
 
 
+def test_heads_have_columns_of_their_own(dataset_uri, bundle_uri, tmp_path):
+    card, settings = read_card(dataset_uri), config_of(tmp_path, "score.batch_size=128").score
+    adapted = str(with_heads(bundle_uri, tmp_path, "linear", "finetune"))
+    dataset = PreparedDataset(dataset_uri, card)
+    scorer = ShardScorer(
+        adapted, (), dataset, output_uri=f"{tmp_path}/out", metadata={}, settings=settings, encoder_runtime="torch"
+    )
+    scorer.score(card.shards[0])
+    table = scored_table(f"{tmp_path}/out")
+    predictor = load_predictor(adapted, encoder_runtime="torch")
+    group = RowGroup(card.shards[0].path, 0, card.shards[0].row_group_rows[0])
+    rows = dataset.read(group, Selection(tuple(range(1, 11))))
+    for name, expected in predictor.head_logits(predictor.heads, signals(rows)).items():
+        for column, class_name in enumerate(CLASSES):
+            logits, scores = (
+                np.asarray(table[f"{kind}:head:{name}:{class_name}"].to_pylist())[: len(expected)]
+                for kind in ("logit", "score")
+            )
+            np.testing.assert_allclose(logits, expected[:, column], rtol=1e-3, atol=1e-4)
+            np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), atol=1e-6)
+
+
 @pytest.mark.usefixtures("every_second_lacks_chest_leads")
 def test_calibrated_classes_have_columns_and_ecgs_without_all_leads_none(dataset_uri, tmp_path):
-    from mets_ray.model.predictor import load_predictor
     from mets_ray.pipelines.score import _metadata, _score_tasks
     from mets_ray.tasks.questions import Questions
 

@@ -7,9 +7,10 @@ import pytest
 from mets_ray import storage
 from mets_ray.errors import ConfigError
 from mets_ray.metrics.auroc import macro_auroc
+from mets_ray.model.bundle import load_bundle
 from mets_ray.results.similarity_files import read_similarities
 from mets_ray.tasks.prompt_sets import load_prompt_set
-from tests.support.datasets import synthetic_rows, write_dataset
+from tests.support.datasets import scored_table, synthetic_rows, write_dataset
 from tests.support.pipeline import config_of
 
 FOLDS = range(1, 11)
@@ -18,12 +19,14 @@ FOLDS = range(1, 11)
 def test_baselines_and_another_result_stand_beside_the_score(trained, prepared, tmp_path):
     from mets_ray.evaluation.evaluate import evaluate
 
+    kinds = "random_encoder,class_names,permuted_labels,linear_probe,text_head,supervised"
     words = ["folds.test=[10]", "evaluate.label_shares=[0.1,1.0]", "evaluate.supervised_epochs=1",
-             "evaluate.baselines=[random_encoder,class_names,permuted_labels,linear_probe,supervised]"]  # fmt: skip
+             f"evaluate.baselines=[{kinds}]"]  # fmt: skip
     first = evaluate(config_of(tmp_path / "first", *words, dataset_uri=prepared), prepared, trained.bundle_uri)
     assert [row.baseline for row in first.baselines] == [
         "randomly initialised", "class names as prompts", "chance", "linear probe", "linear probe",
         "linear probe, random encoder", "linear probe, random encoder",
+        "text-initialised head", "text-initialised head",
         "supervised ResNet1d-18", "supervised ResNet1d-18",
     ]  # fmt: skip
     assert all(row.macro.low <= row.macro.value <= row.macro.high for row in first.baselines)
@@ -40,6 +43,8 @@ def test_baselines_and_another_result_stand_beside_the_score(trained, prepared, 
     table = storage.read_bytes(storage.join(first.result_uri, "table.md")).decode()
     assert "| linear probe, 10% of labels | " in table
 
+    check_curve(first, many)
+
     # Against its own files nothing differs; against the same weights in a bundle neither.
     for other in (first.result_uri, trained.bundle_uri):
         words = ["folds.test=[10]", f"evaluate.compare_to={other}"]
@@ -50,6 +55,57 @@ def test_baselines_and_another_result_stand_beside_the_score(trained, prepared, 
     nowhere = config_of(tmp_path, "folds.test=[10]", f"evaluate.compare_to={tmp_path}", dataset_uri=prepared)
     with pytest.raises(ConfigError, match="is not a bundle and has no scores for synthetic"):
         evaluate(nowhere, prepared, trained.bundle_uri)
+
+
+def check_curve(evaluated, probe_of_all):
+    """0 is zero-shot, the other end what the baselines say, and between them several draws."""
+    points = {(point.method, point.labels_per_class): point for point in evaluated.label_curve}
+    zero_shot = points["zero-shot", 0].macro
+    assert zero_shot.value == points["text-initialised head", 0].macro.value == evaluated.tasks[0].macro.value
+    assert points["linear probe", None].macro == probe_of_all.macro
+    assert ("supervised ResNet1d-18", None) in points
+    few, all_labels = points["text-initialised head", 8], points["text-initialised head", None]
+    assert (few.draws, all_labels.draws, all_labels.records) == (5, 1, 240)
+    assert 8 < few.records < 240
+    assert few.macro.low < few.macro.value < few.macro.high
+    table = storage.read_bytes(storage.join(evaluated.result_uri, "label_curve.csv")).decode()
+    assert table.startswith("task,method,labels_per_class,macro_auroc")
+    assert len(table.splitlines()) == 1 + len(points)
+    assert storage.read_bytes(storage.join(evaluated.result_uri, "label_curve.png")).startswith(b"\x89PNG")
+
+
+def test_a_head_is_learnt_from_labels_and_scored_beside_zero_shot(trained, prepared, tmp_path):
+    from mets_ray.adaptation.adapt import adapt, figures
+    from mets_ray.evaluation.evaluate import evaluate
+    from mets_ray.pipelines.score import score
+
+    words = ["folds.test=[10]", "adapt.labels_per_class=16"]
+    few = adapt(config_of(tmp_path / "few", *words, dataset_uri=prepared), prepared, trained.bundle_uri)
+    assert (few.head.name, few.head.prompt_set) == ("synthetic-text", "descriptive@4")
+    assert min(few.head.labels.values()) <= 16 < few.head.records < 240
+    assert "`adapt.labels_per_class` is 16, and some classes have fewer" in few.notices[0]
+    words = ["folds.test=[10]", "adapt.method=finetune", "adapt.epochs=2", "adapt.name=tuned", "train.num_workers=2",
+             "train.batch_size=48"]  # fmt: skip
+    tuned = adapt(config_of(tmp_path / "tuned", *words, dataset_uri=prepared), prepared, few.bundle_uri)
+    assert figures(tuned)["records"] == 240
+    bundle = load_bundle(tuned.bundle_uri)
+    assert list(bundle.heads) == ["synthetic-text", "tuned"]
+    weight = "ecg_encoder.stages.7.residual.0.weight"
+    assert (bundle.heads["tuned"].own_model[weight] != bundle.model.state_dict()[weight]).any()
+
+    config = config_of(tmp_path / "both", "folds.test=[10]", dataset_uri=prepared)
+    result = evaluate(config, prepared, tuned.bundle_uri)
+    assert [row.baseline for row in result.baselines] == ["head synthetic-text", "head tuned"]
+    assert result.baselines[0].note.startswith("text, ")
+    # Scored on the validation fold, which chose it, a fine-tuned head gives the figure of its training.
+    words = ["folds.test=[9]", "folds.train=[1]", "folds.validation=[2]", "evaluate.allow_patient_overlap=true"]
+    again = evaluate(config_of(tmp_path / "again", *words, dataset_uri=prepared), prepared, tuned.bundle_uri)
+    assert again.baselines[1].macro.value == pytest.approx(tuned.head.validation_macro_auroc, abs=1e-6)
+    assert "The head `tuned` has seen patients of this test." in again.notices
+    scored = scored_table(score(config, prepared, tuned.bundle_uri).output_uri)
+    for name in bundle.heads:
+        columns = [f"{kind}:head:{name}:{class_name}" for kind in ("logit", "score") for class_name in ("SR", "AFIB")]
+        assert set(columns) <= set(scored.column_names)
 
 
 def test_other_data_sets_are_scored_too_with_prompts_that_the_bundle_does_not_hold(trained, prepared, tmp_path):

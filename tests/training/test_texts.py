@@ -11,6 +11,7 @@ from mets_ray.model.zero_shot import report_embeddings
 from mets_ray.text.embeddings import EmbeddingTable
 from mets_ray.text.reports import text_id
 from mets_ray.text.statements import ReportStatements
+from mets_ray.training.label_texts import LabelTexts
 from mets_ray.training.texts import Texts
 
 REPORTS = {"SR. Normal": ("SR", "Normal"), "AF. LVH": ("AF", "LVH"), "Normal": ("Normal",)}
@@ -49,6 +50,19 @@ def test_a_report_is_compared_with_the_reports_of_the_batch(table, targets):
     assert loss_of(ecg, text, scale, bias).item() == pytest.approx(
         contrastive_loss(ecg, text, scale, matrix).item(), rel=1e-6
     )
+
+
+def test_labels_are_compared_with_all_classes_and_unlabelled_ecgs_with_none(table):
+    vectors = torch.nn.functional.normalize(torch.randn(2, 3, generator=torch.Generator().manual_seed(1)), dim=-1)
+    truth = {"a": np.array([True, False]), "c": np.array([True, True])}
+    texts = LabelTexts(table, "f", class_vectors=vectors.numpy(), truth=truth, codes={"a": ("AF",)})
+    batch = {"record_id": np.array(["a", "b", "c", "d"], dtype=object)}
+    features, loss_of = texts.batch_loss(batch, loss="sigmoid", row_counts=[4], device=CPU)
+    ecg, text, scale, bias = outputs(features, sigmoid=True)
+    expected = statement_losses(ecg[[0, 2]], vectors, scale, bias, torch.tensor([[True, False], [True, True]])).mean()
+    assert loss_of(ecg, text, scale, bias).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert texts.labels_of(["a", "b"], [["x"], ["y"]]) == [["AF"], []]
+    assert Texts(table, "f").labels_of(["a"], [["x"]]) == [["x"]]
 
 
 def test_a_stream_that_brings_its_vectors_needs_no_table(table):
