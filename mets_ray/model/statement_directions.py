@@ -66,4 +66,5 @@ def statement_directions(sums: StatementSums) -> Float[Tensor, "statement dimens
     covariance = sums.products / rows - torch.outer(mean, mean)
     ridge = _RIDGE * covariance.trace() / len(mean) * torch.eye(len(mean), dtype=torch.float64)
     towards = (sums.of_carriers - sums.carriers[:, None] * mean) / rows
-    return torch.linalg.solve(covariance + ridge, towards.T).T.float().contiguous()
+    coefficients: Tensor = torch.linalg.solve(covariance + ridge, towards.T).T
+    return coefficients.float().contiguous()
