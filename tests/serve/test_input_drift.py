@@ -72,7 +72,7 @@ def test_requests_are_observed_and_bundles_without_a_reference_observe_nothing(b
 
     asyncio.run(embed())
     assert service.recent_inputs.measure().compared == 3  # of three windows the first
-    bare = make_bundle(tmp_path)
+    bare = make_bundle(tmp_path, seed=1)
     assert RecentInputs.of(Predictor(load_bundle(str(bare)), encoder_runtime="torch")) is None
     with pytest.raises(CheckpointError, match="is of another bundle"):
         build(ServeConfig(bundle_uri=str(bare), reference_uri=f"{bundle}/reference/inputs.json"))
