@@ -90,7 +90,7 @@ def _check_class(
 ) -> ClassDrift:
     told = ClassDrift(row.name, len(present), int(present.sum()))
     if row.fit is None or row.fault is not None:
-        return replace(told, reason="this class is not calibrated for use")
+        return replace(told, reason="not calibrated for use")
     rarer = min(len(np.unique(patients[present])), len(np.unique(patients[~present])))
     if rarer < LEAST_PATIENTS:
         return replace(told, reason=f"fewer than {LEAST_PATIENTS} patients with this class, or without it")

@@ -24,11 +24,13 @@ def calibration_drift_section(checks: Sequence[CalibrationDrift]) -> Section:
         + "\n\nDifference: the observed rate minus the mean probability; above 0 the class is more frequent than was "
         "said. Slope: 1 is right, below it probabilities are too extreme, above it not enough. Intervals are over "
         "patients and hold what the calibration itself is unsure of. Where a class has drifted, calibrate on records "
-        "of the place where the model is used.\n\n" + "\n".join(f"{of.task}: {of.about}." for of in checks)
+        "of the place where the model is used.\n\n"
+        + "\n".join(f"{of.task}: {of.about}.{_left_out(of)}" for of in checks)
     )
     header = ("class", "positives", "mean probability", "observed rate", "difference [95% interval]", "adjusted p",
-              "slope [95% interval]", "adjusted p", "")  # fmt: skip
-    tables = tuple(Table(of.task, header, [_cells(row) for row in of.classes]) for of in checks)
+              "slope [95% interval]", "adjusted p")  # fmt: skip
+    rows = {of.task: [_cells(row) for row in of.classes if not row.reason] for of in checks}
+    tables = tuple(Table(task, header, of_task) for task, of_task in rows.items() if of_task)
     return Section("Calibration drift", text, tables)
 
 
@@ -80,6 +82,13 @@ def drift_notice(checks: Sequence[CalibrationDrift]) -> tuple[str, ...]:
     return (f"Calibration drift: the probabilities of {names} do not agree with the labels of these test records.",)
 
 
+def _left_out(of: CalibrationDrift) -> str:
+    """The classes that were not checked, by reason."""
+    reasons = dict.fromkeys(row.reason for row in of.classes if row.reason)
+    named = {reason: ", ".join(row.name for row in of.classes if row.reason == reason) for reason in reasons}
+    return "".join(f" Not checked, {reason}: {names}." for reason, names in named.items())
+
+
 def _what(row: ClassDrift) -> str:
     return f"said {row.expected:.3f}, observed {row.observed:.3f}, slope {row.slope.value:.2f}"
 
@@ -95,7 +104,6 @@ def _cells(row: ClassDrift) -> tuple[Cell, ...]:
         row.difference_p,
         _interval(row.slope, ".2f"),
         row.slope_p,
-        row.reason,
     )
 
 

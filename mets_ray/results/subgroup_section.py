@@ -23,7 +23,8 @@ _HEADER = ("task", "attribute", "group", "records", "patients", "positives", "cl
 def subgroups_section(found: Subgroups) -> Section:
     """How well each group is recognised beside all others, by task."""
     tasks = dict.fromkeys(row.task for row in found.scores)
-    tables = tuple(_table(task, [row for row in found.scores if row.task == task]) for task in tasks)
+    notes = _notes(found)
+    tables = tuple(_table(task, [row for row in found.scores if row.task == task], notes) for task in tasks)
     return Section("For whom it works", "\n\n".join(_paragraphs(found)), tables)
 
 
@@ -111,20 +112,29 @@ def _paragraphs(found: Subgroups) -> Iterator[str]:
         told = _listed([f"{name} of {count:,}" for name, count in found.unknown.items()])
         yield f"Not known, and in no group: {told} records."
 
+    if notes := _notes(found):
+        yield "\n".join(f"{mark} {reason[0].upper()}{reason[1:]}." for reason, mark in notes.items())
+
+
+def _notes(found: Subgroups) -> dict[str, str]:
+    """The mark of each reason why something is not there: a column of sentences would leave the numbers no room."""
+    reasons = dict.fromkeys(row.reason for row in found.scores if row.reason)
+    return {reason: f"[{number}]" for number, reason in enumerate(reasons, start=1)}
+
 
 def _listed(names: list[str]) -> str:
     return ", ".join(names)
 
 
-def _table(task: str, rows: list[SubgroupScore]) -> Table:
+def _table(task: str, rows: list[SubgroupScore], notes: Mapping[str, str]) -> Table:
     header = ("group", "records", "patients", "positives", "classes", "AUROC [95% interval]", "others",
-              "difference [95% interval]", "adjusted p", "")  # fmt: skip
-    return Table(task, header, [_cells(row) for row in rows])
+              "difference [95% interval]", "adjusted p")  # fmt: skip
+    return Table(task, header, [_cells(row, notes) for row in rows])
 
 
-def _cells(row: SubgroupScore) -> tuple[Cell, ...]:
+def _cells(row: SubgroupScore, notes: Mapping[str, str]) -> tuple[Cell, ...]:
     return (
-        f"{row.attribute}: {row.group}",
+        f"{row.attribute}: {row.group} {notes.get(row.reason, '')}".rstrip(),
         row.records,
         row.patients,
         row.positives,
@@ -133,7 +143,6 @@ def _cells(row: SubgroupScore) -> tuple[Cell, ...]:
         row.others.value,
         None if row.difference.value != row.difference.value else _signed(row.difference) + (" ‡" * row.differs),
         row.adjusted_p,
-        row.reason,
     )
 
 

@@ -500,7 +500,7 @@ def test_a_job_uploads_little_and_all_that_it_needs(tmp_path):
     tops = {name.split("/")[0] for name in names}
     assert not tops & {".git", ".venv", ".runs", ".ci", "tests", "docs", "benchmarks", "mets_ray.egg-info"}
     assert not [name for name in names if "__pycache__" in name]
-    assert target.stat().st_size < 2e6, "MB; docs/deploy/aws.md says so"
+    assert target.stat().st_size < 10e6, "MB; docs/deploy/aws.md says so"
 
 
 def test_local_leftovers_stay_out_of_the_upload(tmp_path):

@@ -56,5 +56,5 @@ def test_rare_and_uncalibrated_classes_are_not_checked(calibration):
     assert "fewer than 10 patients" in of.classes[1].reason
     unfit = fit_calibration(drawn(1, prevalence=(0.3, 0.0)), PROMPTS)
     (of,) = checked(unfit, drawn(7))
-    assert of.classes[1].reason == "this class is not calibrated for use"
+    assert of.classes[1].reason == "not calibrated for use"
     assert not of.classes[0].reason

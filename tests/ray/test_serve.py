@@ -135,8 +135,9 @@ def test_rules_and_dashboard_name_what_this_cluster_shows(served, client):
 
     failing = {"ray_serve_health_check_failures_total"}  # shown from the first failure on
     body, shown = {"ecg": json_ecg(synthetic_ecg())}, set()
-    many = {"ecgs": [body["ecg"]] * 64, "prompt_set": "mets:synthetic"}  # so that inputs are compared
-    assert client.post("/v1/zero-shot/batch", json=many).is_success
+    many = {"ecgs": [body["ecg"]] * 20, "prompt_set": "mets:synthetic"}
+    for _ in range(3):  # inputs are compared from 50 ECGs on
+        assert client.post("/v1/zero-shot/batch", json=many).is_success
     for _ in range(30):
         assert client.post("/v1/zero-shot", json=body | {"candidate_labels": ["a new one", "another"]}).is_success
         assert client.post("/v1/zero-shot", json=body | {"prompt_set": "mets:synthetic"}).is_success

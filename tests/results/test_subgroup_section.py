@@ -34,7 +34,8 @@ def test_a_difference_is_marked_and_what_is_not_scored_has_its_reason():
     shown = markdown(Page("t", sections=(section,)))
     assert "1 differences were looked at" in shown
     assert "| sex: female | 300 | 280 | 90 | 2 | 0.800 [0.700, 0.900] | 0.900 | -0.100 [-0.150, -0.050] ‡ |" in shown
-    assert "too small to score" in shown
+    assert "| site: 7 <b> [1] | 12 |" in shown
+    assert "[1] Too small to score." in shown
     assert "device: not in this data set." in shown
     assert "age of 5 records" in shown
     task = TaskScore("task", Interval(0.85, 0.8, 0.9), (), 312)
@@ -71,7 +72,8 @@ def test_a_calibration_that_drifted_is_on_top():
     section = calibration_drift_section.calibration_drift_section(checks)
     shown = markdown(Page("t", sections=(section,)))
     assert "task, A: said 0.300, observed 0.130, slope 0.90." in shown
-    assert "fewer than 10 patients" in shown
+    assert "Not checked, fewer than 10 patients: B." in shown
+    assert "| B |" not in shown
     assert len(calibration_drift_section.with_pictures(section, checks, "").pictures) == 1
     facts = json.loads(json.dumps(calibration_drift_section.calibration_drift_json(checks), allow_nan=False))
     assert facts["task"]["classes"]["A"]["drifted"] is True
