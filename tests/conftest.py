@@ -10,8 +10,10 @@ from xdist.scheduler import LoadScopeScheduling
 
 import tests.support.typecheck  # noqa: F401  jaxtyping looks it up as an attribute of `tests`
 from tests.support.processes import NO_STATE_API
+from tests.support.syntax_trees import build_one_at_a_time
 from tests.support.warm_workers import warm_server, warm_workers
 
+build_one_at_a_time()
 _home = tempfile.TemporaryDirectory(prefix="mets_ray_home_", ignore_cleanup_errors=True)
 # Before ray is imported anywhere: a HOME of its own, no token, reports that return at once, and fewer processes.
 os.environ |= {
