@@ -84,8 +84,7 @@ def start_state(job: TrainJob, texts: Texts, device: torch.device) -> State:
     else:
         model = build_model(config, leads=len(job.dataset.card.leads), text_features=texts.features)
     model.to(device=device, dtype=torch.float64 if precision == "float64" else torch.float32)
-    if texts.anchors is not None:
-        model.anchors = torch.from_numpy(texts.anchors.copy())  # the object store's arrays are read-only
+    texts.give_anchors(model)
     if job.layer_decay is not None:
         model.text_projection.requires_grad_(False)  # the classes stay where they are, and the ECGs move
     model.ecg_encoder.activation_checkpointing = config.encoder.activation_checkpointing  # not the setting of init_from

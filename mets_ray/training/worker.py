@@ -97,7 +97,8 @@ def _train(
         state.history = (*state.history, figures)
         watch.reporter.epoch(figures)
         report_checkpoint(job, texts, state)
-        state.model.anchor_directions = None  # the next step's weights will have others
+        if texts.anchor_ids is not None:
+            state.model.anchor_directions = None  # the next step's weights will have others
         watch.saving.saved()
         watch.watchdog.still_alive()
     if state.epoch < epochs:

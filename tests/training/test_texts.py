@@ -108,3 +108,17 @@ def test_which_row_holds_which_of_some_statements():
     normal, af = ids_of("Normal", "AF").tolist()
     assert held == {(0, normal), (1, normal), (2, normal), (3, af)}
     assert len(rows) == 4
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_model_from_a_bundle_gets_the_anchors_of_the_run(table, kept):
+    torch.manual_seed(0)
+    model = Mets(text_features=6, width=4, dimension=3, sigmoid=True)
+    model.anchors, model.anchor_directions = torch.randn(5, 6), torch.randn(5, 3)  # of the bundle: other statements
+    directions = np.random.default_rng(2).standard_normal((len(table.ids), 3)).astype(np.float32) if kept else None
+    Texts(table, "f", anchors=table.vectors, anchor_directions=directions).give_anchors(model)
+    np.testing.assert_array_equal(model.anchors.numpy(), table.vectors)
+    assert (model.anchor_directions is not None) == kept
+    if kept:
+        np.testing.assert_array_equal(model.anchor_directions.numpy(), directions)
+    assert model.embed_prompt(torch.randn(2, 6)).shape == (2, 3)  # anchors and directions are of the same statements
