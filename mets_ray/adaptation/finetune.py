@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 import ray
 from jaxtyping import Float32
-from ray.train import Checkpoint
 
 from mets_ray import storage
 from mets_ray.adaptation.examples import Examples
@@ -36,6 +35,7 @@ from mets_ray.training.job import TrainJob
 from mets_ray.training.label_texts import LabelTexts
 from mets_ray.training.launch import launch
 from mets_ray.training.messages import start_messages
+from mets_ray.training.run_folder import chosen_checkpoint
 
 _OWN = ("ecg_encoder.", "ecg_projection.")
 
@@ -97,8 +97,8 @@ def finetune(
         )
         result, _ = launch(job, lease, meanwhile=lambda: None)
         lease.confirm()
-    checkpoint, _ = max(result.best_checkpoints or [], key=lambda pair: pair[1]["selection_score"])
-    return _fitted(_read(run_uri, checkpoint), start.class_vectors)
+    chosen_uri, _ = chosen_checkpoint(run_uri, result)
+    return _fitted(_read(chosen_uri), start.class_vectors)
 
 
 def _fitted(tuned: Bundle, class_vectors: np.ndarray) -> Fitted:
@@ -158,8 +158,7 @@ def _texts(labels: Labels, train: Examples, start: Start) -> LabelTexts:
     )
 
 
-def _read(run_uri: str, checkpoint: Checkpoint) -> Bundle:
-    uri = storage.join(run_uri, checkpoint.path.rstrip("/").rsplit("/", 1)[-1])
+def _read(uri: str) -> Bundle:
     with tempfile.TemporaryDirectory() as folder:
         storage.download_folder(uri, folder)
         return read_bundle(Path(folder), uri)

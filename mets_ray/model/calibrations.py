@@ -72,13 +72,7 @@ class CalibrationFile:
     def from_bytes(cls, data: bytes, where: str, key: str = "") -> "CalibrationFile":
         """What `to_bytes` wrote. Raises CheckpointError for a damaged file, another schema, or a missing signature."""
         try:
-            sealed = storage.unseal(data)
-            sealed.check()
-            facts = sealed.facts
-            if facts.get("schema_version") != _SCHEMA_VERSION:
-                raise ValueError(f"its schema version is {facts.get('schema_version')}, and {_SCHEMA_VERSION} is read")
-            if key and not sealed.is_signed_with(key):
-                raise ValueError("it is not signed with the key of bundles")
+            facts = storage.sealed_facts(data, _SCHEMA_VERSION, key)
             prompts = PromptVersion(**facts["prompt_set"])
             tasks = {task: _task_from_json(of) for task, of in facts["tasks"].items()}
             return cls(str(facts["bundle"]["run"]), str(facts["bundle"]["digest"]), prompts, tasks)

@@ -40,13 +40,7 @@ class ReferenceFile:
     def from_bytes(cls, data: bytes, where: str, key: str = "") -> "ReferenceFile":
         """What `to_bytes` wrote. Raises CheckpointError for a damaged file, another schema, or a missing signature."""
         try:
-            sealed = storage.unseal(data)
-            sealed.check()
-            facts = sealed.facts
-            if facts.get("schema_version") != _SCHEMA_VERSION:
-                raise ValueError(f"its schema version is {facts.get('schema_version')}, and {_SCHEMA_VERSION} is read")
-            if key and not sealed.is_signed_with(key):
-                raise ValueError("it is not signed with the key of bundles")
+            facts = storage.sealed_facts(data, _SCHEMA_VERSION, key)
             reference = InputReference.from_json(facts["reference"])
             if unknown := {row.name for row in reference.features} - set(feature_names(LEADS)):
                 raise ValueError(f"this version does not measure {', '.join(sorted(unknown))}")

@@ -27,7 +27,7 @@ from mets_ray.storage.names import name_fault, path_fault
 from mets_ray.storage.patience import patience
 from mets_ray.storage.pieces import Piece, cut, is_whole, open_checked
 from mets_ray.storage.resends import RESENDS
-from mets_ray.storage.sealed import Sealed, digest_of, digest_of_rows, seal, unseal
+from mets_ray.storage.sealed import Sealed, digest_of, digest_of_rows, seal, sealed_facts, unseal
 from mets_ray.storage.stores import arrow_filesystem, filesystem
 from mets_ray.storage.uris import absolute, is_local, join
 
@@ -70,6 +70,7 @@ __all__ = [
     "publish_folder",
     "read_bytes",
     "seal",
+    "sealed_facts",
     "unseal",
     "write_bytes",
 ]

@@ -73,5 +73,17 @@ def unseal(data: bytes) -> Sealed:
         raise ValueError("it is nested too deeply") from error
 
 
+def sealed_facts(data: bytes, schema_version: int, key: str = "") -> dict[str, Any]:
+    """The content of a file of one schema version, checked, and with a key its signature too. Raises ValueError."""
+    sealed = unseal(data)
+    sealed.check()
+    found = sealed.facts.get("schema_version")
+    if found != schema_version:
+        raise ValueError(f"its schema version is {found}, and {schema_version} is read")
+    if key and not sealed.is_signed_with(key):
+        raise ValueError("it is not signed with the key of bundles")
+    return sealed.facts
+
+
 def _signature(digest: str, key: str) -> str:
     return hmac.new(key.encode(), digest.encode(), hashlib.sha256).hexdigest()

@@ -23,8 +23,7 @@ def learn_directions(job: TrainJob, model: Mets, texts: Texts, still_alive: Call
     One more pass over the train records, without views and without gradients: about a third of an epoch. Each worker
     embeds its share. still_alive: called after each batch. A collective: every worker must call it.
     """
-    train = job.config.train
-    if texts.anchor_ids is None or (train.choose == "last" and epoch + 1 < train.epochs):
+    if texts.anchor_ids is None or not job.may_become_bundle(epoch):
         return
     # As for validation: the checkpoint will hold rank 0's statistics of BatchNorm.
     broadcast_buffers(model)

@@ -6,7 +6,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from ray.train import Checkpoint, Result
+from ray.train import Result
 
 from mets_ray import storage
 from mets_ray.config.settings import Config
@@ -23,7 +23,7 @@ from mets_ray.training.checks import check_dataset, check_settings, group_shares
 from mets_ray.training.job import TrainJob
 from mets_ray.training.launch import launch
 from mets_ray.training.messages import start_messages
-from mets_ray.training.run_folder import earlier_folds_of, open_run_folder
+from mets_ray.training.run_folder import checkpoint_uri, chosen_checkpoint, earlier_folds_of, open_run_folder
 from mets_ray.training.text_stage import TextStage
 
 
@@ -137,10 +137,10 @@ def _tell(job: TrainJob) -> None:
 def _publish(job: TrainJob, result: Result, embedded: EmbeddedTexts, restarts: int) -> Pretrained:
     """Publish the chosen epoch as `<run>/bundle`, and the picture of the whole run next to it."""
     assert result.checkpoint is not None
-    checkpoint, chosen = max(result.best_checkpoints or [], key=lambda pair: pair[1]["selection_score"])
+    chosen_uri, chosen = chosen_checkpoint(job.run_uri, result)
     bundle_uri = storage.join(job.run_uri, "bundle")
-    publish_bundle(_checkpoint_uri(job.run_uri, checkpoint), bundle_uri)
-    history = read_facts(_checkpoint_uri(job.run_uri, result.checkpoint)).history
+    publish_bundle(chosen_uri, bundle_uri)
+    history = read_facts(checkpoint_uri(job.run_uri, result.checkpoint)).history
     notice = "SYNTHETIC data: these figures say nothing about real ECGs" if job.dataset.card.synthetic else ""
     say(f"bundle of epoch {int(chosen['epoch'])} ({job.config.train.choose}): {bundle_uri}")
     picture_uri = storage.join(job.run_uri, "training.png")
@@ -159,10 +159,6 @@ def _publish(job: TrainJob, result: Result, embedded: EmbeddedTexts, restarts: i
         restarts=restarts,
         notice=notice,
     )
-
-
-def _checkpoint_uri(run_uri: str, checkpoint: Checkpoint) -> str:
-    return storage.join(run_uri, checkpoint.path.rstrip("/").rsplit("/", 1)[-1])
 
 
 def _plain(figures: dict[str, float | None]) -> dict[str, float]:

@@ -47,6 +47,10 @@ class TrainJob:
         """Where this attempt's failures are written; a job that is started again begins with none."""
         return storage.join(self.run_uri, "failures", self.attempt)
 
+    def may_become_bundle(self, epoch: int) -> bool:
+        """Whether the weights at the end of `epoch` may be published: what a bundle holds beside them is measured."""
+        return self.config.train.choose != "last" or epoch + 1 >= self.config.train.epochs
+
     def plan(self, epoch: int) -> EpochPlan:
         """The order of one epoch."""
         return epoch_plan(self.config, self.train_groups, epoch)

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 import yaml
+from ray.train import Checkpoint, Result
 
 from mets_ray import storage
 from mets_ray.bundles import MANIFEST_NAME
@@ -60,6 +61,17 @@ def open_run_folder(config: Config) -> str:
         )
     _check_checkpoints(run_uri)
     return run_uri
+
+
+def checkpoint_uri(run_uri: str, checkpoint: Checkpoint) -> str:
+    """Where a checkpoint lies in the folder of its run."""
+    return storage.join(run_uri, checkpoint.path.rstrip("/").rsplit("/", 1)[-1])
+
+
+def chosen_checkpoint(run_uri: str, result: Result) -> tuple[str, dict[str, Any]]:
+    """(URI, figures) of the checkpoint that `selection_score` selected in a finished run."""
+    checkpoint, figures = max(result.best_checkpoints or [], key=lambda pair: pair[1]["selection_score"])
+    return checkpoint_uri(run_uri, checkpoint), figures
 
 
 def _check_checkpoints(run_uri: str) -> None:

@@ -63,10 +63,10 @@ def validate(
 
 def _fewer_leads(job: TrainJob, epoch: int) -> dict[str, tuple[str, ...]]:
     """The sets of fewer leads to measure after `epoch`."""
-    train, leads = job.config.train, job.dataset.card.leads
+    leads = job.dataset.card.leads
     if job.layer_decay is not None:
         return {}
-    if job.config.augment.lead_dropout == 0 or (train.choose == "last" and epoch + 1 < train.epochs):
+    if job.config.augment.lead_dropout == 0 or not job.may_become_bundle(epoch):
         return {}
     return fewer_leads(leads) if set(leads) == set(LEADS) else {}
 
