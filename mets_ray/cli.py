@@ -1,4 +1,4 @@
-"""`mets-ray prepare|quality|pretrain|evaluate|adapt|score|quickstart|serve|export`, and what jobs/*.py run.
+"""`mets-ray prepare|quality|pretrain|evaluate|calibrate|adapt|score|quickstart|serve|export`, and what jobs/*.py run.
 
 Each command imports what it needs when it runs: `--help` and a typing error in the settings load neither torch nor Ray.
 """
@@ -80,6 +80,20 @@ def evaluate(config: Config, line: str) -> dict[str, Any]:
     return figures(evaluate_all(config, dataset_uri, config.evaluate.bundle_uri, line))
 
 
+def calibrate(config: Config, line: str) -> dict[str, Any]:
+    """Fit probabilities on the validation records alone and write them beside a bundle, where none are left for a test.
+
+    mets-ray calibrate --config jobs/configs/ptbxl_demo.yaml dataset_uri=… evaluate.bundle_uri=…
+    """
+    from mets_ray.evaluation.calibrate_only import calibrate as fit_and_write
+    from mets_ray.evaluation.calibrate_only import figures
+    from mets_ray.pipelines.prepare import find_or_make_dataset
+
+    assert config.evaluate.bundle_uri is not None
+    dataset_uri = find_or_make_dataset(config, line)
+    return {"dataset_uri": dataset_uri} | figures(fit_and_write(config, dataset_uri, config.evaluate.bundle_uri))
+
+
 def score(config: Config, line: str) -> dict[str, Any]:
     """Zero-shot scores and embeddings of every record of a prepared data set, labelled or not, as Parquet.
 
@@ -98,6 +112,7 @@ def adapt(config: Config, line: str) -> dict[str, Any]:
     """Learn from few labels on a bundle: a head beside zero-shot, in a new version of the bundle.
 
     mets-ray adapt dataset_uri=… adapt.bundle_uri=… adapt.task=ptbxl_super adapt.labels_per_class=32
+    mets-ray adapt … adapt.method=finetune train.resume=…        # goes on with a run that was killed
     """
     from mets_ray.adaptation.adapt import adapt as learn_head
     from mets_ray.adaptation.adapt import figures
@@ -175,7 +190,8 @@ COMMANDS = {
         _command(quality, dataset_uri_of, ()),
         _command(pretrain, _may_start_from_bundle, ("text", "train"), ("torch",)),
         _command(evaluate, _needs_bundle("evaluate"), ("text", "evaluate"), _SCORING),
-        _command(adapt, _needs_bundle("adapt"), ("text", "adapt"), ("torch", "sklearn.linear_model")),
+        _command(calibrate, _needs_bundle("evaluate"), ("text", "evaluate"), ("torch", "scipy.stats")),
+        _command(adapt, _needs_bundle("adapt"), ("text", "train", "adapt"), ("torch", "sklearn.linear_model")),
         _command(score, _needs_bundle("score"), ("text", "score"), ("torch",)),
         _command(quickstart, dataset_uri_of, ("text", "train", "evaluate"), ("torch",), _QUICKSTART),
     )

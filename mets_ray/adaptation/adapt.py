@@ -1,8 +1,6 @@
 """From few labels to a head: embed, draw the labels, fit, and publish a new version of the bundle."""
 
-import uuid
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -26,6 +24,7 @@ from mets_ray.model.heads import Head, HeadFacts, is_head_name
 from mets_ray.model.predictor import Predictor, load_predictor
 from mets_ray.pipelines.embed import Part, embed_parts
 from mets_ray.pipelines.texts import learn_prompts
+from mets_ray.training.run_folder import new_run_uri
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,9 @@ def adapt(config: Config, dataset_uri: str, bundle_uri: str) -> Adapted:
 
     The strength of its penalty, or its epoch, is chosen on `folds.validation`; no test record is looked at. Raises
     ConfigError for labels that nothing can be learnt from, DatasetError for patients in two of the folds,
-    CheckpointError if bundle and data set do not match.
+    CheckpointError if bundle and data set do not match, or `train.resume` is no run of this kind.
     """
+    _check_resume(config)
     dataset = PreparedDataset.open(dataset_uri)
     predictor = load_predictor(bundle_uri, encoder_runtime=config.encoder_runtime)
     check_signal(dataset.card.signal, predictor.facts)
@@ -59,9 +59,7 @@ def adapt(config: Config, dataset_uri: str, bundle_uri: str) -> Adapted:
             "of `folds.validation`, which the head is chosen on",
             hint="name more folds there, or folds.validation=hash:0.2",
         )
-    run_uri = storage.join(
-        storage.absolute(config.run_uri), f"adapt-{datetime.now():%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:4]}"
-    )
+    run_uri = new_run_uri(config, "adapt")
     class_vectors = _class_vectors(config, labels, predictor, dataset)
     if class_vectors is None:
         fitted = fit_linear(train, validation)
@@ -71,7 +69,7 @@ def adapt(config: Config, dataset_uri: str, bundle_uri: str) -> Adapted:
         from mets_ray.adaptation.finetune import Start, finetune
 
         start = Start(bundle_uri, predictor, class_vectors)
-        fitted = finetune(config, dataset, folds, labels, train, start, run_uri)
+        fitted, run_uri = finetune(config, dataset, folds, labels, train, start)
     zero_shot = None if class_vectors is None else _auroc(validation, class_vectors)
     head = make_head(config, name, labels, (train, validation), fitted, zero_shot, (predictor, dataset))
     notices += _unlearnt(labels, train, head)
@@ -99,6 +97,15 @@ def figures(result: Adapted) -> dict[str, Any]:
         "zero_shot_macro_auroc": facts.zero_shot_macro_auroc,
         "notices": list(result.notices),
     }
+
+
+def _check_resume(config: Config) -> None:
+    """Raise ConfigError where there is nothing to go on with."""
+    if config.train.resume is not None and config.adapt.method != "finetune":
+        raise ConfigError(
+            f"`train.resume` is `{config.train.resume}`, and adapt.method={config.adapt.method} has nothing to resume",
+            hint="start it again without train.resume: it takes seconds",
+        )
 
 
 def _head_name(config: Config, task: str) -> str:

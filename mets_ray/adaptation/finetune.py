@@ -3,6 +3,7 @@
 The class vectors stay where zero-shot has them, and the encoder and its projection move; so it begins at zero-shot.
 """
 
+import json
 import math
 import tempfile
 import uuid
@@ -18,12 +19,11 @@ from mets_ray import storage
 from mets_ray.adaptation.examples import Examples
 from mets_ray.adaptation.labels import Labels
 from mets_ray.adaptation.learn import Fitted, single
-from mets_ray.config.load import dump_config
 from mets_ray.config.settings import Config
 from mets_ray.console import say
 from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.prepared import PreparedDataset
-from mets_ray.errors import ConfigError
+from mets_ray.errors import CheckpointError, ConfigError
 from mets_ray.model.bundle import Bundle, read_bundle
 from mets_ray.model.predictor import Predictor
 from mets_ray.tasks.prompt_sets import prompt_texts
@@ -35,7 +35,7 @@ from mets_ray.training.job import TrainJob
 from mets_ray.training.label_texts import LabelTexts
 from mets_ray.training.launch import launch
 from mets_ray.training.messages import start_messages
-from mets_ray.training.run_folder import chosen_checkpoint
+from mets_ray.training.run_folder import chosen_checkpoint, open_run_folder
 
 _OWN = ("ecg_encoder.", "ecg_projection.")
 
@@ -55,12 +55,12 @@ def finetune(
     labels: Labels,
     train: Examples,
     start: Start,
-    run_uri: str,
-) -> Fitted:
-    """Train a copy of the encoder of `start` on the drawn labels, in the folder `run_uri`.
+) -> tuple[Fitted, str]:
+    """Train a copy of the encoder of `start` on the drawn labels. Returns it and the folder of its run.
 
-    The epoch with the best AUROC on `folds.validation` is kept. Raises ConfigError for fewer ECGs than a batch has
-    lanes, and where records have several windows; otherwise as `training.launch.launch`.
+    The epoch with the best AUROC on `folds.validation` is kept. A run that was killed goes on from its last checkpoint
+    (`train.resume`). Raises ConfigError for fewer ECGs than a batch has lanes, and where records have several windows,
+    CheckpointError for a run with other settings or labels; otherwise as `training.launch.launch`.
     """
     if len(train.records.record_ids) != train.records.rows:
         raise ConfigError(
@@ -70,8 +70,9 @@ def finetune(
     patients = frozenset(train.records.patients[train.rows].tolist())
     selected = replace(folds["folds.train"], patients=patients)
     config = _training_config(config, start, dataset, selected)
-    storage.write_bytes(storage.join(run_uri, "config.yaml"), dump_config(config).encode())
+    run_uri = open_run_folder(config, "adapt", kept=("adapt",))
     with storage.hold(run_uri, "adapt", timeout_s=config.lease_timeout_s) as lease:
+        _keep_labels(run_uri, labels, train)
         assert labels.prompt_set is not None
         questions = Questions(labels.prompt_set, {labels.task: labels.label_set})
         job = TrainJob(
@@ -93,12 +94,30 @@ def finetune(
         job.messages.give_texts.remote([ray.put(_texts(labels, train, start))])
         say(
             f"fine-tuning: {len(train.rows)} labelled ECGs, {config.train.epochs} epochs of {job.plan(0).steps} steps "
-            f"of {config.train.batch_size}: {run_uri}"
+            f"of {config.train.batch_size}: {run_uri}{' (resumed)' if config.train.resume else ''}"
         )
         result, _ = launch(job, lease, meanwhile=lambda: None)
         lease.confirm()
     chosen_uri, _ = chosen_checkpoint(run_uri, result)
-    return _fitted(_read(chosen_uri), start.class_vectors)
+    return _fitted(_read(chosen_uri), start.class_vectors), run_uri
+
+
+def _keep_labels(run_uri: str, labels: Labels, train: Examples) -> None:
+    """Write down which labels a new run learns from. Raises CheckpointError for a resumed one that began with others:
+    a table of the user's own may have changed."""
+    uri = storage.join(run_uri, "labels.json")
+    of_record = {
+        train.records.record_ids[row]: truth.tolist() for row, truth in zip(train.rows, train.truth, strict=True)
+    }
+    digest = storage.digest_of({"classes": list(labels.label_set.classes), "of_record": of_record})
+    if not storage.exists(uri):  # new, or killed before it wrote this
+        storage.write_bytes(uri, json.dumps({"sha256": digest}).encode())
+    elif json.loads(storage.read_bytes(uri)).get("sha256") != digest:
+        raise CheckpointError(
+            f"the {len(of_record)} labelled ECGs are not those that this run began with",
+            where=run_uri,
+            hint="give the labels as they were, or start a new run without train.resume",
+        )
 
 
 def _fitted(tuned: Bundle, class_vectors: np.ndarray) -> Fitted:
@@ -129,7 +148,6 @@ def _training_config(config: Config, start: Start, dataset: PreparedDataset, sel
             "epochs": config.adapt.epochs,
             "learning_rate": config.adapt.learning_rate,
             "init_from": start.bundle_uri,
-            "resume": None,
             "choose": "best",
         }
     )

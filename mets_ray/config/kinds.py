@@ -15,6 +15,9 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 EncoderRuntime = Literal["auto", "torch", "onnxruntime", "openvino", "openvino_bf16"]
 """What computes the ECG encoder on a CPU; `auto` is the fastest that is installed and does not round to bfloat16."""
 
+ThresholdKind = Literal["best_f1", "sensitivity", "specificity"]
+"""What the threshold of a class is chosen by (`metrics.thresholds`)."""
+
 
 class Section(BaseModel):
     """A frozen group of settings that knows no other keys than its own."""

@@ -5,7 +5,7 @@ evaluation read them from the data set's card and the bundle, so two jobs cannot
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -19,6 +19,7 @@ from mets_ray.config.kinds import (
     OutputUri,
     PositiveInt,
     Section,
+    ThresholdKind,
     Uri,
 )
 from mets_ray.config.source import AnySource, as_source
@@ -494,18 +495,10 @@ def parse_validation(validation: tuple[int, ...] | str) -> float | None:
     return share
 
 
-ThresholdKind = Literal["best_f1", "sensitivity", "specificity"]
-_THRESHOLD_KINDS: dict[str, ThresholdKind] = {
-    "best_f1": "best_f1",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-}
-
-
 def parse_threshold(threshold: str) -> tuple[ThresholdKind, float]:
-    """The rule and the share of `best_f1`, `sensitivity:SHARE`, `specificity:SHARE`. Raises ValueError otherwise."""
+    """The rule and the share of `best_f1`, `sensitivity:SHARE` or `specificity:SHARE`. Raises ValueError otherwise."""
     word, colon, share = threshold.partition(":")
-    kind = _THRESHOLD_KINDS.get(word)
+    kind = next((kind for kind in get_args(ThresholdKind) if kind == word), None)
     try:
         wanted = float(share) if colon else 1.0
     except ValueError:

@@ -5,15 +5,24 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from mets_ray import bundles, storage
-from mets_ray.config.settings import parse_threshold
+from mets_ray.config.settings import Config, parse_threshold
 from mets_ray.console import say
 from mets_ray.dataset.folds import listed
+from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.errors import CheckpointError, MetsError
 from mets_ray.evaluation.inputs import EvaluationInputs, similarities_by_task
-from mets_ray.metrics.calibration import Calibrated, PromptVersion, fit_calibration, score_calibration
+from mets_ray.metrics.calibration import (
+    Calibrated,
+    Calibration,
+    PromptVersion,
+    fit_calibration,
+    score_calibration,
+)
+from mets_ray.metrics.cross_fitting import CrossFitted
 from mets_ray.metrics.thresholds import ThresholdRule
-from mets_ray.model.bundle import signing_key
+from mets_ray.model.bundle import Bundle, signing_key
 from mets_ray.model.calibrations import FOLDER_NAME, CalibrationFile, TaskCalibration, wordings_sha256
+from mets_ray.tasks.prompt_sets import PromptSet
 
 _READ_ONLY_STORES = {"hf", "http", "https"}  # an upload to a hub is a publication, which nobody asked for here
 
@@ -50,15 +59,23 @@ def write_calibrations(
     """
     if not calibrated:
         return "", ()
-    file = _file(inputs, calibrated)
+    tasks = {
+        task: task_calibration(
+            inputs.config,
+            inputs.dataset,
+            inputs.questions.classes(task),
+            found.calibration,
+            len(inputs.embedded.bundle["folds.validation"].record_ids),
+        )
+        for task, found in calibrated.items()
+    }
+    file = calibration_file(inputs.predictor.bundle, inputs.questions.prompts, tasks)
     asked = inputs.config.evaluate.calibration_uri
     notices: tuple[str, ...] = ()
     try:
         if asked is None:
             require_writable(inputs.bundle_uri)
-            uri = _write(file, storage.join(inputs.bundle_uri, FOLDER_NAME))
-        else:
-            uri = _write(file, storage.absolute(asked), keeps_others=True)
+        uri = write_file(file, asked, inputs.bundle_uri)
     except MetsError as error:
         folder = storage.join(result_uri, FOLDER_NAME)
         uri = _write(file, folder)
@@ -69,23 +86,42 @@ def write_calibrations(
     return uri, notices
 
 
-def _file(inputs: EvaluationInputs, calibrated: Mapping[str, Calibrated]) -> CalibrationFile:
-    card, bundle = inputs.dataset.card, inputs.predictor.bundle
-    validation = inputs.config.folds.validation
-    tasks = {
-        task: TaskCalibration(
-            found.calibration,
-            {name: wordings_sha256(texts) for name, texts in inputs.questions.classes(task).items()},
-            card.source,
-            card.content_sha256,
-            card.synthetic,
-            validation if isinstance(validation, str) else listed(validation),
-            len(inputs.embedded.bundle["folds.validation"].record_ids),
-        )
-        for task, found in calibrated.items()
-    }
-    prompts = next(iter(calibrated.values())).calibration.prompts
-    return CalibrationFile(bundle.facts.run, bundle.digest, prompts, tasks)
+def task_calibration(
+    config: Config,
+    dataset: PreparedDataset,
+    wordings: Mapping[str, tuple[str, ...]],
+    fitted: Calibration,
+    records_in_folds: int,
+    cross_fitted: CrossFitted | None = None,
+) -> TaskCalibration:
+    """One task of a calibration file: what was fitted on `folds.validation` of the data set, and for which words."""
+    card, validation = dataset.card, config.folds.validation
+    return TaskCalibration(
+        fitted,
+        {name: wordings_sha256(texts) for name, texts in wordings.items()},
+        card.source,
+        card.content_sha256,
+        card.synthetic,
+        validation if isinstance(validation, str) else listed(validation),
+        records_in_folds,
+        cross_fitted,
+    )
+
+
+def calibration_file(bundle: Bundle, prompts: PromptSet, tasks: Mapping[str, TaskCalibration]) -> CalibrationFile:
+    """The file of a bundle's tasks."""
+    version = PromptVersion(prompts.name, prompts.version, prompts.sha256)
+    return CalibrationFile(bundle.facts.run, bundle.digest, version, tasks)
+
+
+def write_file(file: CalibrationFile, asked_uri: str | None, bundle_uri: str) -> str:
+    """Write it to the folder that the user asked for, else to the bundle's. Returns its URI.
+
+    Raises MetsError if the folder cannot be written to, or what was asked for has the calibration of another bundle.
+    """
+    if asked_uri is None:
+        return _write(file, storage.join(bundle_uri, FOLDER_NAME))
+    return _write(file, storage.absolute(asked_uri), keeps_others=True)
 
 
 def _write(file: CalibrationFile, folder: str, *, keeps_others: bool = False) -> str:

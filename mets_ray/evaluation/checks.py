@@ -7,10 +7,10 @@ from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.errors import ConfigError, MetsError
 from mets_ray.evaluation.inputs import EvaluationInputs
 from mets_ray.evaluation.lead_sets import sets_to_score
-from mets_ray.evaluation.reference import reference_parts
 from mets_ray.model.bundle import Bundle, BundleFacts, check_signal
 from mets_ray.model.heads import HeadFacts
 from mets_ray.pipelines.embed import Part
+from mets_ray.pipelines.input_reference import reference_parts
 from mets_ray.tasks.questions import labelled_sources, unknown_labels
 
 _PUBLISHED_TEST_FOLD = 10
@@ -92,7 +92,7 @@ def choose_parts(
         parts |= {key: Part(selection, untrained=probe) for key, selection in learning.items()}
     parts |= reference_parts(dataset, bundle)
     try:
-        validation = _calibration_folds(config, dataset, bundle.facts, test)
+        validation = calibration_folds(config, dataset, bundle.facts, test)
     except MetsError as error:
         return parts, error.fact
     return {"folds.validation": Part(validation)} | parts, ""
@@ -116,8 +116,10 @@ def learning_folds(config: Config, dataset: PreparedDataset, test: Selection, wh
     return found
 
 
-def _calibration_folds(config: Config, dataset: PreparedDataset, facts: BundleFacts, test: Selection) -> Selection:
+def calibration_folds(config: Config, dataset: PreparedDataset, facts: BundleFacts, test: Selection) -> Selection:
     """The records to calibrate on. Raises MetsError if there are none, or patients among them trained or are tested."""
+    if dataset.card.window_stride_s is not None:
+        raise MetsError("calibrations are for ECGs of one window, and this data set has windows of recordings")
     _, validation, _ = selections(config.folds.train, config.folds.validation, config.folds.test)
     if not dataset.patients_of(validation):
         raise MetsError(f"`folds.validation` is {config.folds.validation} and selects no record of this data set")

@@ -1,6 +1,7 @@
 """The model card of an exported bundle: README.md with the hub's metadata."""
 
 import json
+import math
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -13,9 +14,12 @@ from mets_ray.config.source import SOURCES, source_class
 from mets_ray.dataset.card import DatasetCard, read_card
 from mets_ray.ecg.preprocess import HIGHPASS_MARGIN_S
 from mets_ray.errors import ConfigError, MetsError
+from mets_ray.metrics.calibration import LEAST_PATIENTS
+from mets_ray.metrics.cross_fitting import CrossFitted
 from mets_ray.model.bundle import Bundle
 from mets_ray.model.predictor import Predictor
 
+_ERRORS = {"expected": "expected_calibration_error", "brier": "brier"}
 _HUB_LICENCES = {"CC BY 4.0": "cc-by-4.0", "ODbL 1.0": "odbl"}
 
 
@@ -58,7 +62,35 @@ def model_card(predictor: Predictor, dataset: DatasetCard | None, told: Told) ->
         mets_ray_version=__version__,
         settings=dump_changes(config) or "# none\n",
         notes=told.notes.strip(),
+        calibrations=_calibrations(predictor.bundle),
+        least_patients=LEAST_PATIENTS,
+        heads=list(predictor.heads.values()),
+        number=_number,
     )
+
+
+def _calibrations(bundle: Bundle) -> list[dict[str, Any]]:
+    """A row for each task that is calibrated."""
+    return [
+        {
+            "words": f"{file.prompts.name}:{task}@{file.prompts.version}",
+            "usable": sum(row.fault is None for row in of.calibration.classes),
+            "classes": len(of.calibration.classes),
+            "records": of.calibration.records,
+            "patients": of.calibration.patients,
+        }
+        | {key: _before_and_after(of.cross_fitted, name) for key, name in _ERRORS.items()}
+        for file in bundle.calibrations.files
+        for task, of in file.tasks.items()
+    ]
+
+
+def _before_and_after(of: CrossFitted | None, name: str) -> str:
+    return "not measured" if of is None else f"{_number(getattr(of.before, name))} → {_number(getattr(of.after, name))}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
 def trained_on(bundle: Bundle) -> DatasetCard | None:

@@ -4,8 +4,6 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from importlib.util import find_spec
@@ -21,9 +19,11 @@ from mets_ray.exchange.classes import class_file, class_files
 from mets_ray.exchange.hub import push, require_token
 from mets_ray.exchange.portable import local_places, portable
 from mets_ray.exchange.settings import ExportConfig
+from mets_ray.model.beside import carry_over
 from mets_ray.model.bundle import (
     TRAINER_STATE_NAME,
     Bundle,
+    fetch_bundle,
     load_bundle,
     newest_bundle,
     publish_bundle,
@@ -76,9 +76,11 @@ def export(config: ExportConfig) -> Exported:
         figures=read_figures(config.figures_uri) if config.figures_uri else (),
         notes=storage.read_bytes(storage.absolute(config.notes_uri)).decode() if config.notes_uri else "",
     )
-    bundle_uri = newest_bundle(bundles.absolute(config.bundle_uri))
-    bundle, hub_uri = load_bundle(bundle_uri), None
-    with _own_files(bundle_uri, bundle, config.name) as folder:
+    bundle_uri, hub_uri = newest_bundle(bundles.absolute(config.bundle_uri)), None
+    with tempfile.TemporaryDirectory() as temporary:
+        whole, folder = Path(temporary) / "whole", Path(temporary) / "export"
+        bundle = fetch_bundle(bundle_uri, whole)
+        _copy_own_files(whole, folder, bundle, config.name)
         predictor = Predictor(load_bundle(str(folder)), encoder_runtime="torch")
         paths = tuple(local_places(predictor.bundle.config))
         if paths and config.push_to_hub:
@@ -99,35 +101,27 @@ def export(config: ExportConfig) -> Exported:
     return Exported(output_uri, predictor.model_version, written, hub_uri, paths)
 
 
-@contextmanager
-def _own_files(bundle_uri: str, bundle: Bundle, name: str | None) -> Iterator[Path]:
-    """A temporary folder with a bundle's own files, or with those of the same model as a bundle called `name`."""
-    with tempfile.TemporaryDirectory() as temporary:
-        folder, whole = Path(temporary) / "export", Path(temporary) / "whole"
-        if name is not None:
-            whole.mkdir()
-            write_bundle(whole, portable(bundle, name))
-            publish_bundle(str(whole), str(folder))  # signs it if there is a key
-        elif TRAINER_STATE_NAME in bundle.facts.files:
-            publish_bundle(bundle_uri, str(folder))
-        else:
-            storage.download_folder(bundles.locate(bundle_uri), whole)
-            folder.mkdir()
-            for file in (*bundle.facts.files, MANIFEST_NAME):
-                shutil.copyfile(whole / file, folder / file)
-            for beside in (CALIBRATION_FOLDER, REFERENCE_FOLDER):
-                if (whole / beside).is_dir():
-                    shutil.copytree(whole / beside, folder / beside)
-        _copy_examples(bundle_uri, folder)
-        yield folder
-
-
-def _copy_examples(bundle_uri: str, folder: Path) -> None:
-    """The real ECGs beside a bundle: they belong to its weights, whatever its name is."""
-    uri, examples = read_examples(bundle_uri)
-    if examples is not None:
-        (folder / EXAMPLES_FOLDER).mkdir()
-        storage.download_folder(uri, folder / EXAMPLES_FOLDER)
+def _copy_own_files(whole: Path, folder: Path, bundle: Bundle, name: str | None) -> None:
+    """Write the bundle's own files to `folder`, or those of the same model as a bundle called `name`, with what was
+    measured beside the bundle and its real ECGs. whole: a copy of all of its files."""
+    if name is not None:
+        own = whole.with_name("own")
+        own.mkdir()
+        write_bundle(own, portable(bundle, name))
+        publish_bundle(str(own), str(folder))  # signs it if there is a key
+        carry_over(bundle, folder)
+    elif TRAINER_STATE_NAME in bundle.facts.files:
+        publish_bundle(str(whole), str(folder))
+        carry_over(bundle, folder)
+    else:
+        folder.mkdir()
+        for file in (*bundle.facts.files, MANIFEST_NAME):
+            shutil.copyfile(whole / file, folder / file)
+        for beside in (CALIBRATION_FOLDER, REFERENCE_FOLDER):
+            if (whole / beside).is_dir():
+                shutil.copytree(whole / beside, folder / beside)
+    if read_examples(str(whole))[1] is not None:
+        shutil.copytree(whole / EXAMPLES_FOLDER, folder / EXAMPLES_FOLDER)
 
 
 def _write_model(files: _Folder, predictor: Predictor, told: Told) -> Told:

@@ -172,8 +172,9 @@ def score_calibration(
     decisions = score_decisions(calibration, of.similarity, of.truth)
     probabilities = calibration.probabilities(of.similarity)
     before = calibration_errors(np.where(np.isnan(probabilities), np.nan, scores), of.truth)
-    after = calibration_errors(probabilities, of.truth)
-    return Calibrated(calibration, decisions, reliability(probabilities, of.truth), before, after)
+    binned = reliability(probabilities, of.truth)
+    after = calibration_errors(probabilities, of.truth, binned)
+    return Calibrated(calibration, decisions, binned, before, after)
 
 
 def fit_calibration(of: TaskSimilarities, prompts: PromptVersion, rule: ThresholdRule | None = None) -> Calibration:

@@ -40,10 +40,12 @@ class CalibrationErrors:
 
 
 def calibration_errors(
-    probabilities: Float[np.ndarray, "record class"], truth: Bool[np.ndarray, "record class"]
+    probabilities: Float[np.ndarray, "record class"],
+    truth: Bool[np.ndarray, "record class"],
+    binned: Reliability | None = None,
 ) -> CalibrationErrors:
-    """Both errors; columns of nan are skipped. Raises as `reliability`."""
-    error = reliability(probabilities, truth).expected_calibration_error
+    """Both errors; columns of nan are skipped. binned: their `reliability`, where it is known. Raises as it does."""
+    error = (binned or reliability(probabilities, truth)).expected_calibration_error
     known = ~np.isnan(probabilities)
     squares = (probabilities[known].astype(np.float64) - truth[known]) ** 2
     return CalibrationErrors(error, float(squares.mean()) if len(squares) else math.nan)

@@ -1,11 +1,11 @@
 """From which cosine on a class is reported as present: the rules, on VALIDATION records."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from mets_ray.config.kinds import ThresholdKind
 from mets_ray.errors import MetsError
 
 _ROUNDING = 1e-12  # 9 of 10 reach a share of 0.9
@@ -18,7 +18,7 @@ class ThresholdRule:
     `share` is not used by best_f1.
     """
 
-    kind: Literal["best_f1", "sensitivity", "specificity"] = "best_f1"
+    kind: ThresholdKind = "best_f1"
     share: float = 1.0
 
     def __str__(self) -> str:

@@ -330,13 +330,18 @@ def load_bundle(bundle_uri: str) -> Bundle:
     Raises CheckpointError if it is no complete bundle of this schema, METS_RAY_BUNDLE_KEY is set and the bundle is not
     signed with it, or the hub gives nothing.
     """
-    place = _require_bundle(bundle_uri)
     with tempfile.TemporaryDirectory() as folder:
-        storage.download_folder(place, folder)
-        with _faults_of(MANIFEST_NAME, bundle_uri):  # it is gone while the bundle is published again
-            manifest = (Path(folder) / MANIFEST_NAME).read_bytes()
-        _check_signature(_unsealed(manifest, bundle_uri), bundle_uri)
-        return read_bundle(Path(folder), bundle_uri)
+        return fetch_bundle(bundle_uri, Path(folder))
+
+
+def fetch_bundle(bundle_uri: str, folder: Path) -> Bundle:
+    """`load_bundle` that leaves all files of the bundle, and what lies beside them, in a local folder."""
+    place = _require_bundle(bundle_uri)
+    storage.download_folder(place, folder)
+    with _faults_of(MANIFEST_NAME, bundle_uri):  # it is gone while the bundle is published again
+        manifest = (folder / MANIFEST_NAME).read_bytes()
+    _check_signature(_unsealed(manifest, bundle_uri), bundle_uri)
+    return read_bundle(folder, bundle_uri)
 
 
 def with_calibrations(bundle: Bundle, calibration_uri: str | None) -> Bundle:

@@ -15,6 +15,11 @@ PLAIN_LABELS: Reason = (
     "plain_labels",
     "calibrations belong to the words of a prompt set, and these classes are words of the request",
 )
+SEVERAL_WINDOWS: Reason = (
+    "several_windows",
+    "calibrations are for ECGs of one window, and this recording has several",
+)
+OVER_TIME: Reason = ("over_time", "calibrations are for ECGs of one window, and these are windows of a recording")
 LEADS_MISSING: Reason = ("leads_missing", "calibrations are for whole ECGs, and this one lacks leads")
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from mets_ray import storage
 from mets_ray.errors import CheckpointError, MetsError
 from mets_ray.metrics.calibration import Calibration, PromptVersion
+from mets_ray.metrics.cross_fitting import CrossFitted
 
 FOLDER_NAME = "calibration"
 _SCHEMA_VERSION = 1
@@ -28,7 +29,7 @@ class TaskCalibration:
     """One task: the calibration, the hash of each class's wordings, and the data whose validation folds it is from.
 
     `records_in_folds`: all records of these folds. Those without a label of the task are not in the calibration, so it
-    is for ECGs that have one of its classes.
+    is for ECGs that have one of its classes. `cross_fitted`: how good it is, where that was measured.
     """
 
     calibration: Calibration
@@ -38,6 +39,7 @@ class TaskCalibration:
     synthetic: bool
     folds: str
     records_in_folds: int
+    cross_fitted: CrossFitted | None = None
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,9 @@ class CalibrationFile:
     def to_bytes(self, key: str = "") -> bytes:
         """The file: JSON with its digest, and with a key its signature."""
         tasks = {
-            task: {name: value for name, value in vars(of).items() if name != "calibration"}
+            task: {name: value for name, value in vars(of).items() if name not in ("calibration", "cross_fitted")}
             | {"calibration": of.calibration.to_json()}
+            | ({} if of.cross_fitted is None else {"cross_fitted": of.cross_fitted.to_json()})
             for task, of in self.tasks.items()
         }
         facts = {
@@ -173,4 +176,5 @@ def _task_from_json(state: Mapping[str, Any]) -> TaskCalibration:
         bool(state["synthetic"]),
         str(state["folds"]),
         int(state["records_in_folds"]),
+        CrossFitted.from_json(state["cross_fitted"]) if "cross_fitted" in state else None,
     )

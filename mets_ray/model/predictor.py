@@ -19,7 +19,15 @@ from mets_ray.ecg.preprocess import SignalConfig, check_leads, preprocess
 from mets_ray.ecg.timeline import part_from, window_starts
 from mets_ray.errors import ConfigError, RecordError
 from mets_ray.model.bundle import Bundle, BundleFacts, check_text_model, load_bundle, untrained_model, with_calibrations
-from mets_ray.model.calibrated_classes import LEADS_MISSING, PLAIN_LABELS, CalibratedClasses, Judged, uncalibrated
+from mets_ray.model.calibrated_classes import (
+    LEADS_MISSING,
+    OVER_TIME,
+    PLAIN_LABELS,
+    SEVERAL_WINDOWS,
+    CalibratedClasses,
+    Judged,
+    uncalibrated,
+)
 from mets_ray.model.calibrations import NO_CALIBRATIONS, Reason
 from mets_ray.model.ecg_encoder import EcgEncoder
 from mets_ray.model.ecg_runtime import ROWS_AT_ONCE, RuntimeEncoder, choose_runtime
@@ -519,10 +527,12 @@ class Predictor:
     ) -> CalibratedClasses:
         """The calibrations of `classes`. name: of a prompt set, or `set:task`; None for labels of one's own.
 
-        windows: the ECG; one that lacks leads is not calibrated.
+        windows: the ECG; one that lacks leads, or has several windows, is not calibrated.
         """
         if name is None:
             return uncalibrated(PLAIN_LABELS, len(classes))
+        if windows is not None and len(windows.signal_uv) > 1:
+            return uncalibrated(SEVERAL_WINDOWS, len(classes))
         if windows is not None and windows.lack_leads:
             return uncalibrated(LEADS_MISSING, len(classes))
         key = (name, version, tuple(classes.items()))
@@ -549,7 +559,7 @@ class Predictor:
                 pairs = zip(*(values.tolist() for values in found), strict=True)
                 rows = (
                     tuple(
-                        ScoredClass(*of_class, not_calibrated="scores over time are not calibrated")
+                        ScoredClass(*of_class, not_calibrated=OVER_TIME[1])
                         for of_class in zip(classes, score, similarity, strict=True)
                     )
                     for score, similarity in pairs

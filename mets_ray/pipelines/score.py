@@ -36,7 +36,7 @@ from mets_ray.ecg.lead_sets import recorded
 from mets_ray.errors import DatasetError, RecordError
 from mets_ray.metrics.intervals import number_json
 from mets_ray.model.bundle import Bundle, check_signal, with_reference
-from mets_ray.model.calibrated_classes import CalibratedClasses
+from mets_ray.model.calibrated_classes import OVER_TIME, CalibratedClasses, uncalibrated
 from mets_ray.model.lead_quality import NEEDS_EVERY_LEAD
 from mets_ray.model.predictor import Predictor, load_predictor, sigmoid
 from mets_ray.model.windows import mean_embedding
@@ -348,13 +348,16 @@ def _score_tasks(
         classes = questions.classes(name)
         vectors = predictor.class_vectors(classes)
         assert vectors is not None, f"the prompts of `{name}` have no vectors"
-        calibrated = _calibrated(predictor, questions, name)
+        calibrated = _calibrated(dataset.card, predictor, questions, name)
         found.append(ScoreTask(name, tuple(classes), vectors.numpy(), calibrated))
     return tuple(found)
 
 
-def _calibrated(predictor: Predictor, questions: Questions, task: str) -> CalibratedClasses:
-    return predictor.calibrated(questions.classes(task), f"{questions.prompts.name}:{task}", questions.prompts.version)
+def _calibrated(card: DatasetCard, predictor: Predictor, questions: Questions, task: str) -> CalibratedClasses:
+    classes, prompts = questions.classes(task), questions.prompts
+    if card.window_stride_s is not None:
+        return uncalibrated(OVER_TIME, len(classes))
+    return predictor.calibrated(classes, f"{prompts.name}:{task}", prompts.version)
 
 
 def _metadata(
@@ -376,7 +379,7 @@ def _metadata(
         identity["encoder_precision"] = "bf16"  # the other runtimes agree, so one may go on with another's scores
     if card.window_stride_s is not None:
         identity["rows"] = settings.rows
-    thresholds = _thresholds(predictor, questions)
+    thresholds = _thresholds(card, predictor, questions)
     if thresholds:
         identity["calibrations"] = sorted(
             storage.digest_of(one.calibration.to_json())
@@ -402,11 +405,11 @@ def _metadata(
     }
 
 
-def _thresholds(predictor: Predictor, questions: Questions) -> dict[str, dict[str, float]]:
+def _thresholds(card: DatasetCard, predictor: Predictor, questions: Questions) -> dict[str, dict[str, float]]:
     """The probability from which each class is reported as present, by task; only of calibrated classes."""
     found = {}
     for task in questions.tasks:
-        calibrated, classes = _calibrated(predictor, questions, task), questions.classes(task)
+        calibrated, classes = _calibrated(card, predictor, questions, task), questions.classes(task)
         rows = zip(classes, calibrated.thresholds.tolist(), calibrated.faults, strict=True)
         if known := {name: threshold for name, threshold, fault in rows if fault is None}:
             found[task] = known

@@ -9,7 +9,9 @@ from mets_ray.serve.bodies import JsonEcg
 from mets_ray.serve.explanation_messages import Explanation
 from mets_ray.serve.request_id import current_request_id
 
-NOTICE = "Research software, not a medical device. Scores are not calibrated probabilities."
+_DEVICE = "Research software, not a medical device."
+NOTICE_UNCALIBRATED = f"{_DEVICE} Scores are not calibrated probabilities."
+NOTICE_CALIBRATED = f"{_DEVICE} `probability` is calibrated on validation records; `score` is not."
 
 _MESSAGE_CHARS = 600
 _MAX_COMMAS = 4096
@@ -216,7 +218,7 @@ class _Facts(BaseModel):
     prompt_set: str | None = Field(description="`name@version` of the prompt set that was used")
     model_version: str
     timings_ms: dict[str, float]
-    notice: str = NOTICE
+    notice: str = Field(NOTICE_UNCALIBRATED, description="what the numbers of this answer are, and are not")
 
 
 class ZeroShotAnswer(_Facts, Scored):
@@ -244,7 +246,7 @@ class PredictAnswer(BaseModel):
     warnings: list[Warned]
     model_version: str
     timings_ms: dict[str, float]
-    notice: str = NOTICE
+    notice: str = NOTICE_UNCALIBRATED
 
 
 class TimelineSignal(BaseModel):
@@ -271,9 +273,10 @@ class TimelineHead(BaseModel):
     hypothesis_template: str | None
     prompt_set: str | None = Field(description="`name@version` of the prompt set that was used")
     model_version: str
+    not_calibrated: Warned = Field(description="why no window has probabilities")
     signal: TimelineSignal | None = None
     warnings: list[Warned]
-    notice: str = NOTICE
+    notice: str = NOTICE_UNCALIBRATED
 
 
 class TimelineWindow(BaseModel):

@@ -45,9 +45,14 @@ _LIMITS = (
 )
 _MODEL_PROMPT_SETS = 256  # registered ones in /v1/model; all of them are in the pages of /v1/prompt-sets
 
-INTENDED_USE = (
+_INTENDED_USE = (
     "Research on zero-shot recognition of findings in 12-lead ECGs. Not a medical device: not for diagnosis, "
-    "triage or any decision about a patient. Scores are not calibrated probabilities."
+    "triage or any decision about a patient."
+)
+_NO_PROBABILITIES = "Scores are not calibrated probabilities."
+_SOME_PROBABILITIES = (
+    "Scores are not calibrated probabilities. `probability` is calibrated, for the words in `calibrations` alone, and "
+    "holds where classes are as frequent as in the records that it was fitted on."
 )
 
 
@@ -140,6 +145,11 @@ class Service:
         """Whether the store of prompt sets answered when it was asked last; None without a store."""
         return None if self.prompt_sets.store is None else self.prompt_sets.store.is_answering
 
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether some words have probabilities."""
+        return bool(self.predictor.bundle.calibrations.files)
+
     async def zero_shot(self, windows: Windows, options: messages.Options, timings: Timings) -> messages.ZeroShotAnswer:
         """Scores of one ECG. Raises RequestError."""
         since = time.perf_counter()
@@ -154,7 +164,7 @@ class Service:
         if to_explain:
             explanation = await self._explanations.explain(windows, embedding, to_explain, chosen, vectors)
             timings.stop("explain", since)
-        facts = self._facts(chosen, options, timings)
+        facts = self._facts(chosen, options, timings, is_calibrated=scored.calibrated)
         return messages.ZeroShotAnswer.model_construct(**vars(scored), **facts, explanation=explanation)
 
     async def predict(
@@ -204,7 +214,9 @@ class Service:
                 results.append(scored)
                 await asyncio.sleep(0)  # 64 ECGs with 256 classes take 50 ms: other requests come in between
         timings.stop("encode", since)
-        return messages.BatchAnswer.model_construct(results=results, **self._facts(chosen, options, timings))
+        is_calibrated = any(isinstance(result, messages.Scored) and result.calibrated for result in results)
+        facts = self._facts(chosen, options, timings, is_calibrated=is_calibrated)
+        return messages.BatchAnswer.model_construct(results=results, **facts)
 
     async def embed_ecg(self, windows: Windows) -> messages.EmbedAnswer:
         vector = mean_embedding(await self._embed(windows)).tolist()
@@ -309,7 +321,7 @@ class Service:
             ],
             calibrations=_calibration_facts(self.predictor.bundle.calibrations),
             heads=self.heads.listed(),
-            intended_use=INTENDED_USE,
+            intended_use=f"{_INTENDED_USE} {_SOME_PROBABILITIES if self.is_calibrated else _NO_PROBABILITIES}",
             device=str(self.predictor.device),
             auth=config.auth,
             limits={name: getattr(config, name) for name in _LIMITS},
@@ -455,13 +467,16 @@ class Service:
             warnings=[*warned(windows.warnings), *class_warnings(chosen, multi_label)],
         )
 
-    def _facts(self, chosen: ClassList, options: messages.Options, timings: Timings) -> dict[str, Any]:
+    def _facts(
+        self, chosen: ClassList, options: messages.Options, timings: Timings, *, is_calibrated: bool
+    ) -> dict[str, Any]:
         return {
             "multi_label": options.multi_label,
             "hypothesis_template": chosen.template,
             "prompt_set": chosen.label,
             "model_version": self.predictor.model_version,
             "timings_ms": timings.total(),
+            "notice": messages.NOTICE_CALIBRATED if is_calibrated else messages.NOTICE_UNCALIBRATED,
         }
 
 

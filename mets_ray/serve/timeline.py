@@ -25,6 +25,7 @@ from torch import Tensor
 
 from mets_ray.ecg.timeline import window_count, window_starts
 from mets_ray.errors import RecordError, RequestError
+from mets_ray.model.calibrated_classes import OVER_TIME
 from mets_ray.model.windows import largest_mv, low_amplitude, remarks
 from mets_ray.serve import audit, messages
 from mets_ray.serve.explanations import refuse_explain
@@ -219,6 +220,7 @@ class _Timeline:
             hypothesis_template=chosen.template,
             prompt_set=chosen.label,
             model_version=self._service.predictor.model_version,
+            not_calibrated=warned([OVER_TIME])[0],
             signal=shape if self._options.signals else None,
             warnings=[*warned(noted), *class_warnings(chosen, self._options.multi_label)],
         )

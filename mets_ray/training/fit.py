@@ -15,6 +15,7 @@ from mets_ray.dataset.folds import selections
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.model.bundle import publish_bundle, read_facts
 from mets_ray.pictures.training import draw_training
+from mets_ray.pipelines.input_reference import write_reference_of
 from mets_ray.pipelines.lm_actors import EmbeddedTexts, ask_identity
 from mets_ray.tasks.prompt_files import read_prompt_set
 from mets_ray.tasks.prompt_sets import PACKAGED_PROMPT_SETS, PromptSet, prompt_texts
@@ -39,7 +40,8 @@ class Pretrained:
     reports_embedded: int
     prompts_embedded: int
     restarts: int
-    notice: str
+    reference_uri: str
+    notices: tuple[str, ...]
 
 
 def fit(config: Config, dataset_uri: str) -> Pretrained:
@@ -110,7 +112,8 @@ def figures(result: Pretrained) -> dict[str, Any]:
         "lm_texts_embedded": result.reports_embedded + int(sum(_known("lm_texts_embedded", result))),
         "lm_prompts_embedded": result.prompts_embedded,
         "restarts": result.restarts,
-        "notices": [result.notice] if result.notice else [],
+        "reference_uri": result.reference_uri or None,
+        "notices": list(result.notices),
     }
 
 
@@ -135,14 +138,17 @@ def _tell(job: TrainJob) -> None:
 
 
 def _publish(job: TrainJob, result: Result, embedded: EmbeddedTexts, restarts: int) -> Pretrained:
-    """Publish the chosen epoch as `<run>/bundle`, and the picture of the whole run next to it."""
+    """Publish the chosen epoch as `<run>/bundle` with its reference of inputs, and beside it the picture of the run."""
     assert result.checkpoint is not None
     chosen_uri, chosen = chosen_checkpoint(job.run_uri, result)
     bundle_uri = storage.join(job.run_uri, "bundle")
     publish_bundle(chosen_uri, bundle_uri)
     history = read_facts(checkpoint_uri(job.run_uri, result.checkpoint)).history
-    notice = "SYNTHETIC data: these figures say nothing about real ECGs" if job.dataset.card.synthetic else ""
+    notices = ["SYNTHETIC data: these figures say nothing about real ECGs"] if job.dataset.card.synthetic else []
     say(f"bundle of epoch {int(chosen['epoch'])} ({job.config.train.choose}): {bundle_uri}")
+    reference, fault = write_reference_of(job.config, job.dataset, bundle_uri)
+    if fault:
+        notices.append(f"No reference of the bundle's inputs: {fault}.")
     picture_uri = storage.join(job.run_uri, "training.png")
     title = f"{job.run}, {job.config.loss}" + (" (SYNTHETIC data)" if job.dataset.card.synthetic else "")
     storage.write_bytes(
@@ -157,7 +163,8 @@ def _publish(job: TrainJob, result: Result, embedded: EmbeddedTexts, restarts: i
         reports_embedded=embedded.reports_embedded,
         prompts_embedded=embedded.prompts_embedded,
         restarts=restarts,
-        notice=notice,
+        reference_uri=reference,
+        notices=tuple(notices),
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -29,21 +30,27 @@ def earlier_folds_of(config: Config, card: DatasetCard) -> tuple[int, ...]:
     return facts.seen_folds if facts.dataset_source == card.source else ()
 
 
-def open_run_folder(config: Config) -> str:
+def new_run_uri(config: Config, kind: str) -> str:
+    """Where a new run of a command writes: under `run_uri`, named after the command and the time."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return storage.join(storage.absolute(config.run_uri), f"{kind}-{stamp}-{uuid.uuid4().hex[:4]}")
+
+
+def open_run_folder(config: Config, kind: str = "pretrain", *, kept: Collection[str] = ()) -> str:
     """A new run's folder, or the folder of the run to resume, after checking that its settings are the same.
 
-    Raises CheckpointError if `train.resume` is not a run, its settings differ, or its list of checkpoints is damaged.
+    kind: the command. kept: sections that its runs must keep, although they mean nothing to pretraining. Raises
+    CheckpointError if `train.resume` is not a run, its settings differ, or its list of checkpoints is damaged.
     """
     if config.train.resume is None:
-        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        run_uri = storage.join(storage.absolute(config.run_uri), f"pretrain-{stamp}-{uuid.uuid4().hex[:4]}")
+        run_uri = new_run_uri(config, kind)
         storage.write_bytes(storage.join(run_uri, "config.yaml"), dump_config(config).encode())
         return run_uri
     run_uri = storage.absolute(config.train.resume)
     config_uri = storage.join(run_uri, "config.yaml")
     if not storage.exists(config_uri):
         raise CheckpointError(
-            f"`train.resume` is `{run_uri}`, which holds no config.yaml", hint="give the run_uri that pretrain printed"
+            f"`train.resume` is `{run_uri}`, which holds no config.yaml", hint=f"give the run_uri that {kind} printed"
         )
     if storage.exists(storage.join(run_uri, MANIFEST_NAME)):
         raise CheckpointError(
@@ -51,13 +58,15 @@ def open_run_folder(config: Config) -> str:
             hint=f"give the run's folder, {run_uri.rpartition('/')[0]}, or start a new run with train.init_from",
         )
     before = _read_settings(config_uri)
-    changed = _changed(before, config.model_dump(mode="json"))
+    changed = _changed(before, config.model_dump(mode="json"), set(free_at_resume(Config)) - set(kept))
     if changed:
         lines = [f"`{key}` was {old!r}, is {new!r}" for key, old, new in changed]
         raise CheckpointError(
             "a resumed run must keep its settings:\n" + "\n".join(lines),
             where=run_uri,
-            hint="give the run's own config.yaml as --config, or start a new run with train.init_from",
+            hint="give the run's own config.yaml as --config, or start a new run with train.init_from"
+            if kind == "pretrain"
+            else "give the command as it was, with train.resume, or start a new run without it",
         )
     _check_checkpoints(run_uri)
     return run_uri
@@ -107,16 +116,17 @@ def _read_settings(config_uri: str) -> dict[str, Any]:
         ) from error
 
 
-def _changed(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """(key, old, new) of each setting that differs and that a resumed run must keep."""
-    free = set(free_at_resume(Config))
+def _changed(
+    before: dict[str, Any], after: dict[str, Any], free: Collection[str], prefix: str = ""
+) -> list[tuple[str, Any, Any]]:
+    """(key, old, new) of each setting that differs and that a resumed run must keep; it may change those in `free`."""
     found = []
     for name in sorted(set(before) | set(after)):
         key, old, new = f"{prefix}{name}", before.get(name), after.get(name)
         if key in free or old == new:
             continue
         if isinstance(old, dict) and isinstance(new, dict):
-            found += _changed(old, new, f"{key}.")
+            found += _changed(old, new, free, f"{key}.")
         else:
             found.append((key, old, new))
     return found

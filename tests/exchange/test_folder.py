@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -17,9 +18,16 @@ from mets_ray.exchange.command import run_export
 from mets_ray.exchange.folder import export
 from mets_ray.exchange.settings import ExportConfig
 from mets_ray.exchange.zero_shot import ZeroShot
+from mets_ray.metrics.cross_fitting import CrossFitted
+from mets_ray.metrics.reliability import CalibrationErrors
 from mets_ray.model.bundle import load_bundle
 from mets_ray.model.predictor import load_predictor
+from tests.support.calibrations import made_up_file, write_file
+from tests.support.heads import with_heads
+from tests.support.references import made_up_reference, synthetic_signals, write_reference
 from tests.support.serving import make_bundle, synthetic_ecg
+
+CROSS_FITTED = CrossFitted(5, CalibrationErrors(0.25, float("nan")), CalibrationErrors(0.025, 0.1))
 
 
 @pytest.fixture(scope="module")
@@ -160,12 +168,38 @@ def test_a_name_makes_a_bundle_that_tells_nothing_of_the_machine(bundle_uri, tmp
     ] == []
 
 
+def test_what_lies_beside_a_bundle_and_its_heads_go_along(bundle_uri, tmp_path):
+    measured = tmp_path / "measured"
+    shutil.copytree(with_heads(bundle_uri, tmp_path, "linear"), measured)
+    file = made_up_file(measured)
+    known = {"synthetic": replace(file.tasks["synthetic"], cross_fitted=CROSS_FITTED)}
+    write_file(measured, replace(file, tasks=known))
+    write_reference(measured, made_up_reference(measured, synthetic_signals(range(60))))
+    before = load_bundle(str(measured))
+    for words in ({}, {"name": "renamed"}):
+        output = str(tmp_path / f"out{len(words)}")
+        export(ExportConfig(bundle_uri=str(measured), output_uri=output, onnx=False, **words))
+        after = load_bundle(output)
+        assert (after.digest == before.digest) is (not words)
+        (file,) = after.calibrations.files
+        assert (file.run, file.bundle_digest) == (after.facts.run, after.digest)
+        assert file.tasks == before.calibrations.files[0].tasks
+        assert after.reference.run == after.facts.run
+        assert after.reference.reference.features == before.reference.reference.features
+        card = (tmp_path / f"out{len(words)}" / "README.md").read_text()
+        assert "| `descriptive:synthetic@4` | 11 of 12 | 300 of 150 patients | 0.250 → 0.025 | – → 0.100 |" in card
+        assert "not probabilities: they are not calibrated" not in card
+        assert "| `linear` | synthetic (3 classes) | linear | 20 of 19 patients of synthetic (SYNTHETIC) | 0.9" in card
+        assert list(after.heads) == ["linear"]
+
+
 def test_the_card_has_the_hub_s_header_and_only_what_is_known(exported, bundle_uri, tmp_path):
     card = (exported / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: mets_ray\nlicense: other\n")
     assert "- onnx\n---\n" in card
     assert "SYNTHETIC" in card
     assert "None were given for this export" in card
+    assert "\n\nScores are not probabilities: they are not calibrated.\n\n## What it is for" in card
     (tmp_path / "figures.json").write_text(
         json.dumps({"default": {"tasks": {"ptbxl_super": [0.9, 0.8806, 0.92], "mean": [0.85, 0.84, 0.86]}}})
     )

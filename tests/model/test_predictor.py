@@ -378,7 +378,7 @@ def test_a_timeline_scores_each_window_and_leaves_gaps_out(predictor):
             for row in own:
                 (found,) = (one for one in window.classes if one.class_name == row.class_name)
                 assert found[1:3] == pytest.approx(row[1:3], abs=1e-6)
-                assert found.not_calibrated == "scores over time are not calibrated"
+                assert "windows of a recording" in found.not_calibrated
     with pytest.raises(RecordError, match="needed"):
         predictor.timeline(Ecg(signal_mv[:, :999], ecg.leads, 100.0), labels)
     for wrong in ({}, {"labels": labels, "stride_s": 0}):

@@ -219,7 +219,9 @@ def test_the_bundle_scores_on_its_own_and_as_the_run_did(trained, prepared, tmp_
     assert calibrated.bundle_digest == bundle.digest
     assert calibrated.tasks["synthetic"].calibration == result.calibrated["synthetic"].calibration
     assert (calibrated.tasks["synthetic"].folds, calibrated.tasks["synthetic"].synthetic) == ("9", True)
-    # So does the reference of the ECGs that trained it, which `score` compares others with.
+    # So does the reference of the ECGs that trained it, which pretrain wrote and `score` compares others with.
+    assert trained.reference_uri == storage.join(trained.bundle_uri, "reference/inputs.json")
+    assert (result.reference_uri, trained.notices[1:]) == ("", ())
     assert bundle.reference is not None
     assert bundle.reference.reference.patients == len(dataset_patients(prepared, (*range(1, 9), 9)))
     assert bundle.reference.dataset_sha256 == bundle.facts.dataset_sha256

@@ -1,5 +1,7 @@
 """Calibrated answers over HTTP: probabilities for the words of a calibrated prompt set, and why not for all others."""
 
+import json
+
 import pytest
 
 from mets_ray.ecg.ecg import LEADS
@@ -52,12 +54,33 @@ def test_a_calibrated_prompt_set_has_probabilities(client, bundle):
     assert whole["classes"] == answer["classes"]
     assert (part["calibrated"], part["not_calibrated"]["reason"]) == (False, "leads_missing")
     assert part["classes"][0]["probability"] is None
-    (facts,) = client.get("/v1/model").json()["calibrations"]
+    # What the answer says of its numbers is true of them, and so is what the server says of itself.
+    assert "`probability` is calibrated" in answer["notice"]
+    assert "not calibrated probabilities" in ask(client, candidate_labels=["sinus rhythm"])["notice"]
+    model = client.get("/v1/model").json()
+    assert "`probability` is calibrated" in model["intended_use"]
+    assert "`probability` is calibrated" in client.get("/openapi.json").json()["info"]["description"]
+    (facts,) = model["calibrations"]
     assert facts["prompt_set"] == "descriptive:synthetic@4"
     assert (facts["records"], facts["patients"], facts["threshold_rule"], facts["folds"]) == (300, 150, "best_f1", "9")
     assert facts["records_in_folds"] == 310
     assert RARE in facts["not_calibrated"]
     assert len(facts["classes"]) == len(answer["classes"]) - 1
+
+
+def test_a_recording_of_several_windows_has_no_probability(client):
+    ecg = json_ecg(synthetic_ecg())
+    long = ecg | {"signal": [[*lead, *lead] for lead in ecg["signal"]]}
+    answer = ask(client, ecg=long, prompt_set="descriptive:synthetic")
+    assert (answer["windows"], answer["calibrated"]) == (2, False)
+    assert answer["not_calibrated"]["reason"] == "several_windows"
+    assert {row["probability"] for row in answer["classes"]} == {None}
+    body = {"ecg": long, "prompt_set": "descriptive:synthetic"}
+    (head, *_) = client.post("/v1/timeline", json=body).text.splitlines()
+    assert json.loads(head)["not_calibrated"]["reason"] == "over_time"
+    refused = client.post("/v1/zero-shot", json={**body, "explain": True})
+    assert (refused.status_code, refused.json()["error"]["reason"]) == (422, "several_windows")
+    assert "at most 10 s" in refused.json()["error"]["hint"]
 
 
 def test_other_words_are_not_calibrated_and_the_answer_says_why(client):
@@ -94,5 +117,7 @@ def test_a_bundle_without_calibration_answers_as_before(tmp_path):
     with plain_server(make_bundle(tmp_path)) as (client, _):
         answer, model = ask(client, prompt_set="descriptive:synthetic"), client.get("/v1/model").json()
     assert (answer["calibrated"], model["calibrations"]) == (False, [])
+    assert model["intended_use"].endswith("Scores are not calibrated probabilities.")
+    assert answer["notice"].endswith("Scores are not calibrated probabilities.")
     before = {"class_name", "score", "similarity", "rank"}
     assert all({key for key, value in row.items() if value is not None} == before for row in answer["classes"])

@@ -1,11 +1,12 @@
 """Evaluation beside other results: baselines, other data sets, records without labels."""
 
 import json
+import shutil
 
 import pytest
 
 from mets_ray import storage
-from mets_ray.errors import ConfigError
+from mets_ray.errors import ConfigError, DatasetError
 from mets_ray.metrics.auroc import macro_auroc
 from mets_ray.model.bundle import load_bundle
 from mets_ray.results.similarity_files import read_similarities
@@ -44,6 +45,7 @@ def test_baselines_and_another_result_stand_beside_the_score(trained, prepared, 
     assert "| linear probe, 10% of labels | " in table
 
     check_curve(first, many)
+    check_calibrate(first, trained.bundle_uri, prepared, tmp_path)
 
     # Against its own files nothing differs; against the same weights in a bundle neither.
     for other in (first.result_uri, trained.bundle_uri):
@@ -55,6 +57,23 @@ def test_baselines_and_another_result_stand_beside_the_score(trained, prepared, 
     nowhere = config_of(tmp_path, "folds.test=[10]", f"evaluate.compare_to={tmp_path}", dataset_uri=prepared)
     with pytest.raises(ConfigError, match="is not a bundle and has no scores for synthetic"):
         evaluate(nowhere, prepared, trained.bundle_uri)
+
+
+def check_calibrate(evaluated, bundle_uri, prepared, tmp_path):
+    """Without a test fold the same is fitted, and a fold that trained the bundle is refused."""
+    from mets_ray.evaluation.calibrate_only import calibrate
+
+    bare = tmp_path / "bare"
+    shutil.copytree(bundle_uri, bare, ignore=shutil.ignore_patterns("calibration", "reference"))
+    with pytest.raises(DatasetError, match="patients have records in the validation and in the bundle's train folds"):
+        calibrate(config_of(tmp_path, "folds.validation=[1]", dataset_uri=prepared), prepared, str(bare))
+    calibrate(config_of(tmp_path, "folds.test=[]", dataset_uri=prepared), prepared, str(bare))
+    bundle = load_bundle(str(bare))
+    (file,) = bundle.calibrations.files
+    assert file.tasks["synthetic"].calibration == evaluated.calibrated["synthetic"].calibration
+    errors = file.tasks["synthetic"].cross_fitted
+    assert errors.after.brier < errors.before.brier
+    assert bundle.reference.bundle_digest == bundle.digest
 
 
 def check_curve(evaluated, probe_of_all):

@@ -82,6 +82,7 @@ def test_an_interrupted_prepare_is_no_data_set_and_goes_on(ray_address, tmp_path
         assert storage.read_bytes(uri) == storage.read_bytes(uri.replace(straight, broken))
 
 
+@pytest.mark.timeout(600)
 def test_an_interrupted_run_resumes_to_the_very_same_weights(ray_address, tmp_path):
     from mets_ray.model.bundle import load_bundle
 
@@ -112,6 +113,33 @@ def test_an_interrupted_run_resumes_to_the_very_same_weights(ray_address, tmp_pa
     assert resumed["epochs"] == straight["epochs"] == 4
     weights = [load_bundle(result["bundle_uri"]).model.state_dict() for result in (straight, resumed)]
     assert all(weights[0][key].equal(weights[1][key]) for key in weights[0])
+    check_adapt_resumes(straight["bundle_uri"], straight["dataset_uri"], ray_address, tmp_path)
+
+
+def check_adapt_resumes(bundle_uri, dataset_uri, ray_address, tmp_path):
+    """Fine-tuning that is killed goes on to the very same head, and only with the settings that it began with."""
+    from mets_ray.model.bundle import load_bundle
+
+    words = [*SMALL, f"dataset_uri={dataset_uri}", f"adapt.bundle_uri={bundle_uri}", "adapt.method=finetune",
+             "adapt.epochs=4", "train.keep_checkpoints=9"]  # fmt: skip
+    status, straight, shown = run_job("adapt", *words, f"run_uri={tmp_path}/adapted", address=ray_address)
+    assert status == 0, shown
+    with started_job("adapt", *words, f"run_uri={tmp_path}/killed", address=ray_address) as job:
+        wait_until(lambda: list(tmp_path.glob("killed/adapt-*/checkpoint-00001-*/bundle.json")), job)
+        job.process.kill()
+        while train_workers():
+            time.sleep(0.1)
+    (run,) = tmp_path.glob("killed/adapt-*")
+    assert not (run / "bundle").exists()
+    again = [*words, f"run_uri={tmp_path}/killed", f"train.resume={run}"]
+    status, refused, _ = run_job("adapt", *again, "adapt.layer_decay=0.5", address=ray_address)
+    assert (status, "`adapt.layer_decay` was 0.7, is 0.5" in refused["error"]) == (1, True)
+    status, resumed, shown = run_job("adapt", *again, address=ray_address)
+    assert (status, f"{run} (resumed)" in shown) == (0, True), shown
+    assert resumed["bundle_uri"] == str(run / "bundle")
+    heads = [load_bundle(result["bundle_uri"]).heads["synthetic-finetune"] for result in (straight, resumed)]
+    assert all(value.equal(heads[1].own_model[name]) for name, value in heads[0].own_model.items())
+    assert heads[0].facts.validation_macro_auroc == heads[1].facts.validation_macro_auroc
 
 
 def test_a_killed_job_started_again_scores_every_record_once(ray_address, tmp_path):
