@@ -7,7 +7,7 @@ export METS_TEST_DATA
 unexport PYTHONDONTWRITEBYTECODE  # tests start hundreds of processes
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart serve demo-bundle test test-slow lint audit docs bench bench-check gpu-check chaos constraints locks clean
+.PHONY: help install quickstart serve demo-bundle demo-export gallery test test-slow lint audit docs bench bench-check gpu-check chaos constraints locks clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,13 +36,24 @@ serve: install  ## the newest bundle under .runs, or the packaged one, on http:/
 DEMO := .runs/demo
 DEMO_JOB = RAY_ADDRESS=local $(BIN)/mets-ray
 DEMO_CONFIG := --config jobs/configs/ptbxl_demo.yaml dataset_uri=$(DEMO)/data
+DEMO_PREPARE = $(DEMO_JOB) prepare $(DEMO_CONFIG) run_uri=$(DEMO) prepare.source.uri=$(METS_TEST_DATA)/ptb-xl \
+  prepare.source.statements_uri=$(METS_TEST_DATA)/ptb-xl-plus/labels
 demo-bundle: install  ## train the bundle in the package anew, from the PTB-XL of METS_TEST_DATA; FIGURES=recipe.json
-	@$(DEMO_JOB) prepare $(DEMO_CONFIG) run_uri=$(DEMO) prepare.source.uri=$(METS_TEST_DATA)/ptb-xl \
-	  prepare.source.statements_uri=$(METS_TEST_DATA)/ptb-xl-plus/labels
+	@$(DEMO_PREPARE)
 	@$(DEMO_JOB) pretrain $(DEMO_CONFIG) run_uri=$(DEMO)/runs
-	@$(BIN)/mets-ray export bundle_uri=$(DEMO)/runs output_uri=mets_ray/bundles/ptbxl-demo name=ptbxl-demo onnx=false \
+	@$(MAKE) --silent demo-export
+
+# Without training: probabilities, the reference of inputs, the model card and the examples, for BUNDLE or the newest one.
+BUNDLE ?= $(DEMO)/runs
+demo-export: install
+	@$(DEMO_JOB) calibrate $(DEMO_CONFIG) run_uri=$(DEMO)/runs evaluate.bundle_uri=$(BUNDLE)
+	@$(BIN)/mets-ray export bundle_uri=$(BUNDLE) output_uri=mets_ray/bundles/ptbxl-demo name=ptbxl-demo onnx=false \
 	  notes_uri=jobs/configs/ptbxl_demo.md $(if $(FIGURES),figures_uri=$(FIGURES))
 	@$(BIN)/python -m mets_ray.exchange.ptbxl_examples $(METS_TEST_DATA)/ptb-xl mets_ray/bundles/ptbxl-demo
+
+gallery: install  ## the pictures of README and docs from the bundle in the package, with the PTB-XL of METS_TEST_DATA
+	@test -f $(DEMO)/data/card.json || $(DEMO_PREPARE)
+	@$(BIN)/python docs/gallery.py $(DEMO)/data
 
 # Two lanes of whole files and folders; see tests/conftest.py. A lane that dies ends the run: xdist would start another
 # one, which runs the test that killed it again and again.

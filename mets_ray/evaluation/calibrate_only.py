@@ -19,7 +19,7 @@ from mets_ray.evaluation.inputs import similarities_by_task
 from mets_ray.metrics.calibration import PromptVersion, fit_calibration
 from mets_ray.metrics.cross_fitting import cross_fit
 from mets_ray.metrics.thresholds import ThresholdRule
-from mets_ray.model.bundle import check_signal
+from mets_ray.model.bundle import check_signal, newest_bundle
 from mets_ray.model.calibrations import TaskCalibration
 from mets_ray.model.predictor import Predictor, load_predictor
 from mets_ray.pipelines import input_reference
@@ -41,10 +41,11 @@ class CalibratedBundle:
 def calibrate(config: Config, dataset_uri: str, bundle_uri: str) -> CalibratedBundle:
     """Fit a calibration of each task on `folds.validation` and write it beside the bundle.
 
+    bundle_uri: a bundle, or a folder of runs: its newest one is calibrated.
     Raises CheckpointError if bundle and data set do not match, DatasetError for patients that trained the bundle,
     ConfigError where no record has a class, MetsError where there are no validation records or nothing can be written.
     """
-    dataset = PreparedDataset.open(dataset_uri)
+    dataset, bundle_uri = PreparedDataset.open(dataset_uri), newest_bundle(bundle_uri)
     predictor = load_predictor(bundle_uri, encoder_runtime=config.encoder_runtime)
     check_signal(dataset.card.signal, predictor.facts)
     if config.evaluate.calibration_uri is None:

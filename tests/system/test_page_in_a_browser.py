@@ -20,6 +20,7 @@ from mets_ray.ecg.ecg import Ecg
 from mets_ray.serve.examples import example_json
 from tests.support.browser_page import COUNT_INK, DROP, FLAGS, TYPE_CLASSES, Page
 from tests.support.calibrations import RARE, made_up_file, write_file
+from tests.support.heads import with_heads
 from tests.support.serving import STATEMENTS, json_ecg, make_bundle, npy, plain_server, synthetic_ecg
 
 
@@ -186,6 +187,13 @@ def test_a_class_is_explained_on_the_paper_and_in_words(browser, tmp_path):
         assert [url for url in page.requests() if "explain=true" in url] == []
         page.one("#why-ask").click()
         assert (page.text("#why-ask"), page.run(canvas)) == ("Show", plain)
+        # "Why" of a row shows that class, whatever was chosen or hidden before.
+        row = page.find("#bars li")[2]
+        assert row.find_element("css selector", ".ask-why").text == "Why"
+        row.find_element("css selector", ".ask-why").click()
+        picked = row.find_element("css selector", ".name").text
+        page.until(lambda: f"the similarity of {picked} falls" in page.text("#why-parts"))
+        assert page.one("#why-class").get_attribute("value") == picked
         page.one("#why-ask").click()
         assert page.run(canvas) != plain
         page.type_classes(*classes, "another")  # other scores: the explanation was of those before
@@ -591,7 +599,7 @@ def test_real_examples_come_first_and_a_result_fits_one_printed_page(browser, tm
 
 
 def test_a_calibrated_prompt_set_has_its_threshold_in_the_bar(browser, tmp_path):
-    bundle = make_bundle(tmp_path)
+    bundle = with_heads(make_bundle(tmp_path), tmp_path, "linear")
     example = json.loads(example_json("afib", 10.0))
     ecg = Ecg(np.array(example["signal"]) / 1000, tuple(example["leads"]), example["sampling_rate_hz"])
     write_file(bundle, made_up_file(bundle, ecg=ecg))
@@ -638,7 +646,29 @@ def test_a_calibrated_prompt_set_has_its_threshold_in_the_bar(browser, tmp_path)
         assert not any(row["hasThreshold"] or row["verdict"] for row in page.run(read))
         page.look(360)
         assert page.run("return document.documentElement.scrollWidth") <= 360
+        check_head(page, client, example)
         assert page.console() == []
+
+
+def check_head(page, client, example):
+    """A head of the bundle stands among the lists of classes, and the page shows what /v1/predict answers."""
+    Select(page.one("#list")).select_by_value("head/linear")
+    page.until(lambda: "by the head linear" in page.text("#scores-about"))
+    answer = client.post("/v1/predict", json={"ecg": example, "head": "linear"}).json()
+    assert page.bars() == pytest.approx({row["class_name"]: row["score"] for row in answer["classes"]}, abs=1e-6)
+    assert "not calibrated: calibrations are for words" in page.text("#scores-about")
+    assert page.text("#stored-note").startswith("This head (linear) learnt from 20 labelled synthetic ECGs.")
+    assert not any(page.one(css).is_displayed() for css in ("#multi-label", "#why", "#bars .ask-why", "#edit-stored"))
+    assert page.faults() == []
+    page.until(lambda: page.run("return location.hash") == "#head=linear")
+    page.open(f"{client.base_url}/#head=linear")
+    page.run("location.reload()")
+    page.until(lambda: page.one("#list").get_attribute("value") == "head/linear")
+    page.choose_example()
+    assert len(page.bars()) == 3
+    page.open(f"{client.base_url}/#head=other")
+    page.run("location.reload()")
+    page.until(lambda: "this model has no head “other”" in page.text("#link-problem"))
 
 
 def test_a_saved_prompt_set_shows_its_version_and_can_be_chosen(page):

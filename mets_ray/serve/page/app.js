@@ -48,7 +48,10 @@ function followLink() {
   if (!wanted) return false;
   const faults = [...wanted.faults];
   setView(wanted.view);
-  if (!setSettings(wanted.settings)) faults.push(`this server has no prompt set “${wanted.settings.prompt_set}”`);
+  const { head, prompt_set } = wanted.settings;
+  if (!setSettings(wanted.settings)) {
+    faults.push(head ? `this model has no head “${head}”` : `this server has no prompt set “${prompt_set}”`);
+  }
   if (faults.length) {
     showProblem($("link-problem"), new Problem(`A part of this link was left out: ${faults.join("; ")}.`));
   }

@@ -1,8 +1,8 @@
-// The classes that are asked for: words that are typed, or a stored prompt set.
+// The classes that are asked for: words that are typed, a stored prompt set, or those of a head.
 
 import { call, Problem } from "./api.js";
 import { $, element, showProblem } from "./dom.js";
-import { loadModel, model, reference } from "./model.js";
+import { headReference, loadModel, model, reference } from "./model.js";
 import { begin, clearProblems, onWait, report } from "./tasks.js";
 
 // Classes sent with a file go in the URL, and servers and proxies accept URLs of up to 16 KB.
@@ -33,20 +33,24 @@ export function listenForClasses(then) {
 
 const typedLabels = () => [...new Set($("labels").value.split("\n").map((line) => line.trim()).filter(Boolean))];
 const chosenSet = () => model?.prompt_sets.find((set) => reference(set) === $("list").value);
+const chosenHead = () => model?.heads.find(({ name }) => headReference(name) === $("list").value);
 const template = () => $("template").value.trim() || null;
 
 export const hasClasses = () => Boolean($("list").value) || typedLabels().length > 0;
 
-/** What is asked for: {prompt_set} or {labels, template}, and `multi_label`. */
+/** What is asked for: {head}, {prompt_set} or {labels, template}, and `multi_label`. */
 export function settings() {
-  const multi_label = $("multi-label").checked;
-  if ($("list").value) return { prompt_set: $("list").value, labels: [], template: null, multi_label };
-  return { prompt_set: null, labels: typedLabels(), template: template(), multi_label };
+  const asked = { head: null, prompt_set: null, labels: [], template: null, multi_label: $("multi-label").checked };
+  const head = chosenHead();
+  if (head) return { ...asked, head: head.name };
+  if ($("list").value) return { ...asked, prompt_set: $("list").value };
+  return { ...asked, labels: typedLabels(), template: template() };
 }
 
 /** The same as the query of a request. */
 export function settingsQuery() {
-  const { prompt_set, labels, template: pattern, multi_label } = settings();
+  const { head, prompt_set, labels, template: pattern, multi_label } = settings();
+  if (head) return new URLSearchParams({ head });
   const query = new URLSearchParams();
   if (prompt_set) query.set("prompt_set", prompt_set);
   for (const label of labels) query.append("candidate_labels", label);
@@ -64,10 +68,11 @@ export function checkLength(query) {
   }
 }
 
-/** Ask for what `wanted` says, as `settings` gives it. Returns whether there is such a prompt set. */
-export function setSettings({ prompt_set, labels, template: pattern, multi_label }) {
-  const isKnown = !prompt_set || [...$("list").options].some((option) => option.value === prompt_set);
-  $("list").value = isKnown ? prompt_set ?? "" : "";
+/** Ask for what `wanted` says, as `settings` gives it. Returns whether there is such a prompt set or head. */
+export function setSettings({ head, prompt_set, labels, template: pattern, multi_label }) {
+  const wanted = head ? headReference(head) : prompt_set ?? "";
+  const isKnown = !wanted || [...$("list").options].some((option) => option.value === wanted);
+  $("list").value = isKnown ? wanted : "";
   $("labels").value = labels.join("\n");
   $("template").value = pattern ?? "";
   if (pattern) $("advanced").open = true;
@@ -104,13 +109,23 @@ export function chooseDefault() {
 }
 
 export function showClasses() {
-  const set = chosenSet();
+  const head = chosenHead();
+  const set = head ?? chosenSet();
   const count = set ? set.classes.length : typedLabels().length;
   $("class-count").textContent = count || "";
   for (const id of ["typed", "save-form", "advanced"]) $(id).hidden = Boolean(set);
   $("stored").hidden = !set;
+  $("stored-note").textContent = head ? aboutHead(head) : "Each class stands for the wordings stored with this prompt set.";
+  $("edit-stored").hidden = Boolean(head);
+  $("switch").hidden = Boolean(head); // a head scores each class by itself
   $("stored-classes").replaceChildren(...(set?.classes ?? []).map((name) => element("li", {}, name)));
   $("suggest").hidden = !suggested?.length || suggested.join("\n") === typedLabels().join("\n");
+}
+
+function aboutHead({ method, records, patients, dataset_source, synthetic, validation_macro_auroc: auroc }) {
+  const data = synthetic ? "synthetic ECGs" : `ECGs of ${patients.toLocaleString("en")} patients of ${dataset_source}`;
+  const figure = auroc === null ? "" : ` Macro AUROC ${auroc.toFixed(3)} on the ECGs that chose it, which is optimistic.`;
+  return `This head (${method}) learnt from ${records.toLocaleString("en")} labelled ${data}.${figure}`;
 }
 
 function changed() {

@@ -26,6 +26,20 @@ export function listenForExplain(given) {
     if (found && !covers()) explain();
     else show();
   };
+  $("bars").addEventListener("click", ({ target }) => {
+    const row = target.closest(".ask-why")?.closest(".score");
+    if (row) explainClass(row.dataset.className);
+  });
+}
+
+/** Show why the class that was picked among the scores has its own. */
+function explainClass(name) {
+  wanted = name;
+  isHidden = false;
+  $("why-class").value = name;
+  if (covers()) show();
+  else explain();
+  $("why").scrollIntoView({ block: "nearest" });
 }
 
 /** Offer to explain the scores of `answer`, an ECG of one window; with null nothing is left of any explanation. */
@@ -35,6 +49,7 @@ export function offerExplanation(answer) {
   isHidden = false;
   classes = answer ? [...answer.classes].sort((a, b) => a.rank - b.rank).map(({ class_name }) => class_name) : [];
   $("why").hidden = classes.length === 0;
+  $("bars").classList.toggle("can-explain", classes.length > 0);
   $("why-class").replaceChildren(...classes.map((name) => element("option", { value: name }, name)));
   $("why-class").value = classes.includes(wanted) ? wanted : classes[0] ?? "";
   $("why-state").textContent = "";

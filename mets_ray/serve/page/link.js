@@ -8,12 +8,14 @@ const LONGEST = 12_000;
 const MOST_CLASSES = 256;
 const LONGEST_WORDS = 500;
 const PROMPT_SET = /^[a-z0-9][a-z0-9_:.-]{0,127}@\d{1,9}$/;
-const KEYS = ["set", "class", "sentence", "softmax", "speed", "gain", "zoom"];
+const HEAD = /^[a-z0-9][a-z0-9_-]{0,63}$/;
+const KEYS = ["head", "set", "class", "sentence", "softmax", "speed", "gain", "zoom"];
 const CONTROL = /[\u0000-\u001f\u007f]/;
 
 /** The fragment for {settings, view} as their modules hold them; "" where all is as usual, null where it is too long. */
 export function fragmentOf({ settings, view }) {
   const parts = new URLSearchParams();
+  if (settings.head) parts.set("head", settings.head);
   if (settings.prompt_set) parts.set("set", settings.prompt_set);
   for (const label of settings.labels) parts.append("class", label);
   if (settings.template) parts.set("sentence", settings.template);
@@ -44,6 +46,7 @@ export function readFragment(fragment) {
   };
   const isText = (words) => words.trim().length > 0 && words.length <= LONGEST_WORDS && !CONTROL.test(words);
   const choice = (key, choices) => Number(take(key, (value) => choices.map(String).includes(value))[0] ?? Number.NaN);
+  const [head] = take("head", (value) => HEAD.test(value));
   const [prompt_set] = take("set", (value) => PROMPT_SET.test(value));
   const labels = take("class", isText);
   if (labels.length > MOST_CLASSES) faults.push(`it names more than ${MOST_CLASSES} classes`);
@@ -54,12 +57,12 @@ export function readFragment(fragment) {
     speed_mm_s: choice("speed", SPEEDS_MM_S), gain_mm_mv: choice("gain", GAINS_MM_MV), zoom: Number(zoom ?? 1),
   };
   for (const name of Object.keys(view)) if (Number.isNaN(view[name])) view[name] = USUAL_VIEW[name];
-  const known = settingsOf({ prompt_set, labels: labels.slice(0, MOST_CLASSES), template, softmax });
+  const known = settingsOf({ head, prompt_set, labels: labels.slice(0, MOST_CLASSES), template, softmax });
   return { settings: known, view, faults };
 }
 
-function settingsOf({ prompt_set = null, labels = [], template = null, softmax = null }) {
-  return prompt_set
-    ? { prompt_set, labels: [], template: null, multi_label: softmax === null }
-    : { prompt_set: null, labels, template, multi_label: softmax === null };
+function settingsOf({ head = null, prompt_set = null, labels = [], template = null, softmax = null }) {
+  const asked = { head, prompt_set: null, labels: [], template: null, multi_label: softmax === null };
+  if (head) return asked;
+  return prompt_set ? { ...asked, prompt_set } : { ...asked, labels, template };
 }

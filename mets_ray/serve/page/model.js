@@ -11,6 +11,9 @@ export let model = null;
 /** How a prompt set is asked for: with its version, which never changes its meaning. */
 export const reference = (set) => `${set.name}@${set.version}`;
 
+/** The head of this name in the list of classes: no prompt set has a slash in its name. */
+export const headReference = (name) => `head/${name}`;
+
 /** Ask for the model and show it; `then(isFirst)` is called with whether it is the first time. */
 export async function loadModel(then) {
   const signal = begin("model");
@@ -38,7 +41,11 @@ function show() {
   const sets = (origin) =>
     model.prompt_sets.filter((set) => set.origin === origin)
       .map((set) => [reference(set), `${reference(set)} (${set.classes.length})`]);
-  setOptions($("list"), { "Saved on this server": sets("registered"), "Included with the model": sets("bundle") });
+  setOptions($("list"), {
+    "Saved on this server": sets("registered"),
+    "Included with the model": sets("bundle"),
+    "Learnt from labels": model.heads.map(({ name, classes }) => [headReference(name), `${name} (${classes.length})`]),
+  });
 }
 
 /** [term, words] pairs. */

@@ -7,6 +7,7 @@ export function showBars(answer) {
   const list = $("bars");
   list.replaceChildren(...rowsOf(answer, new Map([...list.children].map((made) => [made.dataset.className, made]))));
   $("scale-value").textContent = hasProbabilities(answer) ? "prob." : "score";
+  $("scale-similarity").textContent = answer.head ? "logit" : "similarity";
   $("scale").hidden = false;
 }
 
@@ -43,21 +44,22 @@ function row({ class_name }) {
       element("span", { className: "bar" }), element("span", { className: "interval" }), element("span", { className: "threshold" })),
     element("span", { className: "value" }),
     element("span", { className: "similarity" }),
+    element("button", { type: "button", className: "plain ask-why" }, "Why", element("span", { className: "unseen" }, ` ${class_name}`)),
     element("span", { className: "verdict" }),
   );
   made.dataset.className = class_name;
   return made;
 }
 
-function update(made, { score, similarity }, place) {
+function update(made, { score, similarity, logit }, place) {
   made.dataset.score = score;
   made.classList.toggle("first", place === 1);
   made.querySelector(".rank").textContent = place;
   made.querySelector(".bar").style.setProperty("--share", score);
   made.querySelector(".value").replaceChildren(element("span", { className: "unseen" }, "score "), rounded(score));
   made.querySelector(".similarity").replaceChildren(
-    element("span", { className: "unseen" }, "similarity "),
-    signed(similarity, 3),
+    element("span", { className: "unseen" }, similarity === undefined ? "logit " : "similarity "),
+    signed(similarity ?? logit, similarity === undefined ? 2 : 3),
   );
   return made;
 }
@@ -91,6 +93,7 @@ export function aboutScores(answer) {
 
 function howScored(answer) {
   const count = answer.classes.length;
+  if (answer.head) return `each class by itself, by the head ${answer.head} that learnt from labels`;
   if (hasProbabilities(answer)) return "probability of each class by itself";
   if (answer.multi_label) return "each class by itself; the scores need not sum to 1";
   if (count === 1) return "a single class always scores 1: add another, or switch on independent scores";
@@ -98,6 +101,7 @@ function howScored(answer) {
 }
 
 function howCalibrated(answer) {
+  if (answer.head) return "not calibrated: calibrations are for words";
   if (hasProbabilities(answer)) return "the line in a bar is the threshold from which the class is called present";
   if (answer.calibrated) return "switch on independent scores for calibrated probabilities";
   return answer.not_calibrated ? `not calibrated: ${answer.not_calibrated.message}` : "not calibrated";
@@ -122,6 +126,7 @@ export function spokenScores(answer) {
 export function runFacts(answer) {
   const stages = Object.entries(answer.timings_ms).map(([stage, ms]) => `${stage} ${ms.toFixed(1)}`);
   const facts = [["model", answer.model_version]];
+  if (answer.head) facts.push(["head", answer.head]);
   if (answer.prompt_set) facts.push(["prompt set", answer.prompt_set]);
   else if (answer.hypothesis_template) facts.push(["sentence", `“${answer.hypothesis_template}”`]);
   if (stages.length) facts.push(["milliseconds", stages.join(", ")]);

@@ -1,7 +1,7 @@
 // The scores of the ECG on display: asked for, shown, and kept with it.
 
 import { call } from "./api.js";
-import { checkLength, hasClasses, settingsQuery } from "./classes.js";
+import { checkLength, hasClasses, settings as asked, settingsQuery } from "./classes.js";
 import { $, element } from "./dom.js";
 import { ecg, showEcg, showWarnings } from "./ecg.js";
 import { offerExplanation } from "./explain.js";
@@ -41,6 +41,11 @@ export function score(delay_ms) {
     showKept(record);
     return;
   }
+  if (record.isLong && asked().head) {
+    clearScores("A head gives no scores over time, and this recording is too long for one answer: choose a list of words.");
+    clearTimeline();
+    return;
+  }
   timelineIsStale();
   $("scores").classList.add("stale");
   $("nothing").hidden = true;
@@ -72,11 +77,12 @@ function scoreQuery(record) {
   return query;
 }
 
-/** Scores of the whole recording, then, if it has several windows, over time. */
+/** Scores of the whole recording, then, by words and if it has several windows, over time. */
 async function askScores(record, settings) {
   const signal = begin("score");
   try {
-    const { answer } = await call(withQuery("v1/zero-shot", scoreQuery(record)), {
+    const path = asked().head ? "v1/predict" : "v1/zero-shot";
+    const { answer } = await call(withQuery(path, scoreQuery(record)), {
       method: "POST", form: upload(record), signal, onWait,
     });
     keep(record, { settings, answer, over: null, words: bestInWords(answer) });
@@ -167,11 +173,12 @@ function showKept(record) {
   if (record.isLong) {
     if (over) showTimeline(over, true);
     else askLong(record, settings);
-  } else if (answer.windows > 1) {
+  } else if (answer.windows > 1 && !answer.head) {
     showWhole({ ecg: record.ecg, answer });
     if (over) showTimeline(over, false);
     else askOverTime(record, settings, begin("timeline"), "timeline-problem");
   } else {
+    clearTimeline();
     showScores(answer);
   }
 }
@@ -233,6 +240,7 @@ function clearScores(remark = "The scores appear here.") {
 
 function show(found) {
   result = found;
-  offerExplanation(found && !found.part && found.answer.windows === 1 ? found.answer : null);
+  const isExplained = found && !found.part && found.answer.windows === 1 && !found.answer.head;
+  offerExplanation(isExplained ? found.answer : null);
   $("result-tools").hidden = found === null;
 }
