@@ -3,7 +3,6 @@
 The class vectors stay where zero-shot has them, and the encoder and its projection move; so it begins at zero-shot.
 """
 
-import json
 import math
 import tempfile
 import uuid
@@ -17,13 +16,13 @@ from jaxtyping import Float32
 
 from mets_ray import storage
 from mets_ray.adaptation.examples import Examples
-from mets_ray.adaptation.labels import Labels
+from mets_ray.adaptation.labels import Labels, keep_labels
 from mets_ray.adaptation.learn import Fitted, single
 from mets_ray.config.settings import Config
 from mets_ray.console import say
 from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.prepared import PreparedDataset
-from mets_ray.errors import CheckpointError, ConfigError
+from mets_ray.errors import ConfigError
 from mets_ray.model.bundle import Bundle, read_bundle
 from mets_ray.model.predictor import Predictor
 from mets_ray.tasks.prompt_sets import prompt_texts
@@ -72,7 +71,8 @@ def finetune(
     config = _training_config(config, start, dataset, selected)
     run_uri = open_run_folder(config, "adapt", kept=("adapt",))
     with storage.hold(run_uri, "adapt", timeout_s=config.lease_timeout_s) as lease:
-        _keep_labels(run_uri, labels, train)
+        of_record = zip(train.rows, train.truth.tolist(), strict=True)
+        keep_labels(run_uri, labels, {train.records.record_ids[row]: truth for row, truth in of_record})
         assert labels.prompt_set is not None
         questions = Questions(labels.prompt_set, {labels.task: labels.label_set})
         job = TrainJob(
@@ -100,24 +100,6 @@ def finetune(
         lease.confirm()
     chosen_uri, _ = chosen_checkpoint(run_uri, result)
     return _fitted(_read(chosen_uri), start.class_vectors), run_uri
-
-
-def _keep_labels(run_uri: str, labels: Labels, train: Examples) -> None:
-    """Write down which labels a new run learns from. Raises CheckpointError for a resumed one that began with others:
-    a table of the user's own may have changed."""
-    uri = storage.join(run_uri, "labels.json")
-    of_record = {
-        train.records.record_ids[row]: truth.tolist() for row, truth in zip(train.rows, train.truth, strict=True)
-    }
-    digest = storage.digest_of({"classes": list(labels.label_set.classes), "of_record": of_record})
-    if not storage.exists(uri):  # new, or killed before it wrote this
-        storage.write_bytes(uri, json.dumps({"sha256": digest}).encode())
-    elif json.loads(storage.read_bytes(uri)).get("sha256") != digest:
-        raise CheckpointError(
-            f"the {len(of_record)} labelled ECGs are not those that this run began with",
-            where=run_uri,
-            hint="give the labels as they were, or start a new run without train.resume",
-        )
 
 
 def _fitted(tuned: Bundle, class_vectors: np.ndarray) -> Fitted:

@@ -1,6 +1,7 @@
 """The labels that a head learns from: of a task of the data set, or of a table; and the words of its classes."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -9,7 +10,7 @@ from jaxtyping import Bool
 
 from mets_ray import storage
 from mets_ray.config.settings import AdaptConfig
-from mets_ray.errors import ConfigError, DatasetError
+from mets_ray.errors import CheckpointError, ConfigError, DatasetError
 from mets_ray.pipelines.embed import EmbeddedRecords
 from mets_ray.sources.cells import identifier, is_missing
 from mets_ray.sources.csv_table import parse_csv
@@ -70,6 +71,24 @@ def read_labels(settings: AdaptConfig, source: str) -> Labels:
     words = _words(settings, label_set, prompt_set)
     own = None if prompt_set is None else replace(prompt_set, tasks={label_set.task: words})
     return Labels(label_set, words, own, of_record)
+
+
+def keep_labels(run_uri: str, labels: Labels, of_record: Mapping[str, Sequence[bool]]) -> None:
+    """Write down which labels a new run learns from. Raises CheckpointError for a resumed one that began with others: a
+    table of the user's own may have changed.
+
+    of_record: which classes each labelled record has.
+    """
+    uri = storage.join(run_uri, "labels.json")
+    digest = storage.digest_of({"classes": list(labels.label_set.classes), "of_record": dict(of_record)})
+    if not storage.exists(uri):  # new, or killed before it wrote this
+        storage.write_bytes(uri, json.dumps({"sha256": digest}).encode())
+    elif json.loads(storage.read_bytes(uri)).get("sha256") != digest:
+        raise CheckpointError(
+            f"the {len(of_record)} labelled ECGs are not those that this run began with",
+            where=run_uri,
+            hint="give the labels as they were, or start a new run without train.resume",
+        )
 
 
 def _task_of(settings: AdaptConfig, source: str) -> LabelSet:

@@ -20,6 +20,8 @@ def find_calibration_drift(
     It is that of the bundle's folder as it was before this evaluation, which is what is served; without one, it is the
     one of `fitted`, of this evaluation's validation records. Tasks without either are left out.
     """
+    if inputs.dataset.card.window_stride_s is not None:
+        return (), ()  # nothing that is served: windows and their means have no probability
     checked: dict[str, tuple[Calibration, TaskSimilarities, str]] = {}
     notices = []
     prompts = inputs.questions.prompts

@@ -6,9 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mets_ray.adaptation.labels import read_labels
+from mets_ray.adaptation.adapt import adapt
+from mets_ray.adaptation.labels import keep_labels, read_labels
 from mets_ray.config.load import load_config
-from mets_ray.errors import ConfigError, DatasetError
+from mets_ray.errors import CheckpointError, ConfigError, DatasetError
 
 TABLE = "record_id,labels\na,AF;PVC\nb,SR\nc,\n7.0,SR\n"
 WORDS = {"rhythm": {"AF": ["atrial fibrillation"], "PVC": ["ventricular ectopics"], "SR": ["sinus rhythm"]}}
@@ -54,6 +55,21 @@ def test_a_table_has_the_classes_that_it_names(table, tmp_path):
     (tmp_path / "words.json").write_text(json.dumps(WORDS))
     labels = read_labels(settings(f"labels_uri={table}", f"prompt_set={tmp_path / 'words.json'}"), "ptbxl")
     assert labels.words["PVC"] == ("ventricular ectopics",)
+
+
+def test_a_resumed_run_has_the_labels_that_it_began_with(table, tmp_path):
+    labels = read_labels(settings(f"labels_uri={table}", "method=linear"), "ptbxl")
+    began = {"a": [True, True, False], "b": [False, False, True]}
+    for _ in range(2):
+        keep_labels(str(tmp_path), labels, began)
+    with pytest.raises(CheckpointError, match="the 2 labelled ECGs are not those that this run began with"):
+        keep_labels(str(tmp_path), labels, began | {"b": [True, False, True]})
+
+
+def test_only_fine_tuning_has_something_to_resume(tmp_path):
+    config = load_config(None, [f"train.resume={tmp_path}", "adapt.method=linear"])
+    with pytest.raises(ConfigError, match=r"adapt\.method=linear has nothing to resume"):
+        adapt(config, str(tmp_path), str(tmp_path))
 
 
 def test_tables_that_cannot_be_used_are_refused(tmp_path):

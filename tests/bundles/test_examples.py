@@ -55,6 +55,17 @@ def bundle(tmp_path):
     return folder
 
 
+def test_the_bundle_in_the_package_has_what_was_measured_beside_it():
+    bundle = load_bundle("ptbxl-demo")
+    (file,) = bundle.calibrations.files
+    assert (file.prompts.name, len(file.tasks), dict(bundle.calibrations.left_out)) == ("descriptive", 4, {})
+    of_super = file.tasks["ptbxl_super"]
+    assert [row.name for row in of_super.calibration.classes if row.fault is not None] == []
+    assert of_super.cross_fitted.after.brier < of_super.cross_fitted.before.brier
+    assert of_super.folds == bundle.facts.validation  # patients who did not train it
+    assert bundle.reference.dataset_sha256 == of_super.dataset_sha256 == bundle.facts.dataset_sha256
+
+
 def test_one_held_out_patient_for_each_finding(ptbxl, bundle):
     added = add_examples(str(ptbxl), str(bundle))
     assert [example.finding for example in added.examples] == list(FINDINGS.values())

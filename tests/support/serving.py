@@ -239,7 +239,9 @@ def plain_server(bundle_uri, **settings):
     thread.start()
     while not server.started:
         time.sleep(0.02)
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-        yield client, counts
-    server.should_exit = True
-    thread.join()
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            yield client, counts
+    finally:  # a server that outlives a failed test has threads, in which a later fork waits for ever
+        server.should_exit = True
+        thread.join()
