@@ -78,9 +78,9 @@ def write_reference_of(config: Config, dataset: PreparedDataset, bundle_uri: str
     try:
         embedded = {key: _embedded(dataset, part.selection, embedder, config) for key, part in parts.items()}
         file = make_reference(dataset, bundle, embedded, config.seed)
+        return ("", "no record of its train folds is there") if file is None else (write_file(file, bundle_uri), "")
     except MetsError as error:
         return "", error.fact
-    return ("", "no record of its train folds is there") if file is None else (write_file(file, bundle_uri), "")
 
 
 def write_file(file: ReferenceFile, folder_uri: str) -> str:
