@@ -194,7 +194,6 @@ def test_a_class_is_explained_on_the_paper_and_in_words(browser, tmp_path):
         picked = row.find_element("css selector", ".name").text
         page.until(lambda: f"the similarity of {picked} falls" in page.text("#why-parts"))
         assert page.one("#why-class").get_attribute("value") == picked
-        page.one("#why-ask").click()
         assert page.run(canvas) != plain
         page.type_classes(*classes, "another")  # other scores: the explanation was of those before
         page.bars()
@@ -667,7 +666,6 @@ def check_head(page, client, example):
     page.choose_example()
     assert len(page.bars()) == 3
     page.open(f"{client.base_url}/#head=other")
-    page.run("location.reload()")
     page.until(lambda: "this model has no head “other”" in page.text("#link-problem"))
 
 

@@ -19,7 +19,7 @@ export function fragmentOf({ settings, view }) {
   if (settings.prompt_set) parts.set("set", settings.prompt_set);
   for (const label of settings.labels) parts.append("class", label);
   if (settings.template) parts.set("sentence", settings.template);
-  if (!settings.multi_label) parts.set("softmax", "1");
+  if (!settings.head && !settings.multi_label) parts.set("softmax", "1");
   for (const [key, name] of Object.entries({ speed: "speed_mm_s", gain: "gain_mm_mv", zoom: "zoom" })) {
     if (view[name] !== USUAL_VIEW[name]) parts.set(key, view[name]);
   }
