@@ -104,12 +104,11 @@ def _figures(row: Mapping[str, Any]) -> str:
 
 
 def _commit() -> str:
-    done = subprocess.run(
-        ["git", "-C", Path(__file__).parent, "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:  # no git, as on a machine that has a copy of the files alone
+        return "unknown"
     return done.stdout.strip() or "unknown"
 
 

@@ -17,6 +17,8 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from mets_ray.console import say
@@ -32,7 +34,8 @@ Check = Callable[[Any], Iterator[tuple[str, Found]]]
 NAMES = {
     "bf16": ("bf16",),
     "fp16": ("fp16",),
-    "worker": ("nccl", "resume"),
+    "nccl": ("nccl",),
+    "worker": ("worker", "resume"),
     "train_1000": ("train_1000",),
     "train_5000": ("train_5000",),
     "forward_1000": ("forward_1000",),
@@ -52,6 +55,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="tiny sizes: whether it runs, not how fast")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES))
     parser.add_argument("--limit-s", type=float, default=LIMIT_S, help="of all checks together; one gets a third")
+    parser.add_argument("--logs", type=Path, help="keep what each check writes to stderr in this folder")
     parser.add_argument("--one", choices=NAMES, help=argparse.SUPPRESS)  # in the process of one check
     arguments = parser.parse_args()
     if arguments.one:
@@ -66,12 +70,16 @@ def main() -> None:
 
     ends = time.monotonic() + arguments.limit_s
     checks: dict[str, Found] = {}
-    for name in arguments.only:
-        began = time.monotonic()
-        found = _run(name, sys.argv[1:], limit_s=min(CHECK_SHARE * arguments.limit_s, ends - began))
-        checks |= found
-        for one, facts in found.items():
-            say(f"{one:<14}{_word(facts['ok']):<9}{time.monotonic() - began:6.1f} s  {json.dumps(facts)}")
+    with TemporaryDirectory() as own:
+        logs = arguments.logs or Path(own)
+        logs.mkdir(parents=True, exist_ok=True)
+        for name in arguments.only:
+            began = time.monotonic()
+            limit_s = min(CHECK_SHARE * arguments.limit_s, ends - began)
+            found = _run(name, sys.argv[1:], limit_s=limit_s, log=logs / f"{name}.log")
+            checks |= found
+            for one, facts in found.items():
+                say(f"{one:<14}{_word(facts['ok']):<9}{time.monotonic() - began:6.1f} s  {json.dumps(facts)}")
     is_ok = all(facts["ok"] is not False for facts in checks.values())
     print(json.dumps({"gpu": gpu, "machine": machine(), "ok": is_ok, "checks": checks}), flush=True)
     raise SystemExit(0 if is_ok else 1)
@@ -83,15 +91,16 @@ def _gpu() -> str | None:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
-def _run(name: str, words: list[str], *, limit_s: float) -> dict[str, Found]:
+def _run(name: str, words: list[str], *, limit_s: float, log: Path) -> dict[str, Found]:
     """What the process of a check has found; each result that it did not reach fails with the reason."""
     if limit_s <= 0:
         return {one: {"ok": False, "error": "no time was left"} for one in NAMES[name]}
     command = [sys.executable, __file__, *words, "--one", name]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True)
     try:
-        stdout, stderr = process.communicate(timeout=limit_s)
-        error = _last_line(stderr.decode(errors="replace")) or f"exit status {process.returncode}"
+        stdout = process.communicate(timeout=limit_s)[0]
+        error = _last_line(log.read_text(errors="replace")) or f"exit status {process.returncode}"
     except subprocess.TimeoutExpired:
         stdout, error = _ended(process), f"stopped after {limit_s:.0f} s"
     found: dict[str, Found] = {}
@@ -133,6 +142,7 @@ def _steps() -> dict[str, Check]:
     return {
         "bf16": _alone("bf16", gpu_steps.half_precision, "bf16"),
         "fp16": _alone("fp16", gpu_steps.half_precision, "fp16"),
+        "nccl": _alone("nccl", gpu_steps.collectives),
         "forward_1000": _alone("forward_1000", gpu_steps.forward, 1000),
         "forward_5000": _alone("forward_5000", gpu_steps.forward, 5000),
         "pinned": _alone("pinned", gpu_steps.pinned_memory),

@@ -1,6 +1,7 @@
-"""What `gpu_check.py` checks in one process without Ray: precisions, norms, torch.compile, copies, forward passes."""
+"""What `gpu_check.py` checks in one process without Ray: precisions, NCCL, norms, torch.compile, copies, forward."""
 
 import math
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -10,7 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from random_models import FEATURES
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from mets_ray.config.load import load_config
 from mets_ray.config.settings import Config
@@ -25,7 +29,8 @@ from mets_ray.training.grad_cache import forward_loss
 Found = dict[str, Any]
 
 STEPS = 10
-MOST_DEVIATION = 0.02  # of a half-precision loss from float32's
+MOST_DEVIATION = 0.02  # of losses that should be the same but for rounding
+SMALL_STEPS = "train.learning_rate=1e-4"  # with larger ones, what is rounded in the first step grows in the next
 
 
 @dataclass(frozen=True)
@@ -52,9 +57,7 @@ TINY = Size("cpu", 4, (16, 32), 16, 64, 0.1, 64)
 
 def half_precision(size: Size, precision: str) -> Found:
     """`STEPS` steps with a small learning rate, beside float32's: finite, and the losses within 2 %."""
-    words = ["train.learning_rate=1e-4", "train.schedule=constant", "train.warmup_fraction=0"]
-    exact = _losses(size, *words, "train.precision=float32")
-    half = _losses(size, *words, f"train.precision={precision}")
+    exact, half = (_losses(size, SMALL_STEPS, f"train.precision={name}") for name in ("float32", precision))
     deviation = max(abs(one - other) / other for one, other in zip(half, exact, strict=True))
     is_finite = all(map(math.isfinite, half))
     return {"ok": is_finite and deviation <= MOST_DEVIATION, "deviation": deviation, "finite": is_finite}
@@ -62,7 +65,7 @@ def half_precision(size: Size, precision: str) -> Found:
 
 def sync_norm(size: Size) -> Found:
     """On a GPU the losses of norm `batch`, which it is with one worker; on a CPU the refusal that the pages promise."""
-    words = ["train.precision=float32"]
+    words = [SMALL_STEPS, "train.precision=float32"]
     if not size.is_gpu:
         try:
             _losses(size, *words, "encoder.norm=sync")
@@ -74,13 +77,32 @@ def sync_norm(size: Size) -> Found:
     return {"ok": deviation <= MOST_DEVIATION, "deviation": deviation}
 
 
+def collectives(size: Size) -> Found:
+    """NCCL (gloo on a CPU) in a group of this process alone, which Ray Train's only worker has and never calls: an
+    all-reduce, and the losses of steps through DistributedDataParallel beside those without."""
+    plain = _losses(size, SMALL_STEPS, "train.precision=float32")
+    with tempfile.TemporaryDirectory() as folder:
+        backend = "nccl" if size.is_gpu else "gloo"
+        dist.init_process_group(backend, init_method=f"file://{folder}/group", rank=0, world_size=1)
+        try:
+            total = torch.arange(1000.0, device=size.device)
+            dist.all_reduce(total)
+            losses = _losses(size, SMALL_STEPS, "train.precision=float32", wrap=_distributed)
+        finally:
+            dist.destroy_process_group()
+    deviation = max(abs(one - other) / other for one, other in zip(losses, plain, strict=True))
+    is_equal = total.tolist() == list(range(1000))
+    version = ".".join(map(str, torch.cuda.nccl.version())) if size.is_gpu else None
+    return {"ok": is_equal and deviation <= MOST_DEVIATION, "deviation": deviation, "nccl": version}
+
+
 def compiled(size: Size) -> Found:
     """The losses of the compiled encoder, its first step, and its steps beside those of the plain one."""
     require_compiler()
     plain_seconds: list[float] = []
     seconds: list[float] = []
-    plain = _losses(size, seconds=plain_seconds)
-    losses = _losses(size, seconds=seconds, compile_encoder=True)
+    plain = _losses(size, SMALL_STEPS, seconds=plain_seconds)
+    losses = _losses(size, SMALL_STEPS, seconds=seconds, compile_encoder=True)
     deviation = max(abs(one - other) / other for one, other in zip(losses, plain, strict=True))
     return {
         "ok": deviation <= MOST_DEVIATION,
@@ -132,10 +154,16 @@ def _config(size: Size, *words: str) -> Config:
     return load_config(None, [f"encoder.width={size.width}", "text.unit=report", *words])
 
 
-def _losses(size: Size, *words: str, seconds: list[float] | None = None, compile_encoder: bool = False) -> list[float]:
+def _losses(
+    size: Size,
+    *words: str,
+    seconds: list[float] | None = None,
+    compile_encoder: bool = False,
+    wrap: Callable[[Mets], nn.Module] = lambda model: model,
+) -> list[float]:
     """The loss of each of `STEPS` steps, on the same ECGs and from the same weights whatever the settings.
 
-    seconds: gets the time of each step.
+    seconds: gets the time of each step. wrap: gives what the steps call in place of the model.
     """
     config = _config(size, *words)
     device = torch.device(size.device)
@@ -143,6 +171,7 @@ def _losses(size: Size, *words: str, seconds: list[float] | None = None, compile
     model = build_model(config, leads=12, text_features=FEATURES).to(device).train()
     if compile_encoder:
         model.ecg_encoder.compile()
+    wrapped = wrap(model)
     optimizer = build_optimizer(config.train, model)
     scaler = torch.amp.GradScaler(device.type, enabled=config.train.precision == "fp16")
     autocast = autocast_for(config.train, device)
@@ -150,7 +179,7 @@ def _losses(size: Size, *words: str, seconds: list[float] | None = None, compile
     for signal_uv, features, ids in _batches(size):
         began = time.perf_counter()
         loss, backward = forward_loss(
-            model,
+            wrapped,
             microvolts_to_millivolts(signal_tensor(signal_uv, pinned=size.is_gpu), model),
             features.to(device),
             _loss_of(ids.to(device)),
@@ -167,6 +196,10 @@ def _losses(size: Size, *words: str, seconds: list[float] | None = None, compile
             seconds.append(time.perf_counter() - began)
     _refuse_infinite_weights(model)
     return losses
+
+
+def _distributed(model: Mets) -> nn.Module:
+    return DistributedDataParallel(model, find_unused_parameters=True)  # as in training
 
 
 def _loss_of(ids: torch.Tensor) -> Any:

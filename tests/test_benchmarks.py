@@ -152,13 +152,15 @@ def test_a_gpu_check_that_fails_hides_no_other(module, monkeypatch, tmp_path, ca
     script = tmp_path / "one.py"
     script.write_text(
         "import json, sys, time\n"
-        "if sys.argv[-1] == 'worker': print(json.dumps({'nccl': {'ok': True}}), flush=True); sys.exit('it broke')\n"
+        "if sys.argv[-1] == 'worker': print(json.dumps({'worker': {'ok': True}}), flush=True); sys.exit('it broke')\n"
         "if sys.argv[-1] == 'serve': time.sleep(600)\n"
         "print(json.dumps({sys.argv[-1]: {'ok': True, 'per_s': 3}}))"
     )
     monkeypatch.setattr(check, "__file__", str(script))
     broke = {"ok": False, "error": "it broke"}
-    assert check._run("worker", [], limit_s=60.0) == {"nccl": {"ok": True}, "resume": broke}
-    assert check._run("text", [], limit_s=60.0) == {"text": {"ok": True, "per_s": 3}}
-    assert check._run("serve", [], limit_s=0.5) == {"serve": {"ok": False, "error": "stopped after 0 s"}}
-    assert check._run("text", [], limit_s=0.0) == {"text": {"ok": False, "error": "no time was left"}}
+    log = tmp_path / "log"
+    assert check._run("worker", [], limit_s=60.0, log=log) == {"worker": {"ok": True}, "resume": broke}
+    assert log.read_text() == "it broke\n"
+    assert check._run("text", [], limit_s=60.0, log=log) == {"text": {"ok": True, "per_s": 3}}
+    assert check._run("serve", [], limit_s=0.5, log=log) == {"serve": {"ok": False, "error": "stopped after 0 s"}}
+    assert check._run("text", [], limit_s=0.0, log=log) == {"text": {"ok": False, "error": "no time was left"}}

@@ -6,11 +6,12 @@ import sys
 
 from tests.conftest import ROOT
 
-CHECKS = ["bf16", "sync_norm", "pinned", "train_1000"]
+CHECKS = ["bf16", "nccl", "sync_norm", "pinned", "train_1000"]
 
 
-def test_the_gpu_check_runs_on_a_cpu():
+def test_the_gpu_check_runs_on_a_cpu(tmp_path):
     command = [sys.executable, "benchmarks/gpu_check.py", "--device", "cpu", "--tiny", "--only", *CHECKS]
+    command += ["--logs", str(tmp_path / "logs")]
     done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
@@ -21,3 +22,4 @@ def test_the_gpu_check_runs_on_a_cpu():
     checks = result["checks"]
     assert all(checks["train_1000"][f"ecg_per_s_{batch}"] > 0 for batch in (16, 32))
     assert all(0 <= checks["train_1000"][f"data_wait_share_{batch}"] <= 1 for batch in (16, 32))
+    assert {path.stem for path in (tmp_path / "logs").iterdir()} == set(CHECKS)
