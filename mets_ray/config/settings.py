@@ -276,7 +276,7 @@ class TrainConfig(Section):
         "its own",
     )
     resume: Annotated[Uri | None, FREE_AT_RESUME] = Field(
-        None, description="run folder to continue, with its data position"
+        None, description="run folder to continue, with its data position: of pretrain, or of adapt.method=finetune"
     )
     mlflow: Annotated[bool, FREE_AT_RESUME] = Field(
         False, description="also log to MLflow (extra `mlflow`, MLFLOW_TRACKING_URI)"
