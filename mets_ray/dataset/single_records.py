@@ -3,15 +3,12 @@
 Only the row group that holds the record is read, and of other row groups nothing but the small column of ids.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from cachetools import LRUCache
-from jaxtyping import Int16
 
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.dataset.recording_windows import window_name
@@ -31,29 +28,44 @@ class _OpenShard:
     lock: Lock
 
 
-class SingleRecords:
-    """Signals and reports of single records, from any thread.
+@dataclass(frozen=True)
+class StoredRecord:
+    """signal_uv: int16 [lead, sample] in microvolts, as it was prepared; not writeable.
 
-    cache_bytes: how much of the signals that were read last is kept. The ids of the shards that were used last are kept
+    report: empty where the data set has none.
+    """
+
+    signal_uv: np.ndarray
+    report: str
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory."""
+        return self.signal_uv.nbytes + 4 * len(self.report)
+
+
+class SingleRecords:
+    """Single records by their ids, from any thread.
+
+    cache_bytes: how much of the records that were read last is kept. The ids of the shards that were used last are kept
     beside them.
     """
 
     def __init__(self, dataset: PreparedDataset, *, cache_bytes: int) -> None:
         self.dataset = dataset
-        self._kept: LRUCache[tuple[str, str], np.ndarray] = LRUCache(cache_bytes, getsizeof=lambda kept: kept.nbytes)
+        self._kept: LRUCache[tuple[str, str], StoredRecord] = LRUCache(cache_bytes, getsizeof=lambda kept: kept.nbytes)
         self._shards: LRUCache[str, _OpenShard] = LRUCache(_OPEN_SHARDS)
         self._lock = Lock()
 
     @property
     def cached_bytes(self) -> int:
-        """What the signals that are kept take."""
+        """What the kept records take."""
         return int(self._kept.currsize)
 
-    def signal_uv(self, shard: str, record_id: str) -> Int16[np.ndarray, "lead sample"]:
-        """The signal of a record in microvolts, as it was prepared. shard: its path, as in the card.
+    def read(self, shard: str, record_id: str) -> StoredRecord:
+        """A record; of a recording that was cut into windows, the first window. shard: its path, as in the card.
 
-        Of a recording that was cut into windows, the first window. Raises DatasetError if the shard is missing or
-        damaged, or does not hold the record.
+        Raises DatasetError if the shard is missing or damaged, or does not hold the record.
         """
         with self._lock:
             kept = self._kept.get((shard, record_id))
@@ -61,23 +73,14 @@ class SingleRecords:
             return kept
         opened, (row_group, row) = self._find(shard, record_id)
         with opened.lock:
-            rows = opened.file.read_row_group(row_group, columns=["signal_uv"])
+            rows = opened.file.read_row_group(row_group, columns=["signal_uv", "report"])
         signal_uv = signals(rows)[row].copy()  # a view would keep the whole row group
         signal_uv.flags.writeable = False
+        record = StoredRecord(signal_uv, rows["report"][row].as_py())
         with self._lock:
-            if signal_uv.nbytes <= self._kept.maxsize:
-                self._kept[shard, record_id] = signal_uv
-        return signal_uv
-
-    def reports(self, shard: str, record_ids: Sequence[str]) -> list[str]:
-        """The reports of records of one shard; no signal is read. Raises as `signal_uv`."""
-        places = [self._find(shard, record_id) for record_id in record_ids]
-        found: dict[int, pa.ChunkedArray] = {}
-        for opened, (row_group, _) in places:
-            if row_group not in found:
-                with opened.lock:
-                    found[row_group] = opened.file.read_row_group(row_group, columns=["report"])["report"]
-        return [found[row_group][row].as_py() for _, (row_group, row) in places]
+            if record.nbytes <= self._kept.maxsize:
+                self._kept[shard, record_id] = record
+        return record
 
     def _find(self, shard: str, record_id: str) -> tuple[_OpenShard, tuple[int, int]]:
         opened = self._open(shard)

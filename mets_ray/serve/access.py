@@ -12,8 +12,8 @@ from mets_ray.serve.tokens import Caller
 
 Need = Literal["nothing", "any token", "score", "register", "search"]
 
-# Routes by their pattern. A route that is in none of these sets needs a token, and for a method that may change something a
-# token with the scope `register`: a forgotten route is closed, not open.
+# Routes by their pattern. A route that is in none of these sets needs a token, and for a method that may change
+# something a token with the scope `register`: a forgotten route is closed, not open.
 _PAGES = frozenset({"/", "/archive", "/static", "/static-offline-docs", "/docs", "/docs/oauth2-redirect"})
 _OPEN = _PAGES | {"/openapi.json", "/healthz", "/readyz"}
 TIMELINE = "/v1/timeline"

@@ -1,4 +1,6 @@
-"""The audit log: one line for each write, each scoring and each query of the archive. It names who and what, by hashes where that is data.
+"""The audit log: one line for each write, each scoring and each query of the archive.
+
+It names who and what, by hashes where that is data.
 
 The lines go to the logger `ray.serve.audit` and thus to Ray Serve's own log, as JSON after the word `audit`.
 """

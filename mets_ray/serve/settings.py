@@ -106,12 +106,13 @@ class ServeConfig(BaseModel):
     )
 
     archive_uri: str | None = Field(
-        None, description="index of an archive that mets-ray index wrote with this bundle; without it, nothing is searched"
+        None,
+        description="index that mets-ray index wrote of this bundle's scores; without one, nothing can be searched",
     )
     archive_dataset_uri: str | None = Field(
         None, description="prepared data set that was scored, to show signals; default: the one the index names"
     )
-    archive_reports: bool = Field(False, description="show the reports of what was found to holders of the scope `search`")
+    archive_reports: bool = Field(False, description="show reports to holders of the scope `search`")
     archive_cohort_uri: str | None = Field(
         None, description="folder that /v1/cohort writes Parquet files to; without it, it writes none"
     )

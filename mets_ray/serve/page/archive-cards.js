@@ -94,7 +94,6 @@ function card(hit) {
   const row = element("li", { className: "card" }, thumb,
     element("p", { className: "card-facts" }, element("strong", { id: `hit-${hit.place}` }, hit.record_id),
       ...factsOf(hit).map((fact) => element("span", {}, fact))));
-  if (hit.report) row.append(element("p", { className: "report" }, hit.report));
   row.append(element("div", { className: "card-tools" }, like, add));
   near.observe(thumb);
   return row;
@@ -104,6 +103,8 @@ async function paintThumb(thumb) {
   try {
     thumb.ecg = await traceOf(thumb.hit.record_id);
     drawThumb(thumb);
+    const { report } = thumb.ecg;
+    if (report) thumb.parentElement.querySelector(".card-facts").after(element("p", { className: "report" }, report));
   } catch (error) {
     thumb.replaceChildren(element("p", { className: "fault" }, "No signal: ", ...sentence(error.message)));
   }

@@ -36,7 +36,7 @@ export async function openViewer(hit) {
   [shown, ecg] = [hit, null];
   $("viewer-heading").textContent = `ECG ${hit.record_id}`;
   $("viewer-facts").textContent = factsOf(hit).join(" · ");
-  $("viewer-report").textContent = hit.report ? `Report: ${hit.report}` : "";
+  $("viewer-report").textContent = "";
   showViewerTools();
   showProblem($("viewer-problem"), null);
   if (!$("viewer").open) $("viewer").showModal();
@@ -45,6 +45,7 @@ export async function openViewer(hit) {
     const found = await traceOf(hit.record_id);
     if (shown !== hit) return;
     ecg = found;
+    $("viewer-report").textContent = ecg.report ? `Report: ${ecg.report}` : "";
     drawLarge();
   } catch (error) {
     if (shown === hit) showProblem($("viewer-problem"), error, () => openViewer(hit));

@@ -27,10 +27,9 @@ async function loadArchive() {
     $("where").maxLength = answer.limits.archive_max_where_chars;
     $("where-note").textContent = `Columns: ${answer.columns.map(({ name }) => name).join(", ")}.`;
     const facts = {
-      Records: answer.records.toLocaleString("en"),
+      Records: `${answer.records.toLocaleString("en")} of ${answer.patients.toLocaleString("en")} patients`,
       Model: answer.model_version,
       Reports: answer.shows_reports ? "shown" : "not shown on this server",
-      Signals: answer.shows_signals ? "read from the data set that was scored" : "not on this server",
     };
     $("archive-facts").replaceChildren(
       ...Object.entries(facts).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
