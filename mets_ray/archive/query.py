@@ -15,7 +15,9 @@ MOST_CHARACTERS = 4096
 _MOST_WEIGHT = 100.0
 _WEIGHT = re.compile(r"\s*\^\s*(?P<weight>[^\s^]+)\s*$")
 _NOT = re.compile(r"not\s+(?=\S)", re.IGNORECASE)
-_SYNTAX = 'write terms between semicolons: "left bundle branch block; first degree AV block ^0.5; not atrial fibrillation"'
+_SYNTAX = (
+    'write terms between semicolons: "left bundle branch block; first degree AV block ^0.5; not atrial fibrillation"'
+)
 
 
 @dataclass(frozen=True)

@@ -60,15 +60,6 @@ class CohortPage:
     cursor: str | None
 
 
-@dataclass(frozen=True)
-class CohortCount:
-    """How many records and patients are above a threshold, of how many records that pass the filter."""
-
-    records: int
-    patients: int
-    of_records: int
-
-
 class NearReport(NamedTuple):
     """A report of a similar ECG: retrieved, not written for the ECG that was asked about, and never a diagnosis."""
 
