@@ -11,7 +11,7 @@ import pytest
 
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.dataset.shard_reader import signals
-from tests.support.archives import scored_archive
+from tests.support.scored_archives import scored_archive
 from tests.support.serving import json_ecg, make_bundle, npy, plain_server, synthetic_ecg
 
 WORDS = {"words": "atrial fibrillation"}

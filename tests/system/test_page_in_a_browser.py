@@ -18,9 +18,9 @@ from selenium.webdriver.support.ui import Select
 
 from mets_ray.ecg.ecg import Ecg
 from mets_ray.serve.examples import example_json
-from tests.support.archives import scored_archive
 from tests.support.browser_page import COUNT_INK, DROP, FLAGS, TYPE_CLASSES, Page
 from tests.support.calibrations import RARE, made_up_file, write_file
+from tests.support.scored_archives import scored_archive
 from tests.support.serving import STATEMENTS, json_ecg, make_bundle, npy, plain_server, synthetic_ecg
 
 
@@ -889,7 +889,7 @@ def test_an_archive_is_searched_and_a_list_of_it_exported(browser, searched, tmp
     exported = tmp_path / "ecg-ids.csv"
     page.until(exported.exists)
     lines = exported.read_text().split()
-    assert lines[0] == "record_id,patient_id"
+    assert lines[0] == "record_id,patient_id,source"
     assert [line.split(",")[0] for line in lines[1:]] == [found[2], found[0]]
 
     page.one("#above").clear()

@@ -13,8 +13,9 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from mets_ray.archive.archive import open_archive
+from mets_ray.archive.cohorts import CohortCount
 from mets_ray.archive.facts import ArchiveFacts
-from mets_ray.archive.results import CohortCount, CohortPage, NearReport, SearchPage
+from mets_ray.archive.results import CohortPage, NearReport, SearchPage
 from mets_ray.errors import RequestError
 from mets_ray.serve.archive.replica import ArchiveReplica, Question, StoredEcg
 from mets_ray.serve.deployments import scale
@@ -78,8 +79,8 @@ class ArchiveHandle:
         uri: str = await self._call("write_cohort", question, above, where)
         return uri
 
-    async def ecg(self, record_id: str) -> StoredEcg:
-        found: StoredEcg = await self._call("ecg", record_id)
+    async def ecg(self, record_id: str, source: str | None) -> StoredEcg:
+        found: StoredEcg = await self._call("ecg", record_id, source)
         return found
 
     async def _call(self, method: str, *arguments: Any) -> Any:

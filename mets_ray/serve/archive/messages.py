@@ -12,6 +12,8 @@ NOTICE = (
     "report is listed says nothing certain about a patient."
 )
 
+USUAL_K = 24
+
 _WHERE = "a filter on columns, for example `age > 60 and sex = 'female'`; /v1/archive lists the columns"
 
 
@@ -37,7 +39,9 @@ class SearchOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     where: str | None = Field(None, description=_WHERE)
-    k: int = Field(24, description="records in one answer, at least 1")
+    k: int | None = Field(
+        None, description=f"records in one answer; default: {USUAL_K}, or the server's `archive_max_k` if it is less"
+    )
     cursor: str | None = Field(None, description="`next_cursor` of the answer before, with the same question")
     one_per_patient: bool = Field(True, description="only the most similar record of each patient")
     nearest_reports: int = Field(
@@ -57,6 +61,7 @@ class _Asked(BaseModel):
     )
     report: str | None = Field(None, description="a report in English; its statements are looked for together")
     record_id: str | None = Field(None, description="a record of the archive; its own patient is left out")
+    source: str | None = Field(None, description="of `record_id`, where several have a record with this id")
     ecg: JsonEcg | None = None
 
     @model_validator(mode="after")
@@ -171,6 +176,7 @@ class CohortRecord(BaseModel):
     line: Literal["record"] = "record"
     record_id: str
     patient_id: str
+    source: str
     similarity: float
     percentile: float
     probability: float | None

@@ -3,13 +3,14 @@
 import asyncio
 from typing import Any, Protocol
 
+from mets_ray.archive.cohorts import CohortCount
 from mets_ray.archive.facts import ArchiveFacts
 from mets_ray.archive.query import Direction, Query, Term
-from mets_ray.archive.results import CohortCount, CohortPage, NearReport, SearchPage
+from mets_ray.archive.results import CohortPage, NearReport, SearchPage
 from mets_ray.archive.words import query_texts, read_query, report_query
 from mets_ray.errors import ConfigError, RequestError
 from mets_ray.model.windows import Windows, mean_embedding
-from mets_ray.serve.archive.messages import CohortRequest, SearchOptions, SearchRequest, SearchTerm
+from mets_ray.serve.archive.messages import USUAL_K, CohortRequest, SearchOptions, SearchRequest, SearchTerm
 from mets_ray.serve.archive.replica import Question, StoredEcg
 from mets_ray.serve.class_lists import check_texts
 from mets_ray.serve.service import Service
@@ -37,7 +38,7 @@ class ArchiveCalls(Protocol):
 
     async def write_cohort(self, question: Question, above: float, where: str | None) -> str: ...
 
-    async def ecg(self, record_id: str) -> StoredEcg: ...
+    async def ecg(self, record_id: str, source: str | None) -> StoredEcg: ...
 
 
 class Questions:
@@ -53,7 +54,7 @@ class Questions:
             return Question((Direction(mean_embedding(await self._service.embeddings(windows))),))
         assert isinstance(asked, SearchRequest | CohortRequest)
         if asked.record_id is not None:
-            return Question(record_id=asked.record_id)
+            return Question(record_id=asked.record_id, source=asked.source)
         try:
             query = self._of_words(asked.words) if asked.words is not None else self._of_report(asked.report or "")
             return Question(await self._read(query))
@@ -80,10 +81,11 @@ class Questions:
         return await asyncio.to_thread(read_query, predictor, query)
 
 
-def check_options(options: SearchOptions, config: ServeConfig) -> None:
-    """Raise RequestError 422 for a `k`, a number of reports or a filter beyond the limits of `config`."""
-    if not 1 <= options.k <= config.archive_max_k:
-        fact = f"`k` is {options.k}; it is at least 1 and at most {config.archive_max_k}"
+def checked_k(options: SearchOptions, config: ServeConfig) -> int:
+    """How many records are wanted. Raises RequestError 422 for options beyond the limits of `config`."""
+    k = min(USUAL_K, config.archive_max_k) if options.k is None else options.k
+    if not 1 <= k <= config.archive_max_k:
+        fact = f"`k` is {k}; it is at least 1 and at most {config.archive_max_k}"
         raise RequestError(422, "bad_k", fact, hint="ask for more with `next_cursor`, or for all with /v1/cohort")
     if not 0 <= options.nearest_reports <= config.archive_max_k:
         fact = f"`nearest_reports` is {options.nearest_reports}; it is at most {config.archive_max_k}"
@@ -93,6 +95,7 @@ def check_options(options: SearchOptions, config: ServeConfig) -> None:
     if options.cursor is not None and len(options.cursor) > 4096:
         raise RequestError(422, "bad_query", "`cursor` is none that this server gave", hint="send `next_cursor`")
     check_where(options.where, config)
+    return k
 
 
 def check_where(where: str | None, config: ServeConfig) -> None:

@@ -16,9 +16,11 @@ import pyarrow.parquet as pq
 
 from mets_ray import storage
 from mets_ray.archive.archive import open_archive
+from mets_ray.archive.cohorts import CohortCount
 from mets_ray.archive.facts import ArchiveFacts
+from mets_ray.archive.filters import quoted
 from mets_ray.archive.query import Direction
-from mets_ray.archive.results import CohortCount, CohortPage, Hit, NearReport, SearchPage
+from mets_ray.archive.results import CohortPage, Hit, NearReport, SearchPage
 from mets_ray.dataset.card import DatasetCard
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.dataset.single_records import SingleRecords
@@ -32,6 +34,7 @@ _COHORT_SCHEMA = pa.schema(
     [
         pa.field("record_id", pa.string(), nullable=False),
         pa.field("patient_id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
         pa.field("similarity", pa.float32(), nullable=False),
         pa.field("percentile", pa.float32(), nullable=False),
         pa.field("probability", pa.float32()),
@@ -41,10 +44,14 @@ _COHORT_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Question:
-    """What is looked for: directions, or a record of the archive."""
+    """What is looked for: directions, or a record of the archive.
+
+    source: where several have a record with this id.
+    """
 
     directions: tuple[Direction, ...] = ()
     record_id: str | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,7 @@ class ArchiveReplica:
 
     def __init__(self, config: ServeConfig, bundle_digest: str) -> None:
         assert config.archive_uri is not None
-        self._archive = open_archive(config.archive_uri)
+        self._archive = open_archive(config.archive_uri, cache_bytes=config.archive_memory_bytes // 2)
         self._archive.require_bundle(bundle_digest)
         self._config = config
         self._uris = {key: dataset.uri for key, dataset in self.facts.datasets.items()}
@@ -87,19 +94,19 @@ class ArchiveReplica:
     def search(self, question: Question, k: int, where: str | None, cursor: str | None, one: bool) -> SearchPage:
         """The best `k` records; one: of each patient. Raises RequestError."""
         with _as_request_errors():
-            options = {"k": k, "where": where, "cursor": cursor, "one_per_patient": one}
-            if question.record_id is None:
-                return self._archive.search_directions(question.directions, **options)
-            self._require_record(question.record_id)
-            return self._archive.like(question.record_id, **options)
+            return self._archive.search_directions(
+                self._directions(question),
+                k=k,
+                where=self._of_others(question, where),
+                cursor=cursor,
+                one_per_patient=one,
+            )
 
     def nearest_reports(self, question: Question, k: int, where: str | None) -> tuple[NearReport, ...]:
         """Reports of the ECGs that are most similar to one ECG. Raises RequestError."""
         with _as_request_errors():
-            if question.record_id is None:
-                return self._archive.nearest_reports(question.directions[0].vector, k=k, where=where)
-            self._require_record(question.record_id)
-            return self._archive.nearest_reports(question.record_id, k=k, where=where)
+            (direction,) = self._directions(question)
+            return self._archive.nearest_reports(direction.vector, k=k, where=self._of_others(question, where))
 
     def count(self, question: Question, above: float, where: str | None) -> CohortCount:
         """How many records are at least so similar. Raises RequestError."""
@@ -125,33 +132,40 @@ class ArchiveReplica:
             buffer = io.BytesIO()
             with pq.ParquetWriter(buffer, _COHORT_SCHEMA, compression="zstd") as writer:
                 while some := list(islice(hits, _ROWS_AT_ONCE)):
-                    columns = {name: [getattr(hit, name) for hit in some] for name in _COHORT_SCHEMA.names}
-                    writer.write_table(pa.table(columns, schema=_COHORT_SCHEMA))
+                    rows = [_cohort_row(hit) for hit in some]
+                    writer.write_table(pa.Table.from_pylist(rows, schema=_COHORT_SCHEMA))
             # The server chooses the name: nothing that a client sends becomes a path.
             name = f"cohort-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}.parquet"
             uri = storage.join(self._config.archive_cohort_uri, name)
             storage.write_bytes(uri, buffer.getvalue())
         return uri
 
-    def ecg(self, record_id: str) -> StoredEcg:
+    def ecg(self, record_id: str, source: str | None) -> StoredEcg:
         """The signal of a record. Raises RequestError 404 for an unknown id, 500 or 503 for an unreadable shard."""
         with _as_request_errors():
-            hit = self._require_record(record_id)
+            hit = self._record(record_id, source)
             records = self._records(hit.columns["dataset"])
             stored = records.read(hit.columns["shard"], hit.record_id)
         return StoredEcg(hit, records.dataset.card, stored.signal_uv, stored.report)
 
-    def _require_record(self, record_id: str) -> Hit:
+    def _record(self, record_id: str, source: str | None) -> Hit:
         try:
-            return self._archive.record(record_id)
+            return self._archive.record(record_id, source=source)
         except ConfigError as error:
             raise RequestError(404, "unknown_record", error.fact, hint=error.hint) from error
 
     def _directions(self, question: Question) -> tuple[Direction, ...]:
         if question.record_id is None:
             return question.directions
-        self._require_record(question.record_id)
-        return (Direction(self._archive.embedding(question.record_id)),)
+        self._record(question.record_id, question.source)
+        return (Direction(self._archive.embedding(question.record_id, source=question.source)),)
+
+    def _of_others(self, question: Question, where: str | None) -> str | None:
+        """The filter without the patient whose record is asked about."""
+        if question.record_id is None:
+            return where
+        others = f"patient_id <> {quoted(self._record(question.record_id, question.source).patient_id)}"
+        return others if where is None or not where.strip() else f"{others} and ({where})"
 
     def _records(self, key: str) -> SingleRecords:
         with self._opening:
@@ -169,6 +183,17 @@ class ArchiveReplica:
                 hint="name the data set that was scored, or leave the setting out",
             )
         return dict.fromkeys(keys, uri)
+
+
+def _cohort_row(hit: Hit) -> dict[str, object]:
+    return {
+        "record_id": hit.record_id,
+        "patient_id": hit.patient_id,
+        "source": hit.columns["source"],
+        "similarity": hit.similarity,
+        "percentile": hit.percentile,
+        "probability": hit.probability,
+    }
 
 
 @contextmanager

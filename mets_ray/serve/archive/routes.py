@@ -2,20 +2,24 @@
 
 import time
 from collections.abc import AsyncIterator
+from typing import Annotated
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from mets_ray.archive.filters import COLUMNS
-from mets_ray.archive.results import CohortCount, Hit, SearchPage
+from mets_ray.archive.cohorts import CohortCount
+from mets_ray.archive.results import Hit, SearchPage
+from mets_ray.archive.schema import FILTER_COLUMNS
 from mets_ray.errors import RequestError
 from mets_ray.serve import audit
 from mets_ray.serve.archive import messages
-from mets_ray.serve.archive.questions import ArchiveCalls, Question, Questions, check_options, check_where, facts_of
+from mets_ray.serve.archive.questions import ArchiveCalls, Question, Questions, check_where, checked_k, facts_of
 from mets_ray.serve.openapi import COHORT_BODY, SEARCH_BODY
 from mets_ray.serve.query_route import post_with_query
 from mets_ray.serve.reading import Reader
 from mets_ray.serve.service import Service, Timings, error_facts, warned
+
+SearchQuery = Annotated[messages.SearchQuery, Query()]
 
 _LINES = "application/x-ndjson"
 _LINES_AT_ONCE = 1000
@@ -39,7 +43,7 @@ class ArchiveRoutes:
             records=facts.records,
             patients=facts.patients,
             model_version=self._service.predictor.model_version,
-            columns=[messages.Column(name=name, kind=str(kind)) for name, kind in COLUMNS.items()],
+            columns=[messages.Column(name=name, kind=kind) for name, kind in FILTER_COLUMNS.items()],
             shows_reports=config.archive_reports,
             writes_cohorts=config.archive_cohort_uri is not None,
             limits={name: getattr(config, name) for name in _LIMITS},
@@ -49,11 +53,11 @@ class ArchiveRoutes:
         timings = Timings()
         asked, windows = await reader.search(request, query)
         _note(request, asked)
-        check_options(asked, self._config)
+        k = checked_k(asked, self._config)
         since = timings.stop("decode", timings.began)
         question = await self._questions.of(asked, windows)
         since = timings.stop("question", since)
-        page = await self._archive.search(question, asked.k, asked.where, asked.cursor, asked.one_per_patient)
+        page = await self._archive.search(question, k, asked.where, asked.cursor, asked.one_per_patient)
         reports = await self._reports(question, asked, windows)
         timings.stop("search", since)
         return self._answer(page, reports, timings, [] if windows is None else windows.warnings)
@@ -142,10 +146,10 @@ class ArchiveRoutes:
             yield messages.CohortError(error=error_facts(fault)).model_dump_json().encode() + b"\n"
             raise
 
-    async def ecg(self, request: Request, record_id: str) -> messages.ArchiveEcg:
+    async def ecg(self, request: Request, record_id: str, source: str | None) -> messages.ArchiveEcg:
         """A record; its samples are not validated one by one."""
         audit.note_query(request, record_id=record_id)
-        found = await self._archive.ecg(record_id)
+        found = await self._archive.ecg(record_id, source)
         card, hit = found.card, found.hit
         return messages.ArchiveEcg.model_construct(
             record_id=hit.record_id,
@@ -169,7 +173,7 @@ def add_archive(app: FastAPI, service: Service, reader: Reader, archive: Archive
     routes = ArchiveRoutes(service, archive)
 
     @post_with_query(app, "/v1/search", summary="Find ECGs by words, a report or an ECG", openapi_extra=SEARCH_BODY)
-    async def search(request: Request, query: messages.SearchQuery) -> Response:
+    async def search(request: Request, query: SearchQuery) -> Response:
         answer = await routes.search(request, reader, query)
         return Response(answer.model_dump_json(), media_type="application/json")
 
@@ -191,8 +195,9 @@ def add_archive(app: FastAPI, service: Service, reader: Reader, archive: Archive
         summary="A record of the archive as it was prepared",
         response_model=messages.ArchiveEcg,
     )
-    async def ecg(request: Request, record_id: str) -> Response:
-        return Response((await routes.ecg(request, record_id)).model_dump_json(), media_type="application/json")
+    async def ecg(request: Request, record_id: str, source: str | None = None) -> Response:
+        found = await routes.ecg(request, record_id, source)
+        return Response(found.model_dump_json(), media_type="application/json")
 
 
 def _note(request: Request, asked: messages.SearchOptions | messages.CohortRequest) -> None:
@@ -226,6 +231,7 @@ def _line(hit: Hit) -> bytes:
     record = messages.CohortRecord(
         record_id=hit.record_id,
         patient_id=hit.patient_id,
+        source=hit.columns["source"],
         similarity=round(hit.similarity, 6),
         percentile=round(hit.percentile, 4),
         probability=hit.probability,

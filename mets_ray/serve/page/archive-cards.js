@@ -101,7 +101,7 @@ function card(hit) {
 
 async function paintThumb(thumb) {
   try {
-    thumb.ecg = await traceOf(thumb.hit.record_id);
+    thumb.ecg = await traceOf(thumb.hit);
     drawThumb(thumb);
     const { report } = thumb.ecg;
     if (report) thumb.parentElement.querySelector(".card-facts").after(element("p", { className: "report" }, report));

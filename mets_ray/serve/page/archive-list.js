@@ -1,8 +1,9 @@
 // The list that is built of what was found. It lives in this tab's memory, and leaves it as a file of ids.
 
+import { keyOf } from "./archive-traces.js";
 import { $, element } from "./dom.js";
 
-/** Hits by record id, in the order in which they were added. */
+/** Hits by `keyOf`, in the order in which they were added. */
 const chosen = new Map();
 let onChange = () => {};
 let onOpen = () => {};
@@ -18,11 +19,11 @@ export function listenForList({ change, open }) {
   };
 }
 
-export const isChosen = ({ record_id }) => chosen.has(record_id);
+export const isChosen = (hit) => chosen.has(keyOf(hit));
 
 export function choose(hit, isWanted) {
-  if (isWanted) chosen.set(hit.record_id, hit);
-  else chosen.delete(hit.record_id);
+  if (isWanted) chosen.set(keyOf(hit), hit);
+  else chosen.delete(keyOf(hit));
   show();
 }
 
@@ -33,10 +34,14 @@ export function download(name, type, text) {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
+export function csvOf(names, rows) {
+  const quoted = (value) => (/[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : String(value));
+  return [names, ...rows].map((row) => `${row.map(quoted).join(",")}\r\n`).join("");
+}
+
 function csv() {
-  const quoted = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
-  const rows = [...chosen.values()].map(({ record_id, patient_id }) => [record_id, patient_id ?? ""].map(quoted).join(","));
-  return ["record_id,patient_id", ...rows, ""].join("\r\n");
+  const rows = [...chosen.values()].map(({ record_id, patient_id, columns }) => [record_id, patient_id, columns.source]);
+  return csvOf(["record_id", "patient_id", "source"], rows);
 }
 
 function show() {

@@ -42,7 +42,7 @@ export async function openViewer(hit) {
   if (!$("viewer").open) $("viewer").showModal();
   drawLarge();
   try {
-    const found = await traceOf(hit.record_id);
+    const found = await traceOf(hit);
     if (shown !== hit) return;
     ecg = found;
     $("viewer-report").textContent = ecg.report ? `Report: ${ecg.report}` : "";

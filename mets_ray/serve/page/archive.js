@@ -2,14 +2,13 @@
 
 import { call, callLines, Problem } from "./api.js";
 import { listenForCards, showChosen, showHits } from "./archive-cards.js";
-import { download, listenForList } from "./archive-list.js";
+import { csvOf, download, listenForList } from "./archive-list.js";
 import { limitTerms, listenForTerms, terms, termsInWords } from "./archive-query.js";
 import { forgetTraces } from "./archive-traces.js";
 import { listenForViewer, openViewer, showViewerTools } from "./archive-viewer.js";
 import { $, element, sentence, showProblem } from "./dom.js";
 import { askToken, dropRetry, useToken } from "./token.js";
 
-const PAGE_HITS = 24;
 const COHORT_S = 120;
 
 /** {send, words}: how the results on display were asked for; `send(changes)` asks again. */
@@ -47,7 +46,7 @@ function refused(error, slot, retry) {
 
 /** What every question says beside what it asks. */
 const common = () => ({
-  where: $("where").value.trim() || null, one_per_patient: $("one-per-patient").checked, k: PAGE_HITS,
+  where: $("where").value.trim() || null, one_per_patient: $("one-per-patient").checked,
 });
 
 const askJson = (question, words) => {
@@ -66,7 +65,7 @@ function searchWords() {
   askJson({ words: some }, termsInWords(some));
 }
 
-const searchLike = (hit) => askJson({ record_id: hit.record_id }, `the ECG ${hit.record_id}`);
+const searchLike = (hit) => askJson({ record_id: hit.record_id, source: hit.columns.source }, `the ECG ${hit.record_id}`);
 
 function searchFiles() {
   const files = [...$("files").files];
@@ -130,7 +129,7 @@ function show({ hits, next_cursor, warnings, records }, isMore) {
 /** Count the whole archive; `isSaved`: also save the ids. */
 async function cohort(isSaved) {
   if (!$("cohort-form").reportValidity()) return;
-  const { k, ...question } = asked.question;
+  const { one_per_patient, ...question } = asked.question;
   const json = { ...question, above: Number($("above").value), format: isSaved ? "ndjson" : "count" };
   showProblem($("cohort-problem"), null);
   $("cohort-count").textContent = "Counting…";
@@ -140,15 +139,14 @@ async function cohort(isSaved) {
       $("cohort-count").textContent = inWords(got);
       return;
     }
-    const rows = ["record_id,patient_id,similarity"];
-    const quoted = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
+    const rows = [];
     let summary = null;
     const onLine = (line) => {
       if (line.line === "summary") summary = line;
-      else if (line.line === "record") rows.push([line.record_id, line.patient_id ?? "", line.similarity].map(String).map(quoted).join(","));
+      else if (line.line === "record") rows.push([line.record_id, line.patient_id, line.source, line.similarity]);
     };
     await callLines("v1/cohort", { method: "POST", json, onLine, timeout_s: COHORT_S });
-    download("ecg-cohort.csv", "text/csv", [...rows, ""].join("\r\n"));
+    download("ecg-cohort.csv", "text/csv", csvOf(["record_id", "patient_id", "source", "similarity"], rows));
     $("cohort-count").textContent = inWords(summary);
   } catch (error) {
     $("cohort-count").textContent = "";
