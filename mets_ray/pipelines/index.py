@@ -1,4 +1,4 @@
-"""What `score` wrote becomes an archive's index: a task per shard, commits by the driver, and a restart that goes on."""
+"""What `score` wrote becomes an archive's index: a task per shard, commits by the driver, restarts that go on."""
 
 import json
 import time
@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mets_ray import storage
@@ -39,7 +38,7 @@ _SCORE_AGAIN = "run mets-ray score again with the same settings: it writes what 
 
 @dataclass(frozen=True)
 class Indexed:
-    """The result of an indexing job: `records` and `shards` that it added, what the archive holds now, and its check."""
+    """The result of an indexing job: `records` and `shards` that it added, what the archive holds now, its check."""
 
     archive_uri: str
     records: int
@@ -109,11 +108,7 @@ class Scores:
             "shard_row": pa.array(places, pa.int32()),
         }
         if "report" in schema.names:
-            found["report"] = pc.replace_with_mask(
-                of_scored["report"].combine_chunks(),
-                pc.equal(of_scored["report"], "").combine_chunks(),
-                pa.scalar(None, pa.string()),
-            )
+            found["report"] = _or_null(of_scored["report"])
         nothing = pa.nulls(rows)
         return pa.table({field.name: found.get(field.name, nothing) for field in schema}).cast(schema)
 
