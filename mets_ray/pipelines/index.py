@@ -1,6 +1,7 @@
 """What `score` wrote becomes an archive's index: a task per shard, commits by the driver, restarts that go on."""
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -197,7 +198,7 @@ def _append_shards(writer: IndexWriter, scores: Scores, todo: list[Shard]) -> in
 def _in_commits(written: Any) -> Iterator[tuple[list[str], int]]:
     """The fragments of several shards at a time, and how many records they hold."""
     fragments: list[str] = []
-    records, since = 0, time.monotonic()
+    records, since = 0, -math.inf  # the first at once: what the store refuses is known before all shards are written
     # No prefetching: the iterator would hold back each result until the next shard is finished.
     for batch in written.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
         for packed, count in zip(batch["fragments"].tolist(), batch["records"].tolist(), strict=True):
