@@ -1,4 +1,4 @@
-"""`mets-ray prepare|quality|pretrain|evaluate|adapt|score|index|search|quickstart|serve|export`, and what jobs/*.py run.
+"""The commands of `mets-ray`, and what jobs/*.py run.
 
 Each command imports what it needs when it runs: `--help` and a typing error in the settings load neither torch nor Ray.
 """

@@ -120,7 +120,8 @@ class Archive:
 
         Raises ConfigError for an id that the archive does not hold, or that several sources have and none is named.
         """
-        return _vectors(self._row(record_id, source))[0]
+        found: np.ndarray = _vectors(self._row(record_id, source))[0]
+        return found
 
     def record(self, record_id: str, *, source: str | None = None) -> Hit:
         """The columns of a record; similarity and percentile are nan. Raises as `embedding`."""

@@ -8,7 +8,7 @@ A filter is parsed into comparisons of known columns with literals, and written 
 
 import re
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from mets_ray.archive.schema import FILTER_COLUMNS, Kind
 from mets_ray.errors import ConfigError
@@ -36,7 +36,9 @@ _HINT = "compare columns with numbers and quoted texts: age > 60 and sex = 'fema
 
 
 class _Token(NamedTuple):
-    kind: Literal["number", "text", "word", "sign", "end"]
+    """kind: number, text, word, sign or end."""
+
+    kind: str
     value: str
 
 
@@ -67,9 +69,8 @@ def _tokens(where: str) -> list[_Token]:
         found = _TOKEN.match(text, at)
         if found is None:
             raise _fault(f"`where` cannot be read from {text[at:].strip()[:40]!r} on")
-        kind = found.lastgroup
-        assert kind in ("number", "text", "word", "sign")
-        tokens.append(_Token(kind, found[kind]))
+        assert found.lastgroup is not None
+        tokens.append(_Token(found.lastgroup, found[found.lastgroup]))
         at = found.end()
     if len(tokens) > _MOST_TOKENS:
         raise _fault(f"`where` has {len(tokens):,} words and signs; at most {_MOST_TOKENS:,} are read")

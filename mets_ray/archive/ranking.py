@@ -29,7 +29,7 @@ class Bound:
 
 
 class Ranking:
-    """Searches one version of a table. partitions: of its vector index; 0 where it has none and every row is compared."""
+    """Searches one version of a table. partitions: of its vector index; 0 where there is none, so all are compared."""
 
     def __init__(self, uri: str, table: Any, partitions: int, columns: tuple[str, ...]) -> None:
         self._uri = uri
@@ -59,7 +59,7 @@ class Ranking:
             chosen = _behind(rows, bound, one_per_patient=one_per_patient)
             if len(chosen) > k or ended:
                 break
-        return rows.take(pa.array(chosen[:k])), len(chosen) <= k and ended
+        return rows.take(pa.array(chosen[:k], pa.int64())), len(chosen) <= k and ended
 
     def _nearest(self, vector: np.ndarray, depth: int, condition: str | None) -> pa.Table:
         nearest: dict[str, Any] = {"column": "embedding", "q": vector, "k": depth, "metric": "cosine"}

@@ -1,4 +1,4 @@
-"""A sample of an archive's embeddings, in memory: how a similarity ranks among all records, and how much they differ."""
+"""A sample of an archive's embeddings in memory: how a similarity ranks among all records, and how much they vary."""
 
 import hashlib
 import io

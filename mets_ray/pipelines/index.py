@@ -1,6 +1,7 @@
-"""What `score` wrote becomes an archive's index: a task per shard, commits by the driver, and a restart that goes on."""
+"""What `score` wrote becomes an archive's index: a task per shard, commits by the driver, restarts that go on."""
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mets_ray import storage
@@ -39,7 +39,7 @@ _SCORE_AGAIN = "run mets-ray score again with the same settings: it writes what 
 
 @dataclass(frozen=True)
 class Indexed:
-    """The result of an indexing job: `records` and `shards` that it added, what the archive holds now, and its check."""
+    """The result of an indexing job: `records` and `shards` that it added, what the archive holds now, its check."""
 
     archive_uri: str
     records: int
@@ -109,11 +109,7 @@ class Scores:
             "shard_row": pa.array(places, pa.int32()),
         }
         if "report" in schema.names:
-            found["report"] = pc.replace_with_mask(
-                of_scored["report"].combine_chunks(),
-                pc.equal(of_scored["report"], "").combine_chunks(),
-                pa.scalar(None, pa.string()),
-            )
+            found["report"] = _or_null(of_scored["report"])
         nothing = pa.nulls(rows)
         return pa.table({field.name: found.get(field.name, nothing) for field in schema}).cast(schema)
 
@@ -202,7 +198,7 @@ def _append_shards(writer: IndexWriter, scores: Scores, todo: list[Shard]) -> in
 def _in_commits(written: Any) -> Iterator[tuple[list[str], int]]:
     """The fragments of several shards at a time, and how many records they hold."""
     fragments: list[str] = []
-    records, since = 0, time.monotonic()
+    records, since = 0, -math.inf  # the first at once: what the store refuses is known before all shards are written
     # No prefetching: the iterator would hold back each result until the next shard is finished.
     for batch in written.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
         for packed, count in zip(batch["fragments"].tolist(), batch["records"].tolist(), strict=True):

@@ -1,12 +1,19 @@
 """Small archives that tests search, filled without a cluster, and the scores that an index job reads."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from mets_ray import storage
 from mets_ray.archive.facts import ArchiveFacts, IndexedDataset
 from mets_ray.archive.schema import table_schema
 from mets_ray.archive.writer import IndexWriter, write_fragments
+from mets_ray.dataset.card import read_card
+from mets_ray.dataset.shard_reader import open_shard
 from mets_ray.model.bundle import load_bundle
+from mets_ray.pipelines.score import MANIFEST_NAME, METADATA_KEY, score_uri
 
 KEY, SOURCE = "0123456789abcdef", "synthetic"
 DATASET = IndexedDataset(uri="/nowhere", source=SOURCE, content_sha256="c" * 64, synthetic=True)
@@ -66,4 +73,28 @@ def tiny_archive(uri, *, records=200, dimension=128, reports=False, bundle_uri=N
     digest = load_bundle(str(bundle_uri)).digest if bundle_uri else "d" * 64
     rows = rows_of(unit_vectors(records, dimension), reports=reports, **columns)
     write_archive(uri, rows, bundle_uri=str(bundle_uri or ""), digest=digest, reports=reports)
+    return str(uri)
+
+
+def write_scores(uri, dataset_uri, *, digest="d" * 64, seed=0, **changes):
+    """Finished scores of a data set, as `score` leaves them, with random embeddings. changes: of `scores.json`."""
+    card = read_card(dataset_uri)
+    facts = {
+        "bundle_digest": digest,
+        "bundle_uri": "",
+        "run": "run",
+        "dataset_sha256": card.content_sha256,
+        "embeddings": True,
+        "finished": True,
+    } | changes
+    for number, shard in enumerate(card.shards):
+        rows = open_shard(dataset_uri, shard).read(columns=["record_id", "patient_id", "fold"])
+        vectors = unit_vectors(rows.num_rows, seed=seed + number)
+        rows = rows.append_column("leads_missing", pa.array([[]] * rows.num_rows, pa.list_(pa.string())))
+        flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+        metadata = {METADATA_KEY: json.dumps(facts | {"shard_sha256": shard.sha256}).encode()}
+        sink = pa.BufferOutputStream()
+        pq.write_table(rows.append_column("embedding", flat).replace_schema_metadata(metadata), sink)
+        storage.write_bytes(score_uri(str(uri), shard.path), sink.getvalue().to_pybytes())
+    storage.write_bytes(storage.join(str(uri), MANIFEST_NAME), json.dumps(facts).encode())
     return str(uri)
