@@ -77,8 +77,8 @@ export function factsOf({ similarity, percentile, probability, age, sex }) {
   if (similarity !== null) facts.push(`similarity ${similarity.toFixed(3)}`);
   if (percentile !== null) facts.push(`above ${Math.min(percentile, 99.99).toFixed(percentile > 99 ? 2 : 1)} % of the archive`);
   if (probability !== null) facts.push(`probability ${probability.toFixed(3)}`);
-  if (age !== null) facts.push(`${Math.round(age)} years`);
-  if (sex) facts.push(sex);
+  const who = [age === null ? "" : `${Math.round(age)} years`, sex ?? ""].filter(Boolean).join(", ");
+  if (who) facts.push(who);
   return facts;
 }
 
@@ -110,8 +110,13 @@ async function paintThumb(thumb) {
   }
 }
 
+/** The whole ECG: one with large deflections needs more rows of paper, and is drawn smaller. */
 function drawThumb(thumb) {
-  draw(thumb.querySelector("canvas"), thumb.ecg, { view: USUAL_VIEW, width_px: thumb.clientWidth, narrow: false });
+  const canvas = thumb.querySelector("canvas");
+  const paper = { width_px: thumb.clientWidth, least_px: thumb.clientHeight, narrow: false };
+  const plan = draw(canvas, thumb.ecg, { view: USUAL_VIEW, ...paper });
+  const share = plan && thumb.clientHeight / (plan.height_mm * plan.mm_px);
+  if (share < 1) draw(canvas, thumb.ecg, { view: { ...USUAL_VIEW, zoom: share }, ...paper });
 }
 
 function redraw() {
@@ -123,7 +128,7 @@ function peek(thumb) {
   const box = $("peek");
   box.hidden = false;
   draw($("peek-paper"), thumb.ecg, { view: USUAL_VIEW, width_px: box.clientWidth, narrow: false });
-  $("peek-caption").textContent = [`25 mm/s`, `10 mm/mV`, ...factsOf(thumb.hit)].join(" · ");
+  $("peek-caption").textContent = ["25 mm/s", "10 mm/mV", ...factsOf(thumb.hit)].join(" · ");
   const from = thumb.getBoundingClientRect();
   const { offsetWidth: width, offsetHeight: height } = box;
   const [right, bottom] = [innerWidth - width - 8, innerHeight - height - 8];

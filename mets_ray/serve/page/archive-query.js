@@ -2,7 +2,7 @@
 
 import { $, element } from "./dom.js";
 
-const WEIGHTS = [[0.5, "half as much"], [1, "as much"], [2, "twice as much"]];
+const WEIGHTS = [[0.5, "weight ½"], [1, "weight 1"], [2, "weight 2"]];
 let most = 16;
 
 /** Begin with one empty line. */
