@@ -14,9 +14,9 @@ const PRINTED_RATIO = 4; // canvas pixels for each of CSS: 384 in an inch
 
 /**
  * Draw `ecg` (a response of /v1/ecg), or empty paper for null, on paper that fits `width_px` CSS pixels when `view` does
- * not enlarge it, and is at least `least_px` high. `narrow`: two columns in place of four. `underlays`: functions (context, segments, mm, mm_per_s) that draw on the grid and beneath the traces; `mm`
- * is a millimetre in device pixels. Returns the plan of `layOut` with `mm_px`, a millimetre in CSS pixels; null where there
- * is no room.
+ * not enlarge it, and is at least `least_px` high. `narrow`: two columns in place of four. `underlays`: functions
+ * (context, segments, mm, mm_per_s) that draw on the grid and beneath the traces; `mm` is a millimetre in device pixels.
+ * Returns the plan of `layOut` with `mm_px`, a millimetre in CSS pixels; null where there is no room.
  */
 export function draw(canvas, ecg, { view, width_px, least_px = 0, narrow = width_px < NARROW_PX, underlays = [] }) {
   if (!(width_px > 0)) return null;
