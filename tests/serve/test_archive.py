@@ -178,7 +178,7 @@ def test_bad_questions_are_refused_with_a_reason(client, name):
 
 def test_other_bad_input_is_refused_before_it_is_parsed(client):
     refused(client.post("/v1/search", json={"record_id": "absent"}), 404, "unknown_record")
-    refused(client.post("/v1/search", json=WORDS | {"nearest_reports": 3}), 403, "no_reports")
+    refused(client.post("/v1/search", json={"record_id": "1", "nearest_reports": 3}), 403, "no_reports")
     large = client.post(
         "/v1/search", content=b'{"words": "' + b"a" * 9_000_000, headers={"content-type": "application/json"}
     )
@@ -238,6 +238,13 @@ def test_only_the_scope_of_its_own_opens_the_archive_and_the_log_holds_no_words(
         refused(client.post("/v1/zero-shot", json={}, headers=searcher), 403, "wrong_scope")
         assert client.get("/v1/archive", headers=searcher).json()["shows_reports"]
         assert client.get(f"/v1/archive/ecg/{record_id}", headers=searcher).json()["report"]
+        asked = {"record_id": record_id, "nearest_reports": 3}
+        reports = client.post("/v1/search", json=asked, headers=searcher).json()["nearest_reports"]
+        assert len(reports) == 3
+        assert all("no diagnosis" in report["notice"] and report["report"] for report in reports)
+        refused(
+            client.post("/v1/search", json=WORDS | {"nearest_reports": 3}, headers=searcher), 422, "reports_of_words"
+        )
         refused(
             client.post("/v1/cohort", json=WORDS | {"above": -1, "format": "parquet"}, headers=searcher),
             403,

@@ -1,7 +1,7 @@
 """The routes of the archive, and its page. They are there only where an archive is configured."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
 
 from fastapi import FastAPI, Query, Request, Response
@@ -13,7 +13,8 @@ from mets_ray.archive.schema import FILTER_COLUMNS
 from mets_ray.errors import RequestError
 from mets_ray.serve import audit
 from mets_ray.serve.archive import messages
-from mets_ray.serve.archive.questions import ArchiveCalls, Question, Questions, check_where, checked_k, facts_of
+from mets_ray.serve.archive.questions import ArchiveCalls, Questions, check_where, checked_k, facts_of
+from mets_ray.serve.archive.replica import Question
 from mets_ray.serve.openapi import COHORT_BODY, SEARCH_BODY
 from mets_ray.serve.query_route import post_with_query
 from mets_ray.serve.reading import Reader
@@ -60,7 +61,7 @@ class ArchiveRoutes:
         page = await self._archive.search(question, k, asked.where, asked.cursor, asked.one_per_patient)
         reports = await self._reports(question, asked, windows)
         timings.stop("search", since)
-        return self._answer(page, reports, timings, [] if windows is None else windows.warnings)
+        return self._answer(page, reports, timings, () if windows is None else windows.warnings)
 
     async def _reports(
         self, question: Question, asked: messages.SearchOptions, windows: object
@@ -79,7 +80,7 @@ class ArchiveRoutes:
         page: SearchPage,
         reports: list[messages.ReportFound] | None,
         timings: Timings,
-        warnings: list[tuple[str, str]],
+        warnings: Sequence[tuple[str, str]],
     ) -> messages.SearchAnswer:
         return messages.SearchAnswer(
             hits=[_hit(hit) for hit in page.hits],
