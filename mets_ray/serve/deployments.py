@@ -138,7 +138,7 @@ class ZeroShot:
         if self._archive is not None:
             from mets_ray.serve.archive.deployment import ArchiveHandle  # here, as in `build`
 
-            archive = ArchiveHandle(self._archive, self._service.config)
+            archive = ArchiveHandle(self._archive)
         return create_app(self._service, self._telemetry, archive=archive, names_requests=False)
 
     async def _ask_lm(self, texts: list[str]) -> np.ndarray:

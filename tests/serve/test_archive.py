@@ -9,8 +9,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from mets_ray.archive.query import Direction
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.dataset.shard_reader import signals
+from mets_ray.errors import CheckpointError, DatasetError, RequestError
+from mets_ray.serve.archive.question import Question
+from mets_ray.serve.archive.replica import ArchiveReplica
+from mets_ray.serve.settings import ServeConfig
+from tests.support.archives import DATASET, rows_of, tiny_archive, unit_vectors, write_archive
 from tests.support.scored_archives import scored_archive
 from tests.support.serving import json_ecg, make_bundle, npy, plain_server, synthetic_ecg
 
@@ -281,3 +287,31 @@ def test_a_shard_that_is_gone_is_said_and_the_rest_goes_on(bundle, archive, tmp_
         error = refused(client.get(f"/v1/archive/ecg/{record_id}"), 500, "archive_damaged")
         assert str(tmp_path) not in error["message"]
         assert found(client.post("/v1/search", json=WORDS))[0] == record_id
+
+
+def test_a_replica_goes_on_with_what_was_added(tmp_path):
+    uri = tiny_archive(tmp_path, records=20)
+    replica = ArchiveReplica(ServeConfig(bundle_uri="", archive_uri=uri), "d" * 64)
+    question = Question((Direction(unit_vectors(1)[0]),))
+    before = replica.search(question, 5, None, None, False)
+    assert not replica.refresh()
+    other = DATASET.model_copy(update={"source": "other"})
+    rows = rows_of(unit_vectors(10, seed=1), first=100, key="f" * 16, source=["other"] * 10)
+    write_archive(uri, rows, key="f" * 16, dataset=other)
+    assert replica.facts().records == 20
+    assert replica.refresh()
+    assert replica.facts().records == 30
+    assert replica.search(question, 25, None, None, False).hits[5:]
+    with pytest.raises(RequestError) as refusal:
+        replica.search(question, 5, None, before.cursor, False)
+    assert (refusal.value.status, refusal.value.reason) == (422, "bad_query")
+
+
+def test_an_index_of_another_bundle_is_refused_before_it_is_served(tmp_path):
+    config = ServeConfig(bundle_uri="", archive_uri=tiny_archive(tmp_path, records=4))
+    with pytest.raises(CheckpointError, match="bundle"):
+        ArchiveReplica(config, "e" * 64)
+    half = config.model_copy(update={"archive_uri": str(tmp_path / "half")})
+    write_archive(half.archive_uri, rows_of(unit_vectors(4)), finish=False)
+    with pytest.raises(DatasetError, match="half-written"):
+        ArchiveReplica(half, "d" * 64)

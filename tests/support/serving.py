@@ -234,7 +234,6 @@ class InThisProcess:
 
     def __init__(self, replica):
         self._replica = replica
-        self.facts = replica.facts
 
     def __getattr__(self, method):
         return functools.partial(asyncio.to_thread, getattr(self._replica, method))

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,20 @@ from ray.serve import Application
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from mets_ray.archive.archive import open_archive
 from mets_ray.archive.cohorts import CohortCount
 from mets_ray.archive.facts import ArchiveFacts
 from mets_ray.archive.results import CohortPage, NearReport, SearchPage
-from mets_ray.errors import RequestError
-from mets_ray.serve.archive.replica import ArchiveReplica, Question, StoredEcg
+from mets_ray.errors import MetsError, RequestError
+from mets_ray.serve.archive.opened import OpenedArchive
+from mets_ray.serve.archive.question import Question
+from mets_ray.serve.archive.replica import ArchiveReplica, StoredEcg
 from mets_ray.serve.deployments import scale
 from mets_ray.serve.settings import ServeConfig
 
 logger = logging.getLogger("ray.serve")
 
 _ONGOING = 16
+_REFRESH_S = 60.0
 _THREADS_PER_CPU = 2  # some wait for a store
 
 
@@ -34,6 +37,7 @@ class Archive:
     def __init__(self, config: ServeConfig, bundle_digest: str) -> None:
         self._replica = ArchiveReplica(config, bundle_digest)
         self._most_bytes = config.archive_memory_bytes
+        self._refreshed_at = time.monotonic()
         self._threads = ThreadPoolExecutor(max(2, round(_THREADS_PER_CPU * config.archive_cpus)), "search")
         self._cohorts = ThreadPoolExecutor(1, "cohort")
 
@@ -44,18 +48,30 @@ class Archive:
 
     async def check_health(self) -> None:
         """Called by Serve; a replica that raises three times in a row is replaced."""
+        if time.monotonic() - self._refreshed_at > _REFRESH_S:
+            self._refreshed_at = time.monotonic()
+            self._threads.submit(self._refresh)  # not waited for: a store may be silent
         held = resident_bytes()
         if held > self._most_bytes:
             raise RuntimeError(f"the replica holds {held} bytes; `archive_memory_bytes` is {self._most_bytes}")
+
+    def _refresh(self) -> None:
+        try:
+            if self._replica.refresh():
+                logger.info("the archive has %d records now", self._replica.facts().records)
+        except MetsError as error:
+            logger.error("the archive stays as it was opened: %s", error)
 
 
 class ArchiveHandle:
     """`ArchiveCalls` through Ray Serve."""
 
-    def __init__(self, handle: DeploymentHandle[Any], config: ServeConfig) -> None:
-        assert config.archive_uri is not None
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = handle
-        self.facts: ArchiveFacts = open_archive(config.archive_uri).facts
+
+    async def facts(self) -> ArchiveFacts:
+        facts: ArchiveFacts = await self._call("facts")
+        return facts
 
     async def search(self, question: Question, k: int, where: str | None, cursor: str | None, one: bool) -> SearchPage:
         page: SearchPage = await self._call("search", question, k, where, cursor, one)
@@ -95,8 +111,8 @@ class ArchiveHandle:
 
 
 def bind_archive(config: ServeConfig, bundle_digest: str) -> Application:
-    """The deployment of the configured archive. Raises as `ArchiveReplica`: before anything is deployed."""
-    ArchiveReplica(config, bundle_digest)
+    """The deployment of the configured archive. Raises as `OpenedArchive`: before anything is deployed."""
+    OpenedArchive(config, bundle_digest)
     return Archive.options(  # type: ignore[attr-defined, no-any-return]
         **scale(config.archive_min_replicas, config.archive_max_replicas, target=_ONGOING / 4),
         ray_actor_options={"num_cpus": config.archive_cpus, "memory": config.archive_memory_bytes},

@@ -11,7 +11,8 @@ from mets_ray.archive.words import query_texts, read_query, report_query
 from mets_ray.errors import ConfigError, RequestError
 from mets_ray.model.windows import Windows, mean_embedding
 from mets_ray.serve.archive.messages import USUAL_K, CohortRequest, SearchOptions, SearchRequest, SearchTerm
-from mets_ray.serve.archive.replica import Question, StoredEcg
+from mets_ray.serve.archive.question import Question
+from mets_ray.serve.archive.replica import StoredEcg
 from mets_ray.serve.class_lists import check_texts
 from mets_ray.serve.service import Service
 from mets_ray.serve.settings import ServeConfig
@@ -22,7 +23,7 @@ MOST_REPORT_CHARS = 4096
 class ArchiveCalls(Protocol):
     """The methods of `ArchiveReplica`, wherever it runs. Each raises RequestError."""
 
-    facts: ArchiveFacts
+    async def facts(self) -> ArchiveFacts: ...
 
     async def search(
         self, question: Question, k: int, where: str | None, cursor: str | None, one: bool

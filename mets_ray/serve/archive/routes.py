@@ -1,5 +1,6 @@
 """The routes of the archive, and its page. They are there only where an archive is configured."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
@@ -13,8 +14,8 @@ from mets_ray.archive.schema import FILTER_COLUMNS
 from mets_ray.errors import RequestError
 from mets_ray.serve import audit
 from mets_ray.serve.archive import messages
+from mets_ray.serve.archive.question import Question
 from mets_ray.serve.archive.questions import ArchiveCalls, Questions, check_where, checked_k, facts_of
-from mets_ray.serve.archive.replica import Question
 from mets_ray.serve.openapi import COHORT_BODY, SEARCH_BODY
 from mets_ray.serve.query_route import post_with_query
 from mets_ray.serve.reading import Reader
@@ -38,8 +39,8 @@ class ArchiveRoutes:
         self._config = service.config
         self._questions = Questions(service)
 
-    def facts(self) -> messages.ArchiveAnswer:
-        facts, config = self._archive.facts, self._config
+    async def facts(self) -> messages.ArchiveAnswer:
+        facts, config = await self._archive.facts(), self._config
         return messages.ArchiveAnswer(
             records=facts.records,
             patients=facts.patients,
@@ -58,10 +59,12 @@ class ArchiveRoutes:
         since = timings.stop("decode", timings.began)
         question = await self._questions.of(asked, windows)
         since = timings.stop("question", since)
-        page = await self._archive.search(question, k, asked.where, asked.cursor, asked.one_per_patient)
+        page, facts = await asyncio.gather(
+            self._archive.search(question, k, asked.where, asked.cursor, asked.one_per_patient), self._archive.facts()
+        )
         reports = await self._reports(question, asked, windows)
         timings.stop("search", since)
-        return self._answer(page, reports, timings, () if windows is None else windows.warnings)
+        return self._answer(page, facts.records, reports, timings, () if windows is None else windows.warnings)
 
     async def _reports(
         self, question: Question, asked: messages.SearchOptions, windows: object
@@ -78,6 +81,7 @@ class ArchiveRoutes:
     def _answer(
         self,
         page: SearchPage,
+        records: int,
         reports: list[messages.ReportFound] | None,
         timings: Timings,
         warnings: Sequence[tuple[str, str]],
@@ -96,7 +100,7 @@ class ArchiveRoutes:
                 for term in page.terms
             ],
             nearest_reports=reports,
-            records=self._archive.facts.records,
+            records=records,
             model_version=self._service.predictor.model_version,
             warnings=warned(warnings),
             timings_ms=timings.total(),
@@ -151,16 +155,16 @@ class ArchiveRoutes:
         """A record; its samples are not validated one by one."""
         audit.note_query(request, record_id=record_id)
         found = await self._archive.ecg(record_id, source)
-        card, hit = found.card, found.hit
+        signal, hit = found.signal, found.hit
         return messages.ArchiveEcg.model_construct(
             record_id=hit.record_id,
             patient_id=hit.patient_id,
             age=facts_of(hit.columns.get("age")),
             sex=hit.columns.get("sex"),
-            leads=list(card.leads),
-            sampling_rate_hz=card.sampling_rate_hz,
-            duration_s=card.duration_s,
-            highpass_hz=card.highpass_hz,
+            leads=list(signal.leads),
+            sampling_rate_hz=signal.sampling_rate_hz,
+            duration_s=signal.duration_s,
+            highpass_hz=signal.highpass_hz,
             signal_uv=found.signal_uv.tolist(),
             windows=1,
             warnings=[],
@@ -189,7 +193,7 @@ def add_archive(app: FastAPI, service: Service, reader: Reader, archive: Archive
 
     @app.get("/v1/archive", summary="What can be searched, and the columns that filters may name")
     async def facts() -> messages.ArchiveAnswer:
-        return routes.facts()
+        return await routes.facts()
 
     @app.get(
         "/v1/archive/ecg/{record_id:path}",
