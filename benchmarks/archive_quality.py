@@ -1,9 +1,9 @@
 """What searching real ECGs in words finds: precision and recall by class, beside chance and beside a keyword search.
 
 For `benchmarks/archive.py`. Each bundle searches an archive of the records that it was never trained on. A class is
-asked for in the words of `descriptive`, and in plain words, as a person types them: the names of `class_names`, alone and
-in the bundle's template. A keyword search with those plain words ranks the records' reports by the cosine of TF-IDF. Chance is
-the share of the class: its precision at any k; its recall at k is k of all records.
+asked for in the words of `descriptive`, and in plain words, as a person types them: the names of `class_names`, alone
+and in the bundle's template. A keyword search with those plain words ranks the records' reports by the cosine of
+TF-IDF. Chance is the share of the class: its precision at any k; its recall at k is k of all records.
 """
 
 import tempfile

@@ -34,8 +34,8 @@ def read_query(predictor: Predictor, query: str | Query) -> tuple[Direction, ...
 
     Words that name a class of a prompt set for which the bundle has a calibration, or are one of its wordings, mean
     that class, with all its wordings and its calibration; so does `set:task/class` for any class of the bundle's prompt
-    sets. All other words stand for themselves in a bundle that was trained on statements, which are as short as they are,
-    and otherwise in its template.
+    sets. All other words stand alone in a bundle that was trained on statements, which are as short, and otherwise in
+    its template.
 
     Features that are missing are computed with the language model, which is loaded when first needed. Raises
     ConfigError for words that cannot be read, and as `Predictor.learn`.
