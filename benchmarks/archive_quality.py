@@ -1,9 +1,9 @@
 """What searching real ECGs in words finds: precision and recall by class, beside chance and beside a keyword search.
 
 For `benchmarks/archive.py`. Each bundle searches an archive of the records that it was never trained on. A class is
-asked for in the words of `descriptive`, and in plain words, as a person types them: the names of `class_names`, in the
-bundle's template. A keyword search with those plain words ranks the records' reports by the cosine of TF-IDF. Chance is
-the share of the class: its precision at any k; its recall at k is k of all records.
+asked for in the words of `descriptive`, and in plain words, as a person types them: the names of `class_names`, alone
+and in the bundle's template. A keyword search with those plain words ranks the records' reports by the cosine of
+TF-IDF. Chance is the share of the class: its precision at any k; its recall at k is k of all records.
 """
 
 import tempfile
@@ -27,6 +27,7 @@ from mets_ray.model.predictor import Predictor, load_predictor
 from mets_ray.tasks.label_sets import label_matrix
 from mets_ray.tasks.prompt_sets import load_prompt_set
 from mets_ray.tasks.questions import dataset_tasks
+from mets_ray.text.reports import apply_template
 
 PRECISION_AT, RECALL_AT = 10, 50
 LEAST_RECORDS = 5  # of a class, among those that are searched
@@ -95,6 +96,9 @@ def _ways(archive: Archive, predictor: Predictor, records: pa.Table) -> dict[str
     place = {name: number for number, name in enumerate(records["record_id"].to_pylist())}
     descriptive = load_prompt_set("descriptive").tasks
 
+    def templated(words: str) -> str:
+        return apply_template(predictor.template, words)
+
     def ask(term: Term) -> list[int]:
         directions = read_query(predictor, Query((term,)))
         page = archive.search_directions(directions, k=RECALL_AT, one_per_patient=False)
@@ -103,7 +107,7 @@ def _ways(archive: Archive, predictor: Predictor, records: pa.Table) -> dict[str
     return {
         "descriptive": lambda task, name, _: ask(Term(name, wordings=descriptive[task][name])),
         "plain_words": lambda _task, _name, words: ask(Term(words)),
-        "plain_words_bare": lambda _task, _name, words: ask(Term(words, wordings=(words,))),
+        "plain_words_in_template": lambda _task, _name, words: ask(Term(words, wordings=(templated(words),))),
         "keywords": _keyword_search(records["report"].to_pylist()),
     }
 

@@ -195,7 +195,7 @@ COMMANDS = {
         _command(evaluate, _needs_bundle("evaluate"), ("text", "evaluate"), _SCORING),
         _command(adapt, _needs_bundle("adapt"), ("text", "adapt"), ("torch", "sklearn.linear_model")),
         _command(score, _needs_bundle("score"), ("text", "score"), ("torch",)),
-        _command(index, _needs_scores, ("index",), ("lance",)),
+        _command(index, _needs_scores, ("index",)),
         _command(quickstart, dataset_uri_of, ("text", "train", "evaluate"), ("torch",), _QUICKSTART),
     )
 }

@@ -164,6 +164,7 @@ def test_a_gpu_check_that_fails_hides_no_other(module, monkeypatch, tmp_path, ca
     assert check._run("text", [], limit_s=0.0) == {"text": {"ok": False, "error": "no time was left"}}
 
 
+@pytest.mark.slow
 def test_an_archive_is_measured_from_its_build_to_its_hits(module):
     rows = {row.name.removeprefix("archive.").removeprefix("3000."): row for row in module("archive").rows([3000], 4)}
     assert rows["recall"].value == 1.0
@@ -171,6 +172,7 @@ def test_an_archive_is_measured_from_its_build_to_its_hits(module):
     assert all(row.value > 0 for row in rows.values())
 
 
+@pytest.mark.slow
 def test_what_is_found_on_labelled_ecgs_is_told_by_class_beside_chance_and_keywords(module, tmp_path):
     from tests.support.datasets import synthetic_rows, write_dataset
     from tests.support.serving import make_bundle

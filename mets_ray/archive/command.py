@@ -21,7 +21,7 @@ _EXAMPLES = """examples:
 
 def run_search(words: Sequence[str]) -> None:
     """Parse the words and search. Exits with 0, with 2 for a search that cannot be read, with 1 for other errors."""
-    arguments = _parser().parse_args(list(words))
+    arguments = parse_words(words)
     try:
         archive = open_archive(arguments.uri, bundle_uri=arguments.bundle)
         page = _search(archive, arguments)
@@ -33,7 +33,8 @@ def run_search(words: Sequence[str]) -> None:
     print(json.dumps(_facts(archive, page)) if arguments.json else _table(archive, page))
 
 
-def _parser() -> argparse.ArgumentParser:
+def parse_words(words: Sequence[str]) -> argparse.Namespace:
+    """The words of a command line; exits for `--help` and for words that it does not know."""
     parser = argparse.ArgumentParser(
         prog="mets-ray search",
         description="Find ECGs of an archive by words, by an ECG of it, or by a report.",
@@ -51,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--all-records", action="store_true", help="not only the best record of each patient")
     parser.add_argument("--bundle", metavar="URI", help="the bundle, where it lies elsewhere than when it was indexed")
     parser.add_argument("--json", action="store_true", help="one JSON object with everything")
-    return parser
+    return parser.parse_args(list(words))
 
 
 def _search(archive: Archive, arguments: argparse.Namespace) -> SearchPage:

@@ -25,7 +25,8 @@ class Term:
     """One thing to look for, in words.
 
     weight: how much it counts beside the other terms. negated: look for ECGs that do not show it. wordings: complete
-    texts whose embeddings are averaged, as those of a prompt set's class; default: `words` in the bundle's template.
+    texts whose embeddings are averaged, as those of a prompt set's class; default: `words` alone, or in
+    the template of a bundle that was trained on whole reports.
     """
 
     words: str

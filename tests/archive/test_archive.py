@@ -90,10 +90,10 @@ def test_like_leaves_the_own_patient_out(archive):
     assert archive.record("r00003").columns["shard_row"] == 3
 
 
-def test_several_terms_count_by_their_weight_and_not_subtracts(archive):
+def test_several_terms_count_by_their_weight_and_not_subtracts_half(archive):
     one, other = VECTORS[0], VECTORS[10]
     spread = [(VECTORS @ vector).std() for vector in (one, other)]
-    wanted = 2.0 * one / spread[0] - other / spread[1]
+    wanted = 2.0 * one / spread[0] - 0.5 * other / spread[1]
     page = archive.search_directions([Direction(one, "a", 2.0), Direction(other, "b", negated=True)], k=10)
     assert numbers(page.hits) == nearest((wanted / np.linalg.norm(wanted)).astype(np.float32))[:10]
     first = page.hits[0]
@@ -103,7 +103,7 @@ def test_several_terms_count_by_their_weight_and_not_subtracts(archive):
     assert first.probability is None
     assert [(term.words, term.negated) for term in page.terms] == [("a", False), ("b", True)]
     with pytest.raises(ConfigError, match="cancel each other"):
-        archive.search_directions([Direction(one), Direction(one, negated=True)])
+        archive.search_directions([Direction(one), Direction(one, weight=2.0, negated=True)])
 
 
 def test_a_cohort_is_every_record_above_a_similarity(archive):

@@ -50,10 +50,12 @@ def test_words_that_cannot_be_searched_for_are_refused(text, fact):
     assert caught.value.hint
 
 
-def test_words_of_ones_own_stand_in_the_bundles_template(predictor):
+def test_words_of_ones_own_stand_as_the_texts_of_training_do(predictor, tmp_path):
     (found,) = read_query(predictor, "broad QRS")
-    assert query_texts(predictor, "broad QRS") == [predictor.template.replace("{}", "broad QRS")]
-    np.testing.assert_allclose(found.vector, predictor.embed_texts(query_texts(predictor, "broad QRS"))[0], atol=1e-6)
+    assert query_texts(predictor, "broad QRS") == ["broad QRS"]
+    of_reports = load_predictor(str(make_bundle(tmp_path, "text.unit=report")), encoder_runtime="torch")
+    assert query_texts(of_reports, "broad QRS") == ["The report of the ECG is that broad QRS"]
+    np.testing.assert_allclose(found.vector, predictor.embed_texts(["broad QRS"])[0], atol=1e-6)
     assert (found.class_name, found.calibrated) == ("", None)
     assert "words of the request" in found.not_calibrated
 
