@@ -145,6 +145,7 @@ def test_signals_are_those_of_the_data_set(client, rows):
     assert np.array_equal(answer["signal_uv"], signals(rows)[11])
     assert (answer["record_id"], answer["report"], answer["sampling_rate_hz"]) == (record_id, None, 100)
     refused(client.get("/v1/archive/ecg/absent"), 404, "unknown_record")
+    refused(client.get(f"/v1/archive/ecg/{'a' * 501}"), 404, "unknown_record")
     refused(client.get("/v1/archive/ecg/../../etc/passwd%00"), 404, "no_such_route")
     refused(client.get("/v1/archive/ecg/..%2f..%2fcard.json"), 404, "unknown_record")
 
@@ -162,6 +163,7 @@ BAD = {
     "a long report": ({"report": "Sinus rhythm. " * 400}, "report_too_long"),
     "nothing": ({}, "bad_fields"),
     "two questions": ({"words": "lbbb", "record_id": "1"}, "bad_fields"),
+    "a long id": ({"record_id": "a" * 501}, "bad_fields"),
     "an embedding": ({"embedding": [0.1, 0.2]}, "bad_fields"),
     "k of zero": (WORDS | {"k": 0}, "bad_k"),
     "a huge k": (WORDS | {"k": 10**9}, "bad_k"),

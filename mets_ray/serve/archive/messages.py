@@ -13,6 +13,7 @@ NOTICE = (
 )
 
 USUAL_K = 24
+MOST_ID_CHARS = 500
 
 _WHERE = "a filter on columns, for example `age > 60 and sex = 'female'`; /v1/archive lists the columns"
 
@@ -60,8 +61,12 @@ class _Asked(BaseModel):
         None, fail_fast=True, description="texts, one or several, each a string or with its weight and `not`"
     )
     report: str | None = Field(None, description="a report in English; its statements are looked for together")
-    record_id: str | None = Field(None, description="a record of the archive; its own patient is left out")
-    source: str | None = Field(None, description="of `record_id`, where several have a record with this id")
+    record_id: str | None = Field(
+        None, max_length=MOST_ID_CHARS, description="a record of the archive; its own patient is left out"
+    )
+    source: str | None = Field(
+        None, max_length=MOST_ID_CHARS, description="of `record_id`, where several have a record with this id"
+    )
     ecg: JsonEcg | None = None
 
     @model_validator(mode="after")

@@ -1,6 +1,5 @@
 """From what a request asks to what the archive is searched with: words, reports and ECGs become directions here."""
 
-import asyncio
 from typing import Any, Protocol
 
 from mets_ray.archive.cohorts import CohortCount
@@ -79,7 +78,7 @@ class Questions:
         texts = query_texts(predictor, query)
         check_texts(texts, self._config)
         await self._service.learn(texts)
-        return await asyncio.to_thread(read_query, predictor, query)
+        return read_query(predictor, query)  # at once: what was learnt is still there, and nothing else is asked for
 
 
 def checked_k(options: SearchOptions, config: ServeConfig) -> int:
