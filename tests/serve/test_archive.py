@@ -67,7 +67,7 @@ def test_what_can_be_searched(client):
     answer = client.get("/v1/archive").json()
     assert answer["records"] == LISTED
     assert {"age", "sex"} <= {column["name"] for column in answer["columns"]}
-    assert (answer["shows_reports"], answer["writes_cohorts"]) == (False, True)
+    assert (answer["shows_reports"], answer["finds_reports"], answer["writes_cohorts"]) == (False, False, True)
     assert answer["limits"]["archive_max_k"] == 20
     assert "not diagnosis" in answer["notice"]
     assert client.get("/v1/model").json()["archive"]

@@ -903,6 +903,8 @@ def test_an_archive_is_searched_and_a_list_of_it_exported(browser, searched, tmp
     page.one(".card-tools button").click()
     page.until(lambda: f"the ECG {found[0]}" in page.text("#results-about"))
     assert found[0] not in cards(page)
+    assert len(page.find("#report-list li")) == 3
+    assert "no diagnosis" in page.text("#reports-note")
     page.one("#where").send_keys("bmi > 3")
     page.one("#search").click()
     assert "bmi" in page.problem("search-problem")

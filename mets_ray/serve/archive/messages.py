@@ -211,6 +211,7 @@ class ArchiveAnswer(BaseModel):
     model_version: str
     columns: list[Column]
     shows_reports: bool
+    finds_reports: bool = Field(description="whether `nearest_reports` can be asked for: they are shown and indexed")
     writes_cohorts: bool
     limits: dict[str, float]
     notice: str = NOTICE

@@ -47,6 +47,7 @@ class ArchiveRoutes:
             model_version=self._service.predictor.model_version,
             columns=[messages.Column(name=name, kind=kind) for name, kind in FILTER_COLUMNS.items()],
             shows_reports=config.archive_reports,
+            finds_reports=config.archive_reports and facts.has_reports,
             writes_cohorts=config.archive_cohort_uri is not None,
             limits={name: getattr(config, name) for name in _LIMITS},
         )

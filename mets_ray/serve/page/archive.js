@@ -10,18 +10,22 @@ import { $, element, sentence, showProblem } from "./dom.js";
 import { askToken, dropRetry, useToken } from "./token.js";
 
 const COHORT_S = 120;
+const NEAREST_REPORTS = 3;
 
 /** {send, words}: how the results on display were asked for; `send(changes)` asks again. */
 let asked = null;
 let cursor = null;
 let waiting = new AbortController();
 let found = 0;
+/** Whether the server gives the reports of similar ECGs. */
+let findsReports = false;
 
 async function loadArchive() {
   try {
     const { answer } = await call("v1/archive");
     dropRetry($("archive-problem"));
     showProblem($("archive-problem"), null);
+    findsReports = answer.finds_reports;
     limitTerms(answer.limits.archive_max_words);
     $("where").maxLength = answer.limits.archive_max_where_chars;
     $("where-note").textContent = `Columns: ${answer.columns.map(({ name }) => name).join(", ")}.`;
@@ -49,10 +53,12 @@ const common = () => ({
   where: $("where").value.trim() || null, one_per_patient: $("one-per-patient").checked,
 });
 
-const askJson = (question, words) => {
-  const kept = common();
-  const send = (changes, options) => call("v1/search", { method: "POST", json: { ...kept, ...question, ...changes }, ...options });
-  return ask({ send, words, question: { ...kept, ...question } });
+/** `atFirst`: what is asked for once, and not with each further page. */
+const askJson = (question, words, atFirst = {}) => {
+  const kept = { ...common(), ...question };
+  const send = (changes, options) =>
+    call("v1/search", { method: "POST", json: { ...kept, ...(changes.cursor ? changes : atFirst) }, ...options });
+  return ask({ send, words, question: kept });
 };
 
 function searchWords() {
@@ -65,7 +71,11 @@ function searchWords() {
   askJson({ words: some }, termsInWords(some));
 }
 
-const searchLike = (hit) => askJson({ record_id: hit.record_id, source: hit.columns.source }, `the ECG ${hit.record_id}`);
+const searchLike = (hit) =>
+  askJson({ record_id: hit.record_id, source: hit.columns.source }, `the ECG ${hit.record_id}`, reportsToo());
+
+/** For questions by an ECG, on their first page. */
+const reportsToo = () => (findsReports ? { nearest_reports: NEAREST_REPORTS } : {});
 
 function searchFiles() {
   const files = [...$("files").files];
@@ -75,7 +85,7 @@ function searchFiles() {
   const send = (changes, options) => {
     const form = new FormData();
     for (const file of files) form.append("file", file);
-    const all = new URLSearchParams([...query, ...Object.entries(changes)]);
+    const all = new URLSearchParams([...query, ...Object.entries(changes.cursor ? changes : reportsToo())]);
     return call(`v1/search?${all}`, { method: "POST", form, ...options });
   };
   ask({ send, words: `the ECG in ${files.map(({ name }) => name).join(" + ")}`, question: null });
@@ -109,7 +119,8 @@ async function answer(isMore) {
   $("results").classList.remove("stale");
 }
 
-function show({ hits, next_cursor, warnings, records }, isMore) {
+function show({ hits, next_cursor, nearest_reports: reports, warnings, records }, isMore) {
+  if (!isMore) showReports(reports ?? []);
   found = (isMore ? found : 0) + hits.length;
   const first = showHits(hits.map((hit, place) => ({ ...hit, place: found - hits.length + place })), isMore);
   cursor = next_cursor;
@@ -124,6 +135,14 @@ function show({ hits, next_cursor, warnings, records }, isMore) {
     $("announce").textContent = `${found} ECGs found.`;
   }
   if (isMore) first?.focus();
+}
+
+/** Other ECGs' reports, each with what it is said to be. */
+function showReports(reports) {
+  $("reports").hidden = reports.length === 0;
+  $("reports-note").textContent = reports[0]?.notice ?? "";
+  $("report-list").replaceChildren(...reports.map(({ report, similarity, record_id }) => element("li", {}, report, " ",
+    element("span", { className: "note" }, `ECG ${record_id}, similarity ${similarity.toFixed(3)}`))));
 }
 
 /** Count the whole archive; `isSaved`: also save the ids. */
