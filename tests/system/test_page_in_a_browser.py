@@ -861,7 +861,7 @@ def test_an_archive_is_searched_and_a_list_of_it_exported(browser, searched, tmp
     assert page.until(lambda: page.text(".card .report"))
     page.find("#terms .not")[1].click()
     page.one("#search").click()
-    page.until(lambda: "without “sinus rhythm”" in page.text("#results-about"))
+    page.until(lambda: "not “sinus rhythm”" in page.text("#results-about"))
     assert cards(page) != found
 
     first = page.one(".thumb")

@@ -1,4 +1,4 @@
-// What is asked for in words: up to a few lines, each with a weight, or to be left out.
+// What is asked for in words: up to a few lines, each with a weight, or with "not".
 
 import { $, element } from "./dom.js";
 
@@ -30,7 +30,7 @@ export function terms() {
 
 /** In a few words, for people. */
 export const termsInWords = (some) =>
-  some.map(({ text, weight, not }) => `${not ? "without " : ""}“${text}”${weight === 1 ? "" : ` × ${weight}`}`).join(", ");
+  some.map(({ text, weight, not }) => `${not ? "not " : ""}“${text}”${weight === 1 ? "" : ` × ${weight}`}`).join(", ");
 
 function addTerm() {
   const number = $("terms").children.length + 1;
@@ -43,7 +43,7 @@ function addTerm() {
     ...WEIGHTS.map(([value, text]) => element("option", { value, selected: value === 1 }, text)));
   weight.setAttribute("aria-label", `Weight of line ${number}`);
   const not = element("input", { type: "checkbox", className: "not", autocomplete: "off" });
-  const row = element("li", { className: "term" }, words, weight, element("label", { className: "without" }, not, "without"));
+  const row = element("li", { className: "term" }, words, weight, element("label", { className: "negation" }, not, "not"));
   if (number > 1) {
     const remove = element("button", { type: "button", className: "plain" }, "Remove");
     remove.setAttribute("aria-label", `Remove line ${number}`);
@@ -63,7 +63,8 @@ function addTerm() {
 function showTools() {
   const rows = $("terms").children;
   $("add-term").hidden = rows.length >= most;
+  $("terms-note").hidden = rows.length < 2;
   for (const row of rows) {
-    for (const part of row.querySelectorAll("select, .without")) part.hidden = rows.length < 2;
+    for (const part of row.querySelectorAll("select, .negation")) part.hidden = rows.length < 2;
   }
 }
