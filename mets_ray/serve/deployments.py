@@ -199,7 +199,8 @@ def build(config: ServeConfig) -> Application:
         backpressure_config={"status_code": 429, "retry_after_s": config.retry_after_s},
         # A new replica takes requests before an old one stops, so updates lose none (Ray 2.60's default lost 9).
         max_surge_percent=100,
-        graceful_shutdown_timeout_s=max(config.deadline_s, config.timeline_deadline_s) + 5,
+        graceful_shutdown_timeout_s=max(config.deadline_s, config.timeline_deadline_s, config.archive_cohort_deadline_s)
+        + 5,
     ).bind(config, bundle_uri, text_encoder, archive)
 
 
