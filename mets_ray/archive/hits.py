@@ -25,18 +25,20 @@ class HitMaker:
     """
 
     def __init__(self, directions: Sequence[Direction], sample: Sample, dimension: int) -> None:
-        if not 1 <= len(directions) <= MOST_TERMS:
+        if not 1 <= len(directions) <= MOST_TERMS or all(one.negated for one in directions):
             raise ConfigError(
-                f"the search has {len(directions)} vectors", hint=f"give at least one and at most {MOST_TERMS}"
+                f"the search has {len(directions)} vectors, or only unwanted ones",
+                hint=f"give at least one that is wanted, and at most {MOST_TERMS}",
             )
         for one in directions:
             _check_vector(one.vector, dimension)
         self.directions = tuple(directions)
         vectors = np.stack([one.vector for one in directions]).astype(np.float32)
-        self.vector: Float32[np.ndarray, " dimension"] = vectors[0]
-        if len(directions) > 1 or directions[0].negated:
-            self.vector = _combined(directions, vectors, sample.spreads(vectors))
-        self._vectors = np.concatenate([self.vector[None], vectors])  # the query first
+        self._vectors = vectors  # the query itself first, where it is not its only term
+        if len(directions) > 1:
+            combined = _combined(directions, vectors, sample.spreads(vectors))
+            self._vectors = np.concatenate([combined[None], vectors])
+        self.vector: Float32[np.ndarray, " dimension"] = self._vectors[0]
         self._ascending = sample.similarities(self._vectors)
 
     @property
@@ -56,9 +58,10 @@ class HitMaker:
             percentiles(column, ascending) for column, ascending in zip(similarity.T, self._ascending, strict=True)
         ]
         whole = np.asarray([not missing for missing in rows["leads_missing"].to_pylist()])
+        first = len(self._vectors) - len(self.directions)
         probabilities = [
-            _probabilities(one, similarity[:, number : number + 1], whole)
-            for number, one in enumerate(self.directions, start=1)
+            _probabilities(one, similarity[:, column : column + 1], whole)
+            for column, one in enumerate(self.directions, start=first)
         ]
         columns = rows.select(["record_id", "patient_id", *HIT_COLUMNS]).to_pylist()
         return tuple(
@@ -75,15 +78,16 @@ class HitMaker:
     ) -> Hit:
         terms = tuple(
             TermMatch(float(cosine), float(rank), probability)
-            for cosine, rank, probability in zip(similarity[1:], ranks[1:], probabilities, strict=True)
+            for cosine, rank, probability in zip(
+                similarity[-len(probabilities) :], ranks[-len(probabilities) :], probabilities, strict=True
+            )
         )
-        alone = len(self.directions) == 1 and not self.directions[0].negated
         return Hit(
             record_id=str(row.pop("record_id")),
             patient_id=str(row.pop("patient_id")),
             similarity=float(similarity[0]),
             percentile=float(ranks[0]),
-            probability=probabilities[0] if alone else None,
+            probability=probabilities[0] if len(probabilities) == 1 else None,
             terms=terms,
             columns=row,
         )

@@ -10,11 +10,10 @@ from jaxtyping import Float32
 
 from mets_ray.archive.lance_table import table_faults
 
-_DEPTHS = (64, 256, 1024, 4096, 16384, 65536)
+_DEPTHS = (64, 128, 256, 512, 1024, 4096, 16384, 65536)
 """How many records are fetched: always one of these, so that pages of one search see the same ranking."""
 
-_REFINED = 2560  # records of a coarse ranking whose exact similarity is computed
-_LEAST_REFINED = 2  # times the depth
+_REFINED = 2  # times the depth: records of the coarse ranking whose exact similarity is computed
 _MOST_PROBED = 256
 _PROBED_SHARE = 4
 _FIRST_GUESS = 2  # patients have this many records among the nearest
@@ -68,7 +67,7 @@ class Ranking:
             nearest |= {
                 "minimum_nprobes": self._probes,
                 "maximum_nprobes": None,
-                "refine_factor": max(_LEAST_REFINED, _REFINED // depth),
+                "refine_factor": _REFINED,
             }
         with table_faults(self._uri):
             rows = self._table.to_table(

@@ -10,6 +10,7 @@ from mets_ray.archive.archive import Archive
 from mets_ray.archive.query import Direction
 
 _QUERIES = 16
+_QUERIES_OF_MANY, _MANY = 2, 5_000_000  # comparing all of so many records takes seconds a query
 _DEPTH = 50
 
 
@@ -25,8 +26,8 @@ class SelfCheck(NamedTuple):
 
 
 def check_archive(archive: Archive) -> SelfCheck:
-    """Search for some records of the archive. Reads every vector of it some times."""
-    rows = archive.spread_rows(_QUERIES)
+    """Search for some records of the archive. Reads every vector of it for each."""
+    rows = archive.spread_rows(_QUERIES if archive.facts.records < _MANY else _QUERIES_OF_MANY)
     found, recalls, times_ms = 0, [], []
     for vector in rows:
         began = time.perf_counter()

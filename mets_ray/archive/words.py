@@ -32,8 +32,8 @@ class _NamedClass(NamedTuple):
 def read_query(predictor: Predictor, query: str | Query) -> tuple[Direction, ...]:
     """The terms of a query as unit vectors; a text is read by `Query.parse`.
 
-    Words that name a class of a prompt set for which the bundle has a calibration, or are one of its wordings, mean
-    that class, with all its wordings and its calibration; so does `set:task/class` for any class of the bundle's prompt
+    Words that name a class of a prompt set for which the bundle has a calibration, or are all that it is asked by, mean
+    that class, with its wordings and its calibration; so does `set:task/class` for any class of the bundle's prompt
     sets. All other words stand alone in a bundle that was trained on statements, which are as short, and otherwise in
     its template.
 
@@ -92,14 +92,17 @@ def _wordings(predictor: Predictor, term: Term) -> tuple[str, ...]:
 
 
 def _named(predictor: Predictor, words: str) -> _NamedClass | None:
-    """The class that words name: written in full, or the first calibrated one that has this name or wording."""
+    """The class that words name: in full, or the first calibrated one of this name, or with these words alone.
+
+    One of several wordings is not the class: a left bundle branch block is one conduction disturbance of several.
+    """
     wanted = words.casefold()
     for named in _classes(list(predictor.facts.prompt_sets.values())):
         if wanted == named.full_name.casefold():
             return named
     for named in _classes(_calibrated_sets(predictor)):
-        known = (named.name, *named.wordings)
-        if wanted in (text.casefold() for text in known) and _calibrated(predictor, named).fault is None:
+        is_named = wanted == named.name.casefold() or {wanted} == {text.casefold() for text in named.wordings}
+        if is_named and _calibrated(predictor, named).fault is None:
             return named
     return None
 
