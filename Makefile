@@ -110,7 +110,7 @@ constraints: install  ## write constraints.txt from what is installed now
 # locks/base.txt holds what mets_ray itself needs and locks/<extra>.txt what an extra adds, for the images' Linux on x86-64
 # with Python 3.11, each with the hashes of PyPI's files. All come from one solution, so they can be installed together.
 # Of pip's settings only the index and its certificate are used: wheels from elsewhere have other hashes than users get.
-EXTRAS := quickstart fast clinical s3 gcs azure mlflow wandb aws gcp
+EXTRAS := quickstart fast clinical archive s3 gcs azure mlflow wandb aws gcp
 LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --no-header --no-annotate --no-emit-index-url --generate-hashes \
   --only-binary :all: --python-version 3.11 --python-platform x86_64-manylinux_2_28
 

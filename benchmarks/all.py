@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE.parent / ".runs" / "bench"
 SCRIPTS = (
     *("start", "prepare", "encoder", "text", "read", "streaming", "serve", "score", "pretrain", "evaluate"),
-    *("resume", "memory", "growth", "peers"),
+    *("resume", "memory", "growth", "peers", "archive"),
 )
 _KEPT = ("--folder", str(RESULTS / "streaming"))  # its data set is made once
 OPTIONS: dict[str, tuple[str, ...]] = {"streaming": (*_KEPT, "--records", "50000")}

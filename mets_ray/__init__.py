@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mets_ray.archive.archive import open_archive
     from mets_ray.ecg.ecg import Ecg
     from mets_ray.ecg.read import read_ecg
     from mets_ray.errors import (
@@ -33,6 +34,7 @@ except PackageNotFoundError:  # run from a checkout, or from the copy that `ray 
 _HOMES = {
     "Ecg": "mets_ray.ecg.ecg",
     "read_ecg": "mets_ray.ecg.read",
+    "open_archive": "mets_ray.archive.archive",
     "load_bundle": "mets_ray.model.predictor:load_predictor",
     "CheckpointError": "mets_ray.errors",
     "ConfigError": "mets_ray.errors",
@@ -52,6 +54,7 @@ __all__ = [
     "RequestError",
     "__version__",
     "load_bundle",
+    "open_archive",
     "read_ecg",
 ]
 

@@ -1,4 +1,4 @@
-"""`mets-ray prepare|quality|pretrain|evaluate|calibrate|adapt|score|quickstart|serve|export`, and what jobs/*.py run.
+"""The commands of `mets-ray`, and what jobs/*.py run.
 
 Each command imports what it needs when it runs: `--help` and a typing error in the settings load neither torch nor Ray.
 """
@@ -108,6 +108,18 @@ def score(config: Config, line: str) -> dict[str, Any]:
     return {"dataset_uri": dataset_uri} | figures(write_scores(config, dataset_uri, config.score.bundle_uri))
 
 
+def index(config: Config, line: str) -> dict[str, Any]:
+    """An index of what `score` wrote, so that an archive can be searched in words with `mets-ray search`.
+
+    mets-ray index dataset_uri=… index.scores_uri=…     # a killed run is finished by the same command
+    """
+    from mets_ray.pipelines.index import figures
+    from mets_ray.pipelines.index import index as write_index
+
+    dataset_uri = dataset_uri_of(config)
+    return {"dataset_uri": dataset_uri} | figures(write_index(config, dataset_uri))
+
+
 def adapt(config: Config, line: str) -> dict[str, Any]:
     """Learn from few labels on a bundle: a head beside zero-shot, in a new version of the bundle.
 
@@ -160,6 +172,12 @@ def _needs_bundle(section: str) -> Callable[[Config], None]:
     return check
 
 
+def _needs_scores(config: Config) -> None:
+    if config.index.scores_uri is None:
+        raise ConfigError("`index.scores_uri` is not set", hint="give the output_uri that score printed")
+    dataset_uri_of(config)
+
+
 def _may_start_from_bundle(config: Config) -> None:
     if config.train.init_from is not None:
         bundles.check_uri(config.train.init_from)
@@ -193,6 +211,7 @@ COMMANDS = {
         _command(calibrate, _needs_bundle("evaluate"), ("text", "evaluate"), ("torch", "scipy.stats")),
         _command(adapt, _needs_bundle("adapt"), ("text", "train", "adapt"), ("torch", "sklearn.linear_model")),
         _command(score, _needs_bundle("score"), ("text", "score"), ("torch",)),
+        _command(index, _needs_scores, ("index",)),
         _command(quickstart, dataset_uri_of, ("text", "train", "evaluate"), ("torch",), _QUICKSTART),
     )
 }
@@ -202,6 +221,7 @@ _USAGE = """usage: mets-ray COMMAND [--config FILE] [key=value ...]
 Zero-shot ECG recognition from reports, on Ray. Research software, not a medical device.
 
 {commands}
+  search      Find ECGs of an archive by words, by an ECG of it, or by a report.
   serve       Answer zero-shot requests over HTTP, with a page.
   export      Write a bundle as a Hugging Face folder, with ONNX of the ECG side.
 
@@ -219,6 +239,10 @@ def main(name: str | None = None) -> None:
         from mets_ray.serve.run import run_server
 
         run_server(words)
+    elif name == "search":
+        from mets_ray.archive.command import run_search
+
+        run_search(words)
     elif name == "export":
         from mets_ray.exchange.command import run_export
 

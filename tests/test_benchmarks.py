@@ -164,3 +164,27 @@ def test_a_gpu_check_that_fails_hides_no_other(module, monkeypatch, tmp_path, ca
     assert check._run("text", [], limit_s=60.0, log=log) == {"text": {"ok": True, "per_s": 3}}
     assert check._run("serve", [], limit_s=0.5, log=log) == {"serve": {"ok": False, "error": "stopped after 0 s"}}
     assert check._run("text", [], limit_s=0.0, log=log) == {"text": {"ok": False, "error": "no time was left"}}
+
+
+@pytest.mark.slow
+def test_an_archive_is_measured_from_its_build_to_its_hits(module):
+    rows = {row.name.removeprefix("archive.").removeprefix("3000."): row for row in module("archive").rows([3000], 4)}
+    assert rows["recall"].value == 1.0
+    assert {"p95", "p95_filtered", "memory", "disk", "build_per_million"} <= set(rows)
+    assert all(row.value > 0 for row in rows.values())
+
+
+@pytest.mark.slow
+def test_what_is_found_on_labelled_ecgs_is_told_by_class_beside_chance_and_keywords(module, tmp_path):
+    from tests.support.datasets import synthetic_rows, write_dataset
+    from tests.support.serving import make_bundle
+
+    quality = module("archive_quality")
+    dataset_uri = write_dataset(tmp_path / "data", synthetic_rows(96))
+    rows = {row.name: row for row in quality.quality_rows(dataset_uri, [str(make_bundle(tmp_path))])}
+    chance = rows["archive.precision@10.chance"]
+    assert {f"archive.recall@50.{way}" for way in ("descriptive", "plain_words", "keywords", "chance")} <= set(rows)
+    assert all(0.0 < share < 1.0 for share in chance.detail.values())
+    # Synthetic reports say what their labels say, so words of the labels find them; an untrained bundle is near chance.
+    assert rows["archive.precision@10.keywords"].value > 2 * chance.value
+    assert rows["archive.recall@50.chance"].value == pytest.approx(50 / 96 / 0.8, abs=0.3)

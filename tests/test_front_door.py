@@ -30,6 +30,7 @@ def test_all_is_what_there_is():
         "RequestError",
         "__version__",
         "load_bundle",
+        "open_archive",
         "read_ecg",
     ]
     for name in mets_ray.__all__:

@@ -65,6 +65,7 @@ def test_every_uri_of_a_command_is_checked_on_a_cluster_and_none_of_the_others(k
     [
         ("evaluate", [], "`evaluate.bundle_uri` is not set"),
         ("score", [], "`score.bundle_uri` is not set"),
+        ("index", [], "`index.scores_uri` is not set"),
         ("pretrain", ["prepare.source=ptbxl"], "`dataset_uri` is not set"),
         ("prepare", ["prepare.source=ptbxl", "dataset_uri=x"], "`prepare.source.uri` is not set"),
         ("pretrain", ["train.lr=1"], "did you mean `train.learning_rate`?"),

@@ -431,6 +431,20 @@ class ScoreConfig(Section):
     num_gpus_per_actor: Annotated[float, Field(ge=0.0)] = Field(0.0, description="GPUs that one encoder actor holds")
 
 
+class IndexConfig(Section):
+    """What `score` wrote becomes an index that is searched in words."""
+
+    scores_uri: Uri | None = Field(None, description="folder of finished scores of dataset_uri: output_uri of score")
+    output_uri: OutputUri | None = Field(
+        None,
+        description="folder of the index, or a bucket; data sets of one bundle may share it; default: "
+        "<run_uri>/archive-… named after the bundle",
+    )
+    reports: bool = Field(
+        False, description="keep the reports in the index, so that those of similar ECGs can be shown"
+    )
+
+
 class Config(Section):
     """The whole configuration: one file describes prepare, pretrain, evaluate and score together."""
 
@@ -468,6 +482,7 @@ class Config(Section):
     evaluate: Annotated[EvaluateConfig, FREE_AT_RESUME] = EvaluateConfig()
     adapt: Annotated[AdaptConfig, FREE_AT_RESUME] = AdaptConfig()
     score: Annotated[ScoreConfig, FREE_AT_RESUME] = ScoreConfig()
+    index: Annotated[IndexConfig, FREE_AT_RESUME] = IndexConfig()
 
     @model_validator(mode="before")
     @classmethod

@@ -10,15 +10,17 @@ from starlette.types import Scope
 from mets_ray.errors import RequestError
 from mets_ray.serve.tokens import Caller
 
-Need = Literal["nothing", "any token", "score", "register"]
+Need = Literal["nothing", "any token", "score", "register", "search"]
 
-# Routes by their pattern. A route that is in neither set needs a token, and for a method that may change something a
-# token with the scope `register`: a forgotten route is closed, not open.
-_OPEN = frozenset(
-    {"/", "/static", "/static-offline-docs", "/docs", "/docs/oauth2-redirect", "/openapi.json", "/healthz", "/readyz"}
-)
+# Routes by their pattern. A route that is in none of these sets needs a token, and for a method that may change
+# something a token with the scope `register`: a forgotten route is closed, not open.
+_PAGES = frozenset({"/", "/archive", "/static", "/static-offline-docs", "/docs", "/docs/oauth2-redirect"})
+_OPEN = _PAGES | {"/openapi.json", "/healthz", "/readyz"}
 TIMELINE = "/v1/timeline"
 _SCORING = frozenset({"/v1/zero-shot", "/v1/zero-shot/batch", "/v1/predict", "/v1/embed", "/v1/ecg", TIMELINE})
+COHORT = "/v1/cohort"
+# Whose records these are is told to nobody without this scope, not even by reading.
+_ARCHIVE = frozenset({"/v1/search", COHORT, "/v1/archive", "/v1/archive/ecg/{record_id:path}"})
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -34,9 +36,16 @@ def need_of(pattern: str, method: str) -> Need:
     """What a caller must have for `method` on the route with this pattern."""
     if pattern in _OPEN and method in ("GET", "HEAD"):
         return "nothing"
+    if pattern in _ARCHIVE:
+        return "search"
     if method in _READING:
         return "any token"
     return "score" if pattern in _SCORING and method == "POST" else "register"
+
+
+def is_audited(need: Need) -> bool:
+    """Whether a request with this need leaves a line in the audit log."""
+    return need in ("score", "register", "search")
 
 
 @dataclass(frozen=True)

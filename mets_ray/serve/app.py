@@ -6,7 +6,7 @@ import hashlib
 import logging
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -38,6 +38,9 @@ from mets_ray.serve.service import Service, Timings
 from mets_ray.serve.timeline import Timelines
 from mets_ray.serve.tokens import Tokens
 
+if TYPE_CHECKING:
+    from mets_ray.serve.archive.questions import ArchiveCalls
+
 EcgQuery = Annotated[messages.SignalParameters, Query()]
 ZeroShotQuery = Annotated[messages.ZeroShotQuery, Query()]
 PredictQuery = Annotated[messages.PredictQuery, Query()]
@@ -55,8 +58,10 @@ _DOCS_POLICY = (
 )
 
 
-def create_app(service: Service, telemetry: Telemetry, *, names_requests: bool = True) -> FastAPI:
-    """The application of one replica. `names_requests`: see Guard.
+def create_app(
+    service: Service, telemetry: Telemetry, *, archive: "ArchiveCalls | None" = None, names_requests: bool = True
+) -> FastAPI:
+    """The application of one replica. archive: searched with what the model says; `names_requests`: see Guard.
 
     Raises ConfigError if `auth` is bearer and there is no token, or tokens that cannot be used.
     """
@@ -76,6 +81,8 @@ def create_app(service: Service, telemetry: Telemetry, *, names_requests: bool =
     _add_scoring(app, service, reader)  # first, because a request's route is looked for in this order
     _add_model(app, service, reader)
     _add_pages(app, service)
+    if archive is not None:
+        _add_archive(app, service, reader, archive)
     _add_docs(app)
     add_error_answers(app, telemetry)
     describe(app, bearer=config.auth == "bearer")
@@ -122,6 +129,17 @@ def _add_pages(app: FastAPI, service: Service) -> None:
         if found is None:
             raise RequestError(404, "unknown_example", "there is no example with this name", hint="see /v1/examples")
         return Response(found, media_type="application/json")
+
+
+def _add_archive(app: FastAPI, service: Service, reader: Reader, archive: "ArchiveCalls") -> None:
+    # Here, because it needs what a server without an archive does without: the extra `archive`, and data sets.
+    from mets_ray.serve.archive.routes import add_archive
+
+    add_archive(app, service, reader, archive)
+
+    @app.get("/archive", include_in_schema=False)
+    async def page() -> Response:
+        return FileResponse(_PAGE / "archive.html", headers=_PAGE_HEADERS)
 
 
 def _add_docs(app: FastAPI) -> None:

@@ -1,4 +1,6 @@
-"""The audit log: one line for each write and each scoring. It names who and what, by hashes where that is data.
+"""The audit log: one line for each write, each scoring and each query of the archive.
+
+It names who and what, by hashes where that is data.
 
 The lines go to the logger `ray.serve.audit` and thus to Ray Serve's own log, as JSON after the word `audit`.
 """
@@ -29,8 +31,15 @@ def note(request: Request, *, prompt_set: str | None = None, classes: Any = None
     if prompt_set is not None:
         facts["prompt_set"] = prompt_set
     if classes is not None:
-        text = json.dumps(classes, ensure_ascii=True, separators=(",", ":"))
-        facts["classes_sha256"] = hashlib.sha256(text.encode()).hexdigest()
+        facts["classes_sha256"] = _hash(classes)
+
+
+def note_query(request: Request, **asked: Any) -> None:
+    """Add what was asked of the archive, by the hash of its JSON: `words` become `words_sha256`. None is left out."""
+    facts = request.scope.get(_KEY, {})
+    for name, value in asked.items():
+        if value is not None:
+            facts[f"{name}_sha256"] = _hash(value)
 
 
 def note_classes(request: Request, labels: list[str] | None, template: str | None, prompt_set: str | None) -> None:
@@ -82,6 +91,11 @@ class AuditLine:
             "body_sha256": self._hash.hexdigest() if self._whole else None,
         }
         logger.info("audit %s", json.dumps(facts))
+
+
+def _hash(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _plain(name: object) -> str | None:

@@ -142,4 +142,5 @@ def _check_characters(texts: Collection[str], max_chars: int, refused: re.Patter
 
 
 def _too_long(text: str, max_chars: int) -> RequestError:
-    return RequestError(422, "class_too_long", f"a text has {len(text)} characters; at most {max_chars} are allowed")
+    fact = f"a text has {len(text)} characters; at most {max_chars} are allowed"
+    return RequestError(422, "class_too_long", fact, hint="say it in fewer words")

@@ -1,4 +1,4 @@
-"""The two deployments and how they are connected. What they do is in modules that do not use Ray.
+"""The deployments and how they are connected; an archive's is in `archive/`. What they do is in modules without Ray.
 
 No `from __future__ import annotations` here: with it, Serve would pass the builder an unvalidated dictionary.
 """
@@ -62,7 +62,13 @@ class TextEncoder:
 class ZeroShot:
     """HTTP ingress and batched ECG encoder in one replica: a hop between them would halve the requests per second."""
 
-    def __init__(self, config: ServeConfig, bundle_uri: str, text_encoder: DeploymentHandle[Any] | None) -> None:
+    def __init__(
+        self,
+        config: ServeConfig,
+        bundle_uri: str,
+        text_encoder: DeploymentHandle[Any] | None,
+        archive: DeploymentHandle[Any] | None = None,
+    ) -> None:
         device = _device(config.encoder_gpus)
         bundle = with_reference(
             with_calibrations(load_bundle(bundle_uri), config.calibration_uri), config.reference_uri
@@ -75,6 +81,7 @@ class ZeroShot:
         )
         self._telemetry = RequestTelemetry(self._predictor.model_version)
         self._text_encoder = text_encoder
+        self._archive = archive
         threads = 1 if device == "cuda" else config.encoder_threads or _threads(config.encoder_cpus)
 
         def batches(compute: Compute) -> Batches:
@@ -127,7 +134,12 @@ class ZeroShot:
         self._canary.check(await self._batches.probe(self._canary.window))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self._service, self._telemetry, names_requests=False)
+        archive = None
+        if self._archive is not None:
+            from mets_ray.serve.archive.deployment import ArchiveHandle  # here, as in `build`
+
+            archive = ArchiveHandle(self._archive)
+        return create_app(self._service, self._telemetry, archive=archive, names_requests=False)
 
     async def _ask_lm(self, texts: list[str]) -> np.ndarray:
         assert self._text_encoder is not None
@@ -144,8 +156,8 @@ class ZeroShot:
 def build(config: ServeConfig) -> Application:
     """The application, for `serve run mets_ray.serve:build bundle_uri=…` and for the YAML files of serve_configs/.
 
-    Raises CheckpointError if there is no bundle, or if it or a named calibration or reference cannot be loaded: what is
-    served before goes on then.
+    Raises CheckpointError if there is no bundle, or if it or a named calibration or reference cannot be loaded, and if
+    the archive is of another bundle; DatasetError if the archive cannot be opened. What is served before goes on then.
     """
     bundle_uri = newest_bundle(bundles.absolute(config.bundle_uri))
     named = {
@@ -154,6 +166,9 @@ def build(config: ServeConfig) -> Application:
             ("state_uri", config.state_uri),
             ("calibration_uri", config.calibration_uri),
             ("reference_uri", config.reference_uri),
+            ("archive_uri", config.archive_uri),
+            ("archive_dataset_uri", config.archive_dataset_uri),
+            ("archive_cohort_uri", config.archive_cohort_uri),
         )
     }
     bundle = with_reference(
@@ -164,25 +179,33 @@ def build(config: ServeConfig) -> Application:
     text_encoder = None
     if config.text_max_replicas:
         text_encoder = TextEncoder.options(  # type: ignore[attr-defined]
-            **_scale(config.text_min_replicas, config.text_max_replicas, target=2),
+            **scale(config.text_min_replicas, config.text_max_replicas, target=2),
             ray_actor_options={"num_cpus": config.text_cpus, "num_gpus": config.text_gpus},
             max_ongoing_requests=8,
             max_queued_requests=config.max_queued_requests,
             max_surge_percent=100,
         ).bind(facts, config)
+    archive = None
+    if config.archive_uri is not None:
+        # Here, because it needs what a server without an archive does without: the extra `archive`, and data sets.
+        from mets_ray.serve.archive.deployment import bind_archive
+
+        archive = bind_archive(config, bundle.digest)
     return ZeroShot.options(  # type: ignore[attr-defined, no-any-return]
-        **_scale(config.encoder_min_replicas, config.encoder_max_replicas, target=config.max_ongoing_requests / 2),
+        **scale(config.encoder_min_replicas, config.encoder_max_replicas, target=config.max_ongoing_requests / 2),
         ray_actor_options={"num_cpus": config.encoder_cpus, "num_gpus": config.encoder_gpus},
         max_ongoing_requests=config.max_ongoing_requests,
         max_queued_requests=config.max_queued_requests,
         backpressure_config={"status_code": 429, "retry_after_s": config.retry_after_s},
         # A new replica takes requests before an old one stops, so updates lose none (Ray 2.60's default lost 9).
         max_surge_percent=100,
-        graceful_shutdown_timeout_s=max(config.deadline_s, config.timeline_deadline_s) + 5,
-    ).bind(config, bundle_uri, text_encoder)
+        graceful_shutdown_timeout_s=max(config.deadline_s, config.timeline_deadline_s, config.archive_cohort_deadline_s)
+        + 5,
+    ).bind(config, bundle_uri, text_encoder, archive)
 
 
-def _scale(low: int, high: int, *, target: float) -> dict[str, Any]:
+def scale(low: int, high: int, *, target: float) -> dict[str, Any]:
+    """Options of a deployment with `low` to `high` replicas."""
     if low == high:
         return {"num_replicas": low}
     return {"autoscaling_config": {"min_replicas": low, "max_replicas": high, "target_ongoing_requests": target}}

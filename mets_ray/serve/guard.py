@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mets_ray.errors import DatasetError, RecordError, RequestError
-from mets_ray.serve.access import TIMELINE, AccessError, Need, find_route, require
+from mets_ray.serve.access import COHORT, TIMELINE, AccessError, Need, find_route, is_audited, require
 from mets_ray.serve.audit import AuditLine
 from mets_ray.serve.messages import ErrorAnswer, ErrorFacts
 from mets_ray.serve.request_id import begin_request
@@ -77,7 +77,7 @@ class Guard:
             answer.has_body = False
             scope = {**scope, "method": "GET"}
         found = find_route(scope["app"].routes, scope)
-        audit = AuditLine(scope, found, answer.request_id) if found.need in ("score", "register") else None
+        audit = AuditLine(scope, found, answer.request_id) if is_audited(found.need) else None
         deadline_s = self._deadline_s(found.pattern)
         self._telemetry.began()
         try:
@@ -102,9 +102,8 @@ class Guard:
                 audit.write(answer.status, self._model_version())
 
     def _deadline_s(self, pattern: str) -> float:
-        if pattern != TIMELINE:
-            return self._config.deadline_s
-        return self._config.timeline_deadline_s + self._config.deadline_s  # it ends by itself before, with an error
+        by_itself_s = {TIMELINE: self._config.timeline_deadline_s, COHORT: self._config.archive_cohort_deadline_s}
+        return self._config.deadline_s + by_itself_s.get(pattern, 0.0)  # these end by themselves before, with an error
 
     def _let_in(self, scope: Scope, need: Need, audit: AuditLine | None) -> None:
         """Raises RequestError 401 or 403."""

@@ -477,6 +477,7 @@ class ModelAnswer(BaseModel):
     device: str
     auth: str
     limits: dict[str, float]
+    archive: bool = Field(False, description="whether an archive can be searched: see /v1/archive")
 
 
 class Example(BaseModel):

@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 from mets_ray.ecg.formats import FORMATS
 from mets_ray.serve import messages
 from mets_ray.serve.access import need_of
+from mets_ray.serve.archive import messages as archive
 from mets_ray.serve.bodies import JsonEcg
 
 _REF = "#/components/schemas/{model}"
@@ -31,6 +32,12 @@ _MODELS: tuple[type[BaseModel], ...] = (
     messages.EmbedAnswer,
     messages.EcgAnswer,
     messages.PromptSetAnswer,
+    archive.SearchRequest,
+    archive.SearchAnswer,
+    archive.CohortRequest,
+    archive.CohortAnswer,
+    archive.CohortRecord,
+    archive.CohortError,
 )
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 _FILES: dict[str, Any] = {
@@ -49,15 +56,16 @@ _FILES: dict[str, Any] = {
 _ERRORS = {
     400: "malformed body",
     401: "the token is missing or wrong",
-    403: "the token lacks the scope, the request comes from a foreign site, or this server does not store prompt sets",
-    404: "no such prompt set, head or example",
+    403: "the token lacks the scope, the request comes from a foreign site, or this server does not store prompt sets "
+    "or show reports",
+    404: "no such prompt set, head, example or record",
     409: "the name is a prompt set of the bundle, or the store's quota is used up",
     410: "the prompt set is retired",
     413: "larger than this server accepts",
     415: "unsupported content type",
     422: "well-formed but unusable: unknown unit, missing leads, NaN, ...",
     429: "too many requests are waiting; see Retry-After",
-    500: "the server failed, or a stored prompt set is damaged",
+    500: "the server failed, or a stored prompt set or a file of the archive is damaged",
     503: "overloaded or past the deadline; see Retry-After",
 }
 
@@ -86,6 +94,20 @@ PREDICT_BODY = _body(messages.PredictRequest, **_FILES) | _answer(messages.Predi
 EMBED_BODY = _body(messages.EmbedRequest, **_FILES) | _answer(messages.EmbedAnswer, 200)
 ECG_BODY = _body(JsonEcg, **_FILES) | _answer(messages.EcgAnswer, 200)
 PROMPT_SET_BODY = _body(messages.PromptSetRequest) | _answer(messages.PromptSetAnswer, 200, 201)
+
+SEARCH_BODY = _body(archive.SearchRequest, **_FILES) | _answer(archive.SearchAnswer, 200)
+COHORT_BODY = _body(archive.CohortRequest) | {
+    "responses": {
+        "200": {
+            "description": "A CohortAnswer; for `ndjson` a CohortRecord a line, then a CohortAnswer, or a CohortError "
+            "in place of what could not be completed",
+            "content": {
+                "application/json": {"schema": {"$ref": _REF.format(model="CohortAnswer")}},
+                "application/x-ndjson": {"schema": {"type": "string"}},
+            },
+        }
+    }
+}
 
 
 def describe(app: FastAPI, *, bearer: bool) -> None:

@@ -9,6 +9,7 @@ from mets_ray.ecg.ecg import Ecg
 from mets_ray.errors import RecordError, RequestError
 from mets_ray.model.windows import Windows
 from mets_ray.serve import messages
+from mets_ray.serve.archive.messages import CohortRequest, SearchOptions, SearchQuery, SearchRequest
 from mets_ray.serve.bodies import (
     BodyLimits,
     BodyParameters,
@@ -24,6 +25,7 @@ from mets_ray.serve.service import Timings
 
 _T = TypeVar("_T")
 _Query = TypeVar("_Query", messages.ZeroShotQuery, messages.PredictQuery)
+_Question = TypeVar("_Question", SearchRequest, CohortRequest)
 _Asked = TypeVar("_Asked", messages.ZeroShotRequest, messages.PredictRequest)
 
 
@@ -111,6 +113,22 @@ class Reader:
             return parse_json(messages.PromptSetRequest, body, self._limits)
 
         return await self._decoded(request, parse, max_bytes=MAX_OTHER_BYTES)
+
+    async def search(self, request: Request, query: SearchQuery) -> tuple[SearchOptions, Windows | None]:
+        """What the archive is asked, and the ECG of the question if it has one. Raises as `one`."""
+        if not _is_json(request):
+            return query, await self.ecg(request, query)
+        return await self._json(request, lambda body: self._question(SearchRequest, body))
+
+    async def cohort(self, request: Request) -> tuple[CohortRequest, Windows | None]:
+        """As `search`, for a question in JSON. Raises RequestError 415 for another body."""
+        if not _is_json(request):
+            raise RequestError(415, "unsupported_media_type", "a cohort is asked for in application/json")
+        return await self._json(request, lambda body: self._question(CohortRequest, body))
+
+    def _question(self, model: type[_Question], body: bytes) -> tuple[_Question, Windows | None]:
+        asked = parse_json(model, body, self._limits)
+        return asked, None if asked.ecg is None else self._cut(asked.ecg.to_ecg(self._limits))
 
     async def _json(self, request: Request, parse: Callable[[bytes], _T]) -> _T:
         if request.query_params:

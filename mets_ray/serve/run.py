@@ -20,6 +20,7 @@ _LOCAL: dict[str, Any] = {
     "auth": "none",
     "encoder_threads": 2,
     "text_cpus": 0.5,
+    "archive_cpus": 0.5,
 }
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 

@@ -156,7 +156,7 @@ class Service:
         (chosen, warnings), vectors = await self.classes(options)
         to_explain = self._explanations.classes_of(options, chosen, windows)
         since = timings.stop("classes", since)
-        embedding = await self._embed(windows)
+        embedding = await self.embeddings(windows)
         since = timings.stop("encode", since)
         scored = self._scored(windows, embedding, chosen, vectors, options.multi_label)
         scored.warnings += warned(warnings)
@@ -198,7 +198,7 @@ class Service:
         since = timings.stop("classes", since)
 
         async def embedded(ecg: Windows | RecordError, place: int) -> np.ndarray | None:
-            return None if isinstance(ecg, RecordError) else await self._embed(ecg, place)
+            return None if isinstance(ecg, RecordError) else await self.embeddings(ecg, place)
 
         sizes = [0 if isinstance(ecg, RecordError) else len(ecg.signal_uv) for ecg in ecgs]
         places = itertools.accumulate(sizes[:-1], initial=0)
@@ -219,7 +219,7 @@ class Service:
         return messages.BatchAnswer.model_construct(results=results, **facts)
 
     async def embed_ecg(self, windows: Windows) -> messages.EmbedAnswer:
-        vector = mean_embedding(await self._embed(windows)).tolist()
+        vector = mean_embedding(await self.embeddings(windows)).tolist()
         return messages.EmbedAnswer(
             embeddings=[vector],
             dimension=len(vector),
@@ -325,6 +325,7 @@ class Service:
             device=str(self.predictor.device),
             auth=config.auth,
             limits={name: getattr(config, name) for name in _LIMITS},
+            archive=config.archive_uri is not None,
         )
 
     async def learn(self, texts: list[str]) -> None:
@@ -430,7 +431,7 @@ class Service:
         if isinstance(fault, RequestError):
             self.prompt_sets.repair(chosen)
 
-    async def _embed(self, windows: Windows, place: int = 0) -> np.ndarray:
+    async def embeddings(self, windows: Windows, place: int = 0) -> np.ndarray:
         """Unit vectors [window, dimension]. place: how many windows of the same request come before."""
         if len(windows.signal_uv) == 1:
             vectors = (await self.encode(windows.signal_uv[0], place))[None]

@@ -105,6 +105,32 @@ class ServeConfig(BaseModel):
         4096 * MIB, description="maximum bytes of all names; each replica counts again every minute"
     )
 
+    archive_uri: str | None = Field(
+        None,
+        description="index that mets-ray index wrote of this bundle's scores; without one, nothing can be searched",
+    )
+    archive_dataset_uri: str | None = Field(
+        None, description="prepared data set that was scored, to show signals; default: the one the index names"
+    )
+    archive_reports: bool = Field(False, description="show reports to holders of the scope `search`")
+    archive_cohort_uri: str | None = Field(
+        None, description="folder that /v1/cohort writes Parquet files to; without it, it writes none"
+    )
+    archive_min_replicas: Count = Field(1, description="minimum Archive replicas")
+    archive_max_replicas: Count = Field(1, description="maximum Archive replicas; autoscales if above the minimum")
+    archive_cpus: Annotated[float, Field(ge=0.0)] = Field(1.0, description="CPUs reserved per Archive replica")
+    archive_memory_bytes: Count = Field(
+        2048 * MIB, description="memory reserved per Archive replica; one that holds more is replaced"
+    )
+    archive_signal_cache_bytes: Count = Field(64 * MIB, description="signals kept per Archive replica")
+    archive_max_k: Count = Field(200, description="/v1/search: maximum records in one answer")
+    archive_max_words: Count = Field(16, description="/v1/search, /v1/cohort: maximum texts in one query")
+    archive_max_where_chars: Count = Field(500, description="/v1/search, /v1/cohort: maximum characters of `where`")
+    archive_max_cohort: Count = Field(1_000_000, description="/v1/cohort: maximum records that are listed")
+    archive_cohort_deadline_s: Seconds = Field(
+        120.0, description="/v1/cohort: a list that takes longer ends with an error"
+    )
+
     auth: Literal["bearer", "none"] = Field(
         "bearer",
         description="bearer: every route but the page, documentation and health needs a token; none: for one user on "
@@ -133,7 +159,7 @@ class ServeConfig(BaseModel):
 
     @model_validator(mode="after")
     def _ranges_are_ranges(self) -> "ServeConfig":
-        for kind in ("encoder", "text"):
+        for kind in ("encoder", "text", "archive"):
             low, high = getattr(self, f"{kind}_min_replicas"), getattr(self, f"{kind}_max_replicas")
             if low > high:
                 raise ValueError(f"`{kind}_min_replicas` is {low}, above `{kind}_max_replicas` {high}")

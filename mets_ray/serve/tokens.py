@@ -19,8 +19,8 @@ from mets_ray.serve.settings import ServeConfig
 
 logger = logging.getLogger("ray.serve")
 
-TokenScope = Literal["score", "register"]
-ALL_SCOPES: frozenset[TokenScope] = frozenset({"score", "register"})
+TokenScope = Literal["score", "register", "search"]
+ALL_SCOPES: frozenset[TokenScope] = frozenset({"score", "register", "search"})
 
 _SHORTEST = 16
 _LARGEST_FILE_BYTES = 1024 * 1024

@@ -72,6 +72,7 @@ def test_no_page_turns_the_token_off():
 
 def check_job(words):
     """Load the settings of `mets-ray NAME …` or `python jobs/NAME.py …`, as the command does before Ray starts."""
+    from mets_ray.archive.command import parse_words as parse_search
     from mets_ray.cli import COMMANDS
     from mets_ray.config.flat import read_flat
     from mets_ray.exchange.settings import ExportConfig
@@ -89,6 +90,9 @@ def check_job(words):
             from mets_ray.serve.run import read_settings
 
             read_settings(None, words)
+            return
+        if name == "search":
+            assert parse_search(words).words
             return
         if name == "export":
             read_flat(ExportConfig, {}, words)

@@ -39,10 +39,10 @@ def who(tokens, token):
 def test_one_token_of_the_environment_may_do_everything(tokens_of, monkeypatch):
     monkeypatch.setenv("METS_RAY_TOKEN", " secret\n")
     tokens = tokens_of()
-    assert who(tokens, "secret") == ("METS_RAY_TOKEN", ["register", "score"])
+    assert who(tokens, "secret") == ("METS_RAY_TOKEN", ["register", "score", "search"])
     assert who(tokens, "wrong") is None
     monkeypatch.setenv("OTHER", "other")
-    assert who(tokens_of(token_env="OTHER"), "other") == ("OTHER", ["register", "score"])
+    assert who(tokens_of(token_env="OTHER"), "other") == ("OTHER", ["register", "score", "search"])
 
 
 @pytest.mark.parametrize("value", [None, "", " \n"])
@@ -61,7 +61,7 @@ def test_lists_come_from_a_file_and_from_the_environment_and_add_up(tokens_of, m
     tokens = tokens_of(f"# of the wards\n- name: ward-3\n  token: {FIRST}\n")
     assert who(tokens, FIRST) == ("ward-3", ["score"])
     assert who(tokens, SECOND) == ("ci", ["register"])
-    assert who(tokens, "secret") == ("METS_RAY_TOKEN", ["register", "score"])
+    assert who(tokens, "secret") == ("METS_RAY_TOKEN", ["register", "score", "search"])
     assert who(tokens, hashed) is None
 
 

@@ -17,7 +17,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 _PRELOADED = [__name__, "torch", "ray.data", "ray.train.torch", "s3fs"]
-_PRELOADED += [f"jobs.{name}" for name in ("prepare", "quality", "pretrain", "evaluate", "score", "quickstart")]
+_PRELOADED += [
+    f"jobs.{name}" for name in ("prepare", "quality", "pretrain", "evaluate", "score", "index", "quickstart")
+]
 
 
 class Job:

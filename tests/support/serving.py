@@ -1,5 +1,6 @@
 """A small bundle with the real LM's prompt features, and a running server of it."""
 
+import asyncio
 import contextlib
 import functools
 import io
@@ -228,11 +229,26 @@ def make_service(bundle_uri, counts, *, with_lm=True, **settings):
     )
 
 
+class InThisProcess:
+    """`ArchiveCalls` without Ray: the same replica, each call on a thread."""
+
+    def __init__(self, replica):
+        self._replica = replica
+
+    def __getattr__(self, method):
+        return functools.partial(asyncio.to_thread, getattr(self._replica, method))
+
+
 @contextlib.contextmanager
 def plain_server(bundle_uri, **settings):
     """(client, counts) of a uvicorn server in a thread: real HTTP, no Ray."""
     counts = Counts()
-    app = create_app(make_service(bundle_uri, counts, **settings), counts)
+    service, archive = make_service(bundle_uri, counts, **settings), None
+    if service.config.archive_uri is not None:
+        from mets_ray.serve.archive.replica import ArchiveReplica
+
+        archive = InThisProcess(ArchiveReplica(service.config, service.predictor.bundle.digest))
+    app = create_app(service, counts, archive=archive)
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)

@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 
 from mets_ray import storage
+from mets_ray.archive.archive import open_archive
+from mets_ray.archive.lance_table import open_table
 from mets_ray.config.load import load_config
 from mets_ray.errors import DatasetError
 from tests.conftest import ROOT
+from tests.support.archives import write_scores
 from tests.support.datasets import scored_table, write_shards
 from tests.support.jobs import run_job, started_job
 from tests.support.processes import train_workers
@@ -28,6 +31,7 @@ SMALL = [
     "evaluate.bootstrap_samples=50",
 ]
 SHARDS, ROWS = 4, 300
+MANY, FEW = 100, 4  # of shards and their rows: a task each
 
 
 def wait_until(sign, job):
@@ -169,6 +173,33 @@ def test_a_killed_job_started_again_scores_every_record_once(ray_address, tmp_pa
     assert {file: file.stat().st_mtime_ns for file in finished} == finished
     table = scored_table(result["output_uri"])
     assert len(set(table["record_id"].to_pylist())) == table.num_rows == SHARDS * ROWS
+
+
+def test_a_killed_index_job_started_again_holds_every_record_once(ray_address, tmp_path):
+    dataset_uri = write_shards(tmp_path / "data", shards=MANY, rows=FEW)
+    archive_uri = str(tmp_path / "archive")
+    words = [f"run_uri={tmp_path}", f"dataset_uri={dataset_uri}", f"index.output_uri={archive_uri}"]
+    words.append(f"index.scores_uri={write_scores(tmp_path / 'scores', dataset_uri)}")
+
+    def commits():
+        return len(list(tmp_path.glob("archive/ecgs.lance/_versions/*.manifest")))
+
+    with started_job("index", *words) as job:  # on a cluster of its own, which dies with it
+        wait_until(lambda: commits() > 1, job)
+        os.killpg(job.process.pid, signal.SIGKILL)  # the driver and its tasks, after the first commit
+    time.sleep(1.0)
+    with pytest.raises(DatasetError, match="half-written"):
+        open_archive(archive_uri)
+    there = open_table(archive_uri).count_rows()
+    assert 0 < there < MANY * FEW
+
+    status, result, shown = run_job("index", *words, address=ray_address)
+    assert status == 0, shown
+    assert result["skipped_shards"] == there / FEW
+    assert result["records"] == MANY * FEW - there
+    ids = open_table(archive_uri).to_table(columns=["record_id"])["record_id"].to_pylist()
+    assert len(set(ids)) == len(ids) == MANY * FEW == open_archive(archive_uri).facts.records
+    assert (result["found_themselves"], result["recall_at_50"]) == (result["checked"], 1.0)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The page at `/` in a real headless browser against a real server."""
+"""The pages at `/` and `/archive` in a real headless browser against a real server."""
 
 import base64
 import json
@@ -21,6 +21,7 @@ from mets_ray.serve.examples import example_json
 from tests.support.browser_page import COUNT_INK, DROP, FLAGS, TYPE_CLASSES, Page
 from tests.support.calibrations import RARE, made_up_file, write_file
 from tests.support.heads import with_heads
+from tests.support.scored_archives import scored_archive
 from tests.support.serving import STATEMENTS, json_ecg, make_bundle, npy, plain_server, synthetic_ecg
 
 
@@ -825,3 +826,139 @@ def test_a_token_is_asked_for_and_kept_for_the_session_only(browser, served, mon
         stored = page.run("return [Object.values(sessionStorage), localStorage.length, document.cookie]")
         assert stored == [["open sesame"], 0, ""]
         page.run("sessionStorage.clear()")
+
+
+@pytest.fixture(scope="module")
+def searched(served, tmp_path_factory):
+    """The URL of a server with an archive of 60 ECGs, on Ray Serve beside `served`: a deployment of its own."""
+    from ray import serve
+
+    from mets_ray.serve.deployments import build
+    from mets_ray.serve.settings import ServeConfig
+
+    archive_uri, _ = scored_archive(tmp_path_factory.mktemp("archive"), served.bundle, records=60)
+    config = ServeConfig(
+        bundle_uri=str(served.bundle),
+        auth="none",
+        encoder_cpus=0.25,
+        text_cpus=0.25,
+        archive_uri=archive_uri,
+        archive_cpus=0.25,
+        archive_reports=True,
+    )
+    serve.run(build(config), name="archive", route_prefix="/hospital")
+    yield f"{served.url}/hospital"
+    serve.delete("archive")
+
+
+def open_archive_page(page, url):
+    page.driver.get(f"{url}/archive")
+    page.until(lambda: page.find("#archive-facts dd"))
+    return page
+
+
+def search_words(page, *words):
+    """Type each on a line of its own and search; answers the ids that were found."""
+    for number, text in enumerate(words):
+        if number:
+            page.one("#add-term").click()
+        page.find("#terms .words")[number].send_keys(text)
+    page.press(Keys.ENTER)
+    return cards(page)
+
+
+def cards(page):
+    page.until(lambda: page.find("#results:not(.stale) .card"))
+    return [card.text for card in page.find(".card-facts strong")]
+
+
+def ink_of(page, canvas):
+    return page.run(COUNT_INK.replace('getElementById("paper")', f'querySelector("{canvas}")'))
+
+
+def test_an_archive_is_searched_and_a_list_of_it_exported(browser, searched, tmp_path):
+    page = open_archive_page(browser, searched)
+    download = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    page.driver.execute_cdp_cmd("Browser.setDownloadBehavior", download)
+    assert page.text("header").count("not a medical device") == 1
+    assert "not diagnosis" in page.text("#notice")
+    found = search_words(page, "atrial fibrillation", "sinus rhythm")
+    assert len(found) == 24
+    assert "of 60 ECGs, by similarity to “atrial fibrillation”, “sinus rhythm”" in page.text("#results-about")
+    page.until(lambda: ink_of(page, ".thumb canvas") > 500)
+    assert page.until(lambda: page.text(".card .report"))
+    page.find("#terms .not")[1].click()
+    page.one("#search").click()
+    page.until(lambda: "not “sinus rhythm”" in page.text("#results-about"))
+    assert cards(page) != found
+
+    first = page.one(".thumb")
+    ActionChains(page.driver).move_to_element(first).perform()
+    page.until(lambda: page.one("#peek").is_displayed())
+    assert ink_of(page, "#peek-paper") > 2000
+    page.press(Keys.ESCAPE)
+    assert not page.one("#peek").is_displayed()
+
+    found = cards(page)
+    page.run("arguments[0].focus()", first)
+    page.press(Keys.ARROW_RIGHT)
+    page.press(Keys.ENTER)
+    page.until(lambda: page.text("#viewer-heading") == f"ECG {found[1]}")
+    page.until(lambda: ink_of(page, "#viewer-paper") > 3000)
+    page.press(Keys.ARROW_RIGHT)
+    page.until(lambda: page.text("#viewer-heading") == f"ECG {found[2]}")
+    page.one("#viewer-add").click()
+    page.press(Keys.ESCAPE)
+    assert page.run("return document.activeElement.className") == "thumb"
+    page.find(".card .add")[0].click()
+    assert [row.text for row in page.find("#list .open")] == [found[2], found[0]]
+
+    page.one("#export").click()
+    exported = tmp_path / "ecg-ids.csv"
+    page.until(exported.exists)
+    lines = exported.read_text().split()
+    assert lines[0] == "record_id,patient_id,source"
+    assert [line.split(",")[0] for line in lines[1:]] == [found[2], found[0]]
+
+    page.one("#above").clear()
+    page.one("#above").send_keys("-1")
+    page.one("#cohort-form button").click()
+    page.until(lambda: page.text("#cohort-count").startswith("60 ECGs of "))
+    page.one("#cohort-save").click()
+    page.until((tmp_path / "ecg-cohort.csv").exists)
+    assert len((tmp_path / "ecg-cohort.csv").read_text().split()) == 61
+
+    page.one(".card-tools button").click()
+    page.until(lambda: f"the ECG {found[0]}" in page.text("#results-about"))
+    assert found[0] not in cards(page)
+    assert len(page.find("#report-list li")) == 3
+    assert "no diagnosis" in page.text("#reports-note")
+    page.one("#where").send_keys("bmi > 3")
+    page.one("#search").click()
+    assert "bmi" in page.problem("search-problem")
+    assert page.find(".card") == []
+    assert [entry for entry in page.console() if "422" not in entry] == []
+    assert [url for url in page.requests() if not url.startswith((searched, "data:", "blob:"))] == []
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1280, "light")])
+def test_axe_finds_nothing_on_the_page_of_an_archive(browser, searched, width, scheme):
+    browser.look(width, scheme=scheme)
+    page = open_archive_page(browser, searched)
+    states = {"empty": page.faults()}
+    search_words(page, "atrial fibrillation", "averylongword" * 12)
+    page.until(lambda: ink_of(page, ".thumb canvas") > 300)
+    page.one(".card .add").click()
+    page.one("#others summary").click()
+    states["results"] = page.faults()
+    assert page.run("return document.documentElement.scrollWidth") <= width
+    page.one(".thumb").click()
+    page.until(lambda: ink_of(page, "#viewer-paper") > 2000)
+    states["viewer"] = page.faults()
+    assert page.run("return document.documentElement.scrollWidth") <= width
+    page.press(Keys.ESCAPE)
+    page.one("#where").send_keys("bmi > 3")
+    page.one("#search").click()
+    page.problem("search-problem")
+    states["problem"] = page.faults()
+    assert {name: faults for name, faults in states.items() if faults} == {}

@@ -11,8 +11,12 @@ pytest.importorskip("s3fs")
 pytest.importorskip("moto.server")
 
 from mets_ray import storage
+from mets_ray.archive.archive import open_archive
+from mets_ray.archive.query import Direction
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.storage import s3
+from tests.support.archives import write_scores
+from tests.support.datasets import write_shards
 from tests.support.faulty_proxy import count_retries, faulty_proxy
 from tests.support.jobs import run_job
 from tests.support.s3 import s3_server
@@ -96,3 +100,24 @@ def test_the_whole_way_on_s3_on_a_bad_day_loses_nothing(data_folder, ray_address
         assert proxy.counts["stall"] > 5
         # Each request of every process that was broken was retried: what nobody retried would be lost.
         assert not proxy.unanswered, proxy.unanswered
+
+
+def test_an_archive_lives_in_a_bucket(ray_address, monkeypatch):
+    with s3_server() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        s3.RetryingS3FileSystem.clear_instance_cache()
+        dataset_uri = write_shards("s3://ecg/data", shards=2, rows=30)
+        words = [f"dataset_uri={dataset_uri}", f"index.scores_uri={write_scores('s3://ecg/scores', dataset_uri)}"]
+        words += ["run_uri=s3://ecg/runs", "index.output_uri=s3://ecg/archive"]
+        where = {"address": ray_address, "everywhere": environment}
+        status, result, shown = run_job("index", *words, **where)
+        assert status == 0, shown
+        assert (result["records_in_archive"], result["recall_at_50"]) == (60, 1.0)
+        status, again, shown = run_job("index", *words, **where)
+        assert status == 0, shown
+        assert (again["records"], again["skipped_shards"]) == (0, 2)
+        archive = open_archive("s3://ecg/archive")
+        ids = [hit.record_id for hit in archive.cohort([Direction(archive.spread_rows(1)[0])], above=-1.0)]
+        assert len(ids) == len(set(ids)) == 60
+        assert archive.like(ids[0], k=3, where="age > 0").hits

@@ -30,6 +30,7 @@ export async function loadModel(then) {
 
 function show() {
   $("synthetic").hidden = !model.training_data.synthetic;
+  $("archive-link").hidden = !model.archive;
   $("template").placeholder = model.hypothesis_template;
   $("model-facts").replaceChildren(
     ...facts().flatMap(([term, words]) => [element("dt", {}, term), element("dd", {}, words)]),

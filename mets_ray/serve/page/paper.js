@@ -14,13 +14,13 @@ const PRINTED_RATIO = 4; // canvas pixels for each of CSS: 384 in an inch
 
 /**
  * Draw `ecg` (a response of /v1/ecg), or empty paper for null, on paper that fits `width_px` CSS pixels when `view` does
- * not enlarge it. `underlays`: functions (context, segments, mm, mm_per_s) that draw on the grid and beneath the traces; `mm`
- * is a millimetre in device pixels. Returns the plan of `layOut` with `mm_px`, a millimetre in CSS pixels; null where there
- * is no room.
+ * not enlarge it, and is at least `least_px` high. `narrow`: two columns in place of four. `underlays`: functions
+ * (context, segments, mm, mm_per_s) that draw on the grid and beneath the traces; `mm` is a millimetre in device pixels.
+ * Returns the plan of `layOut` with `mm_px`, a millimetre in CSS pixels; null where there is no room.
  */
-export function draw(canvas, ecg, { view, width_px, underlays = [] }) {
+export function draw(canvas, ecg, { view, width_px, least_px = 0, narrow = width_px < NARROW_PX, underlays = [] }) {
   if (!(width_px > 0)) return null;
-  const plan = layOut(ecg, view, width_px < NARROW_PX);
+  const plan = layOut(ecg, view, narrow);
   const mm_px = (width_px * view.zoom) / plan.fit_mm;
   const [across_px, up_px] = [Math.max(width_px, plan.width_mm * mm_px), plan.height_mm * mm_px];
   const most = Math.min(LONGEST_SIDE / Math.max(across_px, up_px), Math.sqrt(MOST_PIXELS / (across_px * up_px)));
@@ -28,7 +28,7 @@ export function draw(canvas, ecg, { view, width_px, underlays = [] }) {
   // A whole number of device pixels per 5 mm box keeps every line sharp; the rest of the width is blank paper.
   const mm = Math.max(1, Math.floor(5 * mm_px * ratio)) / 5;
   canvas.width = Math.round(Math.max(width_px * ratio, plan.width_mm * mm));
-  canvas.height = Math.round(plan.height_mm * mm);
+  canvas.height = Math.round(Math.max(least_px * ratio, plan.height_mm * mm));
   canvas.style.width = `${canvas.width / ratio}px`;
   canvas.style.height = `${canvas.height / ratio}px`;
   paint(canvas, ecg, plan, mm, ratio, underlays);

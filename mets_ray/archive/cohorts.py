@@ -1,0 +1,89 @@
+"""All records above a similarity: every vector of the index is compared, a few thousand at a time."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float32
+
+from mets_ray.archive.lance_table import table_faults
+
+_ROWS_AT_ONCE = 8192
+_FRAGMENT_BITS = 32  # a row's address: its fragment, and its place there
+
+
+class CohortCount(NamedTuple):
+    """How many records and patients reach a threshold, of how many records that pass the filter."""
+
+    records: int
+    patients: int
+    of_records: int
+
+
+class Cohort:
+    """Records of a table that pass a filter with at least the similarity `above` to a unit vector."""
+
+    def __init__(
+        self,
+        uri: str,
+        table: Any,
+        vector: Float32[np.ndarray, " dimension"],
+        above: float,
+        condition: str | None,
+        columns: tuple[str, ...],
+    ) -> None:
+        self._uri = uri
+        self._table = table
+        self._vector = vector
+        self._above = above
+        self._condition = condition
+        self._columns = columns
+
+    def rows(self, behind: int = -1) -> Iterator[pa.Table]:
+        """Their rows with `embedding` and `_rowid`, in the table's order. behind: only those after this `_rowid`."""
+        for batch in self._batches(["embedding"], behind):
+            above = self._reaches(batch)
+            if above.any():
+                yield self._of_ids(batch["_rowid"].filter(pa.array(above)))
+
+    def count(self) -> CohortCount:
+        """How many there are."""
+        records = of_records = 0
+        patients: set[str] = set()
+        for batch in self._batches(["patient_id", "embedding"], -1):
+            above = self._reaches(batch)
+            records, of_records = records + int(above.sum()), of_records + batch.num_rows
+            patients.update(batch["patient_id"].filter(pa.array(above)).to_pylist())
+        return CohortCount(records, len(patients), of_records)
+
+    def _batches(self, columns: list[str], behind: int) -> Iterator[pa.Table]:
+        first = behind >> _FRAGMENT_BITS if behind >= 0 else 0
+        with table_faults(self._uri):
+            fragments = [one for one in self._table.get_fragments() if one.fragment_id >= first]
+            if not fragments:
+                return
+            scanner = self._table.scanner(
+                columns=columns,
+                filter=self._condition,
+                fragments=fragments,
+                batch_size=_ROWS_AT_ONCE,
+                with_row_id=True,
+            )
+            for batch in scanner.to_batches():
+                rows = pa.Table.from_batches([batch])
+                new = rows["_rowid"].to_numpy() > behind if behind >= 0 else None
+                yield rows if new is None or new.all() else rows.filter(pa.array(new))
+
+    def _reaches(self, rows: pa.Table) -> np.ndarray:
+        embeddings = rows["embedding"].combine_chunks().flatten().to_numpy().reshape(rows.num_rows, -1)
+        found: np.ndarray = embeddings @ self._vector >= np.float32(self._above)
+        return found
+
+    def _of_ids(self, ids: pa.ChunkedArray) -> pa.Table:
+        listed = ", ".join(map(str, ids.to_pylist()))
+        with table_faults(self._uri):
+            rows = self._table.to_table(
+                columns=[*self._columns, "embedding"], filter=f"_rowid IN ({listed})", with_row_id=True
+            )
+        return rows.sort_by("_rowid")

@@ -1,0 +1,51 @@
+"""Where the next page of a search begins, as a text that a caller hands back. No server keeps anything for it."""
+
+import base64
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mets_ray import storage
+from mets_ray.archive.query import Direction
+from mets_ray.errors import ConfigError
+
+_MOST_CHARACTERS = 1024
+_AGAIN = "begin the search anew, without `cursor`"
+
+
+def search_digest(directions: Sequence[Direction], **conditions: object) -> str:
+    """Identifies a search, so that a cursor of another one is refused.
+
+    Words stand for their vectors: those of two machines differ in their last digits.
+    """
+    terms = [
+        [one.words, one.weight, one.negated, [] if one.words else np.round(one.vector, 1).tolist()]
+        for one in directions
+    ]
+    return storage.digest_of({"terms": terms} | conditions)[:16]
+
+
+def write_cursor(digest: str, **position: object) -> str:
+    """A position in the search with this digest."""
+    packed = json.dumps({"of": digest} | position, separators=(",", ":")).encode()
+    return base64.urlsafe_b64encode(packed).decode().rstrip("=")
+
+
+def read_cursor(cursor: str, digest: str, kinds: dict[str, type]) -> dict[str, Any]:
+    """The position. kinds: its fields and their types. Raises ConfigError for another search's, and for no cursor."""
+    try:
+        if len(cursor) > _MOST_CHARACTERS:
+            raise ValueError("too long")
+        facts = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
+        of, position = str(facts["of"]), {name: facts[name] for name in kinds}
+        if not all(type(position[name]) is kind for name, kind in kinds.items()):
+            raise ValueError("other fields")
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ConfigError(f"`cursor` is {cursor[:40]!r}, which no search gave", hint=_AGAIN) from error
+    if of != digest:
+        raise ConfigError(
+            "`cursor` is of another search: other words, another filter or another state of the index", hint=_AGAIN
+        )
+    return position
