@@ -50,11 +50,19 @@ def _convolved(graph: "_Graph", folded: FoldedEncoder) -> str:
     stem = graph.convolution(INPUT, folded.stem)
     if folded.lead_gain is not None and folded.lead_bias is not None:
         stem = _with_lead_mask(graph, stem, folded.lead_gain, folded.lead_bias)
-    hidden = graph.node("MaxPool", graph.node("Relu", stem), kernel_shape=[3], strides=[2], pads=[1, 1])
+    hidden = _pooled(graph, graph.node("Relu", stem), antialias=folded.antialias)
     graph.halve_positions(hidden, stem)
     for block in folded.blocks:
         hidden = _block(graph, hidden, block)
     return hidden
+
+
+def _pooled(graph: "_Graph", hidden: str, *, antialias: bool) -> str:
+    if not antialias:
+        return graph.node("MaxPool", hidden, kernel_shape=[3], strides=[2], pads=[1, 1])
+    highest = graph.node("MaxPool", hidden, kernel_shape=[3], strides=[1], pads=[1, 1])
+    means = graph.node("AveragePool", highest, kernel_shape=[2], strides=[1], pads=[1, 1], count_include_pad=1)
+    return graph.node("AveragePool", means, kernel_shape=[2], strides=[2])
 
 
 class _Graph:
@@ -135,5 +143,10 @@ def _with_lead_mask(graph: _Graph, stem: str, lead_gain: Tensor, lead_bias: Tens
 def _block(graph: _Graph, hidden: str, block: Block) -> str:
     first = graph.node("Relu", graph.convolution(hidden, block.first))
     residual = graph.convolution(first, block.second)
+    if block.excitation is not None:
+        squeeze, widen = block.excitation
+        means = graph.node("ReduceMean", residual, graph.constant([-1]), keepdims=1)
+        squeezed = graph.node("Relu", graph.convolution(means, squeeze))
+        residual = graph.node("Mul", residual, graph.node("Sigmoid", graph.convolution(squeezed, widen)))
     shortcut = hidden if block.shortcut is None else graph.convolution(hidden, block.shortcut)
     return graph.node("Relu", graph.node("Add", residual, shortcut))
