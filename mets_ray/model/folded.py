@@ -29,14 +29,14 @@ class Convolution:
 class Block:
     """Two convolutions beside a shortcut, which is None where it is the identity.
 
-    excitation: the two convolutions from the means of the residual's channels to their weights, with a ReLU between
-    them and a sigmoid behind; None in METS's encoder.
+    excitation: the two layers from the means of the residual's channels to their weights, with a ReLU between them and
+    a sigmoid behind; None in METS's encoder.
     """
 
     first: Convolution
     second: Convolution
     shortcut: Convolution | None
-    excitation: tuple[Convolution, Convolution] | None
+    excitation: tuple[nn.Linear, nn.Linear] | None
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,11 @@ def fold(encoder: EcgEncoder) -> FoldedEncoder:
     return FoldedEncoder(_folded(stem[0], stem[1]), stem.lead_gain, stem.lead_bias, tuple(blocks), antialias)
 
 
-def _excitation(block: SqueezeExcitationBlock) -> tuple[Convolution, Convolution]:
-    _, squeeze, _, widen, _ = block.excitation
-    assert isinstance(squeeze, nn.Conv1d)
-    assert isinstance(widen, nn.Conv1d)
-    return Convolution(squeeze, None), Convolution(widen, None)
+def _excitation(block: SqueezeExcitationBlock) -> tuple[nn.Linear, nn.Linear]:
+    squeeze, _, widen, _ = block.excitation
+    assert isinstance(squeeze, nn.Linear)
+    assert isinstance(widen, nn.Linear)
+    return squeeze, widen
 
 
 def _folded(layer: nn.Module, norm: nn.Module) -> Convolution:
@@ -117,6 +117,7 @@ class ChannelsLast:
         self._folded = folded
         self._stem = _Row(folded.stem)
         self._blocks = [_RowBlock(block) for block in folded.blocks]
+        self._pool = AntialiasedMaxPool()
 
     @torch.inference_mode()
     def __call__(self, signal_mv: Float[Tensor, "batch lead sample"]) -> Float[Tensor, "batch feature position"]:
@@ -126,9 +127,7 @@ class ChannelsLast:
             absent = (signal_mv == 0).all(dim=-1).to(signal_mv.dtype)
             hidden = hidden * (1 + absent @ gain)[:, :, None, None] + (absent @ bias)[:, :, None, None]
         if self._folded.antialias:
-            hidden = F.max_pool2d(hidden.relu_(), kernel_size=(1, 3), stride=1, padding=(0, 1))
-            hidden = F.avg_pool2d(hidden, kernel_size=(1, 2), stride=1, padding=(0, 1))
-            hidden = F.avg_pool2d(hidden, kernel_size=(1, 2), stride=(1, 2))
+            hidden = self._pool(hidden.relu_()[:, :, 0])[:, :, None].contiguous(memory_format=torch.channels_last)
         else:
             hidden = F.max_pool2d(hidden.relu_(), kernel_size=(1, 3), stride=(1, 2), padding=(0, 1))
         for block in self._blocks:
@@ -140,13 +139,13 @@ class _RowBlock:
     def __init__(self, block: Block) -> None:
         self._first, self._second = _Row(block.first), _Row(block.second)
         self._shortcut = None if block.shortcut is None else _Row(block.shortcut)
-        self._excitation = None if block.excitation is None else tuple(map(_Row, block.excitation))
+        self._excitation = block.excitation
 
     def __call__(self, hidden: Tensor) -> Tensor:
         residual = self._second(self._first(hidden).relu_())
         if self._excitation is not None:
             squeeze, widen = self._excitation
-            residual *= widen(squeeze(residual.mean(dim=-1, keepdim=True)).relu_()).sigmoid_()
+            residual *= widen(squeeze(residual.mean(dim=(2, 3))).relu_()).sigmoid_()[:, :, None, None]
         residual += hidden if self._shortcut is None else self._shortcut(hidden)
         return residual.relu_()
 

@@ -44,8 +44,8 @@ def slow_resnet(encoder: EcgEncoder, signal: torch.Tensor, *, is_plain: bool = T
             shortcut = convolve_and_normalise(hidden, stride, 0) if stride == 2 else hidden
             if not is_plain:
                 (inner, inner_bias), (outer, outer_bias) = ((next(state), next(state)) for _ in range(2))
-                squeezed = F.relu(residual.sum(dim=2) / residual.shape[2] @ inner[:, :, 0].T + inner_bias)
-                residual = residual / (1 + (-(squeezed @ outer[:, :, 0].T) - outer_bias).exp())[:, :, None]
+                squeezed = F.relu(residual.sum(dim=2) / residual.shape[2] @ inner.T + inner_bias)
+                residual = residual / (1 + (-(squeezed @ outer.T) - outer_bias).exp())[:, :, None]
             hidden = F.relu(residual + shortcut)
     assert next(state, None) is None
     return hidden.sum(dim=2) / hidden.shape[2]
