@@ -39,7 +39,7 @@ def main() -> None:
 @torch.inference_mode()
 def rows() -> list[Row]:
     torch.manual_seed(0)
-    encoder = EcgEncoder(lead_mask=True).eval().requires_grad_(False)
+    encoder = EcgEncoder(lead_mask=True, architecture="seresnet1d_18").eval().requires_grad_(False)
     found = []
     for samples, shape in SHAPES.items():
         signal_mv = torch.from_numpy(np.random.default_rng(0).standard_normal(shape, dtype=np.float32))

@@ -124,7 +124,8 @@ def _words() -> list[str]:
 
     return [
         "text.unit=report", *NO_VIEWS, f"encoder.width={WIDTH}", f"train.batch_size={BATCH_SIZE}", "train.device=cpu",
-        "train.precision=float32", "encoder.lead_mask=false", "folds.validation=[]", f"folds.train={FOLDS}",
+        "train.precision=float32", "encoder.lead_mask=false",
+        "encoder.architecture=resnet1d_18", "folds.validation=[]", f"folds.train={FOLDS}",
     ]  # fmt: skip
 
 

@@ -79,6 +79,7 @@ VARIANTS = {
     "bf16": Variant(train=("train.precision=bf16",)),
     "no views": Variant(train=NO_VIEWS),
     "no lead mask": Variant(train=("encoder.lead_mask=false",)),
+    "METS's encoder": Variant(train=("encoder.architecture=resnet1d_18",)),
     "no anchors": Variant(of="default", anchors=False),
     "METS's prompts": Variant(of="default", evaluate=("evaluate.prompt_set=mets",)),
     "METS's prompts, no anchors": Variant(of="default", evaluate=("evaluate.prompt_set=mets",), anchors=False),
@@ -91,6 +92,7 @@ VARIANTS = {
         train=(
             *NO_VIEWS,
             *("text.unit=report", "loss=one_hot", "train.optimizer=adam", "encoder.lead_mask=false"),
+            "encoder.architecture=resnet1d_18",
             *("train.schedule=constant", "train.warmup_fraction=0", "train.gradient_clip_norm=0"),
             *("train.validation_prompt_set=mets", "evaluate.prompt_set=mets"),
         ),

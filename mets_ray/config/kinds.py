@@ -12,6 +12,9 @@ from mets_ray.bundles import is_packaged
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
+EncoderArchitecture = Literal["seresnet1d_18", "resnet1d_18"]
+"""Of the ECG encoder; see `mets_ray.model.ecg_encoder.EcgEncoder`."""
+
 EncoderRuntime = Literal["auto", "torch", "onnxruntime", "openvino", "openvino_bf16"]
 """What computes the ECG encoder on a CPU; `auto` is the fastest that is installed and does not round to bfloat16."""
 

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mets_ray.config.kinds import (
     FREE_AT_RESUME,
+    EncoderArchitecture,
     EncoderRuntime,
     Fraction,
     NameOrBundle,
@@ -159,7 +160,7 @@ class TextConfig(Section):
 
 
 class EncoderConfig(Section):
-    """ResNet1d-18, the ECG side."""
+    """The ECG side."""
 
     width: PositiveInt = Field(64, description="channels of the first stage; 64 as in the paper (3.85 M parameters)")
     norm: Literal["batch", "sync", "group"] = Field(
@@ -169,6 +170,11 @@ class EncoderConfig(Section):
     lead_mask: bool = Field(
         True,
         description="whether the encoder knows which leads were not recorded; false: they are zeros, as in the paper",
+    )
+    architecture: EncoderArchitecture = Field(
+        "seresnet1d_18",
+        description="resnet1d_18 as in the paper; seresnet1d_18 weighs its channels by the whole ECG, and smooths "
+        "before it drops samples, so that a shift of the ECG changes its embedding less",
     )
     activation_checkpointing: Annotated[bool, FREE_AT_RESUME] = Field(
         False, description="recompute each stage in the backward pass: less memory, a third more compute time"

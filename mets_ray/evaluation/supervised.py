@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,7 @@ from mets_ray.errors import MetsError
 from mets_ray.metrics.auroc import macro_auroc
 from mets_ray.metrics.linear_probe import label_subset, with_both_kinds
 from mets_ray.model.augment import BatchPlace, Views, augmented, draw_views
-from mets_ray.model.ecg_encoder import EcgEncoder, Norm
+from mets_ray.model.ecg_encoder import EcgEncoder, EncoderShape, encoder_shape
 from mets_ray.model.mets import microvolts_to_millivolts
 from mets_ray.model.optimization import build_optimizer, set_learning_rate
 from mets_ray.tasks.label_sets import LabelSet, label_matrix
@@ -53,21 +53,18 @@ class LabelledEcgs:
 class SupervisedEcg(nn.Module):
     """`EcgEncoder` and a linear head: ECGs in millivolts to one logit per class.
 
-    classes: number of classes; a record may have several. leads, width, norm, lead_mask: see `EcgEncoder`.
+    classes: number of classes; a record may have several. encoder: see `EcgEncoder`.
     """
 
     def __init__(
         self,
         *,
         classes: int,
-        leads: int = 12,
-        width: int = 64,
-        norm: Norm = "batch",
-        lead_mask: bool = False,
+        **encoder: Unpack[EncoderShape],
     ) -> None:
         super().__init__()
-        self.leads = leads
-        self.encoder = EcgEncoder(leads=leads, width=width, norm=norm, lead_mask=lead_mask)
+        self.leads = encoder.get("leads", len(LEADS))
+        self.encoder = EcgEncoder(**encoder)
         self.head = nn.Linear(self.encoder.num_features, classes)
 
     def forward(self, signal_mv: Float[Tensor, "batch lead sample"]) -> Float[Tensor, "batch class"]:
@@ -120,7 +117,7 @@ def train_supervised(
 ) -> SupervisedResult:
     """Train from random weights with binary cross-entropy over classes; keep the epoch with the best validation AUROC.
 
-    encoder: width, norm and lead_mask are used; norm `sync` means `batch`, because a single process trains. settings:
+    encoder: norm `sync` means `batch`, because a single process trains. settings:
     epochs, batch_size, optimizer, learning_rate, weight_decay, schedule and warmup_fraction are used. augment: views as
     in pretraining (`augment.draw_views`), sampled anew in each step.
 
@@ -146,8 +143,10 @@ def train_supervised(
     untrained = tuple(np.flatnonzero(~with_both_kinds(train.truth)).tolist())
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        norm: Norm = "group" if encoder.norm == "group" else "batch"
-        model = SupervisedEcg(classes=classes, leads=leads, width=encoder.width, norm=norm, lead_mask=encoder.lead_mask)
+        shape = encoder_shape(encoder, leads)
+        if shape["norm"] == "sync":
+            shape["norm"] = "batch"
+        model = SupervisedEcg(classes=classes, **shape)
     training = _Training(model.to(device), train, settings, augment, seed)
 
     history: list[EpochFigures] = []

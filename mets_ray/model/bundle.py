@@ -52,6 +52,7 @@ from mets_ray.model.calibrations import (
     read_calibrations,
     require_calibrations,
 )
+from mets_ray.model.ecg_encoder import encoder_shape
 from mets_ray.model.heads import NO_HEADS, Head, head_file, is_head_file, read_head, read_heads, write_head
 from mets_ray.model.input_references import ReferenceFile, find_reference, reference_uri, require_reference
 from mets_ray.model.lead_quality import LeadSetQuality
@@ -152,13 +153,10 @@ class Bundle:
 def build_model(config: Config, *, leads: int, text_features: int) -> Mets:
     """The untrained model that a configuration describes."""
     model = Mets(
-        leads=leads,
-        width=config.encoder.width,
-        norm=config.encoder.norm,
-        lead_mask=config.encoder.lead_mask,
         text_features=text_features,
         dimension=config.encoder.embedding_dimension,
         sigmoid=config.text.unit == "statement",
+        **encoder_shape(config.encoder, leads),
     )
     model.ecg_encoder.activation_checkpointing = config.encoder.activation_checkpointing
     return model

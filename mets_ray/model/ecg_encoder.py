@@ -1,26 +1,55 @@
-"""The ECG encoder, ResNet1d-18. It returns features; `mets` projects them to embeddings."""
+"""The ECG encoder, ResNet1d-18 or SE-ResNet1d-18. It returns features; `mets` projects them to embeddings."""
 
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Literal
+from typing import Literal, TypedDict
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mets_ray.config.kinds import EncoderArchitecture
+from mets_ray.config.settings import EncoderConfig
 from mets_ray.errors import ConfigError
 
 Norm = Literal["batch", "sync", "group"]
 
+
+class EncoderShape(TypedDict, total=False):
+    """The arguments of `EcgEncoder` that its parameters depend on."""
+
+    leads: int
+    width: int
+    norm: Norm
+    lead_mask: bool
+    architecture: EncoderArchitecture
+
+
+def encoder_shape(settings: EncoderConfig, leads: int) -> EncoderShape:
+    """The encoder that a configuration describes. leads: of each ECG."""
+    return EncoderShape(
+        leads=leads,
+        width=settings.width,
+        norm=settings.norm,
+        lead_mask=settings.lead_mask,
+        architecture=settings.architecture,
+    )
+
+
 _STRIDE = 32  # of the ECG encoder: samples between adjacent positions of its last stage
+
+LOW_PASS = (0.25, 0.5, 0.25)
+
+_SQUEEZE, _FEWEST_SQUEEZED = 8, 8  # channels of a block to one of its excitation, which has at least so many
 
 _FOCUS_REACH = 4.0  # standard deviations: 2 s on each side of a heart beat
 
 
 class EcgEncoder(nn.Module):
-    """ResNet1d-18: an ECG in millivolts, `[batch, lead, sample]`, to features, `[batch, 8 * width]`.
+    """ResNet1d: an ECG in millivolts, `[batch, lead, sample]`, to features, `[batch, 8 * width]`.
 
     ResNet-18 (He et al. 2016) with 1-D kernels, as in METS (PMLR v227, li24a). 12 leads, width 64 and norm "batch"
     give 3,848,832 parameters, as in MERL's version, which has no max pooling.
@@ -29,6 +58,11 @@ class EcgEncoder(nn.Module):
     independent of the batch.
 
     lead_mask: whether it knows which leads were not recorded (`_Stem`); without it they are zeros and no more.
+
+    architecture: "resnet1d_18" is METS's. "seresnet1d_18" adds two things. A low-pass filter, [1, 2, 1] / 4, before
+    every second position is dropped, in the max pooling and in the stages, so that a shift of the ECG by some samples
+    changes its features less (Zhang 2019, arXiv 1904.11486); it has no parameters. And each block weighs its channels
+    by what the whole ECG holds in them (squeeze and excitation, Hu et al. 2018, arXiv 1709.01507).
 
     activation_checkpointing: in training, keep only the inputs of the stem and of each block, and recompute their
     activations in the backward pass (Chen et al. 2016): the same gradients, less memory, a third more time.
@@ -41,19 +75,22 @@ class EcgEncoder(nn.Module):
         width: int = 64,
         norm: Norm = "batch",
         lead_mask: bool = False,
+        architecture: EncoderArchitecture = "resnet1d_18",
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.norm = norm
         self.activation_checkpointing = activation_checkpointing
         self.num_features = 8 * width
-        self.stem = _Stem(leads, width, norm, lead_mask)
+        is_plain = architecture == "resnet1d_18"
+        self.stem = _Stem(leads, width, norm, lead_mask=lead_mask, antialias=not is_plain)
         blocks: list[nn.Module] = []
         channels = width
         for stage in range(4):
             for block in range(2):
                 stride = 2 if stage > 0 and block == 0 else 1
-                blocks.append(BasicBlock(channels, width * 2**stage, stride, norm))
+                kind = BasicBlock if is_plain else SqueezeExcitationBlock
+                blocks.append(kind(channels, width * 2**stage, stride, norm))
                 channels = width * 2**stage
         self.stages = nn.Sequential(*blocks)
 
@@ -105,12 +142,12 @@ class _Stem(nn.Sequential):
     every lead passes as without a mask.
     """
 
-    def __init__(self, leads: int, width: int, norm: Norm, lead_mask: bool) -> None:
+    def __init__(self, leads: int, width: int, norm: Norm, *, lead_mask: bool, antialias: bool) -> None:
         super().__init__(
             nn.Conv1d(leads, width, kernel_size=7, stride=2, padding=3, bias=False),
             _norm(norm, width),
             nn.ReLU(inplace=True),
-            nn.MaxPool1d(kernel_size=3, stride=2, padding=1),
+            AntialiasedMaxPool() if antialias else nn.MaxPool1d(kernel_size=3, stride=2, padding=1),
         )
         self.lead_gain = nn.Parameter(torch.zeros(leads, width)) if lead_mask else None
         self.lead_bias = nn.Parameter(torch.zeros(leads, width)) if lead_mask else None
@@ -142,13 +179,45 @@ def _focus_weights(
     return (near + 1 / len(near)) / 2
 
 
+class AntialiasedConv1d(nn.Conv1d):
+    """A strided convolution of the smoothed input: one convolution, with a kernel that is two samples longer.
+
+    Smoothing by [1, 2, 1] / 4 and then convolving is convolving with the smoothed kernel.
+    """
+
+    @property
+    def smoothed(self) -> tuple[Float[Tensor, "out in sample"], int]:
+        """The longer kernel and its padding."""
+        before, middle, after = LOW_PASS
+        longer = before * F.pad(self.weight, (0, 2)) + middle * F.pad(self.weight, (1, 1))
+        return longer + after * F.pad(self.weight, (2, 0)), int(self.padding[0]) + 1
+
+    def forward(self, hidden: Float[Tensor, "batch in sample"]) -> Float[Tensor, "batch out position"]:
+        kernel, padding = self.smoothed
+        return F.conv1d(hidden, kernel, stride=self.stride, padding=padding)
+
+
+class AntialiasedMaxPool(nn.Module):
+    """Max pooling of three positions, then every second position of the smoothed maxima."""
+
+    def forward(self, hidden: Float[Tensor, "batch channel sample"]) -> Float[Tensor, "batch channel position"]:
+        highest = F.pad(F.max_pool1d(hidden, kernel_size=3, stride=1, padding=1), (1, 1))
+        before, middle, after = LOW_PASS  # slices: twice as fast as a convolution of each channel
+        positions = (hidden.shape[-1] + 1) // 2
+        outer = before * highest[..., 0::2][..., :positions] + after * highest[..., 2::2][..., :positions]
+        return outer + middle * highest[..., 1:-1:2]
+
+
 class BasicBlock(nn.Module):
     """Two convolutions of kernel size 3 with an identity shortcut, or a 1x1 convolution where the shape changes."""
 
+    strided: type[nn.Conv1d] = nn.Conv1d
+
     def __init__(self, channels_in: int, channels_out: int, stride: int, norm: Norm) -> None:
         super().__init__()
+        convolution = self.strided if stride > 1 else nn.Conv1d
         self.residual = nn.Sequential(
-            nn.Conv1d(channels_in, channels_out, kernel_size=3, stride=stride, padding=1, bias=False),
+            convolution(channels_in, channels_out, kernel_size=3, stride=stride, padding=1, bias=False),
             _norm(norm, channels_out),
             nn.ReLU(inplace=True),
             nn.Conv1d(channels_out, channels_out, kernel_size=3, padding=1, bias=False),
@@ -157,7 +226,7 @@ class BasicBlock(nn.Module):
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels_in != channels_out:
             self.shortcut = nn.Sequential(
-                nn.Conv1d(channels_in, channels_out, kernel_size=1, stride=stride, bias=False),
+                convolution(channels_in, channels_out, kernel_size=1, stride=stride, bias=False),
                 _norm(norm, channels_out),
             )
 
@@ -165,6 +234,26 @@ class BasicBlock(nn.Module):
         self, hidden: Float[Tensor, "batch channel_in sample_in"]
     ) -> Float[Tensor, "batch channel_out sample_out"]:
         return torch.relu(self.residual(hidden) + self.shortcut(hidden))
+
+
+class SqueezeExcitationBlock(BasicBlock):
+    """A `BasicBlock` that weighs the channels of its residual, and smooths before it drops positions."""
+
+    strided = AntialiasedConv1d
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int, norm: Norm) -> None:
+        super().__init__(channels_in, channels_out, stride, norm)
+        squeezed = max(_FEWEST_SQUEEZED, channels_out // _SQUEEZE)
+        self.excitation = nn.Sequential(
+            nn.Linear(channels_out, squeezed), nn.ReLU(inplace=True), nn.Linear(squeezed, channels_out), nn.Sigmoid()
+        )
+
+    def forward(
+        self, hidden: Float[Tensor, "batch channel_in sample_in"]
+    ) -> Float[Tensor, "batch channel_out sample_out"]:
+        residual = self.residual(hidden)
+        weights = self.excitation(residual.mean(dim=-1))
+        return torch.relu(residual * weights[:, :, None] + self.shortcut(hidden))
 
 
 def _checkpointed(

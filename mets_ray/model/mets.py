@@ -1,6 +1,7 @@
 """METS: an ECG encoder and two projections into a shared space; the language model is not part of it."""
 
 import math
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int16
 from torch import Tensor, nn
 
-from mets_ray.model.ecg_encoder import EcgEncoder, Norm
+from mets_ray.model.ecg_encoder import EcgEncoder, EncoderShape
 
 INITIAL_LOGIT_SCALE = 1 / 0.07  # METS: temperature 0.07
 HIGHEST_LOGIT_SCALE = 100.0  # CLIP (Radford et al. 2021), section 2.5
@@ -28,7 +29,7 @@ class Mets(nn.Module):
     """The trained part of METS (PMLR v227, li24a): ECG encoder, a linear projection on each side, the logit scale.
 
     text_features: length of the frozen LM's feature vectors. dimension: length of the shared embedding.
-    leads, width, norm, lead_mask: see `EcgEncoder`. sigmoid: for `loss.statement_losses`, which also has a logit bias;
+    encoder: see `EcgEncoder`. sigmoid: for `loss.statement_losses`, which also has a logit bias;
     otherwise `logit_bias` is 0 and not trained.
 
     `anchors`: LM features of training statements, or None; see `embed_prompt`. `anchor_directions`: which way the ECGs
@@ -43,15 +44,12 @@ class Mets(nn.Module):
         self,
         *,
         text_features: int,
-        leads: int = 12,
-        width: int = 64,
-        norm: Norm = "batch",
-        lead_mask: bool = False,
         dimension: int = 128,
         sigmoid: bool = False,
+        **encoder: Unpack[EncoderShape],
     ) -> None:
         super().__init__()
-        self.ecg_encoder = EcgEncoder(leads=leads, width=width, norm=norm, lead_mask=lead_mask)
+        self.ecg_encoder = EcgEncoder(**encoder)
         self.ecg_projection = nn.Linear(self.ecg_encoder.num_features, dimension)
         self.text_projection = nn.Linear(text_features, dimension)
         scale = INITIAL_SIGMOID_SCALE if sigmoid else INITIAL_LOGIT_SCALE

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor
+from torch import Tensor, nn
 
+from mets_ray.model.ecg_encoder import LOW_PASS
 from mets_ray.model.folded import Block, Convolution, FoldedEncoder, fold
 from mets_ray.model.mets import Mets
 
@@ -38,9 +40,7 @@ def embedding_model(mets: Mets, samples: int) -> bytes:
     folded, projection = fold(mets.ecg_encoder), mets.ecg_projection
     graph = _Graph(samples)
     features = graph.node("ReduceMean", _convolved(graph, folded), graph.constant([-1]), keepdims=0)
-    projected = graph.node(
-        "Gemm", features, graph.constant(projection.weight), graph.constant(projection.bias), transB=1
-    )
+    projected = graph.linear(features, projection)
     norm = graph.node("ReduceL2", projected, graph.constant([-1]), keepdims=1)
     embedding = graph.node("Div", projected, graph.node("Max", norm, graph.constant([_SMALLEST_NORM])))
     return graph.model(embedding, EMBEDDING, ["batch", projection.out_features], folded.leads)
@@ -50,11 +50,19 @@ def _convolved(graph: "_Graph", folded: FoldedEncoder) -> str:
     stem = graph.convolution(INPUT, folded.stem)
     if folded.lead_gain is not None and folded.lead_bias is not None:
         stem = _with_lead_mask(graph, stem, folded.lead_gain, folded.lead_bias)
-    hidden = graph.node("MaxPool", graph.node("Relu", stem), kernel_shape=[3], strides=[2], pads=[1, 1])
+    hidden = _pooled(graph, graph.node("Relu", stem), folded.stem.layer.out_channels, antialias=folded.antialias)
     graph.halve_positions(hidden, stem)
     for block in folded.blocks:
         hidden = _block(graph, hidden, block)
     return hidden
+
+
+def _pooled(graph: "_Graph", hidden: str, channels: int, *, antialias: bool) -> str:
+    if not antialias:
+        return graph.node("MaxPool", hidden, kernel_shape=[3], strides=[2], pads=[1, 1])
+    highest = graph.node("MaxPool", hidden, kernel_shape=[3], strides=[1], pads=[1, 1])
+    low_pass = graph.constant(torch.tensor(LOW_PASS).expand(channels, 1, -1))
+    return graph.node("Conv", highest, low_pass, strides=[2], pads=[1, 1], group=channels)
 
 
 class _Graph:
@@ -97,6 +105,9 @@ class _Graph:
             self.positions[name] = self.positions[inputs[0]]
         return name
 
+    def linear(self, features: str, layer: nn.Linear) -> str:
+        return self.node("Gemm", features, self.constant(layer.weight), self.constant(layer.bias), transB=1)
+
     def halve_positions(self, name: str, of: str) -> None:
         self.positions[name] = (self.positions[of] + 1) // 2
 
@@ -135,5 +146,10 @@ def _with_lead_mask(graph: _Graph, stem: str, lead_gain: Tensor, lead_bias: Tens
 def _block(graph: _Graph, hidden: str, block: Block) -> str:
     first = graph.node("Relu", graph.convolution(hidden, block.first))
     residual = graph.convolution(first, block.second)
+    if block.excitation is not None:
+        squeeze, widen = block.excitation
+        means = graph.node("ReduceMean", residual, graph.constant([-1]), keepdims=0)
+        weights = graph.node("Sigmoid", graph.linear(graph.node("Relu", graph.linear(means, squeeze)), widen))
+        residual = graph.node("Mul", residual, graph.node("Unsqueeze", weights, graph.constant([-1])))
     shortcut = hidden if block.shortcut is None else graph.convolution(hidden, block.shortcut)
     return graph.node("Relu", graph.node("Add", residual, shortcut))

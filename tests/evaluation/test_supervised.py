@@ -13,6 +13,7 @@ from mets_ray.evaluation import supervised
 from mets_ray.evaluation.supervised import METS_RECIPE, LabelledEcgs, SupervisedEcg, train_supervised
 from mets_ray.metrics.auroc import macro_auroc
 from mets_ray.model.augment import BatchPlace, draw_views
+from mets_ray.model.ecg_encoder import encoder_shape
 
 ENCODER = EncoderConfig(width=4)
 VIEWS = AugmentConfig()
@@ -127,9 +128,10 @@ def test_scores_do_not_depend_on_the_batch_and_are_logits_of_millivolts():
 
 def test_the_loss_of_the_first_step_is_that_of_untrained_weights():
     train, validation = made_up(16, 0), made_up(16, 1)
-    found = learn(train, validation, epochs=1, encoder=EncoderConfig(width=4, norm="group"))
+    encoder = EncoderConfig(width=4, norm="group")
+    found = learn(train, validation, epochs=1, encoder=encoder)
     torch.manual_seed(0)
-    model = SupervisedEcg(classes=2, leads=2, width=4, norm="group")
+    model = SupervisedEcg(classes=2, **encoder_shape(encoder, 2))
     with torch.no_grad():
         probability = torch.sigmoid(model(torch.from_numpy(train[0]).float() / 1000.0)).double().numpy()
     expected = -np.mean(np.where(train[1], np.log(probability), np.log(1.0 - probability)))

@@ -98,11 +98,13 @@ def test_a_published_bundle_is_whole_without_the_trainer_s_state(bundle, folder,
 
 def test_a_bundle_before_the_mask_and_the_quality_of_leads_is_read_as_it_was(bundle, folder):
     """Neither its settings nor its facts have them; what it takes follows from how it was trained."""
-    config = load_config(None, ["encoder.width=4", "encoder.lead_mask=false"])
+    config = load_config(None, ["encoder.width=4", "encoder.lead_mask=false", "encoder.architecture=resnet1d_18"])
     older = dataclasses.replace(bundle, model=build_model(config, leads=12, text_features=6))
     write_bundle(folder, older, {"epoch": 3})
     tree = yaml.safe_load((folder / "config.yaml").read_text())
-    for section, name in (("encoder", "lead_mask"), ("augment", "usual_leads"), ("prepare", "missing_leads")):
+    for name in ("lead_mask", "architecture"):
+        del tree["encoder"][name]
+    for section, name in (("augment", "usual_leads"), ("prepare", "missing_leads")):
         del tree[section][name]
     text = yaml.safe_dump(tree)
     (folder / "config.yaml").write_text(text)
@@ -114,6 +116,7 @@ def test_a_bundle_before_the_mask_and_the_quality_of_leads_is_read_as_it_was(bun
         (folder / "bundle.json").write_bytes(text.encode() if version == 1 else storage.seal(text))
         loaded = read_bundle(folder)
         assert (loaded.config.encoder.lead_mask, loaded.config.augment.usual_leads) == (False, 0.0)
+        assert loaded.config.encoder.architecture == "resnet1d_18"
         assert (loaded.facts.lead_sets, loaded.takes_fewer_leads) == ({}, True)
         assert loaded.model.ecg_encoder.stem.lead_bias is None
     whole = bundle.config.model_copy(update={"augment": bundle.config.augment.model_copy(update={"lead_dropout": 0.0})})

@@ -9,25 +9,43 @@ import torch.nn.functional as F
 from mets_ray.errors import ConfigError
 from mets_ray.model.ecg_encoder import EcgEncoder
 
+ARCHITECTURES = {True: "resnet1d_18", False: "seresnet1d_18"}
+
 
 # --- EcgEncoder
-def slow_resnet(encoder: EcgEncoder, signal: torch.Tensor) -> torch.Tensor:
-    """Eval-mode ResNet-18, written from the paper's table, eating the state in order."""
+def smoothed(hidden: torch.Tensor, reach: int) -> torch.Tensor:
+    """[1, 2, 1] / 4 of each channel, `reach` positions beyond both edges, with zeros outside."""
+    wide = F.pad(hidden, (reach + 1, reach + 1))
+    return (wide[..., :-2] + 2 * wide[..., 1:-1] + wide[..., 2:]) / 4
+
+
+def slow_resnet(encoder: EcgEncoder, signal: torch.Tensor, *, is_plain: bool = True) -> torch.Tensor:
+    """Eval-mode ResNet-18 or SE-ResNet-18, written from the papers' tables, eating the state in order."""
     state = iter(encoder.state_dict().values())
 
     def convolve_and_normalise(hidden: torch.Tensor, stride: int, padding: int) -> torch.Tensor:
         kernel, weight, bias, mean, variance, _ = (next(state) for _ in range(6))
+        if not is_plain and stride == 2 and hidden.shape[1] != signal.shape[1]:
+            hidden, padding = smoothed(hidden, padding), 0
         hidden = F.conv1d(hidden, kernel, stride=stride, padding=padding)
         column = (slice(None), None)
         return (hidden - mean[column]) / (variance[column] + 1e-5).sqrt() * weight[column] + bias[column]
 
-    hidden = F.max_pool1d(F.relu(convolve_and_normalise(signal, 2, 3)), 3, stride=2, padding=1)
+    hidden = F.relu(convolve_and_normalise(signal, 2, 3))
+    if not is_plain:
+        hidden = smoothed(F.max_pool1d(hidden, 3, stride=1, padding=1), 0)[..., ::2]
+    else:
+        hidden = F.max_pool1d(hidden, 3, stride=2, padding=1)
     for stage in range(4):
         for block in range(2):
             stride = 2 if stage and not block else 1
             residual = F.relu(convolve_and_normalise(hidden, stride, 1))
             residual = convolve_and_normalise(residual, 1, 1)
             shortcut = convolve_and_normalise(hidden, stride, 0) if stride == 2 else hidden
+            if not is_plain:
+                (inner, inner_bias), (outer, outer_bias) = ((next(state), next(state)) for _ in range(2))
+                squeezed = F.relu(residual.sum(dim=2) / residual.shape[2] @ inner.T + inner_bias)
+                residual = residual / (1 + (-(squeezed @ outer.T) - outer_bias).exp())[:, :, None]
             hidden = F.relu(residual + shortcut)
     assert next(state, None) is None
     return hidden.sum(dim=2) / hidden.shape[2]
@@ -67,16 +85,30 @@ def test_the_papers_encoder_has_the_published_number_of_parameters():
     assert encoder.num_features == 512
 
 
+@pytest.mark.parametrize("is_plain", [False, True])
 @pytest.mark.parametrize(("leads", "width", "samples"), [(12, 8, 1000), (1, 4, 250), (2, 3, 77)])
-def test_features_equal_a_plain_resnet(leads: int, width: int, samples: int):
+def test_features_and_gradients_equal_a_plain_resnet(leads: int, width: int, samples: int, is_plain: bool):
     torch.manual_seed(0)
-    encoder = EcgEncoder(leads=leads, width=width).double()
+    encoder = EcgEncoder(leads=leads, width=width, architecture=ARCHITECTURES[is_plain]).double()
     encoder(torch.randn(4, leads, samples, dtype=torch.float64))  # moves the running statistics off 0 and 1
     encoder.eval()
-    signal = torch.randn(3, leads, samples, dtype=torch.float64)
-    features = encoder(signal)
+    signal = torch.randn(3, leads, samples, dtype=torch.float64, requires_grad=True)
+    features, slow = encoder(signal), slow_resnet(encoder, signal, is_plain=is_plain)
     assert features.shape == (3, encoder.num_features) == (3, 8 * width)
-    torch.testing.assert_close(features, slow_resnet(encoder, signal), rtol=0, atol=1e-12)
+    torch.testing.assert_close(features, slow, rtol=0, atol=1e-12)
+    gradients = [torch.autograd.grad(of.square().sum(), signal)[0] for of in (features, slow)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-12)
+
+
+def test_a_shift_changes_the_features_less_with_a_low_pass():
+    changes = {}
+    for is_plain, architecture in ARCHITECTURES.items():
+        torch.manual_seed(0)
+        encoder = EcgEncoder(width=8, norm="group", architecture=architecture).eval().requires_grad_(False)
+        ecg = torch.randn(4, 12, 1040).cumsum(dim=2) / 10
+        here, there = (encoder(ecg[:, :, start : start + 1000]) for start in (0, 8))
+        changes[is_plain] = float((there - here).norm() / (here - here.mean(dim=0)).norm())
+    assert changes[False] < changes[True]
 
 
 def test_group_norm_does_not_look_at_the_batch_and_batch_norm_does():

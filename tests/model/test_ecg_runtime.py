@@ -62,12 +62,12 @@ def ecgs(count, samples, leads=12):
 @pytest.mark.parametrize(
     ("settings", "samples"),
     [
-        ({"width": 64, "lead_mask": True}, 1000),
-        ({"width": 64, "lead_mask": True}, 5000),
+        ({"width": 64, "lead_mask": True, "architecture": "seresnet1d_18"}, 1000),
+        ({"width": 64, "lead_mask": True, "architecture": "seresnet1d_18"}, 5000),
         ({"width": 32}, 1000),
         ({"width": 32, "norm": "group", "lead_mask": True}, 1000),
-        ({"width": 4, "norm": "sync", "leads": 3}, 777),
-        ({"width": 3, "norm": "group", "leads": 1, "lead_mask": True}, 250),
+        ({"width": 4, "norm": "sync", "leads": 3, "architecture": "seresnet1d_18"}, 777),
+        ({"width": 3, "norm": "group", "leads": 1, "lead_mask": True, "architecture": "seresnet1d_18"}, 250),
     ],
 )
 def test_each_runtime_gives_the_values_of_the_plain_forward_pass(runtime, settings, samples):
