@@ -17,6 +17,7 @@ from mets_ray.archive.writer import IndexWriter, write_fragments
 from mets_ray.cluster.ray_data import item_dataset, own_errors, plain, unpack_item
 from mets_ray.config.settings import Config
 from mets_ray.console import progress_bar, say
+from mets_ray.dataset.card import Shard
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.pipelines.index_rows import Scores
 
