@@ -86,6 +86,8 @@ class Archive:
         The bundle is loaded on first use. Raises as `load_predictor` and `archive.words.read_query`, and
         CheckpointError if it is not the index's.
         """
+        _check_k(k)
+        read_filter(where)  # before a bundle is loaded for nothing
         return self.search_directions(
             self.directions(query), k=k, where=where, cursor=cursor, one_per_patient=one_per_patient
         )
@@ -194,8 +196,9 @@ class Archive:
         """The terms of a query as unit vectors; raises as `search`."""
         from mets_ray.archive.words import read_query
 
+        parsed = Query.parse(query) if isinstance(query, str) else query
         with self._words:  # a predictor's texts are of one thread at a time
-            return read_query(self.predictor(), query)
+            return read_query(self.predictor(), parsed)
 
     def report_query(self, report: str) -> Query:
         """A report as a query for `search`. Raises ConfigError for a report without a finding, and as `search`."""

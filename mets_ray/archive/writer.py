@@ -105,6 +105,7 @@ class IndexWriter:
             embeddings = self._sampled(records)
             patients = self._count_patients(records)
             shards = self._count_shards()
+        had_readers = self.facts.table_version > 0
         datasets = {
             name: one.model_copy(update={"shards": shards.get(name, 0)}) for name, one in self.facts.datasets.items()
         }
@@ -122,7 +123,7 @@ class IndexWriter:
         )
         write_facts(self.uri, self.facts)
         with table_faults(self.uri):
-            self._table.cleanup_old_versions(older_than=_VERSIONS_KEPT_FOR)
+            self._table.cleanup_old_versions(older_than=_VERSIONS_KEPT_FOR if had_readers else timedelta(0))
         return self.facts
 
     def _drop_older(self, key: str) -> None:

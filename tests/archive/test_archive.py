@@ -247,3 +247,10 @@ def test_with_a_vector_index_the_answers_are_the_same(tmp_path, monkeypatch):
     assert check.recall >= 0.98
     narrow = archive.search_directions([Direction(vectors[0])], k=5, where="record_id in ('r00007', 'r02500')")
     assert {hit.record_id for hit in narrow.hits} == {"r00007", "r02500"}
+
+
+def test_without_the_extra_the_remedy_is_named(archive, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lance", None)
+    with pytest.raises(ConfigError) as caught:
+        open_archive(archive.uri)
+    assert caught.value.hint == "pip install 'mets_ray[archive]'"
