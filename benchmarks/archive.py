@@ -23,7 +23,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from archive_quality import quality_rows
 from bench_table import Row, report
 
 from mets_ray.archive.archive import Archive, open_archive
@@ -54,6 +53,8 @@ def main() -> None:
         return
     found = rows(arguments.sizes, arguments.rounds)
     if arguments.data:
+        from archive_quality import quality_rows  # it loads torch, which searching by vectors does without
+
         found += quality_rows(arguments.data, arguments.bundles)
     report(found)
 
