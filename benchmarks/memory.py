@@ -3,7 +3,7 @@
     python benchmarks/memory.py         # some three minutes on 2 cores; the last line of stdout is one JSON object
 
 `mets-ray pretrain` on 2,400 synthetic ECGs with an encoder of width 16 and the packaged MiniLM, then `mets-ray serve`
-of an untrained bundle with the paper's encoder under requests of 16 clients. Resident memory counts shared libraries
+of an untrained bundle with the default encoder under requests of 16 clients. Resident memory counts shared libraries
 and the mapped object store in each process; `detail.private_mb` does not. Bytes are counted where they are read,
 compressed, in an epoch's planned order; `memory.read_per_ecg` divides them by what is stored.
 """

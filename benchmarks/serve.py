@@ -3,7 +3,7 @@
     python benchmarks/serve.py          # about six minutes on 2 cores; the last line of stdout is one JSON object
     python benchmarks/serve.py --encoder-runtime openvino_bf16
 
-The paper's encoder (3.85 M parameters, random weights) on ECGs of 12 x 1000 and 12 x 5000 samples:
+The default encoder at the paper's width (4.03 M parameters, random weights) on ECGs of 12 x 1000 and 12 x 5000 samples:
 
 bare      only the batched forward pass of plain PyTorch, int16 in memory, 16 at a time
 uvicorn   `plain_server.py`: the same model and runtime, the same batching, no checks, no Ray
