@@ -2,7 +2,8 @@
 
     python benchmarks/encoder.py          # about two minutes; the last line of stdout is one JSON object
 
-The default encoder at the paper's width (4.03 M parameters, random weights) on batches of 16 ECGs of 12 x 1000 and 4 of 12 x 5000 samples.
+The default encoder at the paper's width (4.03 M parameters, random weights) on batches of 16 ECGs of 12 x 1000
+and 4 of 12 x 5000 samples.
 `encoder.1000` is how often as many ECGs per second `encoder_runtime: auto` encodes as `EcgEncoder` itself does;
 `encoder.1000.<runtime>` is the same for one runtime; its `start_s` is what the first pass takes longer than the next,
 and `largest_cosine_distance` how far an ECG's features turn.
