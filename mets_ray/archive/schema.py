@@ -15,6 +15,7 @@ FILTER_COLUMNS: dict[str, Kind] = {
     "sex": "text",
     "device": "text",
     "site": "text",
+    "recorded_at": "text",
     "leads_missing": "texts",
     "suspect": "text",
     "flat_s": "number",
@@ -25,7 +26,8 @@ FILTER_COLUMNS: dict[str, Kind] = {
 }
 """The columns that a filter may name, and what they hold.
 
-age: in years. device, site: null where they are not known. suspect: a fault of the leads that the signal suggests, such
+age: in years. device, site, recorded_at: null where they are not known; the time is
+ISO 8601, so that texts compare as times do. suspect: a fault of the leads that the signal suggests, such
 as two that were swapped; "" for none. flat_s, clipped_s: the worst lead's seconds without a signal and at its limit;
 wander_share, hum_ratio: see `ecg.signal_quality`. These are null where `prepare` measured nothing. statement_ids:
 `text_id` of each statement of the report.

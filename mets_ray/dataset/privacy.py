@@ -71,7 +71,12 @@ class Privacy:
             record_id=self.pseudonyms.of("record", row.record_id),
             patient_id=self.pseudonyms.of("patient", row.patient_id),
             record_uri=self.pseudonyms.of("record", row.record_uri),
+            recorded_at=None,
         )
+
+    def of_time(self, recorded_at: str | None) -> str | None:
+        """When an ECG was recorded; None under pseudonyms, because the day leads to the person."""
+        return None if self.pseudonyms is not None else recorded_at
 
     def of_rejected(self, row: ManifestRow, error: RecordError) -> dict[str, Any]:
         """A row of `rejected/`. The message of `error` may name files, and those may be called after a record."""

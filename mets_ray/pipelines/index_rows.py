@@ -113,12 +113,12 @@ class Scores:
         return scored
 
     def _measured(self, shard: Shard, places: list[int]) -> dict[str, pa.Array]:
-        """Device, site and quality of rows; nothing where an older `prepare` measured none."""
+        """Device, site, time and quality of rows; nothing where an older `prepare` measured none."""
         measures = read_measures(self.dataset.uri, shard)
         if measures is None or measures.num_rows != sum(shard.row_group_rows):
             return {}
         measures = measures.take(pa.array(places))
-        found = {name: _or_null(measures[name]) for name in ("device", "site")}
+        found = {name: _or_null(measures[name]) for name in ("device", "site", "recorded_at")}
         found["suspect"] = measures["suspect"]
         with np.errstate(all="ignore"):
             worst = {name: _highest(measure_array(measures, name)) for name in _WORST_OF_LEADS}

@@ -124,7 +124,7 @@ def dataset_fingerprint(
 
 def _row_facts(row: ManifestRow, root: str, written_report: str) -> dict[str, Any]:
     facts: dict[str, Any] = {name: getattr(row, name) for name in _COLUMNS}
-    for name in ("from_file", "device", "site"):
+    for name in ("from_file", "device", "site", "recorded_at"):
         if not facts[name]:
             del facts[name]  # as in fingerprints from before this column
     # The location of the source is not part of it: a copy in another bucket gives the same bytes.

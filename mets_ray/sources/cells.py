@@ -1,4 +1,4 @@
-"""What a cell of a table or a comment of a header means: missing values, ids, numbers, age and sex.
+"""What a cell of a table or a comment of a header means: missing values, ids, numbers, times, age and sex.
 
 What a record can do without is unknown where it cannot be read, and is counted; nothing is guessed.
 """
@@ -9,6 +9,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Mapping
+from datetime import date, datetime
 from typing import TypeVar, cast
 
 from mets_ray.errors import RecordError
@@ -115,6 +116,18 @@ def sex(text: str, blanks: Blanks, codes: Mapping[str, str] = SEXES) -> str | No
     if word not in codes:
         blanks.add("sex", text.strip())
     return codes.get(word)
+
+
+def recorded_at(text: str, blanks: Blanks) -> str | None:
+    """When an ECG was recorded, in ISO 8601 as it was written, with a `T`; other texts are unknown and counted."""
+    bare = text.strip()
+    if is_missing(bare):
+        return None
+    try:
+        return (date if len(bare) <= len("2026-01-31") else datetime).fromisoformat(bare).isoformat()
+    except ValueError:
+        blanks.add("recorded_at", bare)
+        return None
 
 
 def literal(text: str, column: str, kind: type[_Kind]) -> _Kind:

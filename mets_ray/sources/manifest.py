@@ -23,7 +23,8 @@ class ManifestRow:
     """One record. `statements` are the parts of the report, `labels` the source's codes; `age` in years, `sex` male,
     female or None. `fault`: why the record is rejected without being read, as reason and fact, or None. `from_file`:
     columns that nothing but the record's own file says; `completed` fills them in once it is read. `device`, `site`:
-    with what it was recorded and where, as the source names them; scores are told by them."""
+    with what it was recorded and where, as the source names them; scores are told by them. `recorded_at`: when, ISO
+    8601; an archive can be searched by it."""
 
     record_id: str
     patient_id: str
@@ -38,6 +39,7 @@ class ManifestRow:
     from_file: tuple[Column, ...] = ()
     device: str | None = None
     site: str | None = None
+    recorded_at: str | None = None
 
 
 @dataclass(frozen=True)

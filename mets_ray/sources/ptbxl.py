@@ -16,7 +16,17 @@ from mets_ray.config.kinds import Uri
 from mets_ray.console import progress_over
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.errors import ConfigError, RecordError
-from mets_ray.sources.cells import Blanks, age_years, identifier, literal, number, sex, unreadable, whole_number
+from mets_ray.sources.cells import (
+    Blanks,
+    age_years,
+    identifier,
+    literal,
+    number,
+    recorded_at,
+    sex,
+    unreadable,
+    whole_number,
+)
 from mets_ray.sources.csv_table import read_table, sha256_of
 from mets_ray.sources.manifest import Manifest, ManifestRow
 from mets_ray.sources.source import Source
@@ -116,6 +126,7 @@ def _row(cells: dict[str, str], line: str, file_column: str, blanks: Blanks) -> 
         "fault": fault,
         "device": " ".join(cells.get("device", "").split()) or None,
         "site": identifier(cells.get("site", "")) or None,
+        "recorded_at": recorded_at(cells.get("recording_date", ""), blanks),
     }
 
 

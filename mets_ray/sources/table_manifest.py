@@ -10,7 +10,7 @@ from typing import Literal
 from mets_ray import storage
 from mets_ray.console import progress_over
 from mets_ray.errors import RecordError
-from mets_ray.sources.cells import Blanks, age_years, identifier, is_missing, sex, unreadable, whole_number
+from mets_ray.sources.cells import Blanks, age_years, identifier, is_missing, recorded_at, sex, unreadable, whole_number
 from mets_ray.sources.csv_table import Table, check_columns, parse_csv, sha256_of
 from mets_ray.sources.manifest import Column, Manifest, ManifestRow, fold_of
 from mets_ray.sources.parquet_table import is_parquet, parse_parquet
@@ -108,6 +108,7 @@ class _Rows:
             from_file=self.from_file,
             device=" ".join(cells.get("device", "").split()) or None,
             site=identifier(cells.get("site", "")) or None,
+            recorded_at=recorded_at(cells.get("recorded_at", ""), self.blanks),
         )
 
     def stated_fold(self, cells: dict[str, str], patient_id: str) -> int | None:

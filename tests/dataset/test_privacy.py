@@ -62,7 +62,7 @@ def test_shards_in_which_nothing_is_found_are_the_same_bytes_under_each_policy(t
 
 def test_pseudonyms_leave_no_id_and_the_same_folds(tmp_path):
     plain, hidden = tmp_path / "plain", tmp_path / "hidden"
-    given = rows()
+    given = [replace(row, recorded_at="2001-02-03") for row in rows()]
     write_rows(plain, given)
     write_rows(hidden, given, privacy=Privacy(pseudonyms=KEY))
     before, after = written(plain, "shards"), written(hidden, "shards")
@@ -70,6 +70,8 @@ def test_pseudonyms_leave_no_id_and_the_same_folds(tmp_path):
     assert [row["signal_uv"] for row in before] == [row["signal_uv"] for row in after]
     assert [KEY.of("record", row["record_id"]) for row in before] == [row["record_id"] for row in after]
     assert [KEY.of("patient", row["patient_id"]) for row in before] == [row["patient_id"] for row in after]
+    times = [{row["recorded_at"] for row in written(folder, "quality")} for folder in (plain, hidden)]
+    assert times == [{"2001-02-03"}, {""}]  # the day leads to the person
     missing = next(row for row in written(hidden, "rejected") if row["reason"] == "missing_file")
     assert missing["detail"] == "`[id].hea` does not exist"
     for row in written(hidden, "rejected"):

@@ -82,7 +82,7 @@ def test_prepare_carries_device_and_site_and_older_files_are_read(tmp_path):
     measures = pq.read_table(path)
     hum = np.array([0.0, 0.5, np.nan], dtype=np.float32)
     at = measures.column_names.index("hum_50hz_ratio")
-    changed = measures.set_column(at, measures.schema.field(at), pa.array(hum)).drop_columns(["site"])
+    changed = measures.set_column(at, measures.schema.field(at), pa.array(hum)).drop_columns(["site", "recorded_at"])
     pq.write_table(changed, path)
     found = record_qualities(dataset.uri, dataset.card.shards)
     assert [(one.site, "hum_50hz" in one.faults) for one in found.values()] == [("", False), ("", True), ("", False)]

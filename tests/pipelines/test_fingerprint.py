@@ -25,6 +25,7 @@ OTHER = {
     "fault": ("unreadable_row", "the row has another number of cells"),
     "device": "CS-12 E",
     "site": "2",
+    "recorded_at": "2001-02-03T04:05:06",
 }
 
 

@@ -70,6 +70,7 @@ def test_scores_become_an_index_and_a_data_set_that_grows_replaces_its_records(r
         "sex": row.sex,
         "device": row.device,
         "site": row.site,
+        "recorded_at": row.recorded_at,
         "leads_missing": [],
         "suspect": "",
         "flat_s": None,

@@ -521,6 +521,7 @@ def test_real_ptbxl(data):
     assert sum(row.fold == 10 for row in manifest.rows) == 1509
     assert len({row.report for row in manifest.rows}) == 1179
     assert manifest.rows[0].patient_id == "15709"
+    assert manifest.rows[0].recorded_at == "1984-11-09T09:17:34"
     assert max(row.age for row in manifest.rows if row.age is not None) == 90.0
     folds: dict[str, set[int]] = {}
     for row in manifest.rows:
@@ -624,3 +625,20 @@ def test_real_12sl_statements_equal_those_read_row_by_row(data):
         int(line["ecg_id"]) for line, (tokens, _) in zip(lines, lists, strict=True) for one in tokens if one == "2ST"
     ]
     assert found.unlisted["2ST"] == tuple(used)
+
+
+def test_a_time_is_iso_8601_or_unknown_and_counted(tmp_path):
+    written = {
+        "2001-02-03 04:05:06": "2001-02-03T04:05:06",
+        "2001-02-03": "2001-02-03",
+        "2001-02-03T04:05:06+01:00": "2001-02-03T04:05:06+01:00",
+        "": None,
+        "NaT": None,
+        "03.02.2001": None,
+        "2001-02-30": None,
+    }
+    lines = [f"r{number},Sinus rhythm,{text}" for number, text in enumerate(written)]
+    (tmp_path / "m.csv").write_text("\n".join(["record,report,recorded_at", *lines]))
+    manifest = table_manifest("/src", str(tmp_path / "m.csv"))
+    assert [row.recorded_at for row in manifest.rows] == list(written.values())
+    assert any("2 cells of `recorded_at` cannot be read and are unknown" in note for note in manifest.notes)

@@ -24,9 +24,10 @@ _BY_LEAD = pa.list_(pa.float32(), len(LEADS))  # in the order of LEADS, nan wher
 MEASURES_SCHEMA = pa.schema(
     [
         pa.field("record_id", pa.string(), nullable=False),
-        pa.field("format", pa.string(), nullable=False),  # "" where it is not known, as for `device` and `site`
+        pa.field("format", pa.string(), nullable=False),  # "" where it is not known, as all up to the rate
         pa.field("device", pa.string(), nullable=False),
         pa.field("site", pa.string(), nullable=False),
+        pa.field("recorded_at", pa.string(), nullable=False),  # ISO 8601
         pa.field("source_rate_hz", pa.float64(), nullable=False),
         pa.field("source_duration_s", pa.float64(), nullable=False),
         pa.field("derived_leads", pa.list_(pa.string()), nullable=False),
@@ -57,6 +58,7 @@ class RecordMeasures:
     format: str
     device: str
     site: str
+    recorded_at: str
     source_rate_hz: float
     source_duration_s: float
     derived_leads: tuple[str, ...]
@@ -68,12 +70,18 @@ def quality_path(name: str) -> str:
     return f"quality/{name}.parquet"
 
 
-def measure(ecg: Ecg, duration_s: float, *, device: str | None = None, site: str | None = None) -> RecordMeasures:
-    """Measures a record that `preprocess` takes. device: as its source says it; default: as its own file does."""
+def measure(
+    ecg: Ecg, duration_s: float, *, device: str | None = None, site: str | None = None, recorded_at: str | None = None
+) -> RecordMeasures:
+    """Measures a record that `preprocess` takes. device: as its source says it; default: as its own file does.
+
+    recorded_at: never taken from the file here, because a pseudonymised data set has none.
+    """
     return RecordMeasures(
         format=ecg.meta.format,
         device=device or (ecg.meta.device or "").strip(),
         site=site or "",
+        recorded_at=recorded_at or "",
         source_rate_hz=float(ecg.sampling_rate_hz),
         source_duration_s=ecg.signal_mv.shape[1] / float(ecg.sampling_rate_hz),
         derived_leads=tuple(derivable_leads(ecg, LEADS)),
@@ -93,7 +101,7 @@ def measures_table(
         "record_id": record_ids,
         **{
             name: [getattr(one, name) for one in measures]
-            for name in ("format", "device", "site", "source_rate_hz", "source_duration_s")
+            for name in ("format", "device", "site", "recorded_at", "source_rate_hz", "source_duration_s")
         },
         "derived_leads": [list(one.derived_leads) for one in measures],
         **{
@@ -120,9 +128,10 @@ def read_measures(dataset_uri: str, shard: Shard) -> pa.Table | None:
     name = shard.path.removeprefix("shards/").removesuffix(".parquet")
     try:
         table = pq.read_table(pa.BufferReader(storage.read_bytes(storage.join(dataset_uri, quality_path(name)))))
-        if "site" not in table.column_names:
-            at = MEASURES_SCHEMA.get_field_index("site")
-            table = table.add_column(at, MEASURES_SCHEMA.field(at), pa.array([""] * table.num_rows))
+        for later in ("site", "recorded_at"):
+            if later not in table.column_names:
+                at = MEASURES_SCHEMA.get_field_index(later)
+                table = table.add_column(at, MEASURES_SCHEMA.field(at), pa.array([""] * table.num_rows))
         return table.cast(MEASURES_SCHEMA)
     except (storage.MissingFileError, pa.ArrowException, ValueError):
         return None
