@@ -112,9 +112,13 @@ class Archive:
         where: str | None = None,
         cursor: str | None = None,
         one_per_patient: bool = True,
+        source: str | None = None,
     ) -> SearchPage:
-        """Records like one of the archive, by its id and without records of its own patient, or like an embedding."""
-        vector, condition = self._vector_and_others(record, read_filter(where))
+        """Records like one of the archive, by its id and without records of its own patient, or like an embedding.
+
+        source: of the record, where several have its id; raises as `embedding`.
+        """
+        vector, condition = self._vector_and_others(record, read_filter(where), source)
         return self._page([Direction(vector)], k, condition, cursor, one_per_patient)
 
     def embedding(self, record_id: str, *, source: str | None = None) -> Float32[np.ndarray, " dimension"]:
@@ -132,9 +136,14 @@ class Archive:
         return Hit(row["record_id"], row["patient_id"], float("nan"), float("nan"), None, (), columns)
 
     def nearest_reports(
-        self, record: str | Float32[np.ndarray, " dimension"], *, k: int = 5, where: str | None = None
+        self,
+        record: str | Float32[np.ndarray, " dimension"],
+        *,
+        k: int = 5,
+        where: str | None = None,
+        source: str | None = None,
     ) -> tuple[NearReport, ...]:
-        """Reports of the most similar ECGs, each once: retrieval, never a diagnosis. record: as in `like`.
+        """Reports of the most similar ECGs, each once: retrieval, never a diagnosis. record, source: as in `like`.
 
         Raises ConfigError if the index was made without reports (`index.reports=false`).
         """
@@ -143,7 +152,7 @@ class Archive:
                 f"`{self.uri}` holds no reports", hint="index into another folder with index.reports=true"
             )
         _check_k(k)
-        vector, condition = self._vector_and_others(record, read_filter(where))
+        vector, condition = self._vector_and_others(record, read_filter(where), source)
         others = "report IS NOT NULL" if condition is None else f"(report IS NOT NULL AND {condition})"
         ranking = Ranking(self.uri, self._table, self.facts.partitions, (*_IDS, "report"))
         rows, _ = ranking.page(
@@ -266,12 +275,12 @@ class Archive:
         return search_digest(makes.directions, version=self.facts.table_version, **conditions)
 
     def _vector_and_others(
-        self, record: str | Float32[np.ndarray, " dimension"], condition: str | None
+        self, record: str | Float32[np.ndarray, " dimension"], condition: str | None, source: str | None
     ) -> tuple[Float32[np.ndarray, " dimension"], str | None]:
         """The vector of a record, and the condition that leaves its patient out; an embedding as it is."""
         if not isinstance(record, str):
             return record, condition
-        row = self._row(record, None)
+        row = self._row(record, source)
         others = f"patient_id <> {quoted(row['patient_id'][0].as_py())}"
         return _vectors(row)[0], others if condition is None else f"({others} AND {condition})"
 

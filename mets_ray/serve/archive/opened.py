@@ -3,7 +3,6 @@
 from threading import Lock
 
 from mets_ray.archive.archive import open_archive
-from mets_ray.archive.filters import quoted, read_filter
 from mets_ray.archive.query import Direction
 from mets_ray.archive.results import Hit
 from mets_ray.dataset.prepared import PreparedDataset
@@ -44,13 +43,6 @@ class OpenedArchive:
             return question.directions
         self.record(question.record_id, question.source)
         return (Direction(self.archive.embedding(question.record_id, source=question.source)),)
-
-    def of_others(self, question: Question, where: str | None) -> str | None:
-        """The filter without the patient whose record is asked about. Raises as `record`, and ConfigError."""
-        if question.record_id is None:
-            return where
-        others = f"patient_id <> {quoted(self.record(question.record_id, question.source).patient_id)}"
-        return others if read_filter(where) is None else f"{others} and ({where})"
 
     def records(self, key: str) -> SingleRecords:
         """The records of a data set, by its key in the index's facts. Raises as `PreparedDataset.open`."""

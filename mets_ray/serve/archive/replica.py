@@ -80,9 +80,14 @@ class ArchiveReplica:
         """The best `k` records; one: of each patient. Raises RequestError."""
 
         def ask(opened: OpenedArchive) -> SearchPage:
-            others = opened.of_others(question, where)
-            directions = opened.directions(question)
-            return opened.archive.search_directions(directions, k=k, where=others, cursor=cursor, one_per_patient=one)
+            if question.record_id is None:
+                return opened.archive.search_directions(
+                    question.directions, k=k, where=where, cursor=cursor, one_per_patient=one
+                )
+            opened.record(question.record_id, question.source)  # 404 for an unknown one
+            return opened.archive.like(
+                question.record_id, k=k, where=where, cursor=cursor, one_per_patient=one, source=question.source
+            )
 
         return self._asked(ask)
 
@@ -90,8 +95,11 @@ class ArchiveReplica:
         """Reports of the ECGs that are most similar to one ECG. Raises RequestError."""
 
         def ask(opened: OpenedArchive) -> tuple[NearReport, ...]:
-            (direction,) = opened.directions(question)
-            return opened.archive.nearest_reports(direction.vector, k=k, where=opened.of_others(question, where))
+            if question.record_id is None:
+                (direction,) = question.directions
+                return opened.archive.nearest_reports(direction.vector, k=k, where=where)
+            opened.record(question.record_id, question.source)  # 404 for an unknown one
+            return opened.archive.nearest_reports(question.record_id, k=k, where=where, source=question.source)
 
         return self._asked(ask)
 
