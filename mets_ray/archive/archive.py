@@ -260,7 +260,7 @@ class Archive:
         if not is_last and rows.num_rows:
             similarity, row = 1.0 - float(rows["_distance"][-1].as_py()), int(rows["_rowid"][-1].as_py())
             following = write_cursor(digest, hits=before + rows.num_rows, similarity=similarity, row=row)
-        return SearchPage(makes.hits(rows), following, makes.terms)
+        return SearchPage(makes.hits(rows), following, makes.terms, self.facts.records)
 
     def _hit_maker(self, query: str | Query | Sequence[Direction]) -> HitMaker:
         directions = self.directions(query) if isinstance(query, str | Query) else query

@@ -73,7 +73,6 @@ def _facts(archive: Archive, page: SearchPage) -> dict[str, Any]:
     return {
         "job": "search",
         "archive_uri": archive.uri,
-        "records": archive.facts.records,
         "model_version": f"{archive.facts.bundle_run}#{archive.facts.bundle_digest[:8]}",
         **dataclasses.asdict(page),
     }

@@ -45,11 +45,13 @@ class TermFacts:
 
 @dataclass(frozen=True)
 class SearchPage:
-    """Hits, the best first. cursor: gives the next page of the same search; None where this is the last one."""
+    """Hits, the best first. cursor: gives the next page of the same search; None where this is the last one. records:
+    how many the archive holds."""
 
     hits: tuple[Hit, ...]
     cursor: str | None
-    terms: tuple[TermFacts, ...] = ()
+    terms: tuple[TermFacts, ...]
+    records: int
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The routes of the archive, and its page. They are there only where an archive is configured."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
@@ -60,12 +59,10 @@ class ArchiveRoutes:
         since = timings.stop("decode", timings.began)
         question = await self._questions.of(asked, windows)
         since = timings.stop("question", since)
-        page, facts = await asyncio.gather(
-            self._archive.search(question, k, asked.where, asked.cursor, asked.one_per_patient), self._archive.facts()
-        )
+        page = await self._archive.search(question, k, asked.where, asked.cursor, asked.one_per_patient)
         reports = await self._reports(question, asked, windows)
         timings.stop("search", since)
-        return self._answer(page, facts.records, reports, timings, () if windows is None else windows.warnings)
+        return self._answer(page, reports, timings, () if windows is None else windows.warnings)
 
     async def _reports(
         self, question: Question, asked: messages.SearchOptions, windows: object
@@ -82,7 +79,6 @@ class ArchiveRoutes:
     def _answer(
         self,
         page: SearchPage,
-        records: int,
         reports: list[messages.ReportFound] | None,
         timings: Timings,
         warnings: Sequence[tuple[str, str]],
@@ -101,7 +97,7 @@ class ArchiveRoutes:
                 for term in page.terms
             ],
             nearest_reports=reports,
-            records=records,
+            records=page.records,
             model_version=self._service.predictor.model_version,
             warnings=warned(warnings),
             timings_ms=timings.total(),
