@@ -8,13 +8,10 @@ Chromium.
 """
 
 import argparse
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +33,9 @@ from mets_ray.pictures.figure import palette_png
 from mets_ray.pictures.label_curve import draw_label_curve
 from mets_ray.pipelines.embed import Part, embed_parts
 from mets_ray.tasks.questions import Questions
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+from server_process import free_port, server_process
 
 IMAGES = Path(__file__).parent / "images"
 TASK = "ptbxl_super"
@@ -158,31 +158,12 @@ def take_page(bundle_uri: str) -> None:
 @contextmanager
 def served(bundle_uri: str) -> Iterator[str]:
     """`mets-ray serve` in a process of its own: its URL, once it answers."""
-    port = 8765
+    port = free_port()
     command = [sys.executable, "-c", "from mets_ray.cli import main; main()", "serve", "--port", str(port)]
-    with tempfile.TemporaryDirectory() as state, Path(state, "log").open("w+") as log:
+    with tempfile.TemporaryDirectory() as state:
         words = [f"bundle_uri={bundle_uri}", f"state_uri={state}/state"]
-        environment = os.environ | {"RAY_ADDRESS": "local"}
-        server = subprocess.Popen([*command, *words], stdout=log, stderr=log, env=environment)
-        try:
-            url, until_s = f"http://127.0.0.1:{port}", time.monotonic() + 120
-            while not answers(url):
-                if server.poll() is not None or time.monotonic() > until_s:
-                    log.seek(0)
-                    raise SystemExit(f"the server does not answer:\n{log.read()[-3000:]}")
-                time.sleep(0.5)
-            yield url
-        finally:
-            server.terminate()
-            server.wait(60)
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/readyz", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
+        with server_process([*command, *words], port):
+            yield f"http://127.0.0.1:{port}"
 
 
 @contextmanager
