@@ -83,18 +83,22 @@ class Holder(BaseModel):
 
 
 class Lease:
-    """A folder held by this process. A thread beats until `release`."""
+    """A folder held by this process. A thread beats from `begin` until `release`."""
 
     def __init__(self, folder_uri: str, number: int, holder: Holder) -> None:
         self._folder_uri = folder_uri
         self._number = number
         self._holder = holder
         self._uri = _file_uri(folder_uri, number)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a release that was interrupted is repeated by the same thread
         self._ended = threading.Event()
         self._taken_by: str | None = None
         self._is_kept = False
+        self._is_released = False
         self._interrupts = threading.current_thread() is threading.main_thread()
+
+    def begin(self) -> None:
+        """Beat from now on."""
         threading.Thread(target=self._beat_on, name="lease", daemon=True).start()
 
     @property
@@ -123,7 +127,7 @@ class Lease:
 
     def release(self) -> None:
         """Give the folder back. A store that does not answer is no reason to wait: the lease then ends by itself."""
-        if self._is_kept:
+        if self._is_kept or self._is_released:
             return
         self._ended.set()
         if not self._lock.acquire(timeout=_RELEASE_WITHIN_S):
@@ -132,6 +136,7 @@ class Lease:
             if self._taken_by is None:
                 with suppress(DatasetError):
                     write_bytes(self._uri, _packed(self._holder.model_copy(update={"released": True})))
+            self._is_released = True
         finally:
             self._lock.release()
 
@@ -171,14 +176,26 @@ def hold(folder_uri: str, job: str, *, timeout_s: float = TIMEOUT_S, wait: bool 
     is done, instead of raising FolderInUseError. A lease that is lost while the block runs in the main thread
     interrupts it, and is raised here as FolderInUseError. Raises DatasetError where the store does not answer.
     """
-    lease = _acquire(folder_uri, Holder.this_process(job, timeout_s), wait)
+    holder = Holder.this_process(job, timeout_s)
+    lease: Lease | None = None
+
+    def give_back() -> None:
+        if lease is None:
+            _disown(folder_uri, holder)
+        else:
+            lease.release()
+
     try:
         try:
+            lease = _acquire(folder_uri, holder, wait)
+            lease.begin()
             yield lease
         finally:
-            lease.release()
+            give_back()
     except KeyboardInterrupt:
-        lease.raise_if_lost()
+        give_back()  # it may have come while the first call ran
+        if lease is not None:
+            lease.raise_if_lost()
         raise
 
 
@@ -205,6 +222,14 @@ def _acquire(folder_uri: str, holder: Holder, wait: bool) -> Lease:
             say(f"waiting for `{folder_uri}`, in use by {other}")
             told = True
         time.sleep(_LOOK_EVERY_S)
+
+
+def _disown(folder_uri: str, holder: Holder) -> None:
+    """Release what `_acquire` may have created before it was interrupted, or before the store stopped answering."""
+    with suppress(DatasetError):
+        newest = _newest(folder_uri)
+        if newest is not None and newest[1].id == holder.id:
+            write_bytes(_file_uri(folder_uri, newest[0]), _packed(holder.model_copy(update={"released": True})))
 
 
 def _is_alive(folder_uri: str, number: int, other: Holder) -> bool:

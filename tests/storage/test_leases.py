@@ -218,3 +218,40 @@ def test_a_store_that_refuses_is_no_free_folder(tmp_path):
     (tmp_path / "data").write_text("a file")
     with pytest.raises(DatasetError), storage.hold(str(tmp_path / "data"), "prepare"):
         raise AssertionError
+
+
+def test_a_job_that_is_stopped_at_any_line_gives_the_folder_back(tmp_path):
+    def interrupt_at(line):
+        """Raise KeyboardInterrupt, as a signal's handler does, before the given one of the lines run in `leases`."""
+        left = line
+
+        def trace(frame, event, argument):
+            nonlocal left
+            if frame.f_code.co_filename != leases.__file__:
+                return None
+            if event == "line":
+                left -= 1
+                if left == 0:
+                    sys.settrace(None)
+                    raise KeyboardInterrupt
+            return trace
+
+        sys.settrace(trace)
+
+    line = 0
+    interrupted = True
+    while interrupted:
+        line += 1
+        folder = str(tmp_path / str(line))
+        before = sys.gettrace()
+        try:
+            interrupt_at(line)
+            with storage.hold(folder, "prepare"):
+                pass
+            interrupted = False
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(before)
+        assert not storage.list_files(storage.join(folder, "lease")) or written(folder)["released"], line
+    assert line > 50
