@@ -15,7 +15,8 @@ help:  ## this list
 install: $(VENV)/.installed  ## a virtual environment in .venv with everything, versions from constraints.txt
 
 # uv takes a quarter of pip's time. It reads none of pip's settings (an index of the house, a certificate), so they are
-# handed to it, and indexes are compared as pip compares them.
+# handed to it, and indexes are compared as pip compares them; of one version found in two, uv takes the first index's
+# files, so the main one stands first: another one may have only the wheel without a package's own library.
 INDEX_SETTINGS := s/^[^=]*\.index-url=/UV_DEFAULT_INDEX=/p; s/^[^=]*\.cert=/SSL_CERT_FILE=/p
 UV_SETTINGS := $(INDEX_SETTINGS); s/^[^=]*\.extra-index-url=/UV_INDEX=/p; s/^[^=]*\.find-links=/UV_FIND_LINKS=/p
 
@@ -23,7 +24,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) >&2
 	@$(BIN)/python -m pip install --quiet --upgrade pip uv >&2
 	@set -a; eval "$$($(BIN)/python -m pip config list | sed -nE '$(UV_SETTINGS)')"; \
-	 UV_INDEX_STRATEGY=unsafe-best-match $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode \
+	 UV_INDEX="$${UV_DEFAULT_INDEX:-https://pypi.org/simple} $$UV_INDEX"; UV_INDEX_STRATEGY=unsafe-best-match; \
+	 $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode \
 	   --constraint constraints.txt --editable '.[quickstart,s3,dev]' >&2
 	@touch $@
 
