@@ -9,8 +9,9 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.processes import NO_STATE_API, train_workers
@@ -24,7 +25,7 @@ WORDS = [
     "train.batch_size=16",
     "train.lanes=8",
     "train.resources={train_slot: 1}",
-    "train.resize_every_s=4",
+    "train.resize_every_s=1",
     "train.log_batches=true",
     "train.max_failures=5",
     "text.max_actors=1",
@@ -32,8 +33,9 @@ WORDS = [
 SLOT = {"num_cpus": 2, "resources": {"train_slot": 1}}
 
 
+SEEN_AFTER_S = 21  # Ray's autoscaling coordinator looks at the cluster every 20 s
 DEADLINE_S = 12  # of the notice
-EPOCHS = 12  # of the elastic run: it grew after the second and shrank after the fifth, alone on two cores
+EPOCHS = 11  # of the elastic run: it grew after the second and shrank after the fifth, alone on two cores
 NOTICED_EPOCHS = 28  # of the other run: enough that it still trains when its node is taken away
 
 
@@ -41,6 +43,7 @@ def main(folder):
     os.environ |= NO_STATE_API | {
         "RAY_AUTH_MODE": "disabled",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+        "RAY_health_check_period_ms": "500",  # a node is dead after five failures
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1",
         "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5",
@@ -79,19 +82,16 @@ class Runs:
 
     def start(self, name, *words):
         """In a thread: nodes must be added in the main thread. Returns what waits for its result."""
-        done = []
-        thread = threading.Thread(target=lambda: done.append(self.train(name, *words)))
-        thread.start()
+        self._running = ThreadPoolExecutor(1).submit(self.train, name, *words)
+        return self._running.result
 
-        def result():
-            thread.join()
-            return done[0]
-
-        return result
+    def wait_until(self, is_so):
+        while not is_so():
+            assert not self._running.done(), "the run ended first"
+            time.sleep(0.1)
 
     def wait_for(self, pattern):
-        while not list(self.folder.glob(pattern)):
-            time.sleep(0.1)
+        self.wait_until(lambda: list(self.folder.glob(pattern)))
 
     def newest_epoch(self, name):
         return max(int(path.name.split("-")[1]) for path in self.folder.glob(f"{name}/*/checkpoint-*"))
@@ -103,15 +103,25 @@ def grown_and_shrunk(runs, cluster, first):
     undisturbed = runs.train("undisturbed", "train.num_workers=1", epochs)
     result = runs.start("elastic", "train.num_workers=[1,2]", epochs)
     runs.wait_for("elastic/*/checkpoint-00002-*")
-    second = cluster.add_node(**SLOT)
-    while len(train_workers()) < 2:
-        time.sleep(0.1)
+    with paused(train_workers()):  # on an idle machine the run would end before Ray Train sees the node
+        second = cluster.add_node(**SLOT)
+        time.sleep(SEEN_AFTER_S)
+    runs.wait_until(lambda: len(train_workers()) == 2)
     told = {"grew_to": 2}
     runs.wait_for(f"elastic/*/checkpoint-{runs.newest_epoch('elastic') + 3:05d}-*")
     cluster.remove_node(first, allow_graceful=False)
     told |= told_of(result())
     told |= {"undisturbed": losses(undisturbed), "undisturbed_run": undisturbed.run_uri}
     return told, second
+
+
+@contextmanager
+def paused(processes):
+    for process in processes:
+        process.suspend()
+    yield
+    for process in processes:
+        process.resume()
 
 
 def preempted(runs, cluster, node):
