@@ -265,3 +265,7 @@ def _version() -> str:
     from mets_ray import __version__
 
     return f"mets-ray {__version__}"
+
+
+if __name__ == "__main__":
+    main()

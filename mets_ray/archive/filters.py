@@ -177,7 +177,7 @@ class _Parser:
         if token.value not in FILTER_COLUMNS:
             raise ConfigError(
                 f"`where` names `{token.value[:40]}`, which is no column of an archive",
-                hint=f"{did_you_mean(token.value[:40], list(FILTER_COLUMNS))} The columns: {', '.join(FILTER_COLUMNS)}",
+                hint=did_you_mean(token.value[:40], list(FILTER_COLUMNS)),
             )
         return token.value, FILTER_COLUMNS[token.value]
 
