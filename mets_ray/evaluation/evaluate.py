@@ -18,6 +18,7 @@ from mets_ray.dataset.folds import listed
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.errors import ConfigError
 from mets_ray.evaluation.analyses import explain_examples, gather_evidence, read_examples
+from mets_ray.evaluation.balanced import score_balanced_sets
 from mets_ray.evaluation.baselines import score_baselines
 from mets_ray.evaluation.calibrate import write_calibrations
 from mets_ray.evaluation.calibration_drift import find_calibration_drift
@@ -28,7 +29,6 @@ from mets_ray.evaluation.lead_sets import score_fewer_leads, sets_to_score
 from mets_ray.evaluation.reference import write_reference
 from mets_ray.evaluation.subgroups import find_subgroups
 from mets_ray.evaluation.write import REPORT_NAME, write_result, write_six_sets
-from mets_ray.metrics.balanced import score_balanced, sets_of_task
 from mets_ray.metrics.calibration_drift import drifted
 from mets_ray.metrics.extremes import choose_examples
 from mets_ray.metrics.intervals import interval_json, number_json
@@ -115,13 +115,6 @@ def _score(inputs: EvaluationInputs, result_uri: str, alarms: list[str], notices
         score_task(of, samples=settings.bootstrap_samples, seed=seed, drawn_from=patients)
         for of in inputs.scores.values()
     ]
-    balanced = [
-        score_balanced(
-            of_task, of, per_class=settings.balanced_per_class, samples=settings.bootstrap_samples, seed=seed
-        )
-        for task, of in inputs.scores.items()
-        for of_task in sets_of_task(task)
-    ]
     evidence = gather_evidence(inputs)
     drift, about_drift = find_calibration_drift(inputs, evidence.calibrated)
     reference_uri, about_reference = write_reference(inputs, result_uri)
@@ -134,7 +127,7 @@ def _score(inputs: EvaluationInputs, result_uri: str, alarms: list[str], notices
         over=f"mean of {defined} tasks' macro AUROC ({', '.join(score.task for score in scored)}), "
         f"{len(inputs.records.record_ids)} records of folds {listed(inputs.test.folds)}",
         tasks=tuple(scored),
-        balanced=tuple(balanced),
+        balanced=score_balanced_sets(inputs),
         notices=(
             *notices,
             *notices_of(inputs),

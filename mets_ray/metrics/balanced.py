@@ -1,14 +1,15 @@
 """METS's balanced tables: one label per record, and the class with the highest similarity is predicted."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int
 
 from mets_ray.metrics.intervals import Interval
+from mets_ray.metrics.levels import Levels
 from mets_ray.metrics.similarities import TaskSimilarities
-from mets_ray.metrics.single_label import balanced_draw, bootstrap_single_label
+from mets_ray.metrics.single_label import SingleLabelIntervals, balanced_draw, bootstrap_single_label
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,11 @@ BALANCED_SETS = (
 
 @dataclass(frozen=True)
 class BalancedScore:
-    """One measured table; scores are nan if `per_class` is 0, because a class has no record with that class alone."""
+    """One measured table; scores are nan if `per_class` is 0, because a class has no record with that class alone.
+
+    `standardised`: the scores where the class with the highest standardised similarity is predicted, by the ECGs whose
+    levels were taken.
+    """
 
     set: BalancedSet
     per_class: int
@@ -41,6 +46,7 @@ class BalancedScore:
     patients: int
     scores: dict[str, Interval]
     confusion: Int[np.ndarray, "truth prediction"]
+    standardised: Mapping[str, Mapping[str, Interval]]
 
 
 def sets_of_task(task: str) -> Iterable[BalancedSet]:
@@ -49,19 +55,32 @@ def sets_of_task(task: str) -> Iterable[BalancedSet]:
 
 
 def score_balanced(
-    balanced: BalancedSet, scores: TaskSimilarities, *, per_class: int, samples: int, seed: int
+    balanced: BalancedSet,
+    scores: TaskSimilarities,
+    *,
+    per_class: int,
+    samples: int,
+    seed: int,
+    levels: Mapping[str, Levels] | None = None,
 ) -> BalancedScore:
     """Sample equally many records per class, each with exactly one of the set's classes, and predict by similarity.
 
     The class with the highest similarity is predicted. scores: of the set's task; classes outside the set are ignored
     and do not exclude a record. per_class: maximum number of records per class. samples: number of bootstrap resamples
-    of patients. seed: for sampling records and for the bootstrap.
+    of patients. seed: for sampling records and for the bootstrap. levels: of the task's classes, by the ECGs that they
+    were measured on.
     """
     patients = scores.patients
     chosen = [scores.classes.index(name) for name in balanced.classes]
     draw = balanced_draw(scores.truth[:, chosen], balanced.classes, per_class, seed)
-    predicted = scores.similarity[draw.rows][:, chosen].argmax(axis=1)
-    found = bootstrap_single_label(draw.truth, predicted, len(chosen), patients[draw.rows], samples=samples, seed=seed)
+
+    def predicting(similarity: np.ndarray) -> SingleLabelIntervals:
+        predicted = similarity[draw.rows][:, chosen].argmax(axis=1)
+        return bootstrap_single_label(
+            draw.truth, predicted, len(chosen), patients[draw.rows], samples=samples, seed=seed
+        )
+
+    found = predicting(scores.similarity)
     return BalancedScore(
         set=balanced,
         per_class=draw.per_class,
@@ -69,4 +88,7 @@ def score_balanced(
         patients=len(set(patients[draw.rows].tolist())),
         scores=found.scores,
         confusion=found.confusion,
+        standardised={
+            name: predicting(of.standardise(scores.similarity)).scores for name, of in (levels or {}).items()
+        },
     )

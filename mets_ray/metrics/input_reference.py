@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mets_ray.errors import MetsError
+from mets_ray.metrics.levels import Levels
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class EmbeddingReference:
         """Along the axes, in standard deviations of the reference."""
         placed: np.ndarray = (embeddings.astype(np.float64) - self.mean) @ self.axes.T / np.sqrt(self.variances)
         return placed
+
+    def levels(self, class_vectors: Float[np.ndarray, "class dimension"]) -> Levels:
+        """How similar the reference's ECGs are to the classes with these unit vectors, from its moments alone."""
+        along: np.ndarray = class_vectors.astype(np.float64) @ self.axes.T
+        return Levels(class_vectors.astype(np.float64) @ self.mean, np.sqrt(along**2 @ self.variances))
 
 
 @dataclass(frozen=True)

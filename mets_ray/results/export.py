@@ -3,11 +3,12 @@
 import csv
 import io
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from mets_ray.metrics.balanced import BalancedScore
 from mets_ray.metrics.calibration import Calibrated
-from mets_ray.metrics.intervals import interval_json, number_json
+from mets_ray.metrics.intervals import Interval, interval_json, number_json
 from mets_ray.metrics.lead_set_scores import LeadSetScore
 from mets_ray.metrics.task_scores import TaskScore
 from mets_ray.results.published import PublishedAuroc, published
@@ -45,7 +46,17 @@ def balanced_json(score: BalancedScore) -> dict[str, Any]:
         "patients": score.patients,
         "scores": {name: interval_json(interval) for name, interval in score.scores.items()},
         "confusion": score.confusion.tolist(),
+        "standardised": {
+            levels: {name: interval_json(interval) for name, interval in scores.items()}
+            for levels, scores in score.standardised.items()
+        },
     }
+
+
+def measured(score: BalancedScore) -> dict[str, Mapping[str, Interval]]:
+    """The scores of one balanced table by how the class was predicted, as the table names it."""
+    standardised = {f"this bundle, standardised by {levels}": scores for levels, scores in score.standardised.items()}
+    return {"this bundle": score.scores} | standardised
 
 
 def published_json(result: Evaluated) -> dict[str, Any]:
@@ -96,8 +107,9 @@ def balanced_csv(result: Evaluated) -> str:
     for score in result.balanced:
         name = score.set.name
         rows += [
-            ["measured", "this bundle", name, score.per_class, key, *map(cell, interval)]
-            for key, interval in score.scores.items()
+            ["measured", method, name, score.per_class, key, *map(cell, interval)]
+            for method, scores in measured(score).items()
+            for key, interval in scores.items()
         ]
         rows += [
             ["published", row.name, name, facts.balanced_per_class[name], key, getattr(row, column), "", "",

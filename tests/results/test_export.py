@@ -10,6 +10,7 @@ import pytest
 
 from mets_ray.metrics.balanced import BALANCED_SETS, score_balanced, sets_of_task
 from mets_ray.metrics.intervals import Interval
+from mets_ray.metrics.levels import Levels
 from mets_ray.metrics.similarities import TaskSimilarities
 from mets_ray.metrics.task_scores import ClassScore, TaskScore, mean_of_tasks
 from mets_ray.results import export as tables
@@ -27,7 +28,7 @@ def shown_as_markdown(result):
     return markdown(tables_page(result, "A title", 0))
 
 
-def drawn(*, noise=0.0, without=None, per_class=200):
+def drawn(*, noise=0.0, without=None, per_class=200, levels=None):
     """Super's table for 300 records; with `without`, that class stands beside another one in every record."""
     columns = tuple(load_label_sets("ptbxl")["ptbxl_super"].classes)
     generator = np.random.default_rng(0)
@@ -38,7 +39,7 @@ def drawn(*, noise=0.0, without=None, per_class=200):
     similarity = truth + noise * generator.normal(size=truth.shape)
     patients = np.array([f"patient-{row // 2}" for row in range(300)])
     scores = TaskSimilarities(SUPER.task, columns, tuple(map(str, range(300))), patients, similarity, truth)
-    return score_balanced(SUPER, scores, per_class=per_class, samples=50, seed=0)
+    return score_balanced(SUPER, scores, per_class=per_class, samples=50, seed=0, levels=levels)
 
 
 def evaluated(balanced, *, task="ptbxl_super", patients=40):
@@ -98,6 +99,21 @@ def test_published_rows_stand_apart_with_their_source_in_every_form():
     measured_json = json.dumps([tables.task_json(result.tasks[0]), tables.balanced_json(result.balanced[0])])
     assert "NaN" not in measured_json
     assert "published" not in measured_json
+
+
+def test_standardised_scores_are_rows_of_their_own_in_every_form():
+    """By levels that leave one class alone to be predicted: a fifth is right."""
+    levels = Levels(np.array([0.0, 0.0, 0.0, 0.0, -9.0]), np.ones(5))
+    result = evaluated(drawn(levels={"a site": levels}))
+    row = next(line for line in shown_as_markdown(result).splitlines() if "standardised by a site" in line)
+    assert row.startswith("| measured: this bundle, standardised by a site | 0.200 [")
+    assert "No label is used" in shown_as_markdown(result)
+    of_json = tables.balanced_json(result.balanced[0])
+    assert of_json["standardised"]["a site"]["accuracy"]["value"] == pytest.approx(0.2)
+    assert of_json["scores"]["accuracy"]["value"] == 1.0
+    rows = [row for row in csv.DictReader(io.StringIO(tables.balanced_csv(result))) if row["origin"] == "measured"]
+    assert [row["value"] for row in rows if row["score"] == "accuracy"] == ["1", "0.2"]
+    assert "Standardised" not in shown_as_markdown(evaluated(drawn()))
 
 
 def test_synthetic_scores_have_no_published_rows_beside_them():

@@ -1,0 +1,42 @@
+"""METS's balanced tables of an evaluation, by cosines and by cosines less what each class has anyway."""
+
+from collections.abc import Mapping
+
+from mets_ray.evaluation.inputs import EvaluationInputs
+from mets_ray.metrics.balanced import BalancedScore, score_balanced, sets_of_task
+from mets_ray.metrics.levels import Levels, levels_of_others
+from mets_ray.metrics.similarities import TaskSimilarities
+
+OF_OTHERS = "the other patients here"
+OF_REFERENCE = "the bundle's reference"
+
+
+def score_balanced_sets(inputs: EvaluationInputs) -> tuple[BalancedScore, ...]:
+    """Each balanced set of each task."""
+    settings = inputs.config.evaluate
+    return tuple(
+        score_balanced(
+            of_task,
+            of,
+            per_class=settings.balanced_per_class,
+            samples=settings.bootstrap_samples,
+            seed=inputs.config.seed,
+            levels=_levels(inputs, of),
+        )
+        for task, of in inputs.scores.items()
+        for of_task in sets_of_task(task)
+    )
+
+
+def _levels(inputs: EvaluationInputs, of: TaskSimilarities) -> Mapping[str, Levels]:
+    """By whose ECGs they are. The records here are those with a class of the task: their labels are not used else."""
+    found = {}
+    if (others := levels_of_others(of.similarity, of.patients)) is not None:
+        found[OF_OTHERS] = others
+    file = inputs.predictor.bundle.reference
+    # The reference's ECGs were pooled as a whole: an ECG that is pooled around one beat lies elsewhere.
+    if file is not None and file.reference.embeddings is not None and inputs.dataset.card.focus is None:
+        vectors = inputs.predictor.class_vectors(inputs.questions.classes(of.task))
+        assert vectors is not None, f"the prompts of `{of.task}` were not learnt"
+        found[OF_REFERENCE] = file.reference.embeddings.levels(vectors.double().cpu().numpy())
+    return found

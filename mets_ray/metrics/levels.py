@@ -1,0 +1,51 @@
+"""Levels of classes: how similar the ECGs of a data set are to each class, whatever they have.
+
+Cosines rank the ECGs of one class. To choose among classes they must be comparable, and they are not: each class has a
+level and a spread of its own. Less its mean, over its standard deviation, a class's similarity says how unusual it is.
+Levels need ECGs and no labels.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+_NO_SPREAD = 1e-12  # all ECGs have the same similarity: then it says nothing, whatever its level
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The mean and the standard deviation of the similarity to each class: [class], or [record, class] where each
+    record has others."""
+
+    mean: Float[np.ndarray, "*record class"]
+    deviation: Float[np.ndarray, "*record class"]
+
+    def standardise(self, similarity: Float[np.ndarray, "record class"]) -> Float[np.ndarray, "record class"]:
+        """In standard deviations above the mean; 0 for a class without spread."""
+        spread = np.where(self.deviation > _NO_SPREAD, self.deviation, np.inf)
+        found: np.ndarray = (similarity - self.mean) / spread
+        return found
+
+
+def levels_of_others(
+    similarity: Float[np.ndarray, "record class"], patients: Shaped[np.ndarray, "record"]
+) -> Levels | None:
+    """For each record, the levels over the records of all other patients, so that none is measured by itself.
+
+    None if there are fewer than three patients, of whom one would be measured by a single other one.
+    """
+    _, of_record = np.unique(patients, return_inverse=True)
+    if of_record.max(initial=-1) < 2:
+        return None
+    centred = similarity.astype(np.float64) - similarity.mean(axis=0)  # so that the squares keep their digits
+    count = len(similarity) - np.bincount(of_record)[of_record, None]
+
+    def of_others(values: np.ndarray) -> np.ndarray:
+        by_patient = np.stack([np.bincount(of_record, weights=column) for column in values.T], axis=1)
+        mean: np.ndarray = (values.sum(axis=0) - by_patient[of_record]) / count
+        return mean
+
+    mean = of_others(centred)
+    variance = of_others(centred**2) - mean**2
+    return Levels(mean + similarity.mean(axis=0), np.sqrt(np.maximum(variance, 0.0)))

@@ -1,0 +1,60 @@
+"""Levels of classes against a slow reference, and what they are for: classes that cannot be compared otherwise."""
+
+import numpy as np
+import pytest
+
+from mets_ray.metrics.balanced import BalancedSet, score_balanced
+from mets_ray.metrics.input_reference import EmbeddingReference
+from mets_ray.metrics.levels import Levels, levels_of_others
+from mets_ray.metrics.similarities import TaskSimilarities
+
+
+@pytest.fixture
+def generator():
+    return np.random.default_rng(0)
+
+
+def test_levels_of_others_leave_each_patient_out(generator):
+    similarity = generator.normal(0.3, 0.1, (60, 4))
+    patients = generator.integers(7, size=60).astype(str)
+    levels = levels_of_others(similarity, patients)
+    for row, patient in enumerate(patients):
+        others = similarity[patients != patient]
+        np.testing.assert_allclose(levels.mean[row], others.mean(axis=0), atol=1e-12)
+        np.testing.assert_allclose(levels.deviation[row], others.std(axis=0), atol=1e-12)
+
+
+@pytest.mark.parametrize("patients", [[], ["a"], ["a", "a", "b"]])
+def test_too_few_patients_have_no_levels(patients):
+    assert levels_of_others(np.zeros((len(patients), 2)), np.asarray(patients, dtype=str)) is None
+
+
+def test_a_class_without_spread_says_nothing():
+    levels = levels_of_others(np.full((5, 1), 0.1), np.arange(5))
+    assert (levels.standardise(np.full((5, 1), 0.1)) == 0.0).all()
+
+
+def test_levels_of_a_reference_are_those_of_its_ecgs(generator):
+    embeddings = generator.normal(size=(500, 3)) * [0.5, 0.2, 0.1] + [0.4, 0.0, -0.1]
+    mean = embeddings.mean(axis=0)
+    variances, axes = np.linalg.eigh(np.cov(embeddings.T, ddof=0))
+    reference = EmbeddingReference(mean, axes.T, variances, 1.0, 500, 500, True, 1.0)
+    vectors = generator.normal(size=(4, 3))
+    levels, similarity = reference.levels(vectors), embeddings @ vectors.T
+    np.testing.assert_allclose(levels.mean, similarity.mean(axis=0))
+    np.testing.assert_allclose(levels.deviation, similarity.std(axis=0))
+
+
+def test_classes_with_levels_of_their_own_are_told_apart_when_standardised(generator):
+    """One class is near to every ECG, another one hardly moves: cosines choose the first always."""
+    truth = np.eye(3, dtype=bool)[generator.integers(3, size=300)]
+    similarity = (truth + 0.2 * generator.normal(size=truth.shape)) * [1.0, 1.0, 0.1] + [0.0, 3.0, 0.0]
+    patients = np.array([f"p{row // 2}" for row in range(300)])
+    scores = TaskSimilarities("t", ("a", "b", "c"), tuple(map(str, range(300))), patients, similarity, truth)
+    found = score_balanced(
+        BalancedSet("set", "t", ("a", "b", "c")), scores, per_class=50, samples=20, seed=0,
+        levels={"others": levels_of_others(similarity, patients), "nothing": Levels(np.zeros(3), np.ones(3))},
+    )  # fmt: skip
+    assert found.scores["accuracy"].value == pytest.approx(1 / 3)
+    assert found.standardised["others"]["accuracy"].value > 0.95
+    assert found.standardised["nothing"] == found.scores
