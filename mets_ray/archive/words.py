@@ -86,9 +86,7 @@ def _wordings(predictor: Predictor, term: Term) -> tuple[str, ...]:
         return term.wordings
     if named := _named(predictor, term.words):
         return named.wordings
-    # On PTB-XL, words in the template find a quarter less: see "Ask an archive in words" in docs/findings.md.
-    is_of_statements = predictor.bundle.config.text.unit == "statement"
-    return (term.words if is_of_statements else apply_template(predictor.template, term.words),)
+    return (apply_template(predictor.template, term.words),)
 
 
 def _named(predictor: Predictor, words: str) -> _NamedClass | None:

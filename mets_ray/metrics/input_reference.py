@@ -46,9 +46,16 @@ class EmbeddingReference:
         return placed
 
     def levels(self, class_vectors: Float[np.ndarray, "class dimension"]) -> Levels:
-        """How similar the reference's ECGs are to the classes with these unit vectors, from its moments alone."""
-        along: np.ndarray = class_vectors.astype(np.float64) @ self.axes.T
-        return Levels(class_vectors.astype(np.float64) @ self.mean, np.sqrt(along**2 @ self.variances))
+        """How similar the reference's ECGs are to the classes with these unit vectors, from its moments alone.
+
+        The variance that is not along the axes counts as equal in all other directions.
+        """
+        vectors = class_vectors.astype(np.float64)
+        along: np.ndarray = (vectors @ self.axes.T) ** 2
+        beside = np.maximum(1.0 - along.sum(axis=1), 0.0)
+        others = max(len(self.mean) - len(self.axes), 1)
+        of_each_other = self.variances.sum() * (1.0 / self.explained - 1.0) / others
+        return Levels(vectors @ self.mean, np.sqrt(along @ self.variances + beside * of_each_other))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ class Levels:
     mean: Float[np.ndarray, "*record class"]
     deviation: Float[np.ndarray, "*record class"]
 
-    def standardise(self, similarity: Float[np.ndarray, "record class"]) -> Float[np.ndarray, "record class"]:
+    def standardise(self, similarity: Float[np.ndarray, "*record class"]) -> Float[np.ndarray, "*record class"]:
         """In standard deviations above the mean; 0 for a class without spread."""
         spread = np.where(self.deviation > _NO_SPREAD, self.deviation, np.inf)
         found: np.ndarray = (similarity - self.mean) / spread

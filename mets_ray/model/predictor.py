@@ -54,7 +54,7 @@ class ScoredClass(NamedTuple):
 
     Where the bundle has a calibration for the prompt set and its version: the `probability` with its 95 % interval, and
     whether the class is `present`, which is whether the probability reaches `threshold`. Elsewhere these are None, and
-    `not_calibrated` says why.
+    `not_calibrated` says why. `z_score`: see `Predictor.z_scores`.
     """
 
     class_name: str
@@ -65,6 +65,7 @@ class ScoredClass(NamedTuple):
     present: bool | None = None
     threshold: float | None = None
     not_calibrated: str | None = None
+    z_score: float | None = None
 
 
 class PredictedClass(NamedTuple):
@@ -195,8 +196,12 @@ class Predictor:
 
     @property
     def template(self) -> str:
-        """The sentence template with one `{}` that was used for the training texts."""
-        return self.bundle.config.text.template
+        """How the training texts stood: `{}` for statements, which stand alone, or the sentence around a report.
+
+        Words in a sentence that no training text had lose ten points of AUROC: "Own words" in docs/findings.md.
+        """
+        text = self.bundle.config.text
+        return "{}" if text.unit == "statement" else text.template
 
     @property
     def model_version(self) -> str:
@@ -221,7 +226,7 @@ class Predictor:
         labels: class names, which are also the wordings, or a mapping from class name to wordings.
         prompt_set: instead of labels, a set of the bundle, a packaged one (`mets`, `descriptive`), or the URI of a
         YAML, JSON or CSV file. task: one of its tasks; it may be omitted if the set has only one.
-        template: a sentence with one `{}` for the wordings of `labels`; default: the template of the training texts.
+        template: a sentence with one `{}` for the wordings of `labels`; default: see the property `template`.
         multi_label: score each class alone (sigmoid), for findings that can occur together; otherwise the scores of all
         classes sum to 1 (softmax), for classes of which one must be true. Probabilities do not depend on it.
 
@@ -240,6 +245,7 @@ class Predictor:
             similarity[0].tolist(),
             calibrated.judge(similarity[0]),
             calibrated.faults,
+            self.z_scores(vectors, similarity[0], windows),
             strict=True,
         )
         rows = [_scored_class(*row) for row in of_class]
@@ -486,6 +492,25 @@ class Predictor:
                 self._class_vectors[key] = kept
         return kept.vectors
 
+    def z_scores(
+        self,
+        class_vectors: Float[Tensor, "class dimension"],
+        similarity: Float[np.ndarray, " class"],
+        windows: Windows,
+    ) -> list[float | None]:
+        """How unusual an ECG's similarity to each class is: standard deviations above the mean of other ECGs.
+
+        The cosines of each class have a level of their own; these can be compared between classes. They need no labels,
+        and any words have one. The other ECGs are those of the bundle's reference, which are whole and of one window:
+        None for all else, and where the bundle has no reference.
+        """
+        file = self.bundle.reference
+        placed = None if file is None else file.reference.embeddings
+        if placed is None or len(windows.signal_uv) > 1 or windows.lack_leads:
+            return [None] * len(similarity)
+        found: list[float | None] = placed.levels(class_vectors.numpy()).standardise(similarity).tolist()
+        return found
+
     @torch.inference_mode()
     def wording_vectors(self, classes: Mapping[str, tuple[str, ...]]) -> list[Float[Tensor, "_ dimension"]]:
         """For each class the unit vectors of its wordings, not averaged. Raises KeyError as `embed_texts`."""
@@ -605,12 +630,12 @@ class Predictor:
 
 
 def _scored_class(
-    name: str, score: float, similarity: float, judged: Judged | None, fault: Reason | None
+    name: str, score: float, similarity: float, judged: Judged | None, fault: Reason | None, z_score: float | None
 ) -> ScoredClass:
     not_calibrated = None if fault is None else fault[1]
     if judged is None:
-        return ScoredClass(name, score, similarity, not_calibrated=not_calibrated)
-    return ScoredClass(name, score, similarity, *judged, not_calibrated)
+        return ScoredClass(name, score, similarity, not_calibrated=not_calibrated, z_score=z_score)
+    return ScoredClass(name, score, similarity, *judged, not_calibrated, z_score)
 
 
 def _cut_or_error(ecg: Ecg, start_s: float, signal: SignalConfig) -> np.ndarray | RecordError:

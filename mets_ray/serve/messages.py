@@ -17,7 +17,10 @@ _MESSAGE_CHARS = 600
 _MAX_COMMAS = 4096
 _LABELS = "classes as plain text, for example `atrial fibrillation`; a single string is split at its commas"
 _PROMPT_SET = "name of a prompt set, `name` or `name@version`; see /v1/model"
-_TEMPLATE = "text in which `{}` is replaced by each candidate label; default: the bundle's training template"
+_TEMPLATE = (
+    "text in which `{}` is replaced by each candidate label; default: as the bundle's training texts stood, which is "
+    "`{}` for statements"
+)
 
 _EXPLAIN = (
     "/v1/zero-shot, ECGs of one window: also say why, by training statements, leads and seconds; up to 335 windows "
@@ -191,6 +194,12 @@ class ClassScore(BaseModel):
     score: float = Field(description="softmax over the classes, or sigmoid with `multi_label`; not calibrated")
     similarity: float = Field(description="cosine of ECG and class embedding")
     rank: int = Field(description="1 is the highest score")
+    z_score: float | None = Field(
+        None,
+        description="standard deviations of the similarity above its mean over the ECGs of the bundle's reference: "
+        "unlike similarities, they can be compared between classes, and any words have one; null for a recording of "
+        "several windows or without some leads, and where the bundle has no reference",
+    )
     probability: float | None = Field(None, description="calibrated on validation records; not that of `score`")
     probability_interval: tuple[float, float] | None = Field(
         None, description="95% interval of the probability, by the number of validation patients: low, high"

@@ -454,6 +454,7 @@ class Service:
             similarity[0].tolist(),
             ranks.tolist(),
             calibrated.judge(similarity[0]),
+            self.predictor.z_scores(vectors, similarity[0], windows),
             strict=True,
         )
         classes = [_class_score(*row) for row in rows]
@@ -500,13 +501,16 @@ def warned(warnings: Sequence[tuple[str, str]]) -> list[messages.Warned]:
     return [messages.Warned(reason=reason, message=message) for reason, message in warnings]
 
 
-def _class_score(name: str, score: float, similarity: float, rank: int, judged: Judged | None) -> messages.ClassScore:
+def _class_score(
+    name: str, score: float, similarity: float, rank: int, judged: Judged | None, z_score: float | None
+) -> messages.ClassScore:
     # Every field is given: pydantic looks up each default anew, which takes longer than the rest.
     return messages.ClassScore.model_construct(
         class_name=name,
         score=score,
         similarity=similarity,
         rank=rank,
+        z_score=z_score,
         probability=None if judged is None else judged.probability,
         probability_interval=None if judged is None else judged.interval,
         present=None if judged is None else judged.present,

@@ -45,6 +45,18 @@ def test_levels_of_a_reference_are_those_of_its_ecgs(generator):
     np.testing.assert_allclose(levels.deviation, similarity.std(axis=0))
 
 
+def test_what_a_reference_left_out_counts_as_equal_in_all_other_directions(generator):
+    embeddings = generator.normal(size=(20_000, 6)) * [3.0, 2.0, 0.5, 0.5, 0.5, 0.5]
+    variances, axes = np.linalg.eigh(np.cov(embeddings.T, ddof=0))
+    explained = variances[-2:].sum() / variances.sum()
+    reference = EmbeddingReference(
+        embeddings.mean(axis=0), axes.T[-2:], variances[-2:], explained, 20_000, 20_000, True, 1.0
+    )
+    vectors = generator.normal(size=(5, 6))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    np.testing.assert_allclose(reference.levels(vectors).deviation, (embeddings @ vectors.T).std(axis=0), rtol=0.02)
+
+
 def test_classes_with_levels_of_their_own_are_told_apart_when_standardised(generator):
     """One class is near to every ECG, another one hardly moves: cosines choose the first always."""
     truth = np.eye(3, dtype=bool)[generator.integers(3, size=300)]

@@ -18,6 +18,8 @@ from mets_ray.serve.deployments import build
 from mets_ray.serve.settings import ServeConfig
 from mets_ray.tasks.label_sets import load_label_sets
 from mets_ray.tasks.prompt_sets import load_prompt_set
+from mets_ray.text.reports import METS_TRAIN_TEMPLATE
+from tests.support.references import made_up_reference, synthetic_signals, write_reference
 from tests.support.serving import lm, make_bundle, synthetic_ecg
 
 CONFIG = ServeConfig(bundle_uri="unused", auth="none")
@@ -65,10 +67,14 @@ def test_zero_shot_of_an_ecg_is_what_task_scores_makes_of_its_window(bundle, pre
             assert sum(row.score for row in rows) == pytest.approx(1.0)
 
 
-def test_words_of_ones_own_go_through_the_lm_in_the_template_of_training(bundle, predictor):
+@pytest.mark.parametrize(("unit", "around"), [("statement", "{}"), ("report", METS_TRAIN_TEMPLATE)])
+def test_words_of_ones_own_go_through_the_lm_as_the_training_texts_stood(tmp_path, unit, around):
+    bundle = load_bundle(str(make_bundle(tmp_path, f"text.unit={unit}")))
+    predictor = Predictor(bundle)
+    assert predictor.template == around
     ecg, words = synthetic_ecg(), ["atrial fibrillation", "a heart on holiday"]
     rows = predictor.zero_shot(ecg, words)
-    features = lm()([bundle.config.text.template.format(word) for word in words])
+    features = lm()([around.format(word) for word in words])
     with torch.no_grad():
         vectors = bundle.model.embed_prompt(torch.from_numpy(features)).numpy()
     expected = dict(zip(words, (vectors @ predictor.embed(ecg)).tolist(), strict=True))
@@ -83,6 +89,26 @@ def test_words_of_ones_own_go_through_the_lm_in_the_template_of_training(bundle,
     other = predictor.zero_shot(ecg, words, template="ECG without {}")
     assert {row.class_name for row in other} == set(words)
     assert other[0].similarity != rows[0].similarity
+
+
+def test_z_scores_are_standard_deviations_above_the_ecgs_of_the_reference(tmp_path):
+    """Of words of one's own; none without a reference, over several windows, or where leads are missing."""
+    bundle_uri, words, ecg = str(make_bundle(tmp_path)), ["atrial fibrillation", "normal ECG"], synthetic_ecg(1000)
+    assert {row.z_score for row in Predictor(load_bundle(bundle_uri)).zero_shot(ecg, words)} == {None}
+    signals_uv = synthetic_signals(range(60))
+    write_reference(bundle_uri, made_up_reference(bundle_uri, signals_uv))
+    predictor = Predictor(load_bundle(bundle_uri))
+    rows = {row.class_name: row for row in predictor.zero_shot(ecg, words)}
+    for word in words:
+        of_reference = predictor.embed_windows(signals_uv).astype(float) @ predictor.embed_texts([word])[0]
+        expected = (rows[word].similarity - of_reference.mean()) / of_reference.std()
+        # The reference keeps the main axes; across the others an untrained model varies as no trained one does.
+        assert rows[word].z_score == pytest.approx(expected, rel=0.2)
+        assert abs(expected) > 0.1
+    longer = replace(ecg, signal_mv=np.tile(ecg.signal_mv, 2))
+    assert {row.z_score for row in predictor.zero_shot(longer, words)} == {None}
+    fewer = replace(ecg, signal_mv=ecg.signal_mv[:2], leads=ecg.leads[:2])
+    assert {row.z_score for row in predictor.zero_shot(fewer, words)} == {None}
 
 
 def test_the_lm_is_loaded_for_new_words_only_and_must_be_the_bundles(bundle):

@@ -264,7 +264,7 @@ def test_a_list_beyond_todays_limits_is_named_when_it_is_read(bundle, state):
 def test_versions_of_schema_1_are_read_and_their_features_computed_again(bundle, state):
     path = state / "prompt_sets" / "old" / "00000007.json"
     path.parent.mkdir(parents=True)
-    texts = {label: [f"The report of the ECG is that {label}"] for label in ("sinus rhythm", "a class of old times")}
+    texts = {label: [label] for label in ("sinus rhythm", "a class of old times")}
     path.write_text(
         json.dumps({"schema_version": 1, "name": "old", "version": 7, "classes": texts, "hypothesis_template": None})
     )

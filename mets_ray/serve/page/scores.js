@@ -128,7 +128,7 @@ export function runFacts(answer) {
   const facts = [["model", answer.model_version]];
   if (answer.head) facts.push(["head", answer.head]);
   if (answer.prompt_set) facts.push(["prompt set", answer.prompt_set]);
-  else if (answer.hypothesis_template) facts.push(["sentence", `“${answer.hypothesis_template}”`]);
+  else if (answer.hypothesis_template && answer.hypothesis_template !== "{}") facts.push(["sentence", `“${answer.hypothesis_template}”`]);
   if (stages.length) facts.push(["milliseconds", stages.join(", ")]);
   return facts.map(([name, fact]) => element("span", {}, element("b", {}, name), ` ${fact}`));
 }

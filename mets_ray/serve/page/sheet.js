@@ -55,6 +55,7 @@ function versions(answer) {
   const words = [`model ${answer.model_version}`, `mets_ray ${model?.package_version ?? "of unknown version"}`];
   if (answer.head) words.push(`head ${answer.head}`);
   else if (answer.prompt_set) words.push(`prompt set ${answer.prompt_set}`);
+  else if (answer.hypothesis_template === "{}") words.push("classes as typed");
   else words.push(`classes as typed, in the sentence “${answer.hypothesis_template}”`);
   const credit = onDisplay()?.example?.credit;
   if (credit) words.push(`ECG: ${credit}`);
