@@ -175,10 +175,10 @@ class _Parser:
         if self._next == _Token("sign", "("):
             raise _fault(f"`where` calls `{token.value[:40]}`: there are no functions")
         if token.value not in FILTER_COLUMNS:
-            raise ConfigError(
-                f"`where` names `{token.value[:40]}`, which is no column of an archive",
-                hint=did_you_mean(token.value[:40], list(FILTER_COLUMNS)),
-            )
+            name, columns = token.value[:40], [f"`{column}`" for column in FILTER_COLUMNS]
+            guess = did_you_mean(name, list(FILTER_COLUMNS))
+            hint = guess if columns[-1] in guess else f"{guess} The columns: {', '.join(columns)}"
+            raise ConfigError(f"`where` names `{name}`, which is no column of an archive", hint=hint)
         return token.value, FILTER_COLUMNS[token.value]
 
     def _literals(self, column: str, kind: Kind) -> list[str]:
