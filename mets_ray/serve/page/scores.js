@@ -7,7 +7,7 @@ export function showBars(answer) {
   const list = $("bars");
   list.replaceChildren(...rowsOf(answer, new Map([...list.children].map((made) => [made.dataset.className, made]))));
   $("scale-value").textContent = hasProbabilities(answer) ? "prob." : "score";
-  $("scale-similarity").textContent = answer.head ? "logit" : "similarity";
+  $("scale-similarity").textContent = answer.head ? "logit" : hasZScores(answer) ? "z-score" : "similarity";
   $("scale").hidden = false;
 }
 
@@ -51,16 +51,22 @@ function row({ class_name }) {
   return made;
 }
 
-function update(made, { score, similarity, logit }, place) {
+/** Similarities have a level of their own for each class; their z-scores can be compared. */
+const hasZScores = (answer) => answer.classes.some((item) => isNumber(item.z_score));
+const isNumber = (value) => typeof value === "number";
+
+function update(made, { score, similarity, logit, z_score }, place) {
   made.dataset.score = score;
   made.classList.toggle("first", place === 1);
   made.querySelector(".rank").textContent = place;
   made.querySelector(".bar").style.setProperty("--share", score);
   made.querySelector(".value").replaceChildren(element("span", { className: "unseen" }, "score "), rounded(score));
+  const [name, number, digits] = isNumber(z_score) ? ["z-score", z_score, 1]
+    : similarity === undefined ? ["logit", logit, 2] : ["similarity", similarity, 3];
   made.querySelector(".similarity").replaceChildren(
-    element("span", { className: "unseen" }, similarity === undefined ? "logit " : "similarity "),
-    signed(similarity ?? logit, similarity === undefined ? 2 : 3),
+    element("span", { className: "unseen" }, `${name} `), signed(number, digits),
   );
+  made.querySelector(".similarity").title = isNumber(z_score) ? `similarity ${signed(similarity, 3)}` : "";
   return made;
 }
 
@@ -88,7 +94,8 @@ function showCalibration(made, item, isShown) {
 
 /** How the scores were computed, in a few words. */
 export function aboutScores(answer) {
-  return `${howScored(answer)}; ${howCalibrated(answer)}`;
+  const z = "; z-score: standard deviations above the ECGs that the model is compared with";
+  return `${howScored(answer)}; ${howCalibrated(answer)}${hasZScores(answer) ? z : ""}`;
 }
 
 function howScored(answer) {
