@@ -94,7 +94,7 @@ function showCalibration(made, item, isShown) {
 
 /** How the scores were computed, in a few words. */
 export function aboutScores(answer) {
-  const z = "; z-score: standard deviations above the ECGs that the model is compared with";
+  const z = "; z-score: standard deviations above the ECGs of the model's reference";
   return `${howScored(answer)}; ${howCalibrated(answer)}${hasZScores(answer) ? z : ""}`;
 }
 
