@@ -10,6 +10,7 @@ from mets_ray.errors import ConfigError
 from mets_ray.model.calibrated_classes import PLAIN_LABELS, CalibratedClasses
 from mets_ray.model.predictor import Predictor
 from mets_ray.tasks.prompt_sets import PromptSet
+from mets_ray.text.abbreviations import spell_out
 from mets_ray.text.reports import apply_template, sentences
 
 MOST_STATEMENTS = 64
@@ -86,7 +87,7 @@ def _wordings(predictor: Predictor, term: Term) -> tuple[str, ...]:
         return term.wordings
     if named := _named(predictor, term.words):
         return named.wordings
-    return (apply_template(predictor.template, term.words),)
+    return (apply_template(predictor.template, spell_out(term.words)),)
 
 
 def _named(predictor: Predictor, words: str) -> _NamedClass | None:

@@ -3,11 +3,12 @@
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mets_ray.errors import ConfigError, RequestError
 from mets_ray.model.bundle import BundleFacts
 from mets_ray.serve.settings import WORDINGS_PER_CLASS, ServeConfig
+from mets_ray.text.abbreviations import spell_out
 from mets_ray.text.reports import apply_template
 
 # Unicode's control characters (Cc) and its two line separators: nobody sees them, and they separate what is joined.
@@ -20,12 +21,16 @@ _LETTER = re.compile(r"[^\W_]")  # or a digit
 
 @dataclass(frozen=True)
 class ClassList:
-    """The classes that a request chooses between: full texts by class, template applied."""
+    """The classes that a request chooses between: full texts by class, template applied.
+
+    `spelt_out`: wordings of the request that held abbreviations, and what stands for each.
+    """
 
     classes: Mapping[str, tuple[str, ...]]
     template: str | None = None
     name: str | None = None
     version: int = 0
+    spelt_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def label(self) -> str | None:
@@ -44,21 +49,27 @@ class ClassList:
 def class_list(
     classes: Mapping[str, Sequence[str]], template: str | None, config: ServeConfig, *, default_template: str
 ) -> ClassList:
-    """`classes` checked against the limits of `config`, the template applied to each wording.
+    """`classes` checked against the limits of `config`, abbreviations spelt out, the template applied to each wording.
 
     Raises RequestError 422 for no, too many, blank, repeated or too long classes, for control characters, and for a
     template without one `{}`.
     """
     template = default_template if template is None else template
     _check_counts(classes, config)
-    words = [*classes, *(wording for wordings in classes.values() for wording in wordings)]
+    wordings = [wording for of_class in classes.values() for wording in of_class]
+    words = [*classes, *wordings]
     _check_words(words, config.max_label_chars)
+    meant = {wording: spell_out(wording) for wording in wordings}
+    _check_words(meant.values(), config.max_label_chars)
     _check_characters([*words, template], config.max_label_chars, _CONTROL)
     try:
-        filled = {name: tuple(apply_template(template, text) for text in texts) for name, texts in classes.items()}
+        filled = {
+            name: tuple(apply_template(template, meant[text]) for text in texts) for name, texts in classes.items()
+        }
     except ConfigError as error:
         raise RequestError(422, "bad_template", error.fact, hint="write it like `The ECG shows {}`") from error
-    return ClassList(filled, template)
+    spelt_out = {wording: meaning for wording, meaning in meant.items() if wording != meaning}
+    return ClassList(filled, template, spelt_out=spelt_out)
 
 
 def check_filled(filled: ClassList, config: ServeConfig) -> None:

@@ -490,10 +490,15 @@ def error_facts(error: RecordError | RequestError) -> messages.ErrorFacts:
 
 def class_warnings(chosen: ClassList, multi_label: bool) -> list[messages.Warned]:
     """What a client should know about the scores of these classes."""
-    if len(chosen.classes) > 1 or multi_label:
-        return []
-    words = "with one class the softmax is 1 whatever the ECG: give more classes, or set multi_label"
-    return [messages.Warned(reason="one_class", message=words)]
+    found = []
+    if chosen.spelt_out:
+        read = [f"`{wording}` as `{meaning}`" for wording, meaning in itertools.islice(chosen.spelt_out.items(), 10)]
+        more = f" and {len(chosen.spelt_out) - 10} more" if len(chosen.spelt_out) > 10 else ""
+        found.append(messages.Warned(reason="abbreviation", message=f"read {', '.join(read)}{more}"))
+    if len(chosen.classes) == 1 and not multi_label:
+        words = "with one class the softmax is 1 whatever the ECG: give more classes, or set multi_label"
+        found.append(messages.Warned(reason="one_class", message=words))
+    return found
 
 
 def warned(warnings: Sequence[tuple[str, str]]) -> list[messages.Warned]:

@@ -9,6 +9,7 @@ from mets_ray.packaged import packaged_files
 from mets_ray.tasks.label_sets import LabelSet, load_label_sets
 from mets_ray.tasks.prompt_files import read_prompt_set
 from mets_ray.tasks.prompt_sets import PromptSet, prompt_texts
+from mets_ray.text.abbreviations import spell_out
 from mets_ray.text.reports import apply_template
 
 
@@ -103,7 +104,8 @@ def check_prompts(prompt_set: PromptSet, tasks: Mapping[str, LabelSet]) -> None:
 
 
 def label_classes(labels: Sequence[str] | Mapping[str, Sequence[str]], template: str) -> dict[str, tuple[str, ...]]:
-    """Texts by class, `template` applied. Of a list each label is a class and its own wording.
+    """Texts by class, abbreviations spelt out (`spell_out`) and `template` applied. Of a list each label is a class and
+    its own wording.
 
     Raises ConfigError for no, blank or repeated labels, a class without wordings, and a template without one `{}`.
     """
@@ -122,7 +124,10 @@ def label_classes(labels: Sequence[str] | Mapping[str, Sequence[str]], template:
             )
         if blank := [wording for wording in wordings if not any(map(str.isalnum, wording))]:
             raise ConfigError(f"`labels[{name!r}]` holds {blank[0]!r}, a wording without words", hint="write words")
-    return {name: tuple(apply_template(template, wording) for wording in labels[name]) for name in labels}
+    return {
+        name: tuple(apply_template(template, spell_out(wording)) for wording in wordings)
+        for name, wordings in labels.items()
+    }
 
 
 def prompt_classes(prompt_set: PromptSet, task: str | None) -> dict[str, tuple[str, ...]]:

@@ -60,6 +60,10 @@ def test_words_of_ones_own_stand_as_the_texts_of_training_do(predictor, tmp_path
     assert "words of the request" in found.not_calibrated
 
 
+def test_abbreviations_are_searched_for_as_what_they_mean(predictor):
+    assert query_texts(predictor, "new LBBB") == ["new left bundle branch block"]
+
+
 def test_words_that_name_a_calibrated_class_mean_all_its_wordings(predictor):
     wordings = predictor.facts.prompt_sets["descriptive"].tasks["synthetic"]["AFIB"]
     expected = predictor.class_vectors({"AFIB": wordings})[0].numpy()

@@ -86,6 +86,8 @@ def test_words_of_ones_own_go_through_the_lm_as_the_training_texts_stood(tmp_pat
     assert one.similarity == pytest.approx(float(mean @ predictor.embed(ecg)), abs=1e-5)
     logit = float(bundle.model.logit_scale) * one.similarity + float(bundle.model.logit_bias)
     assert one.score == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-5)
+    (short,) = [row for row in predictor.zero_shot(ecg, ["AF", "a heart on holiday"]) if row.class_name == "AF"]
+    assert short.similarity == pytest.approx(expected["atrial fibrillation"], abs=1e-6)
     other = predictor.zero_shot(ecg, words, template="ECG without {}")
     assert {row.class_name for row in other} == set(words)
     assert other[0].similarity != rows[0].similarity

@@ -273,6 +273,19 @@ def test_labels_in_one_string_are_split_at_commas_as_hugging_face_does(client):
     refused(ask(client, json_ecg(synthetic_ecg()), candidate_labels="," * 5000), 422, "bad_fields")
 
 
+def test_abbreviations_are_read_as_what_they_mean_and_the_answer_says_so(client):
+    ecg = json_ecg(synthetic_ecg())
+    answer = ask(client, ecg, candidate_labels=["AF", "sinus rhythm"]).json()
+    assert [row["class_name"] for row in answer["classes"]] == ["AF", "sinus rhythm"]
+    (warned,) = answer["warnings"]
+    assert warned == {"reason": "abbreviation", "message": "read `AF` as `atrial fibrillation`"}
+    spelt = ask(client, ecg, candidate_labels=["atrial fibrillation", "sinus rhythm"])
+    assert similarity(spelt) == [row["similarity"] for row in answer["classes"]]
+    assert spelt.json()["warnings"] == []
+    # What is written out is held to the same limit as what is typed.
+    refused(ask(client, ecg, candidate_labels=["AF " * 60]), 422, "class_too_long")
+
+
 def test_the_softmax_over_one_class_is_said_to_mean_nothing(client):
     ecg = json_ecg(synthetic_ecg())
     answer = ask(client, ecg, candidate_labels=["atrial fibrillation, sinus rhythm"]).json()
