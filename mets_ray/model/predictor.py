@@ -223,7 +223,8 @@ class Predictor:
         ecg: any rate and length, in millivolts; a long recording is cut into windows and their embeddings are averaged.
         If the bundle takes fewer leads, any of them. `windows(ecg).warnings` says what was resampled, ignored, averaged
         or missing.
-        labels: class names, which are also the wordings, or a mapping from class name to wordings.
+        labels: class names, which are also the wordings, or a mapping from class name to wordings. Abbreviations with
+        one meaning (AF, LBBB) are spelt out, because the LM hardly knows them.
         prompt_set: instead of labels, a set of the bundle, a packaged one (`mets`, `descriptive`), or the URI of a
         YAML, JSON or CSV file. task: one of its tasks; it may be omitted if the set has only one.
         template: a sentence with one `{}` for the wordings of `labels`; default: see the property `template`.
