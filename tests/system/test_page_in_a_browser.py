@@ -101,6 +101,10 @@ def test_an_example_is_drawn_and_scored(page):
     assert "sinus rhythm" in page.one("#labels").get_attribute("value")
     assert "resampled" in page.text("#warnings")
     assert "encode" in page.text("#run-facts")
+    assert page.text("#scale-similarity") == "z-score"
+    assert re.fullmatch(r"z-score [+−][0-9]+\.[0-9]", page.one("#bars .similarity").get_attribute("textContent"))
+    page.type_classes("AF", "sinus rhythm")
+    page.until(lambda: "Read AF as atrial fibrillation." in page.text("#warnings"))
     page.one("#remove").click()
     assert page.find("#bars li") == []
     assert page.run(COUNT_INK) < drawn - 3000
