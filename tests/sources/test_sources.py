@@ -548,7 +548,7 @@ def test_real_ptbxl_12sl(data):
 
 def test_real_ptbxl_signals_equal_wfdb(data):
     manifest = ptbxl_manifest(str(data / "ptb-xl"), records=100, report_source="report", statements_uri=None)
-    for row in manifest.rows[::20]:
+    for row in manifest.rows[::60]:
         ecg = read_wfdb(row.record_uri)
         theirs = wfdb.rdrecord(row.record_uri)
         assert np.array_equal(ecg.signal_mv, theirs.p_signal.T)
@@ -565,9 +565,10 @@ def test_real_ptbxl_signals_equal_wfdb(data):
 def test_real_cinc(data):
     """181 records of five sources, .mat files with `mV` and `mv`; three of Ningbo's have dead chest leads."""
     outcomes: list[str] = []
-    for header in sorted((data / "cinc2021").rglob("*.hea")):
+    for number, header in enumerate(sorted((data / "cinc2021").rglob("*.hea"))):
         ecg = read_wfdb(str(header))
-        assert np.array_equal(ecg.signal_mv, wfdb.rdrecord(str(header)[:-4]).p_signal.T)
+        if number % 4 == 0:  # of each source, and the slower reader
+            assert np.array_equal(ecg.signal_mv, wfdb.rdrecord(str(header)[:-4]).p_signal.T)
         try:
             preprocess(ecg, SignalConfig(100, 10.0))
             outcomes.append("passed")
