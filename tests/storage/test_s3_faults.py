@@ -126,7 +126,7 @@ def test_of_many_creators_on_a_bad_day_one_wins(proxy, root):
 
 
 def test_an_upload_in_parts_and_a_download_in_parts(proxy, root, tmp_path, monkeypatch):
-    # As with files of hundreds of MB: parts of 5 MiB, the least that S3 takes, and more of them than are read at a time.
+    # As with files of hundreds of MB: parts of 5 MiB, the least that S3 takes, and more than are read at a time.
     monkeypatch.setattr("s3fs.core.calculate_chunksize", lambda size, chunksize=None: 5 * 2**20)
     monkeypatch.setattr(s3, "_DOWNLOAD_PART_BYTES", 2 * 2**20)
     folder = tmp_path / "source"
