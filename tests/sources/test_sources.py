@@ -508,7 +508,7 @@ def test_ptbxl_elsewhere(tmp_path):
 # --- real data
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def data() -> Path:
     if "METS_TEST_DATA" not in os.environ:
         pytest.skip("METS_TEST_DATA is not set")
