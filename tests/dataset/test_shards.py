@@ -148,14 +148,11 @@ def test_reads_overlap_in_a_store_that_answers_slowly(tmp_path):
     import wfdb
 
     fsspec.register_implementation("slow", SlowStore, clobber=True)
-    rng = np.random.default_rng(0)
-    rows = []
-    for n, row in enumerate(synthetic_rows(64)):
-        wfdb.wrsamp(
-            f"r{n}", 100, ["mV"] * 12, list(SIGNAL.leads), rng.normal(0, 0.3, (1000, 12)), fmt=["16"] * 12,
-            adc_gain=[1000.0] * 12, baseline=[0] * 12, write_dir=str(tmp_path),
-        )  # fmt: skip
-        rows.append(ManifestRow(**vars(row) | {"record_uri": f"slow://{tmp_path}/r{n}"}))
+    wfdb.wrsamp(
+        "r", 100, ["mV"] * 12, list(SIGNAL.leads), np.random.default_rng(0).normal(0, 0.3, (1000, 12)),
+        fmt=["16"] * 12, adc_gain=[1000.0] * 12, baseline=[0] * 12, write_dir=str(tmp_path),
+    )  # fmt: skip
+    rows = [ManifestRow(**vars(row) | {"record_uri": f"slow://{tmp_path}/r"}) for row in synthetic_rows(64)]
     summary = write_rows(tmp_path / "out", rows, reads_in_flight=16)
     assert sum(summary.shard.row_group_rows) == 64
     assert SlowStore.requests >= 128  # header and samples of each record

@@ -373,7 +373,7 @@ def test_500_to_100_hz_agrees_with_physionet():
     rows = [row for row in rows if (folder / f"{row['filename_hr']}.hea").exists()]
     assert len(rows) == 279
     as_is, moved, correlation = [], [], []
-    for row in rows[::3]:
+    for row in rows[::9]:
         theirs = preprocess(read_wfdb(str(folder / row["filename_lr"])), TEN_SECONDS).astype(float)
         fine = read_wfdb(str(folder / row["filename_hr"]))
         ours = preprocess(fine, TEN_SECONDS).astype(float)

@@ -26,7 +26,18 @@ def test_a_store_that_does_not_answer_fails_soon_and_clearly(ray_address, tmp_pa
 
 def test_work_begins_when_the_libraries_are_loaded(ray_address, tmp_path):
     """Two threads inside one package's import get modules that are half loaded."""
-    (tmp_path / "slow_library.py").write_text("import time\ntime.sleep(6)\nloaded = True\n")
+    (tmp_path / "slow_library.py").write_text(
+        textwrap.dedent("""
+            import sys, time
+
+            began = time.monotonic()
+            while not hasattr(sys.modules.get("ray"), "is_initialized") or not sys.modules["ray"].is_initialized():
+                assert time.monotonic() < began + 60
+                time.sleep(0.05)
+            time.sleep(1)  # all that work could wait for is there but this
+            loaded = True
+            """)
+    )
     (tmp_path / "job.py").write_text(
         textwrap.dedent("""
             import sys

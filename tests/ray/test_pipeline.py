@@ -15,6 +15,7 @@ from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.ecg.ecg import LEADS
 from mets_ray.ecg.lead_sets import LEAD_SETS
 from mets_ray.errors import CheckpointError, ConfigError, DatasetError
+from mets_ray.evaluation.checks import check_fit
 from mets_ray.model.bundle import load_bundle, read_facts
 from mets_ray.pipelines.embed import EcgEmbedder
 from tests.support.datasets import auroc_of_fold, synthetic_rows, write_dataset
@@ -281,22 +282,17 @@ def test_a_card_that_focuses_is_embedded_so(trained, tmp_path):
     assert np.abs(focused - whole).max() > 1e-4
 
 
-def test_patients_that_trained_are_scored_only_when_told_and_in_red(trained, prepared, tmp_path):
-    from mets_ray.evaluation.evaluate import evaluate
-
-    words = ["folds.test=[8]", "folds.train=[1]", "evaluate.allow_patient_overlap=true"]
-    result = evaluate(config_of(tmp_path, *words, dataset_uri=prepared), prepared, trained.bundle_uri)
-    assert "has seen patients of this test, so its scores are too high" in result.alarms[0]
-    assert "**ALARM: " in storage.read_bytes(storage.join(result.result_uri, "table.md")).decode()
-
-
 def test_evaluation_refuses_what_would_flatter(trained, prepared, tmp_path):
     from mets_ray.evaluation.evaluate import evaluate
 
+    dataset, facts = PreparedDataset.open(prepared), read_facts(trained.bundle_uri)
     for fold, words in ((8, ["folds.train=[1]"]), (9, ["folds.validation=[]"])):
         overlap = config_of(tmp_path, *words, f"folds.test=[{fold}]", dataset_uri=prepared)
         with pytest.raises(ConfigError, match=f"fold {fold}, which trained the bundle or chose its checkpoint"):
             evaluate(overlap, prepared, trained.bundle_uri)
+        told = config_of(tmp_path, *words, "evaluate.allow_patient_overlap=true", dataset_uri=prepared)
+        (alarm,) = check_fit(told, dataset, facts, Selection((fold,)))
+        assert "has seen patients of this test, so its scores are too high" in alarm
     absent = config_of(tmp_path, "folds.test=[42]", dataset_uri=prepared)
     with pytest.raises(ConfigError, match=r"`folds\.test` is \[42\], and the data set has folds 1, 2"):
         evaluate(absent, prepared, trained.bundle_uri)
@@ -324,17 +320,6 @@ def test_a_run_resumes_from_its_last_checkpoint_and_a_new_one_starts_from_weight
     words.append(f"train.resume={started.run_uri}")  # with the settings of the run that is resumed
     # It was finished: nothing is trained twice.
     assert fit(config_of(tmp_path, *words, dataset_uri=prepared), prepared).history == started.history
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_records(prepared, tmp_path):
-    from mets_ray.errors import MetsError
-    from mets_ray.training.fit import fit
-
-    words = ["train.learning_rate=1e300", "train.gradient_clip_norm=0", "train.warmup_fraction=0",
-             "train.max_failures=0", "train.num_workers=1"]  # fmt: skip
-    with pytest.raises(MetsError, match="the loss is nan at epoch 1, step") as error:
-        fit(config_of(tmp_path, *words, dataset_uri=prepared), prepared)
-    assert "syn-" in error.value.where
 
 
 def test_faults_in_tasks_and_actors_arrive_as_they_were_raised(prepared, tmp_path):

@@ -508,23 +508,27 @@ def test_ptbxl_elsewhere(tmp_path):
 # --- real data
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def data() -> Path:
     if "METS_TEST_DATA" not in os.environ:
         pytest.skip("METS_TEST_DATA is not set")
     return Path(os.environ["METS_TEST_DATA"])
 
 
-def test_real_ptbxl(data):
-    manifest = ptbxl_manifest(str(data / "ptb-xl"), records=100, report_source="report", statements_uri=None)
-    assert len(manifest.rows) == 1992
-    assert sum(row.fold == 10 for row in manifest.rows) == 1509
-    assert len({row.report for row in manifest.rows}) == 1179
-    assert manifest.rows[0].patient_id == "15709"
-    assert manifest.rows[0].recorded_at == "1984-11-09T09:17:34"
-    assert max(row.age for row in manifest.rows if row.age is not None) == 90.0
+@pytest.fixture(scope="module")
+def ptbxl(data) -> Manifest:
+    return ptbxl_manifest(str(data / "ptb-xl"), records=100, report_source="report", statements_uri=None)
+
+
+def test_real_ptbxl(ptbxl):
+    assert len(ptbxl.rows) == 1992
+    assert sum(row.fold == 10 for row in ptbxl.rows) == 1509
+    assert len({row.report for row in ptbxl.rows}) == 1179
+    assert ptbxl.rows[0].patient_id == "15709"
+    assert ptbxl.rows[0].recorded_at == "1984-11-09T09:17:34"
+    assert max(row.age for row in ptbxl.rows if row.age is not None) == 90.0
     folds: dict[str, set[int]] = {}
-    for row in manifest.rows:
+    for row in ptbxl.rows:
         folds.setdefault(row.patient_id, set()).add(row.fold)
     assert all(len(values) == 1 for values in folds.values())
 
@@ -546,9 +550,8 @@ def test_real_ptbxl_12sl(data):
     assert not any(word in report for report in reports for word in ("PAREN", "COMMA", "2ST", "2st"))
 
 
-def test_real_ptbxl_signals_equal_wfdb(data):
-    manifest = ptbxl_manifest(str(data / "ptb-xl"), records=100, report_source="report", statements_uri=None)
-    for row in manifest.rows[::20]:
+def test_real_ptbxl_signals_equal_wfdb(ptbxl):
+    for row in ptbxl.rows[::60]:
         ecg = read_wfdb(row.record_uri)
         theirs = wfdb.rdrecord(row.record_uri)
         assert np.array_equal(ecg.signal_mv, theirs.p_signal.T)
@@ -565,9 +568,10 @@ def test_real_ptbxl_signals_equal_wfdb(data):
 def test_real_cinc(data):
     """181 records of five sources, .mat files with `mV` and `mv`; three of Ningbo's have dead chest leads."""
     outcomes: list[str] = []
-    for header in sorted((data / "cinc2021").rglob("*.hea")):
+    for number, header in enumerate(sorted((data / "cinc2021").rglob("*.hea"))):
         ecg = read_wfdb(str(header))
-        assert np.array_equal(ecg.signal_mv, wfdb.rdrecord(str(header)[:-4]).p_signal.T)
+        if number % 4 == 0:  # of each source, and the slower reader
+            assert np.array_equal(ecg.signal_mv, wfdb.rdrecord(str(header)[:-4]).p_signal.T)
         try:
             preprocess(ecg, SignalConfig(100, 10.0))
             outcomes.append("passed")
@@ -576,18 +580,17 @@ def test_real_cinc(data):
     assert {name: outcomes.count(name) for name in outcomes} == {"passed": 178, "flat_lead": 3}
 
 
-def test_real_ptbxl_labels_are_the_protocols(data):
+def test_real_ptbxl_labels_are_the_protocols(ptbxl):
     """Every key of `scp_codes` counts, even at likelihood 0: the counts that this cut is known to have."""
-    manifest = ptbxl_manifest(str(data / "ptb-xl"), records=100, report_source="report", statements_uri=None)
     label_set = load_label_sets("ptbxl")["ptbxl_super"]
 
     def counts(rows):
         matrix, kept = label_matrix(label_set, [row.labels for row in rows])
         return dict(zip(label_set.classes, matrix[kept].sum(axis=0).tolist(), strict=True))
 
-    tenth = counts([row for row in manifest.rows if row.fold == 10])
+    tenth = counts([row for row in ptbxl.rows if row.fold == 10])
     assert tenth == {"NORM": 650, "MI": 380, "STTC": 363, "CD": 354, "HYP": 175}
-    others = counts([row for row in manifest.rows if row.fold != 10])
+    others = counts([row for row in ptbxl.rows if row.fold != 10])
     assert others == {"NORM": 295, "MI": 72, "STTC": 90, "CD": 73, "HYP": 35}
 
 

@@ -125,11 +125,14 @@ def test_of_many_creators_on_a_bad_day_one_wins(proxy, root):
 # --- big files and folders: parts, and what Ray's checkpoints use
 
 
-def test_an_upload_in_parts_and_a_download_in_parts(proxy, root, tmp_path):
+def test_an_upload_in_parts_and_a_download_in_parts(proxy, root, tmp_path, monkeypatch):
+    # As with files of hundreds of MB: parts of 5 MiB, the least that S3 takes, and more than are read at a time.
+    monkeypatch.setattr("s3fs.core.calculate_chunksize", lambda size, chunksize=None: 5 * 2**20)
+    monkeypatch.setattr(s3, "_DOWNLOAD_PART_BYTES", 2 * 2**20)
     folder = tmp_path / "source"
     folder.mkdir()
     (folder / "manifest").write_bytes(b"{}")
-    (folder / "weights").write_bytes(os.urandom(110 * 2**20))  # s3fs uploads parts of 50 MB from 100 MB on
+    (folder / "weights").write_bytes(os.urandom(11 * 2**20))
     proxy.plan.extend(["lost", "lost", "error", "lost"])
     proxy.only = "weights?uploadId="  # the completion; parts have partNumber before it
     count_retries(proxy, lambda: storage.publish_folder(folder, root, "manifest"))
@@ -167,10 +170,11 @@ def test_a_completion_that_was_already_done_is_known_by_the_parts(etag, monkeypa
     assert asked == ["CompleteMultipartUpload", "CompleteMultipartUpload", "HeadObject"]
 
 
-def test_copies_as_ray_makes_them_of_checkpoints(proxy, root, tmp_path):
+def test_copies_as_ray_makes_them_of_checkpoints(proxy, root, tmp_path, monkeypatch):
     """Ray Train copies a checkpoint with pyarrow; the filesystem travels to workers in a pickle."""
+    monkeypatch.setattr(s3.RetryingS3FileSystem, "default_block_size", 5 * 2**20)  # of parts; 50 MiB otherwise
     (tmp_path / "a").mkdir()
-    for name, size in (("model", 9_000_000), ("state", 70_000_000), ("empty", 0)):
+    for name, size in (("model", 900_000), ("state", 12_000_000), ("empty", 0)):
         (tmp_path / "a" / name).write_bytes(os.urandom(size))
     filesystem, path = storage.arrow_filesystem(root)
     filesystem = pickle.loads(pickle.dumps(filesystem))
@@ -191,11 +195,11 @@ def test_many_threads_read_parquet_on_a_bad_day(proxy, root):
     table = pa.table({"a": list(range(200_000))})
     filesystem, path = storage.arrow_filesystem(f"{root}/table.parquet")
     pq.write_table(table, path, filesystem=filesystem, row_group_size=20_000)
-    proxy.shares = {"slow_down": 0.1, "cut": 0.1, "reset": 0.05}
+    proxy.shares = {"slow_down": 0.2, "cut": 0.2, "reset": 0.1}
     # More failures than botocore's own quota of about 100 allows in a process.
     with ThreadPoolExecutor(16) as pool:
         tables, again = count_retries(
-            proxy, lambda: list(pool.map(lambda _: pq.read_table(path, filesystem=filesystem), range(120)))
+            proxy, lambda: list(pool.map(lambda _: pq.read_table(path, filesystem=filesystem), range(60)))
         )
     assert all(read.equals(table) for read in tables)
     assert again > 110
@@ -249,7 +253,7 @@ def test_a_store_that_was_there_and_is_gone_for_a_while_is_waited_for(store, mon
     before = storage.RESENDS.total
     with ThreadPoolExecutor(1) as pool:
         read = pool.submit(storage.read_bytes, f"{root}/a")
-        time.sleep(2.0)
+        time.sleep(1.0)
         assert not read.done()
         with faulty_proxy(store["AWS_ENDPOINT_URL"], port=port):
             assert read.result(60) == b"1"

@@ -5,6 +5,7 @@ jobs are forked from a process that has imported once, and meet on the cluster o
 """
 
 import contextlib
+import gc
 import json
 import multiprocessing
 import os
@@ -83,6 +84,7 @@ def run_script(name, *words):
 
 
 def _run(script, words, folder, environment):
+    gc.freeze()  # the collector need not look at what was imported before the fork
     os.setsid()
     for number, name in ((1, "stdout"), (2, "stderr")):
         file = os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)

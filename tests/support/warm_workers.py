@@ -11,6 +11,7 @@ Its generator of random ids must not have been used before the fork: two workers
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -71,6 +72,7 @@ def ray_command(*words):
 
 def serve():
     """Pass each caller on to the server of its job."""
+    gc.disable()  # here nothing is thrown away; a worker's collector leaves alone what it did not make itself
     for name in BEFORE_RAY:
         importlib.import_module(name)
     assert "ray" not in sys.modules
@@ -146,6 +148,8 @@ def received(caller):
 
 def become_worker(start, streams):
     """Be the worker that a raylet has started."""
+    gc.freeze()
+    gc.enable()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
     for number, stream in enumerate(streams):
