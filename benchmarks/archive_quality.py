@@ -2,8 +2,8 @@
 
 For `benchmarks/archive.py`. Each bundle searches an archive of the records that it was never trained on. A class is
 asked for in the words of `descriptive`, and in plain words, as a person types them: the names of `class_names`, alone
-and in the bundle's template. A keyword search with those plain words ranks the records' reports by the cosine of
-TF-IDF. Chance is the share of the class: its precision at any k; its recall at k is k of all records.
+and in the sentence of `text.template`. A keyword search with those plain words ranks the records' reports by the
+cosine of TF-IDF. Chance is the share of the class: its precision at any k; its recall at k is k of all records.
 """
 
 import tempfile
@@ -97,7 +97,8 @@ def _ways(archive: Archive, predictor: Predictor, records: pa.Table) -> dict[str
     descriptive = load_prompt_set("descriptive").tasks
 
     def templated(words: str) -> str:
-        return apply_template(predictor.template, words)
+        # Not `predictor.template`, which leaves words alone where the bundle was trained on statements.
+        return apply_template(predictor.bundle.config.text.template, words)
 
     def ask(term: Term) -> list[int]:
         directions = read_query(predictor, Query((term,)))

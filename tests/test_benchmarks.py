@@ -185,6 +185,8 @@ def test_what_is_found_on_labelled_ecgs_is_told_by_class_beside_chance_and_keywo
     chance = rows["archive.precision@10.chance"]
     assert {f"archive.recall@50.{way}" for way in ("descriptive", "plain_words", "keywords", "chance")} <= set(rows)
     assert all(0.0 < share < 1.0 for share in chance.detail.values())
+    alone, in_sentence = (rows[f"archive.recall@50.plain_words{way}"].detail for way in ("", "_in_template"))
+    assert alone != in_sentence
     # Synthetic reports say what their labels say, so words of the labels find them; an untrained bundle is near chance.
     assert rows["archive.precision@10.keywords"].value > 2 * chance.value
     assert rows["archive.recall@50.chance"].value == pytest.approx(50 / 96 / 0.8, abs=0.3)

@@ -177,7 +177,8 @@ class _Parser:
         if token.value not in FILTER_COLUMNS:
             name, columns = token.value[:40], [f"`{column}`" for column in FILTER_COLUMNS]
             guess = did_you_mean(name, list(FILTER_COLUMNS))
-            hint = guess if columns[-1] in guess else f"{guess} The columns: {', '.join(columns)}"
+            is_list = all(column in guess for column in columns)
+            hint = guess if is_list else f"{guess} The columns: {', '.join(columns)}"
             raise ConfigError(f"`where` names `{name}`, which is no column of an archive", hint=hint)
         return token.value, FILTER_COLUMNS[token.value]
 

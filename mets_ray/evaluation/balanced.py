@@ -1,4 +1,4 @@
-"""METS's balanced tables of an evaluation, by cosines and by cosines less what each class has anyway."""
+"""METS's balanced tables of an evaluation, by cosines and by standardised ones, which can be compared."""
 
 from collections.abc import Mapping
 
@@ -29,7 +29,7 @@ def score_balanced_sets(inputs: EvaluationInputs) -> tuple[BalancedScore, ...]:
 
 
 def _levels(inputs: EvaluationInputs, of: TaskSimilarities) -> Mapping[str, Levels]:
-    """By whose ECGs they are. The records here are those with a class of the task: their labels are not used else."""
+    """By whose ECGs they are. The records here are those with a class of the task: their labels do nothing else."""
     found = {}
     if (others := levels_of_others(of.similarity, of.patients)) is not None:
         found[OF_OTHERS] = others

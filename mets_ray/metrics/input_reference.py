@@ -54,7 +54,9 @@ class EmbeddingReference:
         along: np.ndarray = (vectors @ self.axes.T) ** 2
         beside = np.maximum(1.0 - along.sum(axis=1), 0.0)
         others = max(len(self.mean) - len(self.axes), 1)
-        of_each_other = self.variances.sum() * (1.0 / self.explained - 1.0) / others
+        # 0 of a whole that is 0: the ECGs of a model that embeds all alike have no variance along any axis.
+        left_out = 1.0 / self.explained - 1.0 if self.explained > 0.0 else 0.0
+        of_each_other = self.variances.sum() * max(left_out, 0.0) / others
         return Levels(vectors @ self.mean, np.sqrt(along @ self.variances + beside * of_each_other))
 
 

@@ -1,4 +1,4 @@
-"""Levels of classes: how similar the ECGs of a data set are to each class, whatever they have.
+"""Levels of classes: how similar the ECGs of a data set are to each class, whatever findings they have.
 
 Cosines rank the ECGs of one class. To choose among classes they must be comparable, and they are not: each class has a
 level and a spread of its own. Less its mean, over its standard deviation, a class's similarity says how unusual it is.
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Shaped
 
-_NO_SPREAD = 1e-12  # all ECGs have the same similarity: then it says nothing, whatever its level
+# All ECGs have the same similarity, but for the rounding of cosines: then it says nothing, whatever its level.
+_NO_SPREAD = 1e-6
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def levels_of_others(
 ) -> Levels | None:
     """For each record, the levels over the records of all other patients, so that none is measured by itself.
 
-    None if there are fewer than three patients, of whom one would be measured by a single other one.
+    None if there are fewer than three patients: each of two would be measured by the other one alone.
     """
     _, of_record = np.unique(patients, return_inverse=True)
     if of_record.max(initial=-1) < 2:

@@ -54,7 +54,11 @@ class ScoredClass(NamedTuple):
 
     Where the bundle has a calibration for the prompt set and its version: the `probability` with its 95 % interval, and
     whether the class is `present`, which is whether the probability reaches `threshold`. Elsewhere these are None, and
-    `not_calibrated` says why. `z_score`: see `Predictor.z_scores`.
+    `not_calibrated` says why.
+
+    `z_score`: the similarity in standard deviations above its mean over the ECGs of the bundle's reference. It can be
+    compared between classes, which cosines cannot. None where the bundle has no reference, for a recording of several
+    windows, for an ECG that lacks leads, and over time.
     """
 
     class_name: str
@@ -198,7 +202,8 @@ class Predictor:
     def template(self) -> str:
         """How the training texts stood: `{}` for statements, which stand alone, or the sentence around a report.
 
-        Words in a sentence that no training text had lose ten points of AUROC: "Own words" in docs/findings.md.
+        Words in a sentence that no training text had lose ten points of AUROC: see "Words of one's own" in
+        docs/findings.md.
         """
         text = self.bundle.config.text
         return "{}" if text.unit == "statement" else text.template

@@ -26,8 +26,9 @@ WHY_NOT_ACCURACY = (
     "tables. Compare precision, recall and F1 instead, bearing in mind that the records, the sample and k differ."
 )
 STANDARDISED = (
-    "Standardised: each class's similarity less its mean over other ECGs, over its standard deviation there, because "
-    "the cosines of a class have a level of their own. No label is used, but those ECGs are: METS's rows have none."
+    "Standardised: each class's similarity less its mean over other ECGs, divided by its standard deviation there, "
+    "because the cosines of a class have a level of their own. No label is used, but those ECGs are, which METS's rows "
+    "do without."
 )
 NOT_ZERO_SHOT = (
     "Not zero-shot: these numbers were fitted on the labels of validation records. They apply to this version of this "

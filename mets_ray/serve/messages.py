@@ -18,8 +18,8 @@ _MAX_COMMAS = 4096
 _LABELS = "classes as plain text, for example `atrial fibrillation`; a single string is split at its commas"
 _PROMPT_SET = "name of a prompt set, `name` or `name@version`; see /v1/model"
 _TEMPLATE = (
-    "text in which `{}` is replaced by each candidate label; default: as the bundle's training texts stood, which is "
-    "`{}` for statements"
+    "text in which `{}` is replaced by each candidate label; default: the form of the bundle's training texts, "
+    "which is `{}` for statements"
 )
 
 _EXPLAIN = (

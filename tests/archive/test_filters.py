@@ -74,3 +74,10 @@ def test_a_mistyped_column_has_a_suggestion():
     with pytest.raises(ConfigError) as caught:
         read_filter("agee > 60")
     assert "did you mean `age`?" in caught.value.hint
+
+
+@pytest.mark.parametrize("column", FILTER_COLUMNS)
+def test_beside_a_suggestion_stand_all_columns_whichever_is_meant(column):
+    with pytest.raises(ConfigError) as caught:
+        read_filter(f"{column}x is null")
+    assert all(caught.value.hint.count(f"`{name}`") >= 1 for name in FILTER_COLUMNS)

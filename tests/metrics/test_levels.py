@@ -5,6 +5,7 @@ import pytest
 
 from mets_ray.metrics.balanced import BalancedSet, score_balanced
 from mets_ray.metrics.input_reference import EmbeddingReference
+from mets_ray.metrics.input_thresholds import EmbeddedEcgs, build_reference
 from mets_ray.metrics.levels import Levels, levels_of_others
 from mets_ray.metrics.similarities import TaskSimilarities
 
@@ -32,6 +33,25 @@ def test_too_few_patients_have_no_levels(patients):
 def test_a_class_without_spread_says_nothing():
     levels = levels_of_others(np.full((5, 1), 0.1), np.arange(5))
     assert (levels.standardise(np.full((5, 1), 0.1)) == 0.0).all()
+
+
+def test_others_that_are_all_alike_have_no_spread_but_for_rounding():
+    """Of the first patient's others, who all have one similarity: leaving the first out costs digits."""
+    similarity = np.full((11, 1), 0.3)
+    similarity[0] = 0.9
+    found = levels_of_others(similarity, np.arange(11)).standardise(similarity)
+    assert found[0] == 0.0
+    assert (np.abs(found[1:]) < 1.0).all()
+
+
+def test_a_reference_of_ecgs_that_are_all_alike_has_no_z_scores():
+    """As a model that knows nothing places them: `build_reference` writes that its axes hold none of the variance."""
+    ecgs = EmbeddedEcgs(np.tile(np.eye(4, dtype=np.float32)[0], (60, 1)), np.arange(60), held_out=True)
+    features = np.random.default_rng(0).normal(size=(60, 1))
+    reference = build_reference(["a"], features, np.arange(60), ecgs, fixed_edges={}, seed=0).embeddings
+    assert reference.explained == 0.0
+    levels = reference.levels(np.eye(4))
+    assert (levels.standardise(np.array([0.9, 0.1, 0.0, 0.0])) == 0.0).all()
 
 
 def test_levels_of_a_reference_are_those_of_its_ecgs(generator):

@@ -201,6 +201,7 @@ def test_the_bundle_scores_on_its_own_and_as_the_run_did(trained, prepared, tmp_
     balanced = metrics["balanced"]["synthetic rhythm"]
     assert balanced["per_class"] == min(200, *balanced["available"].values())
     assert balanced["scores"]["accuracy"]["value"] == pytest.approx(balanced["scores"]["macro_recall"]["value"])
+    assert set(balanced["standardised"]) == {"the other patients here", "the bundle's reference"}
     groups = {row["group"]: row for row in metrics["subgroups"]["groups"]}
     assert groups["female"]["records"] + groups["male"]["records"] == task.classes[0].records
     assert metrics["subgroups"]["absent"] == {"device": "not in this data set", "site": "not in this data set"}

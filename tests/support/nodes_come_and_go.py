@@ -119,9 +119,11 @@ def grown_and_shrunk(runs, cluster, first):
 def paused(processes):
     for process in processes:
         process.suspend()
-    yield
-    for process in processes:
-        process.resume()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.resume()
 
 
 def preempted(runs, cluster, node):
