@@ -348,13 +348,13 @@ FEATURE_KINDS["last bit"] = lambda path: path.write_bytes(flipped(path.read_byte
 
 @pytest.fixture(scope="module")
 def feature_servers(bundle, tmp_path_factory):
-    """Scores of a registered list, and a state that holds a copy of it for every kind of damage to its features."""
+    """A state with a registered list for every kind of damage to its features, and the scores of each before that."""
     state = tmp_path_factory.mktemp("features")
-    labels = ["the first new class", "the second new class"]
+    expected = {}
     with plain_server(bundle, state_uri=str(state)) as (client, _):
         for kind in FEATURE_KINDS:
-            put(client, kind.replace(" ", "-"), labels)
-        expected = similarities(use(client, "empty"))
+            put(client, kind.replace(" ", "-"), [f"the first class, {kind}", f"the second class, {kind}"])
+            expected[kind] = similarities(use(client, kind.replace(" ", "-")))
     for kind, damage in FEATURE_KINDS.items():
         (path,) = (state / "text_features").glob(f"*/{kind.replace(' ', '-')}/*.safetensors")
         damage(path)
@@ -371,16 +371,15 @@ def test_damaged_features_without_an_lm_are_an_error_that_names_the_file(bundle,
         assert client.post("/v1/zero-shot", json={"ecg": ECG, "prompt_set": "mets:synthetic"}).status_code == 200
 
 
-@pytest.mark.parametrize("kind", FEATURE_KINDS)
-def test_damaged_features_are_computed_again_and_stored_again(bundle, feature_servers, kind):
+def test_damaged_features_are_computed_again_and_stored_again(bundle, feature_servers):
     state, expected = feature_servers
-    name = kind.replace(" ", "-")
     with plain_server(bundle, state_uri=str(state)) as (client, counts):
-        assert similarities(use(client, name)) == expected
-        assert len(counts.lm_texts) == 1
-    if kind != "folder":  # what holds files of others is left alone
-        with plain_server(bundle, state_uri=str(state), with_lm=False) as (client, _):
-            assert similarities(use(client, name)) == expected
+        for number, kind in enumerate(FEATURE_KINDS):
+            assert similarities(use(client, kind.replace(" ", "-"))) == expected[kind], kind
+            assert len(counts.lm_texts) == number + 1, kind
+    with plain_server(bundle, state_uri=str(state), with_lm=False) as (client, _):
+        for kind in expected.keys() - {"folder"}:  # what holds files of others is left alone
+            assert similarities(use(client, kind.replace(" ", "-"))) == expected[kind], kind
 
 
 # Names and texts that are no such thing ----------------------------------------------------------------------------

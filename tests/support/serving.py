@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -119,10 +119,11 @@ def make_bundle(
 
 
 def synthetic_ecg(index=1, *, sampling_rate_hz=100, duration_s=10):
-    """A made-up ECG: millivolts, twelve leads."""
-    return render_synthetic(
+    """A made-up ECG: whole microvolts, as devices store them, and a third of the JSON; twelve leads."""
+    ecg = render_synthetic(
         f"synthetic:?seed=0&index={index}&sampling_rate_hz={sampling_rate_hz}&duration_s={duration_s}"
     )
+    return replace(ecg, signal_mv=np.round(ecg.signal_mv, 3))
 
 
 def json_ecg(ecg, *, unit="mV"):
