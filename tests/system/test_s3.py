@@ -40,8 +40,8 @@ def upload_ptbxl(data_folder, uri, records):
 
 @pytest.mark.timeout(1200)
 def test_the_whole_way_on_s3_on_a_bad_day_loses_nothing(data_folder, ray_address, monkeypatch):
-    """prepare → pretrain → evaluate with S3 URIs only, 5% of the requests failing and 2% waiting 10 s."""
-    with s3_server() as store, faulty_proxy(store["AWS_ENDPOINT_URL"], seed=7, stall_s=10.0) as proxy:
+    """prepare → pretrain → evaluate with S3 URIs only, 5% of the requests failing and 2% waiting 3 s."""
+    with s3_server() as store, faulty_proxy(store["AWS_ENDPOINT_URL"], seed=7, stall_s=3.0) as proxy:
         environment = store | {"AWS_ENDPOINT_URL": proxy.url}
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
