@@ -14,6 +14,7 @@ import torch.multiprocessing as mp
 
 _PRELOADED = ["pytest", "torch.nn.parallel", "torch.multiprocessing", "mets_ray.training.grad_cache"]
 _PRELOADED += ["mets_ray.training.global_loss", "mets_ray.model.mets"]
+_PRELOADED += ["torch._dynamo"]  # which the first optimizer imports, for a second
 
 Body = Callable[[int, int], dict[Any, Any]]
 

@@ -29,6 +29,7 @@ ADDRESS = "TESTS_WARM_WORKERS"
 KEY_BYTES = 64
 BEFORE_RAY = ["torch", "torch.distributed", "transformers", "pandas", "pyarrow.parquet", "pyarrow.dataset"]
 BEFORE_RAY += ["sklearn.linear_model", "fastapi", "s3fs", "mets_ray.model.predictor", "mets_ray.sources"]
+BEFORE_RAY += ["torch._dynamo"]  # which the first optimizer imports, for a second
 WITH_RAY = ["ray.data", "ray.train.torch", "mets_ray.training.fit", "mets_ray.pipelines.prepare"]
 WITH_RAY += ["mets_ray.evaluation.evaluate", "mets_ray.pipelines.score", "mets_ray.serve.deployments"]
 

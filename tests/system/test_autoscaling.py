@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ import pytest
 from tests.cluster.test_cluster_files import TYPES, read_aws, settings_of, shown_commands
 from tests.conftest import ROOT
 from tests.support.jobs import run_job
-from tests.support.processes import NO_STATE_API
+from tests.support.processes import NO_STATE_API, wait_for_port
 from tests.support.serving import free_port
 
 
@@ -148,26 +147,36 @@ def fake_cloud(*, idle_minutes):
         yield f"127.0.0.1:{port}", temporary
     finally:
         head.terminate()
-        head.wait(timeout=60)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it waits half a minute for nodes that are gone
+            head.wait(timeout=5)
+        head.kill()
+        head.wait()
         end_all_of(temporary)
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@pytest.fixture(scope="module")
+def cloud():
+    """One for both tests: each leaves the head alone, as it found it."""
+    with fake_cloud(idle_minutes=0.1) as found:
+        yield found
+
+
 @pytest.mark.timeout(240)
-def test_the_node_types_of_the_real_file_come_and_go_as_they_are_asked_for():
+def test_the_node_types_of_the_real_file_come_and_go_as_they_are_asked_for(cloud):
     (with_lm,) = [config for words in shown_commands() if (config := settings_of(words)).text.resources]
     text = with_lm.text
     actor = {"num_cpus": text.num_cpus_per_actor, "num_gpus": text.num_gpus_per_actor, "resources": text.resources}
     bundle = {"CPU": 1, "GPU": 1} | with_lm.train.resources
-    with fake_cloud(idle_minutes=0.1) as (address, temporary):
-        question = json.dumps([address, actor, text.max_actors, bundle, 2])
-        done = subprocess.run(
-            [sys.executable, "-c", DRIVER, question],
-            env=os.environ, cwd=temporary, capture_output=True, text=True, timeout=200, check=False,
-        )  # fmt: skip
-        sys.stderr.write(done.stderr)
-        assert done.returncode == 0, done.stderr[-3000:]
-        said = json.loads(done.stdout.splitlines()[-1])
+    address, temporary = cloud
+    question = json.dumps([address, actor, text.max_actors, bundle, 2])
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, question],
+        env=os.environ, cwd=temporary, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    sys.stderr.write(done.stderr)
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = json.loads(done.stdout.splitlines()[-1])
     assert said["before"] == ["head"]
     assert said["lm"] == ["lm_gpu"] * text.max_actors
     assert said["with_lm"] == ["head"] + ["lm_gpu"] * text.max_actors
@@ -187,7 +196,7 @@ WATCH = textwrap.dedent("""
 
 
 @pytest.mark.timeout(500)
-def test_a_job_makes_a_cluster_grow_from_nothing_and_leaves_nothing(tmp_path):
+def test_a_job_makes_a_cluster_grow_from_nothing_and_leaves_nothing(cloud, tmp_path):
     """jobs/pretrain.py as it stands, on CPUs: nodes for the LM, then nodes for training, then none."""
     home = tmp_path / "home"
     home.mkdir()
@@ -200,29 +209,29 @@ def test_a_job_makes_a_cluster_grow_from_nothing_and_leaves_nothing(tmp_path):
         "train.device=cpu",
     ]
     words += ["train.resources={train_gpu: 1}", "text.resources={lm_gpu: 1}", f"run_uri={tmp_path}/runs"]
-    with fake_cloud(idle_minutes=0.1) as (address, temporary):
-        watched = tmp_path / "nodes"
-        with watched.open("w") as file:
-            watch = subprocess.Popen([sys.executable, "-c", WATCH, address], stdout=file, cwd=temporary)
-        try:
-            options = {"address": address, "environment": {"HOME": str(home)}}
-            status, _, shown = run_job("pretrain", *words, **options)
-            assert status == 2
-            assert "a path of one machine" in shown
-            options["environment"]["METS_RAY_SHARED_FILESYSTEM"] = "1"
-            status, _, shown = run_job("pretrain", *words, "train.num_workers=5", **options)
-            assert status == 2
-            assert "the nodes hold 4 such workers" in shown
-            status, result, shown = run_job("pretrain", *words, timeout=400, **options)
-            assert status == 0, shown[-3000:]
-            deadline = time.monotonic() + 60  # idle nodes go after 6 s
-            while nodes_seen(watched)[-1] != ["head"] and time.monotonic() < deadline:
-                time.sleep(0.5)
-            time.sleep(2.0)  # and none comes back
-        finally:
-            watch.terminate()
-            watch.wait()
-        seen = nodes_seen(watched)
+    address, temporary = cloud
+    watched = tmp_path / "nodes"
+    with watched.open("w") as file:
+        watch = subprocess.Popen([sys.executable, "-c", WATCH, address], stdout=file, cwd=temporary)
+    try:
+        options = {"address": address, "environment": {"HOME": str(home)}}
+        status, _, shown = run_job("pretrain", *words, **options)
+        assert status == 2
+        assert "a path of one machine" in shown
+        options["environment"]["METS_RAY_SHARED_FILESYSTEM"] = "1"
+        status, _, shown = run_job("pretrain", *words, "train.num_workers=5", **options)
+        assert status == 2
+        assert "the nodes hold 4 such workers" in shown
+        status, result, shown = run_job("pretrain", *words, timeout=400, **options)
+        assert status == 0, shown[-3000:]
+        deadline = time.monotonic() + 60  # idle nodes go after 6 s
+        while nodes_seen(watched)[-1] != ["head"] and time.monotonic() < deadline:
+            time.sleep(0.5)
+        time.sleep(2.0)  # and none comes back
+    finally:
+        watch.terminate()
+        watch.wait()
+    seen = nodes_seen(watched)
     assert seen[0] == ["head"]
     assert {name for nodes in seen for name in nodes} == {"head", "cpu", "lm_gpu", "train_gpu_spot"}
     assert max(nodes.count("train_gpu_spot") for nodes in seen) == 2
@@ -241,14 +250,3 @@ def end_all_of(folder):
         with contextlib.suppress(OSError):  # gone meanwhile
             if str(folder).encode() in file.read_bytes():
                 os.kill(int(file.parent.name), signal.SIGKILL)
-
-
-def wait_for_port(port, process):
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "the head ended"
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.3)
-    raise AssertionError("the head did not start")
