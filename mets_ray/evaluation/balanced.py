@@ -33,10 +33,10 @@ def _levels(inputs: EvaluationInputs, of: TaskSimilarities) -> Mapping[str, Leve
     found = {}
     if (others := levels_of_others(of.similarity, of.patients)) is not None:
         found[OF_OTHERS] = others
-    file = inputs.predictor.bundle.reference
     # The reference's ECGs were pooled as a whole: an ECG that is pooled around one beat lies elsewhere.
-    if file is not None and file.reference.embeddings is not None and inputs.dataset.card.focus is None:
+    if inputs.dataset.card.focus is None:
         vectors = inputs.predictor.class_vectors(inputs.questions.classes(of.task))
         assert vectors is not None, f"the prompts of `{of.task}` were not learnt"
-        found[OF_REFERENCE] = file.reference.embeddings.levels(vectors.double().cpu().numpy())
+        if (levels := inputs.predictor.levels(vectors)) is not None:
+            found[OF_REFERENCE] = levels
     return found

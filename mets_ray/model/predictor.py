@@ -18,6 +18,7 @@ from mets_ray.ecg.ecg import Ecg, check_sampling_rate
 from mets_ray.ecg.preprocess import SignalConfig, check_leads, preprocess
 from mets_ray.ecg.timeline import part_from, window_starts
 from mets_ray.errors import ConfigError, RecordError
+from mets_ray.metrics.levels import Levels
 from mets_ray.model.bundle import Bundle, BundleFacts, check_text_model, load_bundle, untrained_model, with_calibrations
 from mets_ray.model.calibrated_classes import (
     LEADS_MISSING,
@@ -510,12 +511,17 @@ class Predictor:
         and any words have one. The other ECGs are those of the bundle's reference, which are whole and of one window:
         None for all else, and where the bundle has no reference.
         """
+        levels = None if len(windows.signal_uv) > 1 or windows.lack_leads else self.levels(class_vectors)
+        if levels is None:
+            return [None] * len(similarity)
+        found: list[float | None] = levels.standardise(similarity).tolist()
+        return found
+
+    def levels(self, class_vectors: Float[Tensor, "class dimension"]) -> Levels | None:
+        """How similar the ECGs of the bundle's reference are to classes; None where it has none."""
         file = self.bundle.reference
         placed = None if file is None else file.reference.embeddings
-        if placed is None or len(windows.signal_uv) > 1 or windows.lack_leads:
-            return [None] * len(similarity)
-        found: list[float | None] = placed.levels(class_vectors.numpy()).standardise(similarity).tolist()
-        return found
+        return None if placed is None else placed.levels(class_vectors.numpy())
 
     @torch.inference_mode()
     def wording_vectors(self, classes: Mapping[str, tuple[str, ...]]) -> list[Float[Tensor, "_ dimension"]]:
