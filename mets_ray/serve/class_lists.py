@@ -59,16 +59,16 @@ def class_list(
     wordings = [wording for of_class in classes.values() for wording in of_class]
     words = [*classes, *wordings]
     _check_words(words, config.max_label_chars)
-    meant = {wording: spell_out(wording) for wording in wordings}
-    _check_words(meant.values(), config.max_label_chars)
+    spelt_out = {wording: meaning for wording in wordings if (meaning := spell_out(wording)) != wording}
+    _check_words(spelt_out.values(), config.max_label_chars)
     _check_characters([*words, template], config.max_label_chars, _CONTROL)
     try:
         filled = {
-            name: tuple(apply_template(template, meant[text]) for text in texts) for name, texts in classes.items()
+            name: tuple(apply_template(template, spelt_out.get(text, text)) for text in texts)
+            for name, texts in classes.items()
         }
     except ConfigError as error:
         raise RequestError(422, "bad_template", error.fact, hint="write it like `The ECG shows {}`") from error
-    spelt_out = {wording: meaning for wording, meaning in meant.items() if wording != meaning}
     return ClassList(filled, template, spelt_out=spelt_out)
 
 
