@@ -34,10 +34,15 @@ class _FastLoader(_UniqueKeys, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  
     pass
 
 
+def nearest(word: str, known: Sequence[str]) -> str | None:
+    """The known word that looks most like this one, or None where none is near."""
+    return next(iter(difflib.get_close_matches(word, known, n=1)), None)
+
+
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """A hint: the nearest of the known words, or all of them where none is near."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean `{close[0]}`?" if close else f"known are {', '.join(f'`{name}`' for name in known)}"
+    near = nearest(word, known)
+    return f"known are {', '.join(f'`{name}`' for name in known)}" if near is None else f"did you mean `{near}`?"
 
 
 def packaged_files(folder: str) -> dict[str, Traversable]:

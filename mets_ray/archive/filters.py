@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from mets_ray.archive.schema import FILTER_COLUMNS, Kind
 from mets_ray.errors import ConfigError
-from mets_ray.packaged import did_you_mean
+from mets_ray.packaged import did_you_mean, nearest
 from mets_ray.text.reports import text_id
 
 MOST_CHARACTERS = 4096
@@ -175,10 +175,10 @@ class _Parser:
         if self._next == _Token("sign", "("):
             raise _fault(f"`where` calls `{token.value[:40]}`: there are no functions")
         if token.value not in FILTER_COLUMNS:
-            name, columns = token.value[:40], [f"`{column}`" for column in FILTER_COLUMNS]
-            guess = did_you_mean(name, list(FILTER_COLUMNS))
-            is_list = all(column in guess for column in columns)
-            hint = guess if is_list else f"{guess} The columns: {', '.join(columns)}"
+            name, columns = token.value[:40], list(FILTER_COLUMNS)
+            hint = did_you_mean(name, columns)
+            if nearest(name, columns) is not None:  # it names that one alone
+                hint += f" The columns: {', '.join(f'`{column}`' for column in columns)}"
             raise ConfigError(f"`where` names `{name}`, which is no column of an archive", hint=hint)
         return token.value, FILTER_COLUMNS[token.value]
 
