@@ -42,6 +42,7 @@ from mets_ray.model.predictor import Predictor, load_predictor, sigmoid
 from mets_ray.model.windows import mean_embedding
 from mets_ray.pipelines.embed import vector_column
 from mets_ray.pipelines.input_drift import NO_DRIFT, InputCounter, WrittenDrift, write_drift
+from mets_ray.pipelines.score_columns import ScoreTask, with_calibrated, with_columns, with_z_scores
 from mets_ray.pipelines.texts import learn_prompts
 from mets_ray.tasks.questions import Questions
 
@@ -54,8 +55,12 @@ _OF_PROBABILITIES = (
     "probability is calibrated on validation records, and holds where classes are as frequent as there; present: it "
     "reaches the threshold."
 )
+_OF_Z_SCORES = (
+    "z_score is the similarity in standard deviations above its mean over the ECGs of the bundle's reference, and can "
+    "be compared between classes; null for ECGs that lack leads and for means of windows."
+)
 _OF_HEADS = "score:head is the sigmoid of a head's logit, for each class alone: not calibrated."
-_COLUMNS_VERSION = 2  # 1 had no `leads_missing`: files of both are not mixed in one folder
+_COLUMNS_VERSION = 3  # 1 had no `leads_missing`, 2 no `z_score`: files of two are not mixed in one folder
 
 
 @dataclass(frozen=True)
@@ -74,16 +79,6 @@ class Scored:
     records_per_s: float
     steady_records_per_s: float
     drift: WrittenDrift = NO_DRIFT
-
-
-@dataclass(frozen=True)
-class ScoreTask:
-    """Classes of one task, their unit vectors, float32 [class, dimension], and the calibration of each."""
-
-    task: str
-    classes: tuple[str, ...]
-    vectors: np.ndarray
-    calibrated: CalibratedClasses | None = None
 
 
 class ShardScorer:
@@ -109,6 +104,7 @@ class ShardScorer:
         self._predictor = load_predictor(bundle_uri, device=device, encoder_runtime=encoder_runtime)
         self._tasks = tasks
         self._vectors = [torch.tensor(task.vectors) for task in tasks]
+        self._levels = [self._predictor.levels(vectors) for vectors in self._vectors]
         self._dataset = dataset
         self._output_uri = output_uri
         self._metadata = metadata | {"encoder_runtime": self._predictor.encoder_runtime}
@@ -172,20 +168,22 @@ class ShardScorer:
         first = 0
         for name, head in self._predictor.heads.items():
             of_head = logits[:, first : first + len(head.classes)]
-            table = _with_columns(table, f"logit:head:{name}", head.classes, of_head)
-            table = _with_columns(table, f"score:head:{name}", head.classes, sigmoid(of_head))
+            table = with_columns(table, f"logit:head:{name}", head.classes, of_head)
+            table = with_columns(table, f"score:head:{name}", head.classes, sigmoid(of_head))
             first += len(head.classes)
         return table
 
     def _scored(self, table: pa.Table, embeddings: Float32[np.ndarray, "record dimension"]) -> pa.Table:
         if self._settings.embeddings:
             table = table.append_column("embedding", vector_column(embeddings))
-        for task, vectors in zip(self._tasks, self._vectors, strict=True):
+        for task, vectors, levels in zip(self._tasks, self._vectors, self._levels, strict=True):
             scores, similarity = self._predictor.scores(embeddings, vectors)
-            table = _with_columns(table, f"similarity:{task.task}", task.classes, similarity)
-            table = _with_columns(table, f"score:{task.task}", task.classes, scores)
+            table = with_columns(table, f"similarity:{task.task}", task.classes, similarity)
+            table = with_columns(table, f"score:{task.task}", task.classes, scores)
+            if levels is not None:
+                table = with_z_scores(table, task, levels, similarity)
             if task.calibrated is not None and task.calibrated.fault is None:
-                table = _with_calibrated(table, task, task.calibrated, similarity)
+                table = with_calibrated(table, task, task.calibrated, similarity)
         return table
 
     def _leads_missing(self, signal_uv: np.ndarray, rows: pa.Table) -> pa.Array:
@@ -379,6 +377,8 @@ def _metadata(
         identity["encoder_precision"] = "bf16"  # the other runtimes agree, so one may go on with another's scores
     if card.window_stride_s is not None:
         identity["rows"] = settings.rows
+    if predictor.bundle.reference is not None:
+        identity["reference"] = storage.digest_of(predictor.bundle.reference.reference.to_json())
     thresholds = _thresholds(card, predictor, questions)
     if thresholds:
         identity["calibrations"] = sorted(
@@ -398,6 +398,7 @@ def _metadata(
         "lead_sets": {name: quality.model_dump() for name, quality in facts.lead_sets.items()},
         "notices": [
             "similarity is a cosine, score its softmax over the classes of a task: not calibrated, so no probability.",
+            *([_OF_Z_SCORES] if predictor.bundle.reference is not None else []),
             *([_OF_PROBABILITIES] if thresholds else []),
             *([_OF_HEADS] if predictor.heads else []),
             "Research software, not a medical device.",
@@ -459,26 +460,3 @@ def _rows(shard: Shard) -> int:
 def score_uri(output_uri: str, shard_path: str) -> str:
     """Where the scores of a shard are written: the shard's file name below `output_uri`."""
     return storage.join(output_uri, PurePosixPath(shard_path).name)
-
-
-def _with_calibrated(
-    table: pa.Table, task: ScoreTask, calibrated: CalibratedClasses, similarity: Float32[np.ndarray, "record class"]
-) -> pa.Table:
-    """The columns of the calibrated classes; null for ECGs that lack leads, for which there is no calibration."""
-    whole = np.asarray([not missing for missing in table["leads_missing"].to_pylist()])
-    names = ("probability", "probability_low", "probability_high")
-    kinds = dict(zip(names, calibrated.probabilities(similarity), strict=True))
-    kinds["present"] = calibrated.decisions(similarity)
-    for column, (name, fault) in enumerate(zip(task.classes, calibrated.faults, strict=True)):
-        for kind, values in kinds.items() if fault is None else ():
-            of_class = pa.array(np.ascontiguousarray(values[:, column]), mask=~whole)
-            table = table.append_column(f"{kind}:{task.task}:{name}", of_class)
-    return table
-
-
-def _with_columns(
-    table: pa.Table, prefix: str, classes: tuple[str, ...], values: Float32[np.ndarray, "record class"]
-) -> pa.Table:
-    for column, name in enumerate(classes):
-        table = table.append_column(f"{prefix}:{name}", pa.array(np.ascontiguousarray(values[:, column])))
-    return table

@@ -24,7 +24,8 @@ from mets_ray.model.predictor import load_predictor
 from mets_ray.model.zero_shot import task_scores
 from mets_ray.pipelines import score as score_module
 from mets_ray.pipelines.embed import EcgEmbedder
-from mets_ray.pipelines.score import ScoreTask, ShardScorer
+from mets_ray.pipelines.score import ShardScorer
+from mets_ray.pipelines.score_columns import ScoreTask
 from mets_ray.tasks.questions import dataset_tasks
 from tests.support.calibrations import damage, made_up_file, write_file
 from tests.support.datasets import scored_table, synthetic_rows, write_card, write_rows, write_shards
@@ -233,6 +234,39 @@ def test_windows_have_their_start_and_their_mean_is_the_recording(bundle_uri, tm
         mean = own.mean(axis=0) / np.linalg.norm(own.mean(axis=0))
         np.testing.assert_allclose(row["embedding"], mean, atol=1e-5)
         assert row["similarity:t:AFIB"] == pytest.approx(float(mean @ vectors[1]), abs=1e-5)
+
+
+@pytest.mark.usefixtures("every_second_lacks_chest_leads")
+def test_z_scores_are_those_of_single_ecgs_and_of_nothing_else(tmp_path):
+    """Null for an ECG that lacks leads and for the mean of several windows; no column without a reference."""
+    bundle, names = make_bundle(tmp_path), ["r0@0", "r1@0", "r2@0", "r2@2.5", "r2@5"]
+    rows = [replace(row, record_id=name) for row, name in zip(synthetic_rows(5), names, strict=True)]
+    summary = write_rows(tmp_path / "data", rows)
+    data_uri = str(tmp_path / "data")
+    dataset = PreparedDataset(data_uri, write_card(data_uri, [summary], window_stride_s=2.5))
+    vectors = np.linalg.qr(np.random.default_rng(0).normal(size=(128, 2)))[0].T.astype(np.float32)
+    task = ScoreTask("t", ("SR", "AFIB"), vectors)
+
+    def run(kind, name):
+        settings = config_of(tmp_path, f"score.rows={kind}").score
+        scorer = ShardScorer(str(bundle), (task,), dataset, output_uri=name, metadata={}, settings=settings)
+        scorer.score(summary.shard)
+        return scored_table(name)
+
+    assert not [name for name in run("window", f"{tmp_path}/before").column_names if name.startswith("z_score")]
+    write_reference(bundle, made_up_reference(bundle, synthetic_signals(range(60))))
+    predictor = load_predictor(str(bundle))
+    windows, recordings = (run(kind, f"{tmp_path}/{kind}").to_pylist() for kind in ("window", "recording"))
+    for row in [*windows, *recordings]:
+        similarity = np.asarray([row[f"similarity:t:{name}"] for name in task.classes])
+        found = [row[f"z_score:t:{name}"] for name in task.classes]
+        if row["leads_missing"] or row.get("windows", 1) > 1:
+            assert found == [None, None]
+        else:
+            levels = predictor.levels(torch.tensor(vectors))
+            np.testing.assert_allclose(found, (similarity - levels.mean) / levels.deviation, rtol=1e-4)
+    assert [row["z_score:t:SR"] is None for row in windows] == [False, True, False, True, False]
+    assert [row["z_score:t:SR"] is None for row in recordings] == [False, True, True]
 
 
 def test_what_is_finished_is_skipped_and_what_is_not_is_scored(ray_cluster, dataset_uri, tmp_path):
