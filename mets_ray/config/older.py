@@ -32,7 +32,7 @@ _KEYS_OF = {
 _ADDED: dict[str, dict[str, Any]] = {
     "prepare": {"missing_leads": "reject"},
     "encoder": {"lead_mask": False, "architecture": "resnet1d_18"},
-    "augment": {"usual_leads": 0.0},
+    "augment": {"usual_leads": 0.0, "retimed": 0.0},
 }
 """Settings that came later than some bundles and runs, with what was done before."""
 

@@ -198,6 +198,11 @@ class AugmentConfig(Section):
     gain: Annotated[float, Field(ge=0.0, le=0.3)] = Field(
         0.1, description="standard deviation of the gain, which is limited to 0.7 to 1.3; 0 is off"
     )
+    retimed: Fraction = Field(
+        0.3,
+        description="share of the ECGs in regular sinus rhythm that get premature atrial beats, a long PR or a long QT "
+        "interval, and the statements that say so (text.unit=statement); 0 is off",
+    )
 
 
 class TrainConfig(Section):

@@ -11,6 +11,7 @@ import numpy as np
 import scipy
 from jaxtyping import Bool, Float32, Int16
 
+from mets_ray.ecg.beats import beat_mask
 from mets_ray.ecg.lead_order import LIMB_BOUND
 
 HEART_RATE = "heart_rate_per_min"
@@ -26,11 +27,6 @@ FIXED_EDGES = {
 _BAND_HZ = (0.5, 40.0)
 _FAST_HZ = 20.0
 _FLAT_S = 1.0
-_LAG_S = 0.02  # a difference over 40 ms has no 50 Hz in it, and follows the slope of a QRS complex
-_SMOOTH_S = 0.1
-_REFRACTORY_S = 0.25
-_SEGMENT_S = 2.0  # each holds a beat from 30 per minute on
-_PEAK_SHARE = 0.4  # of a typical beat's slope: above a T wave's, below that of a smaller beat
 
 
 def feature_names(leads: Sequence[str]) -> tuple[str, ...]:
@@ -72,24 +68,9 @@ def signal_features(
 def heart_rate(
     signal_mv: Float32[np.ndarray, "window lead sample"], sampling_rate_hz: int
 ) -> Float32[np.ndarray, " window"]:
-    """Mean rate of each window's beats in 1/min; nan with fewer than two.
-
-    Beats are where the slope of all leads together has a peak of at least 0.4 of a typical one, 0.25 s apart or more:
-    a plain form of Pan & Tompkins 1985 (doi:10.1109/TBME.1985.325532), for groups of ECGs and not for a patient.
-    """
-    lag = max(1, round(_LAG_S * sampling_rate_hz))
-    slope = signal_mv[:, :, 2 * lag :] - signal_mv[:, :, : -2 * lag]
-    energy = np.einsum("wls,wls->ws", slope, slope)
-    width = max(1, round(_SMOOTH_S * sampling_rate_hz))
-    envelope = np.sqrt(scipy.ndimage.uniform_filter1d(energy, width, axis=1, mode="nearest").clip(min=0.0))
-    samples = envelope.shape[1]
-    parts = max(1, int(samples / (_SEGMENT_S * sampling_rate_hz)))
-    typical = np.median([part.max(axis=1) for part in np.array_split(envelope, parts, axis=1)], axis=0)
-    around = scipy.ndimage.maximum_filter1d(
-        envelope, 2 * round(_REFRACTORY_S * sampling_rate_hz) + 1, axis=1, mode="nearest"
-    )
-    beats = (envelope == around) & (envelope > np.maximum(_PEAK_SHARE * typical, 1e-6)[:, None])
-    beats[:, 1:] &= ~beats[:, :-1]  # of a level top its beginning
+    """Mean rate of each window's beats (`beat_mask`) in 1/min; nan with fewer than two."""
+    beats = beat_mask(signal_mv, sampling_rate_hz)
+    samples = beats.shape[1]
     first, last = beats.argmax(axis=1), samples - 1 - beats[:, ::-1].argmax(axis=1)
     times = (last - first) / sampling_rate_hz
     several = (beats.sum(axis=1) > 1) & (times > 0)

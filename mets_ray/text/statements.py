@@ -70,6 +70,11 @@ class ReportStatements:
         counts = np.bincount(held // numbers, minlength=len(ids))
         return dict(zip(ids.tolist(), counts.tolist(), strict=True))
 
+    def holds(self, report_id: int) -> bool:
+        """Whether `build` saw this report."""
+        at = int(np.searchsorted(self.report_ids, report_id))
+        return at < len(self.report_ids) and int(self.report_ids[at]) == report_id
+
     def of(self, report_ids: Int64[np.ndarray, "row"]) -> list[np.ndarray]:
         """The statement ids of each row. Raises DatasetError for a report that `build` did not see."""
         positions = np.searchsorted(self.report_ids, report_ids).clip(max=max(len(self.report_ids) - 1, 0))

@@ -28,6 +28,7 @@ from mets_ray.training.collectives import (
 )
 from mets_ray.training.grad_cache import forward_loss
 from mets_ray.training.job import TrainJob
+from mets_ray.training.retimed import with_some_retimed
 from mets_ray.training.state import Figures, State, parameter_norm, report_checkpoint
 from mets_ray.training.texts import Texts
 from mets_ray.training.watch import Due, Watch, timed
@@ -47,10 +48,10 @@ class EpochStream:
 
 
 def open_epoch(
-    job: TrainJob, epoch: int, first_step: int, readers: ThreadPoolExecutor, device: torch.device
+    job: TrainJob, texts: Texts, cursor: tuple[int, int], readers: ThreadPoolExecutor, device: torch.device
 ) -> EpochStream:
-    """Plan an epoch and start reading it at `first_step`."""
-    train = job.config.train
+    """Plan an epoch and start reading it. cursor: the epoch and its first step."""
+    train, augment, (epoch, first_step) = job.config.train, job.config.augment, cursor
     plan = job.plan(epoch)
     lanes = [worker_lanes(train.lanes, num_workers(), worker) for worker in range(num_workers())]
     row_counts = [len(owned) * plan.rows_per_lane_step for owned in lanes]
@@ -67,10 +68,15 @@ def open_epoch(
     )
 
     def made_ready(batch: dict[str, Any]) -> dict[str, Any]:
-        signal = signal_tensor(batch["signal_uv"], pinned=device.type == "cuda")
         place = BatchPlace(job.config.seed, epoch, int(batch["step"][0]), train.batch_size)
+        if augment.retimed and texts.statements is not None and job.layer_decay is None:
+            rate = job.dataset.card.sampling_rate_hz
+            batch = with_some_retimed(
+                batch, texts.statements, share=augment.retimed, place=place, first_row=first_row, sampling_rate_hz=rate
+            )
+        signal = signal_tensor(batch["signal_uv"], pinned=device.type == "cuda")
         rows = range(first_row, first_row + len(signal))
-        views = draw_views(job.config.augment, place, rows, leads=job.dataset.card.leads, samples=signal.shape[2])
+        views = draw_views(augment, place, rows, leads=job.dataset.card.leads, samples=signal.shape[2])
         return {**batch, "signal": signal, "views": views}
 
     ready = map(made_ready, stream)

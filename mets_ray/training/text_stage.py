@@ -20,6 +20,7 @@ from mets_ray.pipelines.lm_actors import EmbeddedTexts, embed_missing, look_up_t
 from mets_ray.pipelines.texts import ReportsOfPatients, report_statements, report_texts
 from mets_ray.text.reports import text_id
 from mets_ray.text.statements import ReportStatements, one_spelling
+from mets_ray.training.retimed import retimed_reports
 from mets_ray.training.texts import Texts
 
 MOST_ANCHORS = 4096
@@ -52,6 +53,9 @@ class TextStage:
         if config.text.unit == "statement":
             self._of_reports = one_spelling(report_statements(dataset, template, dataset.all_folds))
             self._trained = ReportsOfPatients.read(dataset, template, train)
+            if config.augment.retimed:
+                trained = {report: self._of_reports[report] for report in self._trained.texts}
+                self._of_reports |= retimed_reports(trained)
             texts = sorted({part for parts in self._of_reports.values() for part in parts})
             kind = f"distinct statements of {len(self._of_reports)} reports"
         else:

@@ -41,7 +41,7 @@ def train_worker(settings: dict[str, TrainJob]) -> None:
         texts: Texts = ray.get(given[0])
         device = _device(job)
         # A new run's first blocks are read while the model is built.
-        upcoming = [open_epoch(job, 0, 0, readers, device)] if ray.train.get_checkpoint() is None else []
+        upcoming = [open_epoch(job, texts, (0, 0), readers, device)] if ray.train.get_checkpoint() is None else []
         state = start_state(job, texts, device)
         _train(job, texts, state, Watch(Reporter(job.messages), watchdog, SaveClock(job)), readers, upcoming)
     except Exception as error:
@@ -78,10 +78,10 @@ def _train(
     def open_next() -> None:
         # The next epoch's first blocks are read while this one ends, is validated and saved.
         if state.epoch + 1 < epochs:
-            upcoming.append(open_epoch(job, state.epoch + 1, 0, readers, state.device))
+            upcoming.append(open_epoch(job, texts, (state.epoch + 1, 0), readers, state.device))
 
     if state.epoch < epochs and not upcoming:
-        upcoming.append(open_epoch(job, state.epoch, state.step, readers, state.device))
+        upcoming.append(open_epoch(job, texts, (state.epoch, state.step), readers, state.device))
     while state.epoch < epochs:
         # What was trained so far is saved, so this is where a stop between two epochs costs nothing.
         if broadcast_object(watch.saving.stop()) is not None:

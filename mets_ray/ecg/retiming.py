@@ -1,0 +1,178 @@
+"""The same waves at other times: a recorded ECG with a beat that comes early, a long PR or a long QT interval.
+
+What "premature" means is learnt from ECGs with premature beats, and few have them. A recorded ECG in regular sinus
+rhythm becomes one when a beat is moved: it keeps its waves, its noise and its electronics, so nothing but the timing
+tells it from the ECG that it was. For training; what is evaluated is as it was recorded.
+
+A beat moves as a whole, from the onset of P to the end of T; only the flat stretches between beats become shorter or
+longer. Intervals are those of adults at rest: P begins within 0.24 s before the R peak, and QT follows Bazett.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from mets_ray.ecg.beats import beat_times_s
+
+Finding = Literal["premature_atrial", "atrial_bigeminy", "long_pr", "long_qt"]
+FINDINGS: tuple[Finding, ...] = get_args(Finding)
+
+_LEAST_BEATS = 6
+_SHORTEST_RR_S = 0.55  # faster, P hides in T
+_MOST_VARIATION = 0.07  # standard deviation of RR over its median: more is no regular rhythm
+_P_ONSET_S, _P_END_S, _QRS_ONSET_S, _QRS_END_S = -0.24, -0.075, -0.045, 0.08  # from the R peak
+_QT_END_S, _SPARE_S = 0.46, 0.03  # at an RR of 1 s; what stays flat before the next P
+_COUPLING = (0.50, 0.75)  # of RR: how early an atrial beat is
+_LONGER_PR_S = (0.09, 0.15)  # more than a normal PR of at least 0.12 s lacks to 0.2 s
+_LONGER_QT = (1.22, 1.40)
+_SQUEEZED_S = 0.02  # the least that is left of a stretch
+_SEAM_S = 0.08
+
+
+def retimed(
+    signal_mv: Float32[np.ndarray, "lead sample"],
+    sampling_rate_hz: int,
+    finding: Finding,
+    random: np.random.Generator,
+) -> Float32[np.ndarray, "lead sample"] | None:
+    """The ECG with a finding that it did not have, of the same length; who calls it knows that it is in sinus rhythm.
+
+    None where beats are too few (6), too fast (RR below 0.55 s) or not regular (RR varies by 7%), and where there is no
+    room for the change.
+    """
+    beats_s = beat_times_s(signal_mv, sampling_rate_hz)
+    if len(beats_s) < _LEAST_BEATS:
+        return None
+    intervals_s = np.diff(beats_s)
+    rr_s = float(np.median(intervals_s))
+    if rr_s < _SHORTEST_RR_S or intervals_s.std() > _MOST_VARIATION * rr_s:
+        return None
+    endless, old_s = _repeated(signal_mv, beats_s, rr_s, sampling_rate_hz)
+    timing = _draw_timing(finding, rr_s, len(old_s), random)
+    if timing is None:
+        return None
+    times = np.arange(signal_mv.shape[1]) / sampling_rate_hz
+    new, old = _time_map(old_s, timing, rr_s)
+    if new[0] > times[0] or new[-1] < times[-1]:
+        return None
+    return _sampled(endless, np.interp(times, new, old) * sampling_rate_hz)
+
+
+@dataclass(frozen=True)
+class _Timing:
+    """When the beats come in the new ECG, by how much P is earlier, and the factor of what follows QRS."""
+
+    beats_s: Float[np.ndarray, " beat"]
+    pr_longer_s: float = 0.0
+    qt_factor: float = 1.0
+
+
+def _draw_timing(finding: Finding, rr_s: float, count: int, random: np.random.Generator) -> _Timing | None:
+    intervals_s = rr_s * (1 + random.normal(0, 0.012, count))
+    pr_longer_s, qt_factor = 0.0, 1.0
+    if finding == "long_pr":
+        pr_longer_s = random.uniform(*_LONGER_PR_S)
+    elif finding == "long_qt":
+        qt_factor = random.uniform(*_LONGER_QT)
+        if _QRS_END_S + (_t_end_s(rr_s) - _QRS_END_S) * qt_factor - _P_ONSET_S > rr_s:
+            return None
+    else:
+        _make_early(intervals_s, _draw_early(finding, count, random), random)
+    first_s = -(1 + random.random()) * rr_s
+    return _Timing(first_s + np.cumsum(intervals_s), pr_longer_s, qt_factor)
+
+
+def _draw_early(finding: Finding, count: int, random: np.random.Generator) -> list[int]:
+    """Which beats are early: every second, every third, or up to three of the first ten, never two in a row."""
+    start = 3 + int(random.integers(3))
+    if finding == "atrial_bigeminy":
+        return list(range(start, count, 2))
+    if random.random() < 0.1:
+        return list(range(start, count, 3))
+    early: list[int] = []
+    for beat in random.integers(3, 11, size=random.integers(1, 4)).tolist():
+        if beat < count and all(abs(beat - other) > 1 for other in early):
+            early.append(beat)
+    return sorted(early)
+
+
+def _make_early(intervals_s: Float[np.ndarray, " beat"], early: list[int], random: np.random.Generator) -> None:
+    """Shorten the interval before each early beat, in place, and lengthen the next: the sinus node starts anew, so the
+    pause makes up for a part."""
+    coupling, made_up = random.uniform(*_COUPLING), random.uniform(0.0, 0.9)
+    for beat in early:
+        share = min(max(coupling + random.normal(0, 0.03), 0.45), 0.85)
+        intervals_s[beat] *= share
+        if beat + 1 < len(intervals_s):
+            intervals_s[beat + 1] *= 1 + made_up * (1 - share) + random.uniform(0.0, 0.1)
+
+
+def _t_end_s(rr_s: float) -> float:
+    """Where T ends, from the R peak: QT goes with the root of RR (Bazett), and ends before the next P."""
+    return min(_QT_END_S * math.sqrt(rr_s), rr_s + _P_ONSET_S - _SPARE_S)
+
+
+def _time_map(
+    old_s: Float[np.ndarray, " beat"], timing: _Timing, rr_s: float
+) -> tuple[Float[np.ndarray, " knot"], Float[np.ndarray, " knot"]]:
+    """Knots of new time and old time, both ascending; between them time runs evenly."""
+    t_end_s = _t_end_s(rr_s)
+    of_old = np.array([_P_ONSET_S, _P_END_S, _QRS_ONSET_S, _QRS_END_S, t_end_s])
+    of_new = of_old.copy()
+    of_new[:2] -= timing.pr_longer_s
+    of_new[-1] = _QRS_END_S + (t_end_s - _QRS_END_S) * timing.qt_factor
+    old = old_s[:, None] + of_old
+    new = timing.beats_s[: len(old_s), None] + of_new
+    # Where an early P falls into the T before it, both become shorter, down to nothing of T and to half of PR.
+    overlap = np.maximum(new[:-1, -1] + _SQUEEZED_S - new[1:, 0], 0.0)
+    room = new[:-1, -1] - new[:-1, -2] - _SQUEEZED_S
+    of_t = np.minimum(overlap, room)
+    new[:-1, -1] -= of_t
+    new[1:, 0] += overlap - of_t
+    return new.ravel(), old.ravel()
+
+
+def _repeated(
+    signal_mv: Float32[np.ndarray, "lead sample"],
+    beats_s: Float[np.ndarray, " beat"],
+    rr_s: float,
+    sampling_rate_hz: int,
+) -> tuple[Float32[np.ndarray, "lead sample"], Float[np.ndarray, " beat"]]:
+    """The ECG four times in a row, and its beats: cut where it is flat before the first and the last whole beat, and
+    with the steps at the cuts spread over some samples."""
+    cuts = np.round((beats_s - 0.35 * rr_s) * sampling_rate_hz).astype(int)
+    cuts = cuts[(cuts >= 0) & (cuts <= signal_mv.shape[1])]
+    first, last = int(cuts[0]), int(cuts[-1])
+    part, length = signal_mv[:, first:last], last - first
+    within = beats_s * sampling_rate_hz
+    own_s = (within[(within >= first) & (within < last)] - first) / sampling_rate_hz
+    repeated = np.tile(part, 4)
+    half = max(1, round(_SEAM_S * sampling_rate_hz))
+    step = (part[:, :1] - part[:, -1:]) / 2
+    for seam in (length, 2 * length, 3 * length):
+        repeated[:, seam - half : seam] += step * np.linspace(0, 1, half, dtype=np.float32)
+        repeated[:, seam : seam + half] -= step * np.linspace(1, 0, half, dtype=np.float32)
+    starts_s = np.arange(4)[:, None] * (length / sampling_rate_hz)
+    return repeated, (own_s + starts_s).ravel()
+
+
+def _sampled(
+    signal_mv: Float32[np.ndarray, "lead sample"], position: Float[np.ndarray, " new"]
+) -> Float32[np.ndarray, "lead new"]:
+    """The signal between its samples, by cubic convolution (Keys 1981, doi:10.1109/TASSP.1981.1163711; a = -1/2)."""
+    position = position.clip(1, signal_mv.shape[1] - 3)
+    before = np.floor(position).astype(np.int64)
+    at = (position - before).astype(np.float32)
+    weights = (
+        ((2 - at) * at - 1) * at / 2,
+        ((3 * at - 5) * at * at + 2) / 2,
+        ((4 - 3 * at) * at + 1) * at / 2,
+        (at - 1) * at * at / 2,
+    )
+    found: np.ndarray = sum(
+        signal_mv[:, before + offset] * weight for offset, weight in zip(range(-1, 3), weights, strict=True)
+    )
+    return found

@@ -1,0 +1,57 @@
+"""What the report of an ECG says once its beats were moved (`ecg.retiming`): some statements go, others come."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+_SINUS = re.compile(r"\bsinus (?:rhythm|bradycardia)\b", re.IGNORECASE)
+_SLOW = re.compile(r"bradycardia", re.IGNORECASE)
+_NORMAL = re.compile(r"\b(?:normal|borderline) ecg\b|within normal limits|no definite pathology", re.IGNORECASE)
+# Beats of another origin, a rhythm that is not regular, or intervals that are long already.
+_RULES_OUT = re.compile(
+    r"fibrillat|flutter|premature|ectop|extrasystol|escape|pace[dr]|pacemaker|tachy|arrhythm|irregular|bigem|trigem|"
+    r"\bav\b.*block|heart block|junctional|\bpr\b|\bqt\b|pre-?excitation|pause",
+    re.IGNORECASE,
+)
+
+# As reports say it: each is one way, and all of its statements are true. {} is the rhythm.
+_WORDINGS: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "premature_atrial": (
+        ("{} with premature atrial complexes",),
+        ("{} with premature atrial complexes", "Premature atrial contraction(s)"),
+        ("{} with premature supraventricular complexes",),
+    ),
+    "atrial_bigeminy": (
+        ("{} with premature atrial complexes in a pattern of bigeminy",),
+        ("{} with premature atrial complexes in a pattern of bigeminy", "Premature atrial contraction(s), bigeminy"),
+    ),
+    "long_pr": (
+        ("{} with 1st degree AV block",),
+        ("{} with 1st degree AV block", "Prolonged PR interval"),
+    ),
+    "long_qt": (("{}", "Prolonged QT"),),
+}
+
+
+def retimed_statements(statements: Sequence[str], finding: str, known: Mapping[str, str]) -> Iterator[tuple[str, ...]]:
+    """The statements of the ECG with `finding` in place of what it had, one for each way to say it.
+
+    Nothing where the statements do not say that it is a regular sinus rhythm. known: how the data set's own
+    reports spell their statements, by the case-folded ones; ways that they never use are left out, or all but the
+    first. Raises KeyError for an unknown
+    finding.
+    """
+    wordings = _WORDINGS[finding]
+    sinus = [statement for statement in statements if _SINUS.search(statement)]
+    if not sinus or any(_RULES_OUT.search(statement) for statement in statements):
+        return
+    rhythm = "Sinus bradycardia" if any(_SLOW.search(statement) for statement in sinus) else "Sinus rhythm"
+    kept = [statement for statement in statements if statement not in sinus and not _NORMAL.search(statement)]
+    ways = [tuple(statement.format(rhythm) for statement in wording) for wording in wordings]
+    usual = [way for way in ways if all(statement.casefold() in known for statement in way)]
+    for way in usual or ways[:1]:
+        yield (*(known.get(statement.casefold(), statement) for statement in way), *kept)
+
+
+def retimed_key(report_id: int, finding: str, way: int) -> str:
+    """Stands for the text of the report that an ECG with `report_id` gets: `ReportStatements.build` takes texts."""
+    return f"{report_id} {finding} {way}"
