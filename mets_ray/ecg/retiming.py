@@ -140,7 +140,7 @@ def _repeated(
     beats_s: Float[np.ndarray, " beat"],
     rr_s: float,
     sampling_rate_hz: int,
-) -> tuple[Float32[np.ndarray, "lead sample"], Float[np.ndarray, " beat"]]:
+) -> tuple[Float32[np.ndarray, "lead repeated"], Float[np.ndarray, " of_repeated"]]:
     """The ECG four times in a row, and its beats: cut where it is flat before the first and the last whole beat, and
     with the steps at the cuts spread over some samples."""
     cuts = np.round((beats_s - 0.35 * rr_s) * sampling_rate_hz).astype(int)

@@ -1,0 +1,66 @@
+"""What a report says of an ECG with moved beats, and of which ECGs it may be said."""
+
+import pytest
+
+from mets_ray.text.retimed_statements import retimed_key, retimed_statements
+
+NORMAL = ("Normal sinus rhythm", "Normal ECG")
+
+
+def said(statements, finding="premature_atrial", known=()):
+    return list(retimed_statements(statements, finding, {one.casefold(): one for one in known}))
+
+
+def test_the_rhythm_has_the_finding_and_the_ecg_is_normal_no_more():
+    assert said(NORMAL) == [("Sinus rhythm with premature atrial complexes",)]
+    assert said(("sinus bradycardia", "Left axis deviation", "Otherwise normal ECG"), "long_pr") == [
+        ("Sinus bradycardia with 1st degree AV block", "Left axis deviation")
+    ]
+    assert said(("Sinus rhythm", "Abnormal ECG", "Inferior infarct, age undetermined"), "long_qt") == [
+        ("Sinus rhythm", "Prolonged QT", "Abnormal ECG", "Inferior infarct, age undetermined")
+    ]
+
+
+def test_it_is_said_as_the_data_sets_reports_say_it():
+    known = (
+        "sinus rhythm with premature atrial complexes",
+        "Sinus rhythm with premature supraventricular complexes",
+        "something else",
+    )
+    assert said(NORMAL, known=known) == [known[:1], known[1:2]]
+    both = (*known, "premature atrial contraction(s)")
+    assert said(NORMAL, known=both) == [known[:1], (known[0], "premature atrial contraction(s)"), known[1:2]]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "Atrial fibrillation",
+        "Sinus rhythm with occasional premature ventricular complexes",
+        "Sinus rhythm with 1st degree AV block",
+        "Sinus rhythm with sinus arrhythmia",
+        "Sinus tachycardia",
+        "Ventricular-paced rhythm",
+        "Prolonged QT",
+        "Prolonged PR interval",
+        "Short PR interval",
+        "Complete heart block",
+        "Junctional rhythm",
+        "Undetermined rhythm irregularity",
+    ],
+)
+def test_nothing_is_said_of_another_rhythm_or_of_intervals_that_are_long_already(statement):
+    for finding in ("premature_atrial", "atrial_bigeminy", "long_pr", "long_qt"):
+        assert said((*NORMAL, statement), finding) == []
+
+
+def test_nothing_is_said_where_no_sinus_rhythm_is_reported():
+    assert said(()) == said(("Normal ECG",)) == said(("Left bundle branch block",)) == []
+    assert said(("Sinus rhythm", "Right bundle branch block, AVF and V1"))
+
+
+def test_each_report_and_way_has_a_key_of_its_own():
+    keys = {retimed_key(report, finding, way) for report in (1, 2) for finding in ("a", "b") for way in (0, 1)}
+    assert len(keys) == 8
+    with pytest.raises(KeyError):
+        said(NORMAL, "unknown")
