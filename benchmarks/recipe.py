@@ -78,6 +78,7 @@ VARIANTS = {
     "no focus on the beat": Variant(of="default", beats="mitbih-whole"),
     "bf16": Variant(train=("train.precision=bf16",)),
     "no views": Variant(train=NO_VIEWS),
+    "no moved beats": Variant(train=("augment.retimed=0",)),
     "no lead mask": Variant(train=("encoder.lead_mask=false",)),
     "METS's encoder": Variant(train=("encoder.architecture=resnet1d_18",)),
     "no anchors": Variant(of="default", anchors=False),
@@ -90,7 +91,7 @@ VARIANTS = {
         test="both-unfiltered",
         beats="mitbih-whole-unfiltered",
         train=(
-            *NO_VIEWS,
+            *(*NO_VIEWS, "augment.retimed=0"),
             *("text.unit=report", "loss=one_hot", "train.optimizer=adam", "encoder.lead_mask=false"),
             "encoder.architecture=resnet1d_18",
             *("train.schedule=constant", "train.warmup_fraction=0", "train.gradient_clip_norm=0"),

@@ -141,7 +141,7 @@ def _repeated(
     rr_s: float,
     sampling_rate_hz: int,
 ) -> tuple[Float32[np.ndarray, "lead repeated"], Float[np.ndarray, " of_repeated"]]:
-    """The ECG four times in a row, and its beats: cut where it is flat before the first and the last whole beat, and
+    """The ECG three times in a row, and its beats: cut where it is flat before the first and the last whole beat, and
     with the steps at the cuts spread over some samples."""
     cuts = np.round((beats_s - 0.35 * rr_s) * sampling_rate_hz).astype(int)
     cuts = cuts[(cuts >= 0) & (cuts <= signal_mv.shape[1])]
@@ -149,13 +149,13 @@ def _repeated(
     part, length = signal_mv[:, first:last], last - first
     within = beats_s * sampling_rate_hz
     own_s = (within[(within >= first) & (within < last)] - first) / sampling_rate_hz
-    repeated = np.tile(part, 4)
+    repeated = np.tile(part, 3)
     half = max(1, round(_SEAM_S * sampling_rate_hz))
     step = (part[:, :1] - part[:, -1:]) / 2
-    for seam in (length, 2 * length, 3 * length):
+    for seam in (length, 2 * length):
         repeated[:, seam - half : seam] += step * np.linspace(0, 1, half, dtype=np.float32)
         repeated[:, seam : seam + half] -= step * np.linspace(1, 0, half, dtype=np.float32)
-    starts_s = np.arange(4)[:, None] * (length / sampling_rate_hz)
+    starts_s = np.arange(3)[:, None] * (length / sampling_rate_hz)
     return repeated, (own_s + starts_s).ravel()
 
 

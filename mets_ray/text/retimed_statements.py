@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 _SINUS = re.compile(r"\bsinus (?:rhythm|bradycardia)\b", re.IGNORECASE)
 _SLOW = re.compile(r"bradycardia", re.IGNORECASE)
@@ -32,24 +33,32 @@ _WORDINGS: Mapping[str, tuple[tuple[str, ...], ...]] = {
 }
 
 
-def retimed_statements(statements: Sequence[str], finding: str, known: Mapping[str, str]) -> Iterator[tuple[str, ...]]:
-    """The statements of the ECG with `finding` in place of what it had, one for each way to say it.
+@dataclass(frozen=True)
+class Retimed:
+    """What is said of an ECG that got `finding`, in one of the ways to say it, counted from 0."""
 
-    Nothing where the statements do not say that it is a regular sinus rhythm. known: how the data set's own
-    reports spell their statements, by the case-folded ones; ways that they never use are left out, or all but the
-    first. Raises KeyError for an unknown
-    finding.
+    finding: str
+    way: int
+    statements: tuple[str, ...]
+
+
+def retimed_statements(statements: Sequence[str], known: Mapping[str, str]) -> Iterator[Retimed]:
+    """The statements of the ECGs that get each finding, in place of what they had.
+
+    Nothing where the statements do not say that it is a regular sinus rhythm. known: how the data set's own reports
+    spell their statements, by the case-folded ones; ways that they never use are left out, or all but the first.
     """
-    wordings = _WORDINGS[finding]
     sinus = [statement for statement in statements if _SINUS.search(statement)]
     if not sinus or any(_RULES_OUT.search(statement) for statement in statements):
         return
     rhythm = "Sinus bradycardia" if any(_SLOW.search(statement) for statement in sinus) else "Sinus rhythm"
     kept = [statement for statement in statements if statement not in sinus and not _NORMAL.search(statement)]
-    ways = [tuple(statement.format(rhythm) for statement in wording) for wording in wordings]
-    usual = [way for way in ways if all(statement.casefold() in known for statement in way)]
-    for way in usual or ways[:1]:
-        yield (*(known.get(statement.casefold(), statement) for statement in way), *kept)
+    for finding, wordings in _WORDINGS.items():
+        ways = [tuple(statement.format(rhythm) for statement in wording) for wording in wordings]
+        usual = [way for way in ways if all(statement.casefold() in known for statement in way)]
+        for number, way in enumerate(usual or ways[:1]):
+            spelt = (known.get(statement.casefold(), statement) for statement in way)
+            yield Retimed(finding, number, (*spelt, *kept))
 
 
 def retimed_key(report_id: int, finding: str, way: int) -> str:

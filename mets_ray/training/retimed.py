@@ -19,10 +19,9 @@ def retimed_reports(of_reports: Mapping[str, Sequence[str]]) -> dict[str, tuple[
     """The statements of all ECGs that can be made of those with these reports, by `retimed_key`; in one spelling."""
     known = {part.casefold(): part for parts in of_reports.values() for part in parts}
     return {
-        retimed_key(text_id(report), finding, way): statements
+        retimed_key(text_id(report), one.finding, one.way): one.statements
         for report, parts in of_reports.items()
-        for finding in FINDINGS
-        for way, statements in enumerate(retimed_statements(parts, finding, known))
+        for one in retimed_statements(parts, known)
     }
 
 
