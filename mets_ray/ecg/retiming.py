@@ -1,15 +1,14 @@
-"""The same waves at other times: a recorded ECG with a beat that comes early, a long PR or a long QT interval.
+"""The same waves at other times: a recorded ECG with a beat that comes early, or with a long PR interval.
 
 What "premature" means is learnt from ECGs with premature beats, and few have them. A recorded ECG in regular sinus
 rhythm becomes one when a beat is moved: it keeps its waves, its noise and its electronics, so nothing but the timing
 tells it from the ECG that it was. For training; what is evaluated is as it was recorded.
 
-A beat moves as a whole, from the onset of P to the end of T; only the flat stretches between beats become shorter or
+A beat moves as a whole, from the onset of P to the end of T; only flat stretches between its waves become shorter or
 longer. Intervals are those of adults at rest: P begins within 0.24 s before the R peak, and QT follows Bazett.
 """
 
 import math
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -17,18 +16,20 @@ from jaxtyping import Float, Float32
 
 from mets_ray.ecg.beats import beat_times_s
 
-Finding = Literal["premature_atrial", "atrial_bigeminy", "long_pr", "long_qt"]
+Finding = Literal["premature_atrial", "long_pr"]
 FINDINGS: tuple[Finding, ...] = get_args(Finding)
 
 _LEAST_BEATS = 6
 _SHORTEST_RR_S = 0.55  # faster, P hides in T
 _MOST_VARIATION = 0.07  # standard deviation of RR over its median: more is no regular rhythm
-_P_ONSET_S, _P_END_S, _QRS_ONSET_S, _QRS_END_S = -0.24, -0.075, -0.045, 0.08  # from the R peak
+_P_ONSET_S, _QRS_END_S = -0.24, 0.08  # from the R peak
+_PR_SEGMENT_S = (-0.12, -0.04)  # where P has ended and QRS not begun, somewhere in this
+_FLAT_S = 0.02  # of it, the flattest stretch
 _QT_END_S, _SPARE_S = 0.46, 0.03  # at an RR of 1 s; what stays flat before the next P
-_COUPLING = (0.50, 0.75)  # of RR: how early an atrial beat is
+_COUPLING = (0.50, 0.80)  # of RR: how early an atrial beat is
 _LONGER_PR_S = (0.09, 0.15)  # more than a normal PR of at least 0.12 s lacks to 0.2 s
-_LONGER_QT = (1.22, 1.40)
-_SQUEEZED_S = 0.02  # the least that is left of a stretch
+_SQUEEZED_S = 0.02  # what is left flat before an early P
+_MOST_OF_T = 0.5  # that an early P may take
 _SEAM_S = 0.08
 
 
@@ -41,7 +42,7 @@ def retimed(
     """The ECG with a finding that it did not have, of the same length; who calls it knows that it is in sinus rhythm.
 
     None where beats are too few (6), too fast (RR below 0.55 s) or not regular (RR varies by 7%), and where there is no
-    room for the change.
+    room between T and P.
     """
     beats_s = beat_times_s(signal_mv, sampling_rate_hz)
     if len(beats_s) < _LEAST_BEATS:
@@ -51,47 +52,37 @@ def retimed(
     if rr_s < _SHORTEST_RR_S or intervals_s.std() > _MOST_VARIATION * rr_s:
         return None
     endless, old_s = _repeated(signal_mv, beats_s, rr_s, sampling_rate_hz)
-    timing = _draw_timing(finding, rr_s, len(old_s), random)
-    if timing is None:
+    of_beat = np.array([_P_ONSET_S, *_flattest(signal_mv, beats_s, sampling_rate_hz), _QRS_END_S, _t_end_s(rr_s)])
+    earliest = (of_beat[-1] + _SQUEEZED_S - _MOST_OF_T * (of_beat[-1] - _QRS_END_S) - _P_ONSET_S) / rr_s
+    if finding == "premature_atrial" and earliest > _COUPLING[1]:
         return None
+    new_s, pr_longer_s = _draw_timing(finding, rr_s, earliest, len(old_s), random)
+    new, old = _time_map(old_s, new_s, of_beat, pr_longer_s)
     times = np.arange(signal_mv.shape[1]) / sampling_rate_hz
-    new, old = _time_map(old_s, timing, rr_s)
     if new[0] > times[0] or new[-1] < times[-1]:
         return None
     return _sampled(endless, np.interp(times, new, old) * sampling_rate_hz)
 
 
-@dataclass(frozen=True)
-class _Timing:
-    """When the beats come in the new ECG, by how much P is earlier, and the factor of what follows QRS."""
-
-    beats_s: Float[np.ndarray, " beat"]
-    pr_longer_s: float = 0.0
-    qt_factor: float = 1.0
-
-
-def _draw_timing(finding: Finding, rr_s: float, count: int, random: np.random.Generator) -> _Timing | None:
+def _draw_timing(
+    finding: Finding, rr_s: float, earliest: float, count: int, random: np.random.Generator
+) -> tuple[Float[np.ndarray, " beat"], float]:
+    """When the beats come in the new ECG, and by how much P is earlier in each. earliest: of an early beat, as a share
+    of RR."""
     intervals_s = rr_s * (1 + random.normal(0, 0.012, count))
-    pr_longer_s, qt_factor = 0.0, 1.0
+    pr_longer_s = 0.0
     if finding == "long_pr":
         pr_longer_s = random.uniform(*_LONGER_PR_S)
-    elif finding == "long_qt":
-        qt_factor = random.uniform(*_LONGER_QT)
-        if _QRS_END_S + (_t_end_s(rr_s) - _QRS_END_S) * qt_factor - _P_ONSET_S > rr_s:
-            return None
     else:
-        _make_early(intervals_s, _draw_early(finding, count, random), random)
-    first_s = -(1 + random.random()) * rr_s
-    return _Timing(first_s + np.cumsum(intervals_s), pr_longer_s, qt_factor)
+        _make_early(intervals_s, _draw_early(count, random), earliest, random)
+    return np.cumsum(intervals_s) - (1 + random.random()) * rr_s, pr_longer_s
 
 
-def _draw_early(finding: Finding, count: int, random: np.random.Generator) -> list[int]:
-    """Which beats are early: every second, every third, or up to three of the first ten, never two in a row."""
-    start = 3 + int(random.integers(3))
-    if finding == "atrial_bigeminy":
-        return list(range(start, count, 2))
-    if random.random() < 0.1:
-        return list(range(start, count, 3))
+def _draw_early(count: int, random: np.random.Generator) -> list[int]:
+    """Which beats are early: every second, every third, or one to three of the first ten, never two in a row."""
+    pattern, start = random.random(), 3 + int(random.integers(3))
+    if pattern < 0.2:
+        return list(range(start, count, 2 if pattern < 0.1 else 3))
     early: list[int] = []
     for beat in random.integers(3, 11, size=random.integers(1, 4)).tolist():
         if beat < count and all(abs(beat - other) > 1 for other in early):
@@ -99,13 +90,16 @@ def _draw_early(finding: Finding, count: int, random: np.random.Generator) -> li
     return sorted(early)
 
 
-def _make_early(intervals_s: Float[np.ndarray, " beat"], early: list[int], random: np.random.Generator) -> None:
+def _make_early(
+    intervals_s: Float[np.ndarray, " beat"], early: list[int], earliest: float, random: np.random.Generator
+) -> None:
     """Shorten the interval before each early beat, in place, and lengthen the next: the sinus node starts anew, so the
     pause makes up for a part."""
-    coupling, made_up = random.uniform(*_COUPLING), random.uniform(0.0, 0.9)
+    coupling, made_up = random.uniform(max(_COUPLING[0], earliest), _COUPLING[1]), random.uniform(0.0, 0.9)
+    usual_s = float(np.median(intervals_s))
     for beat in early:
-        share = min(max(coupling + random.normal(0, 0.03), 0.45), 0.85)
-        intervals_s[beat] *= share
+        share = min(max(coupling + random.normal(0, 0.03), earliest), 0.85)
+        intervals_s[beat] = share * usual_s
         if beat + 1 < len(intervals_s):
             intervals_s[beat + 1] *= 1 + made_up * (1 - share) + random.uniform(0.0, 0.1)
 
@@ -115,23 +109,36 @@ def _t_end_s(rr_s: float) -> float:
     return min(_QT_END_S * math.sqrt(rr_s), rr_s + _P_ONSET_S - _SPARE_S)
 
 
+def _flattest(
+    signal_mv: Float32[np.ndarray, "lead sample"], beats_s: Float[np.ndarray, " beat"], sampling_rate_hz: int
+) -> tuple[float, float]:
+    """Where P has ended and QRS not begun, from the R peak: the flattest stretch of all beats and leads together."""
+    first, last = (round(at_s * sampling_rate_hz) for at_s in _PR_SEGMENT_S)
+    offsets = np.arange(first, last + 1)
+    at = np.round(beats_s * sampling_rate_hz).astype(int)[:, None] + offsets
+    at = at[(at[:, 0] >= 0) & (at[:, -1] < signal_mv.shape[1])]
+    half = max(1, round(_FLAT_S * sampling_rate_hz / 2))
+    slope = np.square(np.diff(signal_mv[:, at], axis=2)).sum(axis=(0, 1))
+    of_stretch = np.convolve(slope, np.ones(2 * half), mode="valid")
+    start = float(offsets[int(of_stretch.argmin())])
+    return start / sampling_rate_hz, (start + 2 * half) / sampling_rate_hz
+
+
 def _time_map(
-    old_s: Float[np.ndarray, " beat"], timing: _Timing, rr_s: float
+    old_s: Float[np.ndarray, " beat"],
+    new_s: Float[np.ndarray, " beat"],
+    of_beat: Float[np.ndarray, "wave=5"],
+    pr_longer_s: float,
 ) -> tuple[Float[np.ndarray, " knot"], Float[np.ndarray, " knot"]]:
-    """Knots of new time and old time, both ascending; between them time runs evenly."""
-    t_end_s = _t_end_s(rr_s)
-    of_old = np.array([_P_ONSET_S, _P_END_S, _QRS_ONSET_S, _QRS_END_S, t_end_s])
-    of_new = of_old.copy()
-    of_new[:2] -= timing.pr_longer_s
-    of_new[-1] = _QRS_END_S + (t_end_s - _QRS_END_S) * timing.qt_factor
-    old = old_s[:, None] + of_old
-    new = timing.beats_s[: len(old_s), None] + of_new
-    # Where an early P falls into the T before it, both become shorter, down to nothing of T and to half of PR.
+    """Knots of new time and old time, both ascending; between them time runs evenly.
+
+    of_beat: the onset of P, the ends of the flat stretch before QRS, the ends of QRS and of T, from the R peak.
+    """
+    old, new = old_s[:, None] + of_beat, new_s[:, None] + of_beat
+    new[:, :2] -= pr_longer_s
+    # Where an early P falls into the T before it, T is shortened: the form of P has a meaning of its own.
     overlap = np.maximum(new[:-1, -1] + _SQUEEZED_S - new[1:, 0], 0.0)
-    room = new[:-1, -1] - new[:-1, -2] - _SQUEEZED_S
-    of_t = np.minimum(overlap, room)
-    new[:-1, -1] -= of_t
-    new[1:, 0] += overlap - of_t
+    new[:-1, -1] -= np.minimum(overlap, new[:-1, -1] - new[:-1, -2] - _SQUEEZED_S)
     return new.ravel(), old.ravel()
 
 

@@ -21,15 +21,10 @@ _WORDINGS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("{} with premature atrial complexes", "Premature atrial contraction(s)"),
         ("{} with premature supraventricular complexes",),
     ),
-    "atrial_bigeminy": (
-        ("{} with premature atrial complexes in a pattern of bigeminy",),
-        ("{} with premature atrial complexes in a pattern of bigeminy", "Premature atrial contraction(s), bigeminy"),
-    ),
     "long_pr": (
         ("{} with 1st degree AV block",),
         ("{} with 1st degree AV block", "Prolonged PR interval"),
     ),
-    "long_qt": (("{}", "Prolonged QT"),),
 }
 
 
