@@ -200,8 +200,8 @@ class AugmentConfig(Section):
     )
     retimed: Fraction = Field(
         0.3,
-        description="share of the ECGs in regular sinus rhythm that get premature atrial beats, a long PR or a long QT "
-        "interval, and the statements that say so (text.unit=statement); 0 is off",
+        description="share of the ECGs in regular sinus rhythm that get premature atrial beats or a long PR interval, "
+        "and the statements that say so (text.unit=statement); 0 is off",
     )
 
 

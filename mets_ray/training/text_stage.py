@@ -53,11 +53,11 @@ class TextStage:
         if config.text.unit == "statement":
             self._of_reports = one_spelling(report_statements(dataset, template, dataset.all_folds))
             self._trained = ReportsOfPatients.read(dataset, template, train)
+            kind = f"distinct statements of {len(self._of_reports)} reports"
             if config.augment.retimed:
                 trained = {report: self._of_reports[report] for report in self._trained.texts}
                 self._of_reports |= retimed_reports(trained)
             texts = sorted({part for parts in self._of_reports.values() for part in parts})
-            kind = f"distinct statements of {len(self._of_reports)} reports"
         else:
             # In streaming mode the stream embeds the train reports; validation needs its reports once in either mode.
             wanted = dataset.all_folds if config.text.mode == "cached" else validation

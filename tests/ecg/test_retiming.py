@@ -65,14 +65,6 @@ def test_premature_beats_come_early_and_keep_their_waves(rate):
         np.testing.assert_allclose(of_new, expected, rtol=0.15 if rate == 100 else 0.01)
 
 
-def test_in_bigeminy_every_second_beat_is_early():
-    for seed in range(10):
-        found = retimed(ecg(500), 500, "atrial_bigeminy", np.random.default_rng(seed))
-        intervals_s = np.diff(r_peaks(found, 500))[-5:]
-        shorter = intervals_s < 0.88 * RR_S
-        assert (shorter[1:] != shorter[:-1]).all()
-
-
 def test_a_long_pr_moves_p_and_nothing_else():
     signal_mv = ecg(500)
     for seed in range(10):
@@ -82,20 +74,14 @@ def test_a_long_pr_moves_p_and_nothing_else():
         p_s = [peak_s(found, 500, at_s, -0.36, -0.10) for at_s in beats]
         assert -0.32 < min(p_s) <= max(p_s) < -0.24  # the P of a normal ECG lies at -0.16 s
         assert max(p_s) - min(p_s) < 0.01
-        t_s = [peak_s(found, 500, at_s, 0.15, 0.5) for at_s in beats]
-        np.testing.assert_allclose(t_s, T_S, atol=0.01)
-
-
-def test_a_long_qt_moves_t_and_nothing_else():
-    signal_mv = ecg(500)
-    for seed in range(10):
-        found = retimed(signal_mv, 500, "long_qt", np.random.default_rng(seed))
-        beats = r_peaks(found, 500)
-        np.testing.assert_allclose(np.diff(beats), RR_S, rtol=0.06)
-        t_s = np.asarray([peak_s(found, 500, at_s, 0.15, 0.55) for at_s in beats])
-        factor = (t_s - 0.08) / (T_S - 0.08)
-        assert 1.2 < factor.min() <= factor.max() < 1.42
-        np.testing.assert_allclose([peak_s(found, 500, at_s, -0.24, -0.10) for at_s in beats], P_S, atol=0.01)
+        # P and T keep their form, and the stretch before QRS is flat.
+        for first_s, last_s in ((p_s[0] - 0.05, p_s[0] + 0.05), (T_S - 0.1, T_S + 0.1)):
+            at = P_S if last_s < 0 else T_S
+            of_old, of_new = (
+                np.ptp(one[:, round((beat + peak - 0.05) * 500) : round((beat + peak + 0.05) * 500)], axis=1)
+                for one, beat, peak in ((signal_mv, 2 * RR_S, at), (found, beats[0], (first_s + last_s) / 2))
+            )
+            np.testing.assert_allclose(of_new, of_old, rtol=0.03)
 
 
 @pytest.mark.parametrize("finding", FINDINGS)
