@@ -26,9 +26,10 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ TASKS = ("ptbxl_super", "ptbxl_sub", "ptbxl_form", "ptbxl_rhythm")
 NO_VIEWS = ("augment.lead_dropout=0", "augment.cropping=0", "augment.gain=0")
 SAMPLES, SEED = 1000, 0  # of the bootstrap: the same patients are drawn for all variants
 TRAINED_ON = ("both", "12sl", "own")
+FREQUENT = 20  # ECGs of a class
 
 
 @dataclass(frozen=True)
@@ -228,8 +230,9 @@ def without_anchors(bundle: Path, copy: Path) -> str:
 
 @dataclass(frozen=True)
 class Scored:
-    """The resampled macro AUROC of each task and of their mean, averaged over seeds; [resample] each, value first.
-    `by_seed`: the mean of the tasks. `classes`: the AUROC of each class, averaged over seeds."""
+    """The resampled macro AUROC of each task and of their mean, averaged over seeds; [resample] each, value first. The
+    mean is also there over classes with at least `FREQUENT` ECGs. `by_seed`: the mean of the tasks. `classes`: the AUROC
+    of each class, averaged over seeds."""
 
     tasks: Mapping[str, tuple[float, np.ndarray]]
     by_seed: tuple[float, ...]
@@ -238,25 +241,30 @@ class Scored:
     @classmethod
     def read(cls, study: Study, name: str, seeds: list[int]) -> "Scored":
         """From the results of all groups and seeds."""
-        values: dict[str, list[float]] = {task: [] for task in TASKS}
-        samples: dict[str, list[np.ndarray]] = {task: [] for task in TASKS}
+        values: defaultdict[str, list[float]] = defaultdict(list)
+        samples: defaultdict[str, list[np.ndarray]] = defaultdict(list)
         classes: dict[str, list[float]] = {}
         for seed in seeds:
             joined = {task: joined_folds(study, name, seed, task) for task in TASKS}
             patients = np.unique(np.concatenate([of.scores.patients for of in joined.values()]))
             for task, of in joined.items():
+                frequent = cross_validated_auroc(_frequent(of), samples=SAMPLES, seed=SEED, drawn_from=patients)
+                values[f"{task}, frequent"].append(frequent.macro.value)
+                samples[f"{task}, frequent"].append(frequent.macro_samples)
                 found = cross_validated_auroc(of, samples=SAMPLES, seed=SEED, drawn_from=patients)
                 values[task].append(found.macro.value)
                 samples[task].append(found.macro_samples)
                 for label, interval in zip(of.scores.classes, found.per_class, strict=True):
                     classes.setdefault(f"{task}/{label}", []).append(interval.value)
-        tasks = {task: (float(np.mean(values[task])), np.mean(samples[task], axis=0)) for task in TASKS}
-        mean = (
-            float(np.mean([value for value, _ in tasks.values()])),
-            np.mean([of for _, of in tasks.values()], axis=0),
-        )
+        tasks = {name: (float(np.mean(values[name])), np.mean(samples[name], axis=0)) for name in values}
+        for name in ("", ", frequent"):
+            of_tasks = [tasks.pop(f"{task}{name}") if name else tasks[task] for task in TASKS]
+            tasks[f"mean{name}"] = (
+                float(np.mean([value for value, _ in of_tasks])),
+                np.mean([resampled for _, resampled in of_tasks], axis=0),
+            )
         by_seed = tuple(float(np.mean([values[task][position] for task in TASKS])) for position in range(len(seeds)))
-        return cls({**tasks, "mean": mean}, by_seed, {label: float(np.mean(of)) for label, of in classes.items()})
+        return cls(tasks, by_seed, {label: float(np.mean(of)) for label, of in classes.items()})
 
 
 def joined_folds(study: Study, name: str, seed: int, task: str) -> CrossValidated:
@@ -268,6 +276,15 @@ def joined_folds(study: Study, name: str, seed: int, task: str) -> CrossValidate
         assert scores is not None, f"{answer['result_uri']} has no scores of {task}"
         folds.append(scores)
     return CrossValidated.join(folds)
+
+
+def _frequent(of: CrossValidated) -> CrossValidated:
+    """Only the classes with at least `FREQUENT` ECGs."""
+    scores, kept = of.scores, np.flatnonzero(of.scores.truth.sum(axis=0) >= FREQUENT)
+    classes = tuple(scores.classes[column] for column in kept)
+    return replace(
+        of, scores=replace(scores, classes=classes, similarity=scores.similarity[:, kept], truth=scores.truth[:, kept])
+    )
 
 
 def facts(of: Scored, default: Scored | None) -> dict[str, Any]:
@@ -305,8 +322,8 @@ def beside(study: Study, name: str, seeds: list[int]) -> dict[str, list[float]]:
 
 def print_tables(found: Mapping[str, Mapping[str, Any]]) -> None:
     """One line per variant and task: AUROC with its interval, and the paired difference from the default."""
-    for task in (*TASKS, "mean"):
-        print(f"\n{task}", file=sys.stderr)
+    for task in (*TASKS, "mean", "mean, frequent"):
+        print(f"\n{task}" + (f": classes with at least {FREQUENT} ECGs" if "," in task else ""), file=sys.stderr)
         for name, told in found.items():
             value, low, high = told["tasks"][task]
             line = f"{name:<30}{value:.3f} [{low:.3f}, {high:.3f}]"
