@@ -231,8 +231,8 @@ def without_anchors(bundle: Path, copy: Path) -> str:
 @dataclass(frozen=True)
 class Scored:
     """The resampled macro AUROC of each task and of their mean, averaged over seeds; [resample] each, value first. The
-    mean is also there over classes with at least `FREQUENT` ECGs. `by_seed`: the mean of the tasks. `classes`: the AUROC
-    of each class, averaged over seeds."""
+    mean is also there over classes with at least `FREQUENT` ECGs. `by_seed`: the mean of the tasks. `classes`: the
+    AUROC of each class, averaged over seeds."""
 
     tasks: Mapping[str, tuple[float, np.ndarray]]
     by_seed: tuple[float, ...]
