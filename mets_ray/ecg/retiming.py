@@ -79,13 +79,10 @@ def _draw_timing(
 
 
 def _draw_early(count: int, random: np.random.Generator) -> list[int]:
-    """Which beats are early: every second, every third, or one to three of the first ten, never two in a row."""
-    pattern, start = random.random(), 3 + int(random.integers(3))
-    if pattern < 0.2:
-        return list(range(start, count, 2 if pattern < 0.1 else 3))
+    """Which beats are early: one to three of the first ten, never two in a row. More would be a rhythm with a name."""
     early: list[int] = []
     for beat in random.integers(3, 11, size=random.integers(1, 4)).tolist():
-        if beat < count and all(abs(beat - other) > 1 for other in early):
+        if beat < count and all(abs(beat - other) > 2 for other in early):
             early.append(beat)
     return sorted(early)
 

@@ -19,7 +19,6 @@ _WORDINGS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "premature_atrial": (
         ("{} with premature atrial complexes",),
         ("{} with premature atrial complexes", "Premature atrial contraction(s)"),
-        ("{} with premature supraventricular complexes",),
     ),
     "long_pr": (
         ("{} with 1st degree AV block",),

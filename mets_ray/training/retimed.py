@@ -12,7 +12,7 @@ from mets_ray.text.retimed_statements import retimed_key, retimed_statements
 from mets_ray.text.statements import ReportStatements
 
 _PURPOSE = 1  # the views of the same rows have random numbers of their own
-_MOST_WAYS = 3
+_MOST_WAYS = 2
 
 
 def retimed_reports(of_reports: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
