@@ -10,7 +10,8 @@ _NORMAL = re.compile(r"\b(?:normal|borderline) ecg\b|within normal limits|no def
 # Beats of another origin, a rhythm that is not regular, or intervals that are long already.
 _RULES_OUT = re.compile(
     r"fibrillat|flutter|premature|ectop|extrasystol|escape|pace[dr]|pacemaker|tachy|arrhythm|irregular|bigem|trigem|"
-    r"\bav\b.*block|heart block|junctional|\bpr\b|\bqt\b|pre-?excitation|pause",
+    r"\ba-?v\b.*block|heart block|junctional|\bpr\b|\bqt\b|pre-?excitation|pause|rapid|"
+    r"\b(?:a-?fib|afl|svt|vt|pac|apc|pvc|vpc|s?ves)\b",
     re.IGNORECASE,
 )
 
@@ -25,6 +26,8 @@ _WORDINGS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("{} with 1st degree AV block", "Prolonged PR interval"),
     ),
 }
+MOST_WAYS = max(map(len, _WORDINGS.values()))
+"""To say any one finding."""
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,10 @@ import numpy as np
 from mets_ray.ecg.retiming import FINDINGS, retimed
 from mets_ray.model.augment import BatchPlace
 from mets_ray.text.reports import text_id
-from mets_ray.text.retimed_statements import retimed_key, retimed_statements
+from mets_ray.text.retimed_statements import MOST_WAYS, retimed_key, retimed_statements
 from mets_ray.text.statements import ReportStatements
 
 _PURPOSE = 1  # the views of the same rows have random numbers of their own
-_MOST_WAYS = 2
 
 
 def retimed_reports(of_reports: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
@@ -45,7 +44,7 @@ def with_some_retimed(
         if chance >= share:
             continue
         finding = FINDINGS[int(of_finding * len(FINDINGS))]
-        ids = [text_id(retimed_key(int(batch["text_id"][row]), finding, way)) for way in range(_MOST_WAYS)]
+        ids = [text_id(retimed_key(int(batch["text_id"][row]), finding, way)) for way in range(MOST_WAYS)]
         known = [one for one in ids if statements.holds(one)]
         if not known:
             continue

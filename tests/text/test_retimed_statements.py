@@ -48,6 +48,10 @@ def test_it_is_said_as_the_data_sets_reports_say_it():
         "Complete heart block",
         "Junctional rhythm",
         "Undetermined rhythm irregularity",
+        "pvc(s)",
+        "1st degree a-v block",
+        "a-fib, no p waves",
+        "rapid sinus rhythm",
     ],
 )
 def test_nothing_is_said_of_another_rhythm_or_of_intervals_that_are_long_already(statement):
