@@ -47,6 +47,7 @@ NO_VIEWS = ("augment.lead_dropout=0", "augment.cropping=0", "augment.gain=0")
 SAMPLES, SEED = 1000, 0  # of the bootstrap: the same patients are drawn for all variants
 TRAINED_ON = ("both", "12sl", "own")
 FREQUENT = 20  # ECGs of a class
+FREQUENT_MEAN = f"mean, classes with at least {FREQUENT} ECGs"
 
 
 @dataclass(frozen=True)
@@ -257,9 +258,9 @@ class Scored:
                 for label, interval in zip(of.scores.classes, found.per_class, strict=True):
                     classes.setdefault(f"{task}/{label}", []).append(interval.value)
         tasks = {name: (float(np.mean(values[name])), np.mean(samples[name], axis=0)) for name in values}
-        for name in ("", ", frequent"):
-            of_tasks = [tasks.pop(f"{task}{name}") if name else tasks[task] for task in TASKS]
-            tasks[f"mean{name}"] = (
+        for mean, kind in (("mean", ""), (FREQUENT_MEAN, ", frequent")):
+            of_tasks = [tasks.pop(f"{task}{kind}") if kind else tasks[task] for task in TASKS]
+            tasks[mean] = (
                 float(np.mean([value for value, _ in of_tasks])),
                 np.mean([resampled for _, resampled in of_tasks], axis=0),
             )
@@ -322,8 +323,8 @@ def beside(study: Study, name: str, seeds: list[int]) -> dict[str, list[float]]:
 
 def print_tables(found: Mapping[str, Mapping[str, Any]]) -> None:
     """One line per variant and task: AUROC with its interval, and the paired difference from the default."""
-    for task in (*TASKS, "mean", "mean, frequent"):
-        print(f"\n{task}" + (f": classes with at least {FREQUENT} ECGs" if "," in task else ""), file=sys.stderr)
+    for task in (*TASKS, "mean", FREQUENT_MEAN):
+        print(f"\n{task}", file=sys.stderr)
         for name, told in found.items():
             value, low, high = told["tasks"][task]
             line = f"{name:<30}{value:.3f} [{low:.3f}, {high:.3f}]"
