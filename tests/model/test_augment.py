@@ -12,7 +12,7 @@ from mets_ray.model.augment import GAIN_LIMITS, SHORTEST_STRETCH, BatchPlace, au
 
 ROWS = 400
 DEFAULT = AugmentConfig(usual_leads=0.0)
-OFF = AugmentConfig(lead_dropout=0.0, cropping=0.0, gain=0.0)
+OFF = AugmentConfig(lead_dropout=0.0, cropping=0.0, gain=0.0, retimed=0.0)
 
 
 def draw(settings=DEFAULT, rows=range(ROWS), *, seed=0, epoch=0, step=0):

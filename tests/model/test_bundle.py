@@ -104,7 +104,7 @@ def test_a_bundle_before_the_mask_and_the_quality_of_leads_is_read_as_it_was(bun
     tree = yaml.safe_load((folder / "config.yaml").read_text())
     for name in ("lead_mask", "architecture"):
         del tree["encoder"][name]
-    for section, name in (("augment", "usual_leads"), ("prepare", "missing_leads")):
+    for section, name in (("augment", "usual_leads"), ("augment", "retimed"), ("prepare", "missing_leads")):
         del tree[section][name]
     text = yaml.safe_dump(tree)
     (folder / "config.yaml").write_text(text)
@@ -115,7 +115,8 @@ def test_a_bundle_before_the_mask_and_the_quality_of_leads_is_read_as_it_was(bun
         text = json.dumps(facts | {"schema_version": version})
         (folder / "bundle.json").write_bytes(text.encode() if version == 1 else storage.seal(text))
         loaded = read_bundle(folder)
-        assert (loaded.config.encoder.lead_mask, loaded.config.augment.usual_leads) == (False, 0.0)
+        assert loaded.config.encoder.lead_mask is False
+        assert (loaded.config.augment.usual_leads, loaded.config.augment.retimed) == (0.0, 0.0)
         assert loaded.config.encoder.architecture == "resnet1d_18"
         assert (loaded.facts.lead_sets, loaded.takes_fewer_leads) == ({}, True)
         assert loaded.model.ecg_encoder.stem.lead_bias is None
