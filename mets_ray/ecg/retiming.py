@@ -26,6 +26,7 @@ _P_ONSET_S, _QRS_END_S = -0.24, 0.08  # from the R peak
 _PR_SEGMENT_S = (-0.12, -0.04)  # where P has ended and QRS not begun, somewhere in this
 _FLAT_S = 0.02  # of it, the flattest stretch
 _QT_END_S, _SPARE_S = 0.46, 0.03  # at an RR of 1 s; what stays flat before the next P
+_JITTER = 0.012  # of RR, from beat to beat
 _COUPLING = (0.50, 0.80)  # of RR: how early an atrial beat is
 _LONGER_PR_S = (0.09, 0.15)  # more than a normal PR of at least 0.12 s lacks to 0.2 s
 _SQUEEZED_S = 0.02  # what is left flat before an early P
@@ -56,33 +57,26 @@ def retimed(
     earliest = (of_beat[-1] + _SQUEEZED_S - _MOST_OF_T * (of_beat[-1] - _QRS_END_S) - _P_ONSET_S) / rr_s
     if finding == "premature_atrial" and earliest > _COUPLING[1]:
         return None
-    new_s, pr_longer_s = _draw_timing(finding, rr_s, earliest, len(old_s), random)
-    new, old = _time_map(old_s, new_s, of_beat, pr_longer_s)
     times = np.arange(signal_mv.shape[1]) / sampling_rate_hz
+    intervals_s, pr_longer_s = rr_s * (1 + random.normal(0, _JITTER, len(old_s))), 0.0
+    if finding == "premature_atrial":
+        # Of as many beats as the ECG has seconds: where they are faster, its last ones are never early.
+        early = _draw_early(min(round(times[-1]), len(old_s) - 2), random)
+        _make_early(intervals_s, early, earliest, random)
+    else:
+        pr_longer_s = random.uniform(*_LONGER_PR_S)
+    new_s = np.cumsum(intervals_s) - (1 + random.random()) * rr_s
+    new, old = _time_map(old_s, new_s, of_beat, pr_longer_s)
     if new[0] > times[0] or new[-1] < times[-1]:
         return None
     return _sampled(endless, np.interp(times, new, old) * sampling_rate_hz)
 
 
-def _draw_timing(
-    finding: Finding, rr_s: float, earliest: float, count: int, random: np.random.Generator
-) -> tuple[Float[np.ndarray, " beat"], float]:
-    """When the beats come in the new ECG, and by how much P is earlier in each. earliest: of an early beat, as a share
-    of RR."""
-    intervals_s = rr_s * (1 + random.normal(0, 0.012, count))
-    pr_longer_s = 0.0
-    if finding == "long_pr":
-        pr_longer_s = random.uniform(*_LONGER_PR_S)
-    else:
-        _make_early(intervals_s, _draw_early(count, random), earliest, random)
-    return np.cumsum(intervals_s) - (1 + random.random()) * rr_s, pr_longer_s
-
-
-def _draw_early(count: int, random: np.random.Generator) -> list[int]:
-    """Which beats are early: one to three of the first ten, never two in a row. More would be a rhythm with a name."""
+def _draw_early(last: int, random: np.random.Generator) -> list[int]:
+    """Which beats are early: one to three up to this one, never two in a row. More would be a rhythm with a name."""
     early: list[int] = []
-    for beat in random.integers(3, 11, size=random.integers(1, 4)).tolist():
-        if beat < count and all(abs(beat - other) > 2 for other in early):
+    for beat in random.integers(3, last + 1, size=random.integers(1, 4)).tolist():
+        if all(abs(beat - other) > 2 for other in early):
             early.append(beat)
     return sorted(early)
 

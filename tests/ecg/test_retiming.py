@@ -97,6 +97,17 @@ def test_what_is_not_a_regular_rhythm_with_room_is_left_alone(finding):
     assert none(np.random.default_rng(0).normal(size=(12, 1000)).astype(np.float32))
 
 
+def test_in_a_longer_ecg_beats_are_early_all_the_way():
+    def made(rr_s, seed):
+        signal_mv = ecg(100, rr_s=rr_s, duration_s=30.0)
+        return retimed(signal_mv, 100, "premature_atrial", np.random.default_rng(seed))
+
+    assert all(made(rr_s, seed) is not None for rr_s in (0.6, 2.0, 4.5) for seed in range(5))
+    early = [int(np.diff(beat_times_s(made(RR_S, seed), 100)).argmin()) for seed in range(30)]
+    assert min(early) < 8
+    assert max(early) > 20
+
+
 def test_the_same_random_numbers_give_the_same_ecg():
     first, second, other = (
         retimed(ecg(100), 100, "premature_atrial", np.random.default_rng(seed)) for seed in (0, 0, 1)
