@@ -158,7 +158,7 @@ def _epoch(size: Size, dataset: PreparedDataset, texts: Texts, batch: int) -> An
     watchdog = Watchdog(config.train.step_timeout_s)
     readers = ThreadPoolExecutor(2)
     try:
-        stream = open_epoch(job, 0, 0, readers, device)
+        stream = open_epoch(job, texts, (0, 0), readers, device)
         watch = Watch(Reporter(job.messages), watchdog, _Undisturbed(job))
         figures = train_epoch(job, texts, state, stream, watch, open_next=lambda: None)  # no epoch follows
     finally:

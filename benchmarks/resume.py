@@ -14,7 +14,7 @@ from functools import partial
 
 import torch
 from bench_table import ROUNDS, Row, in_turn, ratios, report
-from local_ray import local_job, local_ray
+from local_ray import local_job, local_ray, random_texts
 from noisy import write_noisy
 from processes import bytes_read
 
@@ -27,6 +27,7 @@ from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.training.epoch import open_epoch
 from mets_ray.training.job import TrainJob
+from mets_ray.training.texts import Texts
 
 RECORDS = 12_000
 SHARE = 0.9
@@ -48,11 +49,12 @@ def rows(records: int, rounds: int) -> list[Row]:
         dataset = PreparedDataset.open(folder)
         config = load_config(None, ["train.batch_size=64"])
         job = local_job(config, dataset, train_shares(live_nodes(), num_workers=1, device="cpu"))
+        texts = random_texts(dataset, "{}")
         late = int(SHARE * job.plan(0).steps)
         of_start, of_late = (_bytes_to_the_first_batch(job, step) for step in (0, late))
         ways = {
-            "start": partial(_seconds_to_the_next_batch, job, 0),
-            "late": partial(_seconds_to_the_next_batch, job, late),
+            "start": partial(_seconds_to_the_next_batch, job, texts, 0),
+            "late": partial(_seconds_to_the_next_batch, job, texts, late),
         }
         seconds = in_turn(ways, rounds)
     facts = {"records": records, "steps": job.plan(0).steps, "resumed_at_step": late}
@@ -74,11 +76,11 @@ def rows(records: int, rounds: int) -> list[Row]:
     ]
 
 
-def _seconds_to_the_next_batch(job: TrainJob, step: int) -> float:
+def _seconds_to_the_next_batch(job: TrainJob, texts: Texts, step: int) -> float:
     readers = ThreadPoolExecutor(2)
     began = time.perf_counter()
     try:
-        batch = next(open_epoch(job, 0, step, readers, torch.device("cpu")).batches)
+        batch = next(open_epoch(job, texts, (0, step), readers, torch.device("cpu")).batches)
         seconds = time.perf_counter() - began
     finally:
         readers.shutdown(wait=True, cancel_futures=True)
