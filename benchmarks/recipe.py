@@ -222,7 +222,7 @@ def without_anchors(bundle: Path, copy: Path) -> str:
     """A copy of a bundle without anchors, so that prompts are embedded from their own words only."""
     shutil.copytree(bundle, copy, dirs_exist_ok=True)
     facts = storage.unseal((copy / "bundle.json").read_bytes()).facts
-    for name in ("anchor_features.safetensors", "anchor_directions.safetensors"):
+    for name in ("anchor_features.safetensors", "anchor_directions.safetensors", "anchor_statements.json"):
         (copy / name).unlink(missing_ok=True)
         facts["files"].pop(name, None)
     (copy / "bundle.json").write_bytes(storage.seal(json.dumps(facts)))
