@@ -94,9 +94,9 @@ VARIANTS = {
         test="both-unfiltered",
         beats="mitbih-whole-unfiltered",
         train=(
-            *(*NO_VIEWS, "augment.retimed=0"),
+            *NO_VIEWS,
             *("text.unit=report", "loss=one_hot", "train.optimizer=adam", "encoder.lead_mask=false"),
-            "encoder.architecture=resnet1d_18",
+            *("augment.retimed=0", "encoder.architecture=resnet1d_18"),
             *("train.schedule=constant", "train.warmup_fraction=0", "train.gradient_clip_norm=0"),
             *("train.validation_prompt_set=mets", "evaluate.prompt_set=mets"),
         ),

@@ -52,11 +52,11 @@ def retimed(
     rr_s = float(np.median(intervals_s))
     if rr_s < _SHORTEST_RR_S or intervals_s.std() > _MOST_VARIATION * rr_s:
         return None
-    endless, old_s = _repeated(signal_mv, beats_s, rr_s, sampling_rate_hz)
     of_beat = np.array([_P_ONSET_S, *_flattest(signal_mv, beats_s, sampling_rate_hz), _QRS_END_S, _t_end_s(rr_s)])
     earliest = (of_beat[-1] + _SQUEEZED_S - _MOST_OF_T * (of_beat[-1] - _QRS_END_S) - _P_ONSET_S) / rr_s
     if finding == "premature_atrial" and earliest > _COUPLING[1]:
         return None
+    endless, old_s = _repeated(signal_mv, beats_s, rr_s, sampling_rate_hz)
     times = np.arange(signal_mv.shape[1]) / sampling_rate_hz
     intervals_s, pr_longer_s = rr_s * (1 + random.normal(0, _JITTER, len(old_s))), 0.0
     if finding == "premature_atrial":
