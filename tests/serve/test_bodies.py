@@ -623,6 +623,8 @@ def test_a_first_column_without_a_name_that_is_no_index_is_refused_by_name():
     malformed("text/csv", table().replace(b"\n", b",\n").replace(b",\n", b"\n", 1), BESIDE_CSV)
     for body in (b"\n1,2\n", b",\n1,2\n", b"\r\n1\n"):
         assert "header" in malformed("text/csv", body, BESIDE_CSV).fact
+    for body in (b"I" * 17_000 + b"\n1\n", b'"' * 17_000, b"\xef\xbb\xbf" + b"I," * 9_000 + b"\n"):
+        assert "first line" in malformed("text/csv", body, BESIDE_CSV).fact
 
 
 @pytest.mark.parametrize("rate", [50.0, 101.0, 500.0, 0.0, -0.0, -1.0, 1e-300, 1e300, np.nan, np.inf])

@@ -14,7 +14,7 @@ from tests.support.hostile_bodies import FORM, NPY, QUERY, ZIP, all_bodies, form
 from tests.support.serving import free_port, json_ecg, make_bundle, npy, synthetic_ecg
 
 SIZE = 8 * 2**20
-LOOP_S = 0.05
+UNITS = 20  # of a short loop of Python, see `measured_server`: 50 ms where one takes 2.5 ms
 TIMES = 20
 CONSTANT_BYTES = 24 * 2**20  # what a first use keeps: threads, arenas, Arrow's pool
 
@@ -41,7 +41,7 @@ def server(tmp_path_factory):
 
 
 def measure(server, name, method, path, query, content_type, body):
-    """(what is wrong, seconds that the loop was held, what happened), the best of three: other processes run too."""
+    """(what is wrong, units that the loop was held, what happened), the best of three: other processes run too."""
     tries = []
     for _ in range(3):
         server.get("/began")
@@ -49,13 +49,14 @@ def measure(server, name, method, path, query, content_type, body):
         answer = server.request(method, path, params=query, content=body, headers={"content-type": content_type})
         seconds = time.perf_counter() - began
         measured = server.get("/measured").json()
-        held_s, taken = measured["longest_s"], measured["bytes"]
+        held, taken = measured["units"], measured["bytes"]
+        held_ms = 1000 * measured["longest_s"]
         shown = (
-            f"{name:40} {len(body):>8} {answer.status_code} {seconds:6.2f} s  loop {1000 * held_s:6.1f} ms"
+            f"{name:40} {len(body):>8} {answer.status_code} {seconds:6.2f} s  loop {held_ms:6.1f} ms {held:5.1f} units"
             f"  {taken / 2**20:6.1f} MiB {taken / len(body):7.1f} x  {answer.text[:90]}"
         )
-        is_bad = answer.status_code >= 500 or held_s > LOOP_S or taken > TIMES * len(body) + CONSTANT_BYTES
-        tries.append((is_bad, held_s, shown))
+        is_bad = answer.status_code >= 500 or held > UNITS or taken > TIMES * len(body) + CONSTANT_BYTES
+        tries.append((is_bad, held, shown))
         if not is_bad:
             break
     return min(tries)
@@ -70,8 +71,7 @@ def test_no_body_holds_the_loop_or_takes_many_times_its_size(server):
     for body in all_bodies(SIZE):
         found.append(measure(server, *body))
         print(found[-1][2])
-    _, held_s, worst = max(found, key=lambda one: one[1])
-    print(f"{len(found)} bodies; longest hold {1000 * held_s:.1f} ms: {worst}")
+    print(f"{len(found)} bodies; longest hold: {max(found, key=lambda one: one[1])[2]}")
     bad = [shown for is_bad, _, shown in found if is_bad]
     assert not bad, "\n".join(bad)
     assert server.post("/v1/zero-shot", json=good).status_code == 200

@@ -1,5 +1,6 @@
 """How a table of numbers in text is laid out: what separates its cells, its decimal mark, and where its rows begin."""
 
+import codecs
 import csv
 import itertools
 import re
@@ -59,8 +60,7 @@ def layout_of_header(data: bytes) -> Layout:
 
     Raises RecordError `malformed_file`.
     """
-    head = re.match(rb"(?:\xef\xbb\xbf)?([^\r\n]{0,%d}+)" % _MOST_HEADER_BYTES, data)
-    line = head[1] if head else b""
+    line, start = _first_line(data)
     if b"," not in line and (b";" in line or b"\t" in line):
         raise malformed(
             "the columns are not separated by commas", "write 0.12,0.34: decimal points, and commas between columns"
@@ -71,8 +71,18 @@ def layout_of_header(data: bytes) -> Layout:
         raise malformed("the header of the table cannot be read") from error
     if not any(names):
         raise malformed("the table has no header", "begin with a line of lead names: I,II,III,aVR,...")
-    end = re.compile(rb"\r\n|\r|\n").search(data, head.end() if head else 0)
-    return Layout(",", ".", len(names), tuple(names), end.end() if end else len(data))
+    return Layout(",", ".", len(names), tuple(names), start)
+
+
+def _first_line(data: bytes) -> tuple[bytes, int]:
+    """The first line, without the mark of UTF-8, and the byte at which the second begins."""
+    begin = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
+    head = data[begin : begin + _MOST_HEADER_BYTES]
+    line = re.split(rb"[\r\n]", head, maxsplit=1)[0]
+    if len(line) == _MOST_HEADER_BYTES:  # to search the whole body for its end would hold all other threads
+        raise malformed(f"the first line is longer than {len(line)} bytes", "begin with a line of lead names: I,II,III")
+    end = begin + len(line)
+    return line, min(end + (2 if data.startswith(b"\r\n", end) else 1), len(data))
 
 
 def _lines(head: bytes) -> Iterator[tuple[int, str]]:

@@ -26,6 +26,9 @@ _MAX_NODES = 30_000
 # In parts, so that other threads get their turn. Each costs what is open to be read again (expat 2.5), so they are few.
 _PART_BYTES = 1024**2
 
+# A tag or a comment that is open is read again with each part, and holds all other threads. Samples are neither.
+_MAX_TAG_BYTES = 1024**2
+
 _UTF16 = (b"\xff\xfe", b"\xfe\xff", b"<\0", b"\0<")
 
 _PROLOG = re.compile(r"\s*(?:<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^\[>]*(?:\[.*?\])?\s*>)", re.DOTALL)
@@ -123,6 +126,10 @@ class _Reader:
     def read(self, data: bytes) -> ET.Element:
         for start in range(0, len(data), _PART_BYTES):
             self._parser.Parse(data[start : start + _PART_BYTES], False)
+            if start + _PART_BYTES - self._parser.CurrentByteIndex > _MAX_TAG_BYTES + _PART_BYTES:
+                raise RecordError(
+                    "unreadable_file", f"a tag or a comment in the XML is longer than {_MAX_TAG_BYTES} bytes"
+                )
         self._parser.Parse(b"", True)
         root: ET.Element = self._builder.close()
         return root

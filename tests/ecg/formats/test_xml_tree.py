@@ -56,6 +56,14 @@ def test_elements_and_attributes_are_counted_and_small(monkeypatch):
     assert caught.value.reason == "too_large"
 
 
+def test_long_tags_and_comments_are_refused_before_they_are_whole():
+    for data in (b"<a b='" + b"x" * 4_000_000, b"<a><!--" + b"x" * 4_000_000 + b"--></a>"):
+        with pytest.raises(RecordError, match="longer than 1048576 bytes"):
+            parse(data)
+    assert len(parse(b"<a>" + b"x" * 4_000_000 + b"</a>").text) == 4_000_000, "text is neither"
+    assert len(parse(b"<a b='" + b"x" * 1_000_000 + b"'/>").get("b")) == 1_000_000
+
+
 @pytest.mark.parametrize(
     ("data", "word"),
     [
