@@ -2,7 +2,7 @@
 
 `GET /began` begins a measurement. `GET /measured` answers how long the loop was held at most since then, and the most
 memory in bytes. Two things are not taken for a hold. Another process that has the processor: a hold is counted in the
-processor time of this one. And a slow machine: it is counted in units of a short loop of Python, timed at the beginning.
+processor time of this one. And a slow machine: it is counted in units of a short loop of Python, timed before.
 """
 
 import asyncio
