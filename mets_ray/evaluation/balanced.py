@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 from mets_ray.evaluation.inputs import EvaluationInputs
 from mets_ray.metrics.balanced import BalancedScore, score_balanced, sets_of_task
-from mets_ray.metrics.levels import Levels, levels_of_others
+from mets_ray.metrics.levels import Levels, levels_of_others, levels_of_others_and_own
 from mets_ray.metrics.similarities import TaskSimilarities
 
 OF_OTHERS = "the other patients here"
+OF_OTHERS_AND_OWN = "the other patients here and its own recording, half each"
 OF_REFERENCE = "the bundle's reference"
 
 
@@ -33,8 +34,10 @@ def _levels(inputs: EvaluationInputs, of: TaskSimilarities) -> Mapping[str, Leve
     found = {}
     if (others := levels_of_others(of.similarity, of.patients)) is not None:
         found[OF_OTHERS] = others
-    # The reference's ECGs were pooled as a whole: an ECG that is pooled around one beat lies elsewhere.
-    if inputs.dataset.card.focus is None:
+    if inputs.dataset.card.focus is not None:  # an ECG is a beat, and its recording has others
+        if (both := levels_of_others_and_own(of.similarity, of.patients)) is not None:
+            found[OF_OTHERS_AND_OWN] = both
+    else:  # the reference's ECGs were pooled as a whole: one that is pooled around a beat lies elsewhere
         vectors = inputs.predictor.class_vectors(inputs.questions.classes(of.task))
         assert vectors is not None, f"the prompts of `{of.task}` were not learnt"
         if (levels := inputs.predictor.levels(vectors)) is not None:

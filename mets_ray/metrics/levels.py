@@ -50,3 +50,21 @@ def levels_of_others(
     mean = of_others(centred)
     variance = of_others(centred**2) - mean**2
     return Levels(mean + similarity.mean(axis=0), np.sqrt(np.maximum(variance, 0.0)))
+
+
+def levels_of_others_and_own(
+    similarity: Float[np.ndarray, "record class"], patients: Shaped[np.ndarray, "record"]
+) -> Levels | None:
+    """As `levels_of_others`, but halfway between their mean and that of the patient's own records.
+
+    For many ECGs of each patient, such as the beats of a recording. What all of them show, for example a bundle branch
+    block, then counts half as much as what only some do, for example a premature beat in it. A patient with a single
+    ECG keeps the order of the classes.
+    """
+    others = levels_of_others(similarity, patients)
+    if others is None:
+        return None
+    _, of_record = np.unique(patients, return_inverse=True)
+    sums = np.stack([np.bincount(of_record, weights=column) for column in similarity.T], axis=1)
+    own = sums / np.bincount(of_record)[:, None]
+    return Levels((others.mean + own[of_record]) / 2, others.deviation)

@@ -6,7 +6,7 @@ import pytest
 from mets_ray.metrics.balanced import BalancedSet, score_balanced
 from mets_ray.metrics.input_reference import EmbeddingReference
 from mets_ray.metrics.input_thresholds import EmbeddedEcgs, build_reference
-from mets_ray.metrics.levels import Levels, levels_of_others
+from mets_ray.metrics.levels import Levels, levels_of_others, levels_of_others_and_own
 from mets_ray.metrics.similarities import TaskSimilarities
 
 
@@ -25,9 +25,39 @@ def test_levels_of_others_leave_each_patient_out(generator):
         np.testing.assert_allclose(levels.deviation[row], others.std(axis=0), atol=1e-12)
 
 
+def test_levels_of_others_and_own_are_halfway_between_them(generator):
+    similarity = generator.normal(0.3, 0.1, (60, 4))
+    patients = generator.integers(7, size=60).astype(str)
+    levels = levels_of_others_and_own(similarity, patients)
+    for row, patient in enumerate(patients):
+        own, others = similarity[patients == patient], similarity[patients != patient]
+        np.testing.assert_allclose(levels.mean[row], (own.mean(axis=0) + others.mean(axis=0)) / 2, atol=1e-12)
+        np.testing.assert_allclose(levels.deviation[row], others.std(axis=0), atol=1e-12)
+
+
+def test_own_levels_show_what_only_some_beats_of_a_recording_show():
+    """Two recordings of normal beats, and one whose beats have a bundle branch block, of which one is premature too."""
+    similarity = np.array([[0.0, 0.1], [0.1, 0.0], [0.0, 0.1], [0.1, 0.0]] + [[0.9, 0.1], [0.9, 0.0], [0.9, 0.6]])
+    recordings = np.array(["a", "a", "b", "b", "c", "c", "c"])
+    premature = 6
+    by_others = levels_of_others(similarity, recordings).standardise(similarity)
+    by_both = levels_of_others_and_own(similarity, recordings).standardise(similarity)
+    assert by_others[premature].argmax() == 0
+    assert by_both[premature].argmax() == 1
+    assert (by_both[4:6].argmax(axis=1) == 0).all()
+
+
+def test_own_levels_keep_the_order_of_classes_of_a_patient_with_one_ecg(generator):
+    similarity = generator.normal(0.3, 0.1, (20, 4))
+    by_others = levels_of_others(similarity, np.arange(20)).standardise(similarity)
+    by_both = levels_of_others_and_own(similarity, np.arange(20)).standardise(similarity)
+    np.testing.assert_allclose(by_both, by_others / 2, atol=1e-12)
+
+
+@pytest.mark.parametrize("levels", [levels_of_others, levels_of_others_and_own])
 @pytest.mark.parametrize("patients", [[], ["a"], ["a", "a", "b"]])
-def test_too_few_patients_have_no_levels(patients):
-    assert levels_of_others(np.zeros((len(patients), 2)), np.asarray(patients, dtype=str)) is None
+def test_too_few_patients_have_no_levels(patients, levels):
+    assert levels(np.zeros((len(patients), 2)), np.asarray(patients, dtype=str)) is None
 
 
 def test_a_class_without_spread_says_nothing():
