@@ -309,16 +309,22 @@ def _interval(value: float, samples: np.ndarray) -> Interval:
 
 def beside(study: Study, name: str, seeds: list[int]) -> dict[str, list[float]]:
     """By seed, what the models of the first group have on data sets that nothing trains on: balanced macro F1 on
-    MIT-BIH, the mean of the tasks' macro AUROC on the others."""
-    found: dict[str, list[float]] = {}
+    MIT-BIH, by cosines and by each kind of levels, and the mean of the tasks' macro AUROC on the others."""
+    found: defaultdict[str, list[float]] = defaultdict(list)
     for seed in seeds:
         own = study.folder / Run(name, seed, 0).name
         for other in ("mitbih", *others(study)):
-            if (own / f"{other}.json").exists():
-                answer = json.loads((own / f"{other}.json").read_text())
-                value = answer["balanced"]["mitbih"]["macro_f1"] if other == "mitbih" else answer["macro_auroc"]
-                found.setdefault(other, []).append(value)
-    return found
+            if not (own / f"{other}.json").exists():
+                continue
+            answer = json.loads((own / f"{other}.json").read_text())
+            if other != "mitbih":
+                found[other].append(answer["macro_auroc"])
+                continue
+            balanced = answer["balanced"]["mitbih"]
+            found[other].append(balanced["macro_f1"])
+            for levels, scores in balanced["standardised"].items():
+                found[f"{other}, standardised by {levels}"].append(scores["macro_f1"])
+    return dict(found)
 
 
 def print_tables(found: Mapping[str, Mapping[str, Any]]) -> None:

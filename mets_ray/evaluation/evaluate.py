@@ -2,7 +2,7 @@
 
 import math
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
@@ -31,7 +31,7 @@ from mets_ray.evaluation.subgroups import find_subgroups
 from mets_ray.evaluation.write import REPORT_NAME, write_result, write_six_sets
 from mets_ray.metrics.calibration_drift import drifted
 from mets_ray.metrics.extremes import choose_examples
-from mets_ray.metrics.intervals import interval_json, number_json
+from mets_ray.metrics.intervals import Interval, interval_json, number_json
 from mets_ray.metrics.similarities import TaskSimilarities
 from mets_ray.metrics.task_scores import Comparison, compare, mean_of_tasks, score_task
 from mets_ray.model.bundle import check_signal, read_facts
@@ -209,8 +209,8 @@ def _figures(result: Evaluated) -> dict[str, Any]:
         "over": result.over,
         "tasks": {task.task: interval_json(task.macro) for task in result.tasks},
         "balanced": {
-            score.set.name: {"per_class": score.per_class}
-            | {name: number_json(interval.value) for name, interval in score.scores.items()}
+            score.set.name: {"per_class": score.per_class, **_values(score.scores)}
+            | {"standardised": {levels: _values(scores) for levels, scores in score.standardised.items()}}
             for score in result.balanced
         },
         "baselines": {
@@ -221,6 +221,10 @@ def _figures(result: Evaluated) -> dict[str, Any]:
         "differences": {row.task: interval_json(row.difference) for row in result.comparisons},
         "notices": [*result.alarms, *result.notices],
     }
+
+
+def _values(scores: Mapping[str, Interval]) -> dict[str, float | None]:
+    return {name: number_json(interval.value) for name, interval in scores.items()}
 
 
 def _comparisons(inputs: EvaluationInputs) -> Iterator[Comparison]:

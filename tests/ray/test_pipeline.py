@@ -190,7 +190,7 @@ def test_one_worker_gives_the_losses_of_two(trained, prepared, tmp_path):
 
 
 def test_the_bundle_scores_on_its_own_and_as_the_run_did(trained, prepared, tmp_path):
-    from mets_ray.evaluation.evaluate import evaluate
+    from mets_ray.evaluation.evaluate import evaluate, figures
 
     result = evaluate(config_of(tmp_path, "folds.test=[10]", dataset_uri=prepared), prepared, trained.bundle_uri)
     metrics = json.loads(storage.read_bytes(storage.join(result.result_uri, "metrics.json")))
@@ -205,6 +205,10 @@ def test_the_bundle_scores_on_its_own_and_as_the_run_did(trained, prepared, tmp_
     assert balanced["per_class"] == min(200, *balanced["available"].values())
     assert balanced["scores"]["accuracy"]["value"] == pytest.approx(balanced["scores"]["macro_recall"]["value"])
     assert set(balanced["standardised"]) == {"the other patients here", "the bundle's reference"}
+    told = figures([result])["balanced"]["synthetic rhythm"]["standardised"]
+    assert {levels: scores["macro_f1"] for levels, scores in told.items()} == {
+        levels: scores["macro_f1"]["value"] for levels, scores in balanced["standardised"].items()
+    }
     groups = {row["group"]: row for row in metrics["subgroups"]["groups"]}
     assert groups["female"]["records"] + groups["male"]["records"] == task.classes[0].records
     assert metrics["subgroups"]["absent"] == {"device": "not in this data set", "site": "not in this data set"}
