@@ -145,11 +145,13 @@ def _texts(labels: Labels, train: Examples, start: Start) -> LabelTexts:
     assert labels.prompt_set is not None
     words = prompt_texts([labels.prompt_set], [labels.task])
     ids = np.asarray([text_id(word) for word in words], dtype=np.int64)
-    anchors, directions = predictor.bundle.model.anchors, predictor.bundle.model.anchor_directions
+    model = predictor.bundle.model
+    anchors, sides, directions = model.anchors, model.anchor_sides, model.anchor_directions
     return LabelTexts(
         EmbeddingTable.build(ids, predictor.features(words)),
         predictor.facts.text_fingerprint,
         anchors=None if anchors is None else anchors.half().cpu().numpy(),
+        anchor_sides=None if sides is None else sides.cpu().numpy(),
         anchor_directions=None if directions is None else directions.float().cpu().numpy(),
         revision=predictor.facts.text_revision,
         class_vectors=start.class_vectors,

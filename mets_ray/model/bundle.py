@@ -2,7 +2,8 @@
 
 model.safetensors            weights of the ECG encoder, both projections and the logit scale
 prompt_features.safetensors  frozen LM features of the prompt sets, so that their classes need no LM
-anchor_features.safetensors  frozen LM features of training statements, where it was trained on statements
+anchor_features.safetensors  frozen LM features of training statements, where it was trained on statements, and the
+                             side that each is about; older bundles lack the sides
 anchor_directions.safetensors  which way the training ECGs with each of them lie; older bundles have none
 anchor_statements.json       the text of those that many patients share, for explanations; may be missing
 config.yaml                  the resolved configuration of the run
@@ -30,7 +31,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import yaml
-from jaxtyping import Float
+from jaxtyping import Float, Int8
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
@@ -167,7 +168,7 @@ def untrained_model(bundle: Bundle, seed: int) -> Mets:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build_model(bundle.config, leads=len(bundle.facts.leads), text_features=bundle.facts.text_features)
-    model.anchors = bundle.model.anchors
+    model.anchors, model.anchor_sides = bundle.model.anchors, bundle.model.anchor_sides
     return model.eval()
 
 
@@ -179,7 +180,10 @@ def write_bundle(folder: Path, bundle: Bundle, trainer_state: dict[str, Any] | N
     (folder / _CONFIG).write_text(dump_config(bundle.config), encoding="utf-8")
     files = {name: _sha256(folder / name) for name in (_MODEL, _PROMPTS, _CONFIG)}
     if bundle.model.anchors is not None:
-        save_arrays({"features": bundle.model.anchors.half().cpu().numpy()}, folder / _ANCHORS)
+        anchors = {"features": bundle.model.anchors.half().cpu().numpy()}
+        if bundle.model.anchor_sides is not None:
+            anchors["sides"] = bundle.model.anchor_sides.cpu().numpy()
+        save_arrays(anchors, folder / _ANCHORS)
         files[_ANCHORS] = _sha256(folder / _ANCHORS)
     if bundle.model.anchor_directions is not None:
         save_arrays({"directions": bundle.model.anchor_directions.float().cpu().numpy()}, folder / _DIRECTIONS)
@@ -224,7 +228,10 @@ def read_bundle(folder: Path, where: str = "") -> Bundle:
         model.load_state_dict(state)
     if _ANCHORS in facts.files:
         with _faults_of(_ANCHORS, where):
-            model.anchors = torch.from_numpy(load_arrays(folder / _ANCHORS)["features"])
+            anchors = load_arrays(folder / _ANCHORS)
+            model.anchors = torch.from_numpy(anchors["features"])
+            if "sides" in anchors:
+                model.anchor_sides = _fitting_sides(anchors["sides"], model.anchors)
     if _DIRECTIONS in facts.files:
         with _faults_of(_DIRECTIONS, where):
             model.anchor_directions = _fitting_directions(load_arrays(folder / _DIRECTIONS)["directions"], model)
@@ -252,6 +259,13 @@ def read_bundle(folder: Path, where: str = "") -> Bundle:
         reference_fault=fault,
         heads=heads,
     )
+
+
+def _fitting_sides(sides: np.ndarray, anchors: Tensor) -> Int8[Tensor, "anchor"]:
+    """As a tensor. Raises ValueError where there is not one for each anchor."""
+    if sides.shape != (len(anchors),) or sides.dtype != np.int8:
+        raise ValueError(f"sides of shape {sides.shape} in {sides.dtype}, expected {(len(anchors),)} in int8")
+    return torch.from_numpy(sides)
 
 
 def _fitting_directions(directions: np.ndarray, model: Mets) -> Float[Tensor, "anchor dimension"]:

@@ -7,12 +7,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float32, Int16
+from torch import Tensor
 
 from mets_ray.errors import ConfigError, RecordError
 from mets_ray.model.anchor_statements import AnchorStatement
 from mets_ray.model.bundle import Bundle
 from mets_ray.model.calibrations import Reason
+from mets_ray.model.mets import Mets
 from mets_ray.model.occlusion import Parts
+from mets_ray.text.sides import sides_of
 
 MOST_CLASSES = 16
 """Classes of one explanation: all of them share its forward passes, but the answer grows with each."""
@@ -89,13 +92,8 @@ class StatementSpace:
             assert bundle.statements is not None
             assert bundle.model.anchors is not None
             self._named = bundle.statements.statements
-            features = bundle.model.anchors[[row.anchor for row in self._named]]
-            # With directions, a class's vector is a mix of both, and statements are compared with it as what they are.
-            embed = bundle.model.embed_text if bundle.model.anchor_directions is None else bundle.model.embed_prompt
-            with torch.inference_mode():
-                vectors = embed(features.to(bundle.model.text_projection.weight.device)).float().cpu().numpy()
-            self._vectors: Float32[np.ndarray, "statement dimension"] = vectors
-            self._least_like = _least_like(vectors)
+            self._vectors = _vectors(bundle.model, bundle.model.anchors, self._named)
+            self._least_like = _least_like(self._vectors)
 
     def nearest(self, embedding: Float32[np.ndarray, " dimension"]) -> tuple[Statement, ...]:
         """The statements nearest to an ECG, the nearest first; none where there is a `gap`."""
@@ -207,6 +205,19 @@ def _gap(bundle: Bundle) -> Reason | None:
         least = bundle.statements.least_patients
         return "no_statements", f"no training statement is shared by {least} patients or more, so none may be named"
     return None
+
+
+def _vectors(
+    model: Mets, anchors: Tensor, named: Sequence[AnchorStatement]
+) -> Float32[np.ndarray, "statement dimension"]:
+    features = anchors[[row.anchor for row in named]].to(model.text_projection.weight.device)
+    with torch.inference_mode():
+        if model.anchor_directions is None:
+            vectors = model.embed_text(features)
+        else:  # a class's vector is a mix of both then, and statements are compared with it as what they are
+            vectors = model.embed_prompt(features, sides_of([row.text for row in named]))
+    found: np.ndarray = vectors.float().cpu().numpy()
+    return found
 
 
 def _least_like(vectors: Float32[np.ndarray, "statement dimension"]) -> float:

@@ -6,7 +6,7 @@ from typing import Unpack
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int16
+from jaxtyping import Float, Int8, Int16
 from torch import Tensor, nn
 
 from mets_ray.model.ecg_encoder import EcgEncoder, EncoderShape
@@ -33,12 +33,14 @@ class Mets(nn.Module):
     otherwise `logit_bias` is 0 and not trained.
 
     `anchors`: LM features of training statements, or None; see `embed_prompt`. `anchor_directions`: which way the ECGs
-    with each of them lie (`statement_directions`), or None where that was not measured.
+    with each of them lie (`statement_directions`), or None where that was not measured. `anchor_sides`: the side that
+    each is about (`mets_ray.text.sides`), or None in bundles that are older than these.
     """
 
     # Not buffers: DistributedDataParallel would broadcast them.
     anchors: Float[Tensor, "anchor text_feature"] | None = None
     anchor_directions: Float[Tensor, "anchor dimension"] | None = None
+    anchor_sides: Int8[Tensor, "anchor"] | None = None
 
     def __init__(
         self,
@@ -86,7 +88,9 @@ class Mets(nn.Module):
         """L2-normalised embeddings of the frozen LM's features, which may be float16."""
         return _unit_rows(self.text_projection(text_features.to(self.text_projection.weight.dtype)))
 
-    def embed_prompt(self, text_features: Float[Tensor, "batch text_feature"]) -> Float[Tensor, "batch dimension"]:
+    def embed_prompt(
+        self, text_features: Float[Tensor, "batch text_feature"], sides: Int8[np.ndarray, "batch"]
+    ) -> Float[Tensor, "batch dimension"]:
         """L2-normalised embeddings of prompts: a mix of the prompt's own embedding and its nearest anchors.
 
         The text projection is trained on report statements only. For other wordings, similarity in the frozen LM is
@@ -94,6 +98,8 @@ class Mets(nn.Module):
         softmax over its standardised cosines: of their directions, which count twice as much as the prompt's own
         embedding, or, where those were not measured, of their embeddings, which count as much. Without anchors this is
         the same as `embed_text`.
+
+        sides: of each prompt (`mets_ray.text.sides`). Anchors of the opposite side do not count, unless all are of it.
         """
         own = self.embed_text(text_features)
         if self.anchors is None:
@@ -101,6 +107,10 @@ class Mets(nn.Module):
         anchors = self.anchors.to(own.device, own.dtype)
         cosines = F.normalize(text_features.to(own), dim=-1) @ F.normalize(anchors, dim=-1).T
         standardised = (cosines - cosines.mean(dim=-1, keepdim=True)) / cosines.std(dim=-1, keepdim=True)
+        if self.anchor_sides is not None:
+            of_prompts, of_anchors = torch.from_numpy(sides).to(own.device), self.anchor_sides.to(own.device)
+            opposite = of_prompts[:, None] * of_anchors < 0
+            standardised = standardised.masked_fill(opposite & ~opposite.all(dim=-1, keepdim=True), -math.inf)
         weights = (_ANCHOR_SHARPNESS * standardised).softmax(dim=-1)
         if self.anchor_directions is None:
             return _unit_rows(own + _unit_rows(weights @ self.embed_text(anchors)))

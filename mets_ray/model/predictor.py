@@ -482,7 +482,7 @@ class Predictor:
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> Float32[np.ndarray, "text dimension"]:
         """Unit vectors of texts whose features are known (`learn`). Raises KeyError for a text of `missing_texts`."""
-        (vectors,) = wording_vectors(self._model, self.features(texts), [len(texts)])
+        (vectors,) = wording_vectors(self._model, self.features(texts), [texts])
         return _array(vectors)
 
     def class_vectors(self, classes: Mapping[str, tuple[str, ...]]) -> Float[Tensor, "class dimension"] | None:
@@ -527,7 +527,7 @@ class Predictor:
     def wording_vectors(self, classes: Mapping[str, tuple[str, ...]]) -> list[Float[Tensor, "_ dimension"]]:
         """For each class the unit vectors of its wordings, not averaged. Raises KeyError as `embed_texts`."""
         texts = [text for wordings in classes.values() for text in wordings]
-        return wording_vectors(self._model, self.features(texts), [len(wordings) for wordings in classes.values()])
+        return wording_vectors(self._model, self.features(texts), list(classes.values()))
 
     @torch.inference_mode()
     def scores(

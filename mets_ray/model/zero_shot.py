@@ -14,6 +14,7 @@ from mets_ray.tasks.prompt_sets import PromptSet
 from mets_ray.tasks.questions import check_prompts
 from mets_ray.text.embeddings import EmbeddingTable
 from mets_ray.text.reports import text_id
+from mets_ray.text.sides import sides_of
 from mets_ray.text.statements import ReportStatements
 
 
@@ -27,9 +28,9 @@ def class_vectors(
     """
     check_prompts(prompt_set, {label_set.task: label_set})
     classes = prompt_set.tasks[label_set.task]
-    ids = np.asarray([text_id(prompt) for name in label_set.classes for prompt in classes[name]], dtype=np.int64)
-    counts = [len(classes[name]) for name in label_set.classes]
-    return class_embeddings(wording_vectors(model, table.lookup(ids), counts))
+    by_class = [classes[name] for name in label_set.classes]
+    ids = np.asarray([text_id(prompt) for wordings in by_class for prompt in wordings], dtype=np.int64)
+    return class_embeddings(wording_vectors(model, table.lookup(ids), by_class))
 
 
 @torch.no_grad()
@@ -58,16 +59,17 @@ def report_embeddings(
 
 @torch.no_grad()
 def wording_vectors(
-    model: Mets, features: Float16[np.ndarray, "text feature"], counts: Sequence[int]
+    model: Mets, features: Float16[np.ndarray, "text feature"], classes: Sequence[Sequence[str]]
 ) -> list[Float[Tensor, "_ dimension"]]:
     """Unit vectors of the wordings of each class, [wording, dimension] on the model's device.
 
-    features: frozen LM features of all wordings, class by class. counts: number of wordings of each class.
+    features: frozen LM features of all wordings, class by class. classes: the wordings themselves.
     """
     weight = model.text_projection.weight
     # All in one call, because each call projects the anchors.
-    vectors = model.embed_prompt(torch.from_numpy(features).to(weight.device, weight.dtype))
-    return list(vectors.split(list(counts)))
+    sides = sides_of([wording for wordings in classes for wording in wordings])
+    vectors = model.embed_prompt(torch.from_numpy(features).to(weight.device, weight.dtype), sides)
+    return list(vectors.split([len(wordings) for wordings in classes]))
 
 
 def wording_similarities(

@@ -1,6 +1,6 @@
 """A run's texts: which it needs, which of them are stored, and the vectors of all, while the workers start."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from mets_ray.model.anchor_statements import AnchorStatements, name_anchors
 from mets_ray.pipelines.lm_actors import EmbeddedTexts, embed_missing, look_up_texts, store_uri
 from mets_ray.pipelines.texts import ReportsOfPatients, report_statements, report_texts
 from mets_ray.text.reports import text_id
+from mets_ray.text.sides import sides_of
 from mets_ray.text.statements import ReportStatements, one_spelling
 from mets_ray.training.retimed import retimed_reports
 from mets_ray.training.texts import Texts
@@ -98,25 +99,27 @@ class TextStage:
             trained = {report: self._of_reports[report] for report in self._trained.texts}
             of_trained = ReportStatements.build(trained)
             ids = of_trained.most_frequent(MOST_ANCHORS)
+            by_id = {text_id(part): part for report, parts in trained.items() for part in parts or (report,)}
+            anchors = [by_id[one] for one in ids.tolist()]
             texts = replace(
                 texts,
                 statements=ReportStatements.build(self._of_reports),
                 anchors=embedded.table.lookup(ids),
+                anchor_sides=sides_of(anchors),
                 anchor_ids=ids,
-                named=None if self._named_from is None else self._name(trained, of_trained, ids, self._named_from),
+                named=None if self._named_from is None else self._name(of_trained, ids, by_id, self._named_from),
             )
         return ray.put(texts), embedded
 
     def _name(
         self,
-        trained: Mapping[str, Sequence[str]],
         of_trained: ReportStatements,
         anchor_ids: Int64[np.ndarray, " anchor"],
+        texts: Mapping[int, str],
         least_patients: int,
     ) -> AnchorStatements:
         assert self._trained is not None
         patients = of_trained.count_patients(self._trained.report_ids, self._trained.patients)
-        texts = {text_id(part): part for report, parts in trained.items() for part in parts or (report,)}
         named = name_anchors(anchor_ids.tolist(), texts, patients, least_patients=least_patients)
         say(
             f"text: the bundle names {len(named.statements)} of {len(anchor_ids)} statements, those of at least "

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float16, Float32, Int64
+from jaxtyping import Float, Float16, Float32, Int8, Int64
 from torch import Tensor
 
 from mets_ray.config.settings import Loss
@@ -27,6 +27,7 @@ class Texts:
     `statements`: the statements of each report if `text.unit` is statement, so that an ECG has several positives;
     otherwise None.
     `anchors`: vectors of the statements that prompts are blended with (`Mets.embed_prompt`); None without statements.
+    `anchor_sides`: the side that each of them is about (`mets_ray.text.sides`).
     `anchor_ids`: which statements these are, ascending, where their directions are measured (`learn_directions`).
     `anchor_directions`: those of anchors that keep the ones they have, as their texts do in fine-tuning.
     `named`: the texts of those anchors that the bundle may name.
@@ -36,6 +37,7 @@ class Texts:
     fingerprint: str
     statements: ReportStatements | None = None
     anchors: Float16[np.ndarray, "anchor feature"] | None = None
+    anchor_sides: Int8[np.ndarray, "anchor"] | None = None
     anchor_ids: Int64[np.ndarray, "anchor"] | None = None
     anchor_directions: Float32[np.ndarray, "anchor dimension"] | None = None
     revision: str | None = None
@@ -46,7 +48,8 @@ class Texts:
         # Copies: the object store's arrays are read-only.
         if self.anchors is not None:
             model.anchors = torch.from_numpy(self.anchors.copy())
-        known = self.anchor_directions
+        sides, known = self.anchor_sides, self.anchor_directions
+        model.anchor_sides = None if sides is None else torch.from_numpy(sides.copy())
         model.anchor_directions = None if known is None else torch.from_numpy(known.copy())
 
     @property

@@ -57,7 +57,7 @@ def test_the_file_lies_beside_the_bundle_and_keeps_other_tasks(bundle, file, tmp
     inputs, result_uri = inputs_of(bundle), str(tmp_path / "result")
     assert write_calibrations(inputs, {}, result_uri) == ("", ())
     uri, notices = write_calibrations(inputs, fitted(file), result_uri)
-    assert (uri, notices) == (f"{bundle}/calibration/descriptive@4.json", ())
+    assert (uri, notices) == (f"{bundle}/calibration/descriptive@5.json", ())
     assert read(uri) == file
     both = replace(file, tasks={"another": file.tasks["synthetic"], **file.tasks})
     for before, tasks in (
@@ -79,12 +79,12 @@ def test_the_file_goes_where_the_settings_say_or_to_the_result(bundle, bare, fil
     named = tmp_path / "named"
     inputs = inputs_of(bundle, f"evaluate.calibration_uri={named}")
     uri, notices = write_calibrations(inputs, fitted(file), str(tmp_path / "result"))
-    assert (uri, notices) == (f"{named}/descriptive@4.json", ())
+    assert (uri, notices) == (f"{named}/descriptive@5.json", ())
     # That folder now has the calibration of `bundle`; one of another bundle does not take its place.
     other = make_bundle(tmp_path, run="pretrain-20260101-000000-other", seed=1)
     words = inputs_of(other, f"evaluate.calibration_uri={named}")
     uri, (notice,) = write_calibrations(words, fitted(file), str(tmp_path / "result"))
-    assert uri == f"{tmp_path}/result/calibration/descriptive@4.json"
+    assert uri == f"{tmp_path}/result/calibration/descriptive@5.json"
     assert "is the calibration of another bundle, `pretrain-20260101-000000-test`" in notice
     assert "calibration_uri" in notice
     # What cannot be written to: a hub, a name, a file in the place of the folder, and what belongs to the package.

@@ -187,7 +187,7 @@ def test_what_lies_beside_a_bundle_and_its_heads_go_along(bundle_uri, tmp_path):
         assert after.reference.run == after.facts.run
         assert after.reference.reference.features == before.reference.reference.features
         card = (tmp_path / f"out{len(words)}" / "README.md").read_text()
-        assert "| `descriptive:synthetic@4` | 11 of 12 | 300 ECGs of 150 patients | 0.250 → 0.025 | – → 0.100 |" in card
+        assert "| `descriptive:synthetic@5` | 11 of 12 | 300 ECGs of 150 patients | 0.250 → 0.025 | – → 0.100 |" in card
         assert "not probabilities: they are not calibrated" not in card
         assert (
             "| `linear` | synthetic (3 classes) | linear | 20 ECGs of 19 patients of synthetic (SYNTHETIC) | 0.9"

@@ -37,7 +37,7 @@ def test_levels_of_others_and_own_are_halfway_between_them(generator):
 
 def test_own_levels_show_what_only_some_beats_of_a_recording_show():
     """Two recordings of normal beats, and one whose beats have a bundle branch block, of which one is premature too."""
-    similarity = np.array([[0.0, 0.1], [0.1, 0.0], [0.0, 0.1], [0.1, 0.0]] + [[0.9, 0.1], [0.9, 0.0], [0.9, 0.6]])
+    similarity = np.array([[0.0, 0.1], [0.1, 0.0], [0.0, 0.1], [0.1, 0.0], [0.9, 0.1], [0.9, 0.0], [0.9, 0.6]])
     recordings = np.array(["a", "a", "b", "b", "c", "c", "c"])
     premature = 6
     by_others = levels_of_others(similarity, recordings).standardise(similarity)

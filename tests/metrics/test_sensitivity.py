@@ -85,7 +85,7 @@ def test_cosines_of_each_wording_in_the_order_of_the_labels(model, table):
     ecg = F.normalize(torch.randn(7, 5, dtype=torch.float64), dim=1).numpy()
     by_class = [PROMPTS.tasks["heart"][name] for name in LABELS.classes]
     ids = np.array([text_id(text) for texts in by_class for text in texts])
-    vectors = wording_vectors(model, table.lookup(ids), [len(texts) for texts in by_class])
+    vectors = wording_vectors(model, table.lookup(ids), by_class)
     found = wording_similarities(vectors, ecg)
     assert [cosines.shape for cosines in found] == [(7, 3), (7, 1)]
     assert all(cosines.dtype == np.float64 for cosines in found)

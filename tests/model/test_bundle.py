@@ -177,8 +177,20 @@ def test_anchors_are_kept_and_one_that_is_not_the_manifest_s_is_refused(bundle, 
     loaded = load_bundle(str(tmp_path))
     assert torch.equal(loaded.model.anchors, model.anchors)
     assert torch.equal(untrained_model(loaded, 1).anchors, model.anchors)
-    features = torch.randn(2, 6)
-    assert torch.equal(loaded.model.embed_prompt(features), model.embed_prompt(features))
+    features, sides = torch.randn(2, 6), np.array([-1, 1], np.int8)
+    assert torch.equal(loaded.model.embed_prompt(features, sides), model.embed_prompt(features, sides))
+    assert loaded.model.anchor_sides is None, "as in bundles that are older than sides"
+    model.anchor_sides = torch.tensor([1, -1, 0, 1, -1], dtype=torch.int8)
+    write_bundle(tmp_path, dataclasses.replace(bundle, model=model))
+    loaded = load_bundle(str(tmp_path))
+    assert torch.equal(loaded.model.anchor_sides, model.anchor_sides)
+    assert torch.equal(untrained_model(loaded, 1).anchor_sides, model.anchor_sides)
+    assert torch.equal(loaded.model.embed_prompt(features, sides), model.embed_prompt(features, sides))
+    for wrong in (torch.zeros(4, dtype=torch.int8), torch.zeros(5)):
+        model.anchor_sides = wrong
+        write_bundle(tmp_path, dataclasses.replace(bundle, model=model))
+        with pytest.raises(CheckpointError, match=r"`anchor_features\.safetensors` cannot be read: .*in int8"):
+            load_bundle(str(tmp_path))
     (tmp_path / "anchor_features.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"`anchor_features\.safetensors` is not the file"):
         load_bundle(str(tmp_path))
@@ -190,8 +202,8 @@ def test_directions_of_anchors_are_kept_and_others_than_one_for_each_are_refused
     write_bundle(tmp_path, dataclasses.replace(bundle, model=model))
     loaded = load_bundle(str(tmp_path)).model
     assert torch.equal(loaded.anchor_directions, model.anchor_directions)
-    features = torch.randn(2, 6)
-    assert torch.equal(loaded.embed_prompt(features), model.embed_prompt(features))
+    features, sides = torch.randn(2, 6), np.zeros(2, np.int8)
+    assert torch.equal(loaded.embed_prompt(features, sides), model.embed_prompt(features, sides))
     model.anchor_directions = torch.randn(4, 128)
     write_bundle(tmp_path, dataclasses.replace(bundle, model=model))
     with pytest.raises(

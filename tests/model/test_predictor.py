@@ -76,7 +76,7 @@ def test_words_of_ones_own_go_through_the_lm_as_the_training_texts_stood(tmp_pat
     rows = predictor.zero_shot(ecg, words)
     features = lm()([around.format(word) for word in words])
     with torch.no_grad():
-        vectors = bundle.model.embed_prompt(torch.from_numpy(features)).numpy()
+        vectors = bundle.model.embed_prompt(torch.from_numpy(features), np.zeros(2, np.int8)).numpy()
     expected = dict(zip(words, (vectors @ predictor.embed(ecg)).tolist(), strict=True))
     assert {row.class_name: row.similarity for row in rows} == pytest.approx(expected, abs=1e-5)
     assert rows[0].similarity >= rows[1].similarity

@@ -138,6 +138,7 @@ def test_training_learns_and_keeps_what_it_says(trained):
 def test_the_bundle_names_the_statements_that_ten_patients_share(trained, prepared):
     from mets_ray.text.embeddings import read_store
     from mets_ray.text.reports import text_id
+    from mets_ray.text.sides import LEFT, RIGHT, side_of
 
     bundle, dataset = load_bundle(trained.bundle_uri), PreparedDataset.open(prepared)
     train, patients = Selection((1, 2, 3, 4, 5, 6, 7, 8)), {}
@@ -154,6 +155,8 @@ def test_the_bundle_names_the_statements_that_ten_patients_share(trained, prepar
     for row in bundle.statements.statements:
         (features,) = store.lookup(np.array([text_id(row.text)]))
         np.testing.assert_array_equal(bundle.model.anchors[row.anchor].numpy(), features)
+        assert int(bundle.model.anchor_sides[row.anchor]) == side_of(row.text)
+    assert {LEFT, RIGHT} < set(bundle.model.anchor_sides.tolist())
 
 
 def test_the_lm_embeds_each_text_once_and_nothing_on_the_second_run(trained, prepared, tmp_path):

@@ -61,7 +61,7 @@ def test_a_calibrated_prompt_set_has_probabilities(client, bundle):
     assert "`probability` is calibrated" in model["intended_use"]
     assert "`probability` is calibrated" in client.get("/openapi.json").json()["info"]["description"]
     (facts,) = model["calibrations"]
-    assert facts["prompt_set"] == "descriptive:synthetic@4"
+    assert facts["prompt_set"] == "descriptive:synthetic@5"
     assert (facts["records"], facts["patients"], facts["threshold_rule"], facts["folds"]) == (300, 150, "best_f1", "9")
     assert facts["records_in_folds"] == 310
     assert RARE in facts["not_calibrated"]

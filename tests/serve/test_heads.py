@@ -75,7 +75,7 @@ def test_the_model_lists_its_heads(client):
     listed = {one["name"]: one for one in client.get("/v1/model").json()["heads"]}
     assert list(listed) == ["linear", "text", "finetune"]
     assert listed["text"]["classes"] == list(CLASSES)
-    assert (listed["text"]["prompt_set"], listed["linear"]["prompt_set"]) == ("descriptive@4", None)
+    assert (listed["text"]["prompt_set"], listed["linear"]["prompt_set"]) == ("descriptive@5", None)
     assert (listed["linear"]["labels_per_class"], listed["linear"]["labels"]["SR"]) == (8, 8)
 
 

@@ -20,7 +20,7 @@ def made_up_head(bundle, name="mine", *, method="linear", seed=1, own_model=None
         "task": "synthetic",
         "classes": CLASSES,
         "method": method,
-        "prompt_set": None if method == "linear" else "descriptive@4",
+        "prompt_set": None if method == "linear" else "descriptive@5",
         "labels_per_class": 8,
         "labels": dict.fromkeys(CLASSES, 8),
         "records": 20,

@@ -100,7 +100,7 @@ def test_a_head_is_learnt_from_labels_and_scored_beside_zero_shot(trained, prepa
 
     words = ["folds.test=[10]", "adapt.labels_per_class=16"]
     few = adapt(config_of(tmp_path / "few", *words, dataset_uri=prepared), prepared, trained.bundle_uri)
-    assert (few.head.name, few.head.prompt_set) == ("synthetic-text", "descriptive@4")
+    assert (few.head.name, few.head.prompt_set) == ("synthetic-text", "descriptive@5")
     assert min(few.head.labels.values()) <= 16 < few.head.records < 240
     assert "`adapt.labels_per_class` is 16, and some classes have fewer" in few.notices[0]
     words = ["folds.test=[10]", "adapt.method=finetune", "adapt.epochs=2", "adapt.name=tuned", "train.num_workers=2",

@@ -431,7 +431,7 @@ def test_the_address_holds_the_settings_and_never_the_ecg(page, served, record):
     assert page.text("#zoom-value") == "150 %"
     assert page.text("#link-problem") == ""
 
-    page.run("location.hash = 'set=descriptive:synthetic@4&gain=20'")
+    page.run("location.hash = 'set=descriptive:synthetic@5&gain=20'")
     page.until(lambda: "STE_ANT" in page.bars())
     assert "20 mm/mV" in page.text("#caption")
     assert "25 mm/s" in page.text("#caption")
@@ -591,10 +591,10 @@ def test_real_examples_come_first_and_a_result_fits_one_printed_page(browser, tm
             assert words in sheet
         assert "Sinus rhythm (1)" not in sheet
         assert page.run(COUNT_INK.replace('"paper"', '"sheet-paper"')) > 10_000
-        Select(page.one("#list")).select_by_value("descriptive:synthetic@4")
+        Select(page.one("#list")).select_by_value("descriptive:synthetic@5")
         page.until(lambda: "STE_ANT" in page.bars())
         print_page(page)
-        assert "prompt set descriptive:synthetic@4" in page.one("#sheet-versions").get_attribute("textContent")
+        assert "prompt set descriptive:synthetic@5" in page.one("#sheet-versions").get_attribute("textContent")
         assert len(page.find("#sheet-bars li")) == 12
         page.one("#remove-all").click()
         assert print_page(page).count(b"/Type /Page\n") >= 1
@@ -620,8 +620,8 @@ def test_a_calibrated_prompt_set_has_its_threshold_in_the_bar(browser, tmp_path)
     """
     with plain_server(bundle) as (client, _):
         page = browser.open(str(client.base_url))
-        page.until(lambda: page.find("#list option[value='descriptive:synthetic@4']"))
-        Select(page.one("#list")).select_by_value("descriptive:synthetic@4")
+        page.until(lambda: page.find("#list option[value='descriptive:synthetic@5']"))
+        Select(page.one("#list")).select_by_value("descriptive:synthetic@5")
         page.choose_example()
         page.bars()
         body = {"ecg": example, "prompt_set": "descriptive:synthetic", "multi_label": True}
@@ -693,7 +693,7 @@ def test_a_saved_prompt_set_shows_its_version_and_can_be_chosen(page):
     page.until(lambda: "page-rhythms@2" in page.text("#run-facts"))
     assert set(page.bars()) == {"sinus rhythm", "afib"}
     assert not page.one("#labels").is_displayed()
-    Select(page.one("#list")).select_by_value("descriptive:synthetic@4")
+    Select(page.one("#list")).select_by_value("descriptive:synthetic@5")
     assert "STE_ANT" in page.bars()
     page.one("#edit-stored").click()
     page.one("#save-name").clear()
@@ -782,7 +782,7 @@ def test_axe_finds_nothing_in_any_state(browser, served, record, width, scheme):
     signal_uv = np.concatenate([np.rint(synthetic_ecg(index).signal_mv * 1000) for index in range(3)], axis=1)
     (record / "long.npy").write_bytes(npy(signal_uv.astype(np.int16)))
     choose_npy(page, record / "long.npy")
-    Select(page.one("#list")).select_by_value("descriptive:synthetic@4")
+    Select(page.one("#list")).select_by_value("descriptive:synthetic@5")
     page.until(lambda: "3 of 3 windows scored" in page.text("#strip-text") and len(page.bars()) == 12)
     states["timeline"] = page.faults()
     page.run("const zoom = document.getElementById('zoom'); zoom.value = 300; zoom.dispatchEvent(new Event('input'));")

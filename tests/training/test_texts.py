@@ -115,10 +115,15 @@ def test_a_model_from_a_bundle_gets_the_anchors_of_the_run(table, kept):
     torch.manual_seed(0)
     model = Mets(text_features=6, width=4, dimension=3, sigmoid=True)
     model.anchors, model.anchor_directions = torch.randn(5, 6), torch.randn(5, 3)  # of the bundle: other statements
+    model.anchor_sides = torch.zeros(5, dtype=torch.int8)
     directions = np.random.default_rng(2).standard_normal((len(table.ids), 3)).astype(np.float32) if kept else None
-    Texts(table, "f", anchors=table.vectors, anchor_directions=directions).give_anchors(model)
+    sides = np.resize(np.array([-1, 0, 1], np.int8), len(table.ids)) if kept else None
+    Texts(table, "f", anchors=table.vectors, anchor_sides=sides, anchor_directions=directions).give_anchors(model)
     np.testing.assert_array_equal(model.anchors.numpy(), table.vectors)
     assert (model.anchor_directions is not None) == kept
     if kept:
         np.testing.assert_array_equal(model.anchor_directions.numpy(), directions)
-    assert model.embed_prompt(torch.randn(2, 6)).shape == (2, 3)  # anchors and directions are of the same statements
+        np.testing.assert_array_equal(model.anchor_sides.numpy(), sides)
+    assert (model.anchor_sides is not None) == kept
+    found = model.embed_prompt(torch.randn(2, 6), np.ones(2, np.int8))
+    assert found.shape == (2, 3), "anchors, their sides and directions are of the same statements"
