@@ -14,7 +14,8 @@ from tests.support.hostile_bodies import FORM, NPY, QUERY, ZIP, all_bodies, form
 from tests.support.serving import free_port, json_ecg, make_bundle, npy, synthetic_ecg
 
 SIZE = 8 * 2**20
-UNITS = 20  # of a short loop of Python, see `measured_server`: 50 ms where one takes 2.5 ms
+UNITS = 30  # of a short loop of Python, see `measured_server`: 75 ms where one takes 2.5 ms
+UNITS_OF_LARGE = 2 * UNITS  # one copy of 64 MiB holds all threads for as long as memory takes
 TIMES = 20
 CONSTANT_BYTES = 24 * 2**20  # what a first use keeps: threads, arenas, Arrow's pool
 
@@ -40,8 +41,9 @@ def server(tmp_path_factory):
         running.wait(timeout=20)
 
 
-def measure(server, name, method, path, query, content_type, body):
+def measure(server, sent, units=UNITS):
     """(what is wrong, units that the loop was held, what happened), the best of three: other processes run too."""
+    name, method, path, query, content_type, body = sent
     tries = []
     for _ in range(3):
         server.get("/began")
@@ -55,7 +57,7 @@ def measure(server, name, method, path, query, content_type, body):
             f"{name:40} {len(body):>8} {answer.status_code} {seconds:6.2f} s  loop {held_ms:6.1f} ms {held:5.1f} units"
             f"  {taken / 2**20:6.1f} MiB {taken / len(body):7.1f} x  {answer.text[:90]}"
         )
-        is_bad = answer.status_code >= 500 or held > UNITS or taken > TIMES * len(body) + CONSTANT_BYTES
+        is_bad = answer.status_code >= 500 or held > units or taken > TIMES * len(body) + CONSTANT_BYTES
         tries.append((is_bad, held, shown))
         if not is_bad:
             break
@@ -69,7 +71,7 @@ def test_no_body_holds_the_loop_or_takes_many_times_its_size(server):
         assert server.post("/v1/zero-shot", json=good).status_code == 200
     found = []
     for body in all_bodies(SIZE):
-        found.append(measure(server, *body))
+        found.append(measure(server, body))
         print(found[-1][2])
     print(f"{len(found)} bodies; longest hold: {max(found, key=lambda one: one[1])[2]}")
     bad = [shown for is_bad, _, shown in found if is_bad]
@@ -86,7 +88,8 @@ def test_an_hour_is_scored_in_the_memory_of_its_file_and_some_windows(server):
     server.post("/v1/timeline", params=query, content=npy(part), headers={"content-type": NPY})
     found = []
     for signals in (False, True):
-        found.append(measure(server, "an hour", "POST", "/v1/timeline", query | {"signals": signals}, NPY, hour))
+        sent = ("an hour", "POST", "/v1/timeline", query | {"signals": signals}, NPY, hour)
+        found.append(measure(server, sent))
         assert server.get("/measured").json()["bytes"] < len(hour) + 2 * CONSTANT_BYTES
     size = 64 * 2**20 - 1
     plain = {key: value for key, value in QUERY.items() if key != "leads"}
@@ -94,6 +97,7 @@ def test_an_hour_is_scored_in_the_memory_of_its_file_and_some_windows(server):
     worst += [("form: " + name, plain, FORM, forms(size)[name]) for name in ("no end", "a long header")]
     worst += [("zip: random bytes", plain, ZIP, np.random.default_rng(0).bytes(size))]
     for name, parameters, content_type, body in worst:
-        found.append(measure(server, name, "POST", "/v1/timeline", parameters, content_type, body[:size]))
+        sent = (name, "POST", "/v1/timeline", parameters, content_type, body[:size])
+        found.append(measure(server, sent, UNITS_OF_LARGE))
     print("\n".join(shown for _, _, shown in found))
     assert not [shown for is_bad, _, shown in found if is_bad]
