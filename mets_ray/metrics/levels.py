@@ -8,7 +8,7 @@ Levels need ECGs and no labels.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 
 # All ECGs have the same similarity, but for the rounding of cosines: then it says nothing, whatever its level.
 _NO_SPREAD = 1e-6
@@ -43,8 +43,7 @@ def levels_of_others(
     count = len(similarity) - np.bincount(of_record)[of_record, None]
 
     def of_others(values: np.ndarray) -> np.ndarray:
-        by_patient = np.stack([np.bincount(of_record, weights=column) for column in values.T], axis=1)
-        mean: np.ndarray = (values.sum(axis=0) - by_patient[of_record]) / count
+        mean: np.ndarray = (values.sum(axis=0) - _sums(values, of_record)[of_record]) / count
         return mean
 
     mean = of_others(centred)
@@ -65,6 +64,12 @@ def levels_of_others_and_own(
     if others is None:
         return None
     _, of_record = np.unique(patients, return_inverse=True)
-    sums = np.stack([np.bincount(of_record, weights=column) for column in similarity.T], axis=1)
-    own = sums / np.bincount(of_record)[:, None]
+    own = _sums(similarity, of_record) / np.bincount(of_record)[:, None]
     return Levels((others.mean + own[of_record]) / 2, others.deviation)
+
+
+def _sums(
+    values: Float[np.ndarray, "record class"], of_record: Int[np.ndarray, "record"]
+) -> Float[np.ndarray, "patient class"]:
+    """Over the records of each patient. of_record: the number of each one's patient."""
+    return np.stack([np.bincount(of_record, weights=column) for column in values.T], axis=1)

@@ -15,7 +15,7 @@ from mets_ray.model.bundle import Bundle
 from mets_ray.model.calibrations import Reason
 from mets_ray.model.mets import Mets
 from mets_ray.model.occlusion import Parts
-from mets_ray.text.sides import sides_of
+from mets_ray.model.zero_shot import wording_vectors
 
 MOST_CLASSES = 16
 """Classes of one explanation: all of them share its forward passes, but the answer grows with each."""
@@ -210,12 +210,12 @@ def _gap(bundle: Bundle) -> Reason | None:
 def _vectors(
     model: Mets, anchors: Tensor, named: Sequence[AnchorStatement]
 ) -> Float32[np.ndarray, "statement dimension"]:
-    features = anchors[[row.anchor for row in named]].to(model.text_projection.weight.device)
-    with torch.inference_mode():
-        if model.anchor_directions is None:
-            vectors = model.embed_text(features)
-        else:  # a class's vector is a mix of both then, and statements are compared with it as what they are
-            vectors = model.embed_prompt(features, sides_of([row.text for row in named]))
+    features = anchors[[row.anchor for row in named]]
+    if model.anchor_directions is None:
+        with torch.inference_mode():
+            vectors = model.embed_text(features.to(model.text_projection.weight.device))
+    else:  # a class's vector is a mix of both then, and statements are compared with it as what they are
+        (vectors,) = wording_vectors(model, features.numpy(), [[row.text for row in named]])
     found: np.ndarray = vectors.float().cpu().numpy()
     return found
 

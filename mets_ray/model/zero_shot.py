@@ -66,8 +66,8 @@ def wording_vectors(
     features: frozen LM features of all wordings, class by class. classes: the wordings themselves.
     """
     weight = model.text_projection.weight
-    # All in one call, because each call projects the anchors.
     sides = sides_of([wording for wordings in classes for wording in wordings])
+    # All in one call, because each call projects the anchors.
     vectors = model.embed_prompt(torch.from_numpy(features).to(weight.device, weight.dtype), sides)
     return list(vectors.split([len(wordings) for wordings in classes]))
 

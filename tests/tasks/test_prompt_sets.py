@@ -47,8 +47,9 @@ def test_packaged_prompts_speak_of_every_class(name):
     assert {task: len(classes) for task, classes in prompts.tasks.items()} == TASKS
     for task, classes in prompts.tasks.items():
         assert set(classes) == set(labels[task].classes)
+        most = 40 if task == "ptbxl_super" else 10  # a superclass has the words of its subclasses too
         for wordings in classes.values():
-            assert len(wordings) == 1 if name == "mets" else 1 <= len(wordings) <= 40
+            assert len(wordings) == 1 if name == "mets" else 1 <= len(wordings) <= most
 
 
 def test_mets_prompts_are_the_papers():

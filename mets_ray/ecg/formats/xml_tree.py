@@ -126,7 +126,7 @@ class _Reader:
     def read(self, data: bytes) -> ET.Element:
         for start in range(0, len(data), _PART_BYTES):
             self._parser.Parse(data[start : start + _PART_BYTES], False)
-            if start + _PART_BYTES - self._parser.CurrentByteIndex > _MAX_TAG_BYTES + _PART_BYTES:
+            if start - self._parser.CurrentByteIndex > _MAX_TAG_BYTES:
                 raise RecordError(
                     "unreadable_file", f"a tag or a comment in the XML is longer than {_MAX_TAG_BYTES} bytes"
                 )
