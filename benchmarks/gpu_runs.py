@@ -40,7 +40,7 @@ from mets_ray.sources.synthetic import render_synthetic, synthetic_manifest
 from mets_ray.text.language_model import FrozenTextEncoder
 from mets_ray.training.epoch import open_epoch, train_epoch
 from mets_ray.training.fit import fit
-from mets_ray.training.state import State
+from mets_ray.training.state import Running, State
 from mets_ray.training.texts import Texts
 from mets_ray.training.watch import Reporter, SaveClock, Watch, Watchdog
 
@@ -138,11 +138,12 @@ class _Undisturbed(SaveClock):
 
 
 def _epoch(size: Size, dataset: PreparedDataset, texts: Texts, batch: int) -> Any:
-    """(ECG/s, data_wait_share) of one epoch in this process."""
+    """(ECG/s, data_wait_share) of the second epoch in this process: as in a run, its first blocks are read while the
+    first one ends. The first waits a second or more until Ray Data has started."""
     config = load_config(
         None,
         [f"encoder.width={size.width}", f"train.batch_size={batch}", "text.unit=report", "text.template={}",
-         "train.epochs=1", "train.checkpoint_every_minutes=null"],
+         "train.epochs=2", "train.checkpoint_every_minutes=null"],
     )  # fmt: skip
     shares = train_shares(live_nodes(), num_workers=1, device="gpu" if size.is_gpu else "cpu")
     job = local_job(config, dataset, shares)
@@ -158,9 +159,15 @@ def _epoch(size: Size, dataset: PreparedDataset, texts: Texts, batch: int) -> An
     watchdog = Watchdog(config.train.step_timeout_s)
     readers = ThreadPoolExecutor(2)
     try:
-        stream = open_epoch(job, texts, (0, 0), readers, device)
+        upcoming = [open_epoch(job, texts, (0, 0), readers, device)]
         watch = Watch(Reporter(job.messages), watchdog, _Undisturbed(job))
-        figures = train_epoch(job, texts, state, stream, watch, open_next=lambda: None)  # no epoch follows
+
+        def open_second() -> None:
+            upcoming.append(open_epoch(job, texts, (1, 0), readers, device))
+
+        train_epoch(job, texts, state, upcoming.pop(), watch, open_next=open_second)
+        state.epoch, state.step, state.running = 1, 0, Running()
+        figures = train_epoch(job, texts, state, upcoming.pop(), watch, open_next=lambda: None)
     finally:
         watchdog.stop()
         readers.shutdown(wait=False, cancel_futures=True)

@@ -80,6 +80,7 @@ VARIANTS = {
     "no high-pass": Variant(data="both-unfiltered", test="both-unfiltered", beats="mitbih-unfiltered"),
     "no focus on the beat": Variant(of="default", beats="mitbih-whole"),
     "bf16": Variant(train=("train.precision=bf16",)),
+    "width 64": Variant(train=("encoder.width=64",)),
     "no views": Variant(train=NO_VIEWS),
     "no moved beats": Variant(train=("augment.retimed=0",)),
     "no lead mask": Variant(train=("encoder.lead_mask=false",)),
