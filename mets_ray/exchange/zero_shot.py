@@ -2,6 +2,9 @@
 
     python zero_shot.py ecg.npy descriptive ptbxl_super
 
+Prints for each ECG a JSON object of its classes, each with `score` and `z_score`, which alone can be compared between
+classes: standard deviations above the mean of other ECGs. Null where a lead is missing.
+
 `ecg.npy`: float32 millivolts, [lead, sample] or [ecg, lead, sample], with the leads, the sampling rate and the length
 of `config.json`, high-pass filtered as it says. A lead that was not recorded is zero throughout, where `config.json`
 says that the model takes fewer leads. Research software, not a medical device.
@@ -17,6 +20,7 @@ import numpy as np
 import onnxruntime
 
 _LARGEST_MV = 20.0
+_NO_SPREAD = 1e-6  # of similarities that differ by rounding alone
 
 
 class ZeroShot:
@@ -35,8 +39,10 @@ class ZeroShot:
             raise ValueError(f"`{folder}` was exported without ONNX: export it again with onnx=true")
         onnx = self._read(self.config["onnx"]["file"])
         self._session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
-        self.classes: dict[str, dict[str, dict[str, list[float]]]] = {
-            name: json.loads(self._read(of["file"]))["tasks"] for name, of in self.config["classes"].items()
+        files = {name: json.loads(self._read(of["file"])) for name, of in self.config["classes"].items()}
+        self.classes: dict[str, dict[str, dict[str, list[float]]]] = {name: of["tasks"] for name, of in files.items()}
+        self._levels: dict[str, dict[str, dict[str, list[float]]]] = {
+            name: of.get("levels", {}) for name, of in files.items()
         }
 
     def embed(self, signal_mv: np.ndarray) -> np.ndarray:
@@ -64,18 +70,39 @@ class ZeroShot:
 
         They are not calibrated. Raises ValueError as `embed`, and for a prompt set or a task that is not there.
         """
-        tasks = self.classes.get(prompt_set, {})
-        if task not in tasks:
-            known = [f"{name} {known}" for name, of in self.classes.items() for known in of]
-            raise ValueError(f"there are no classes `{prompt_set} {task}`; there are: {', '.join(known)}")
-        vectors = np.asarray(list(tasks[task].values()), dtype=np.float32)
-        logits = self.config["logit_scale"] * (self.embed(signal_mv) @ vectors.T)
+        names, similarity = self._similarity(signal_mv, prompt_set, task)
+        logits = self.config["logit_scale"] * similarity
         if multi_label:
             scores = 1 / (1 + np.exp(-(logits + self.config["logit_bias"])))
         else:
             raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
             scores = raised / raised.sum(axis=-1, keepdims=True)
-        return list(tasks[task]), scores.astype(np.float32)
+        return names, scores.astype(np.float32)
+
+    def z_scores(self, signal_mv: np.ndarray, prompt_set: str, task: str) -> tuple[list[str], np.ndarray]:
+        """(class names, z-scores float32 [ecg, class]): how unusual an ECG's similarity to each class is, in standard
+        deviations above the mean of the ECGs of the bundle's reference.
+
+        Unlike scores they can be compared between classes. NaN for ECGs without all leads, because those of the
+        reference have them, and for all where the folder was exported from a bundle without a reference. Raises
+        ValueError as `scores`.
+        """
+        names, similarity = self._similarity(signal_mv, prompt_set, task)
+        levels = self._levels[prompt_set].get(task)
+        if levels is None:
+            return names, np.full_like(similarity, np.nan)
+        mean, deviation = np.asarray([levels[name] for name in names]).T
+        found = (similarity - mean) / np.where(deviation > _NO_SPREAD, deviation, np.inf)
+        found[(signal_mv == 0).all(axis=-1).any(axis=-1)] = np.nan
+        return names, found.astype(np.float32)
+
+    def _similarity(self, signal_mv: np.ndarray, prompt_set: str, task: str) -> tuple[list[str], np.ndarray]:
+        tasks = self.classes.get(prompt_set, {})
+        if task not in tasks:
+            known = [f"{name} {known}" for name, of in self.classes.items() for known in of]
+            raise ValueError(f"there are no classes `{prompt_set} {task}`; there are: {', '.join(known)}")
+        vectors = np.asarray(list(tasks[task].values()), dtype=np.float32)
+        return list(tasks[task]), self.embed(signal_mv) @ vectors.T
 
     def _read(self, name: str) -> bytes:
         path = self._folder / name
@@ -91,14 +118,22 @@ def main() -> None:
     if len(sys.argv) != 4:
         raise SystemExit("usage: python zero_shot.py ECG.npy PROMPT_SET TASK")
     path, prompt_set, task = sys.argv[1:]
-    signal_mv = np.load(path)
     try:
-        names, scores = ZeroShot(Path(__file__).parent).scores(
-            signal_mv.reshape(-1, *signal_mv.shape[-2:]), prompt_set, task
-        )
+        signal_mv = np.load(path)
+        signal_mv = signal_mv.reshape(-1, *signal_mv.shape[-2:])
+        model = ZeroShot(Path(__file__).parent)
+        names, scores = model.scores(signal_mv, prompt_set, task)
+        _, z_scores = model.z_scores(signal_mv, prompt_set, task)
     except (ValueError, FileNotFoundError) as error:
         raise SystemExit(str(error)) from None
-    print(json.dumps([dict(zip(names, map(float, row), strict=True)) for row in scores]))
+    rows = [
+        {
+            name: {"score": float(score), "z_score": None if np.isnan(z) else float(z)}
+            for name, score, z in zip(names, of_scores, of_z, strict=True)
+        }
+        for of_scores, of_z in zip(scores, z_scores, strict=True)
+    ]
+    print(json.dumps(rows))
 
 
 if __name__ == "__main__":

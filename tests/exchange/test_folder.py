@@ -35,6 +35,7 @@ def bundle_uri(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     words = [f"dataset_uri={folder}/data", "prepare.source=ptbxl", f"prepare.source.uri={folder}/ptb-xl"]
     path = make_bundle(folder, *words, "encoder.lead_mask=true")
+    write_reference(path, made_up_reference(path, synthetic_signals(range(60))))
     return str(path)
 
 
@@ -62,6 +63,7 @@ def test_the_folder_is_the_bundle_and_more(exported, bundle_uri):
     assert names == {
         *("bundle.json", "model.safetensors", "prompt_features.safetensors", "config.yaml", "config.json"),
         *("README.md", "ecg_encoder.onnx", "classes/mets.json", "classes/descriptive.json", "zero_shot.py"),
+        "reference/inputs.json",
     }
     config = json.loads((exported / "config.json").read_text())
     assert config["bundle_digest"] == before.digest
@@ -84,6 +86,28 @@ def test_onnx_gives_the_embeddings_and_scores_of_the_bundle(exported, bundle_uri
         np.testing.assert_allclose(scores, wanted, atol=1e-5)
 
 
+def test_z_scores_are_those_of_answers_and_unknown_without_all_leads_or_a_reference(exported, bundle_uri, tmp_path):
+    predictor, alone = load_predictor(bundle_uri, encoder_runtime="torch"), ZeroShot(exported)
+    ecgs = [synthetic_ecg(index) for index in (1, 2)]
+    signal_mv = np.concatenate([predictor.windows(ecg).signal_uv for ecg in ecgs]).astype(np.float32) / 1000
+    names, z_scores = alone.z_scores(signal_mv, "descriptive", "synthetic")
+    for ecg, row in zip(ecgs, z_scores, strict=True):
+        answer = predictor.zero_shot(ecg, prompt_set="descriptive", task="synthetic")
+        wanted = {found.class_name: found.z_score for found in answer}
+        np.testing.assert_allclose(row, [wanted[name] for name in names], atol=1e-3)
+    signal_mv[1, 2:] = 0
+    _, fewer = alone.z_scores(signal_mv, "descriptive", "synthetic")
+    np.testing.assert_array_equal(fewer[0], z_scores[0])
+    assert np.isnan(fewer[1]).all()
+
+    plain = tmp_path / "plain"
+    shutil.copytree(bundle_uri, plain)
+    shutil.rmtree(plain / "reference")
+    export(ExportConfig(bundle_uri=str(plain), output_uri=str(tmp_path / "export")))
+    _, unknown = ZeroShot(tmp_path / "export").z_scores(signal_mv, "descriptive", "synthetic")
+    assert np.isnan(unknown).all()
+
+
 def test_the_script_in_the_folder_needs_neither_torch_nor_this_package(exported, signal_mv, tmp_path):
     np.save(tmp_path / "ecg.npy", signal_mv[0])
     code = (
@@ -97,8 +121,10 @@ def test_the_script_in_the_folder_needs_neither_torch_nor_this_package(exported,
     )
     (row,) = json.loads(done.stdout)
     names, scores = ZeroShot(exported).scores(signal_mv[:1], "descriptive", "synthetic")
+    _, z_scores = ZeroShot(exported).z_scores(signal_mv[:1], "descriptive", "synthetic")
     assert list(row) == names
-    np.testing.assert_allclose(list(row.values()), scores[0], atol=1e-6)
+    np.testing.assert_allclose([of["score"] for of in row.values()], scores[0], atol=1e-6)
+    np.testing.assert_allclose([of["z_score"] for of in row.values()], z_scores[0], atol=1e-6)
 
 
 def test_what_is_wrong_with_the_input_is_said(exported, signal_mv):
