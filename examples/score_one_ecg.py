@@ -20,7 +20,9 @@ def main() -> None:
     except mets_ray.RecordError as error:  # a missing unit, an absent lead, a flat line: `reason` says which
         raise SystemExit(str(error)) from error
     for row in rows:
-        print(f"{row.score:.3f}  {row.class_name}  (cosine {row.similarity:+.3f})")
+        # Scores share 1 among the classes. A z-score tells for one class alone how unusual the ECG is among others.
+        unusual = "unknown" if row.z_score is None else f"{row.z_score:+.1f}"
+        print(f"{row.score:.3f}  {row.class_name}  (z-score {unusual})")
 
 
 if __name__ == "__main__":

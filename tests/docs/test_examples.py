@@ -53,7 +53,7 @@ def test_the_python_of_the_documentation(folder, run, page, tmp_path):
 def test_score_one_ecg(run):
     words = ["atrial fibrillation", "sinus rhythm", "left bundle branch block"]
     rows = run(ROOT / "examples/score_one_ecg.py", f"{RUN}/bundle", "records/00001_lr", *words).splitlines()
-    found = [re.fullmatch(r"(\d\.\d{3})  (.+)  \(cosine ([+-]\d\.\d{3})\)", row).groups() for row in rows]
+    found = [re.fullmatch(r"(\d\.\d{3})  (.+)  \(z-score ([+-]\d+\.\d|unknown)\)", row).groups() for row in rows]
     assert {name for _, name, _ in found} == set(words)
     scores = [float(score) for score, _, _ in found]
     assert scores == sorted(scores, reverse=True)
