@@ -23,7 +23,7 @@ from gpu_steps import Found, Size, unless_too_large
 from local_ray import local_job, local_ray, random_texts
 from noisy import write_noisy
 from random_models import FEATURES, find_or_make_lm, write_random_bundle
-from server_process import free_port
+from server_process import behind_haproxy
 
 from mets_ray import stops
 from mets_ray.cluster.nodes import live_nodes
@@ -178,35 +178,26 @@ def _epoch(size: Size, dataset: PreparedDataset, texts: Texts, batch: int) -> An
 
 def serving(size: Size) -> Found:
     """A replica on the device: it says so, its scores are those of the CPU, and its ECG/s with 32 clients."""
-    from ray import serve
-
-    from mets_ray.serve.deployments import build
-    from mets_ray.serve.settings import ServeConfig
-
-    with tempfile.TemporaryDirectory() as name, local_ray():
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bundle_uri = write_random_bundle(folder / "bundle", TASK, width=size.width)
         ecg = render_synthetic("synthetic:?seed=0&index=1&sampling_rate_hz=100&duration_s=10")
         np.save(folder / "ecg.npy", np.rint(1000 * ecg.signal_mv).astype(np.int16))
         expected = load_predictor(bundle_uri).zero_shot(ecg, prompt_set="descriptive", task=TASK)
-        config = ServeConfig(
-            bundle_uri=bundle_uri, prompt_set=f"descriptive:{TASK}", auth="none", text_min_replicas=0,
-            text_max_replicas=0, encoder_gpus=float(size.is_gpu), batch_size=64, max_queued_requests=2000,
-        )  # fmt: skip
-        port = free_port()
-        serve.start(http_options={"host": "127.0.0.1", "port": port})
-        serve.run(build(config), name="mets_ray")
-        url = f"http://127.0.0.1:{port}"
-        query = f"{url}/v1/zero-shot?unit=uV&sampling_rate_hz=100&leads={','.join(LEADS)}"
-        request = urllib.request.Request(
-            query, (folder / "ecg.npy").read_bytes(), {"Content-Type": "application/x-npy"}
-        )
-        answer = _read_json(request)
-        device = _read_json(f"{url}/v1/model")["device"]
-        command = [sys.executable, str(HERE / "load.py"), query, str(folder / "ecg.npy")]
-        command += ["--clients", str(CLIENTS), "--duration-s", str(LOAD_S)]
-        load = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-        serve.shutdown()
+        settings = {
+            "bundle_uri": bundle_uri, "prompt_set": f"descriptive:{TASK}", "encoder_gpus": float(size.is_gpu),
+            "batch_size": 64,
+        }  # fmt: skip
+        with behind_haproxy(folder / "serve.yaml", settings) as (url, _):
+            query = f"{url}?unit=uV&sampling_rate_hz=100&leads={','.join(LEADS)}"
+            request = urllib.request.Request(
+                query, (folder / "ecg.npy").read_bytes(), {"Content-Type": "application/x-npy"}
+            )
+            answer = _read_json(request)
+            device = _read_json(url.replace("zero-shot", "model"))["device"]
+            command = [sys.executable, str(HERE / "load.py"), query, str(folder / "ecg.npy")]
+            command += ["--clients", str(CLIENTS), "--duration-s", str(LOAD_S)]
+            load = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     similarity = {row["class_name"]: row["similarity"] for row in answer["classes"]}
     deviation = max(abs(similarity[row.class_name] - row.similarity) for row in expected)
     return {

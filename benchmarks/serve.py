@@ -24,17 +24,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import torch
-import yaml
 from bench_table import Row, in_turn, ratios, report
 from random_models import write_random_bundle
-from server_process import free_port, server_process
+from server_process import behind_haproxy, free_port, server_process
 
 from mets_ray.console import say
 from mets_ray.ecg.ecg import LEADS
@@ -169,43 +168,15 @@ def _uvicorn(bundle: Path, runtime: str) -> Iterator[tuple[str, psutil.Process]]
         yield f"http://127.0.0.1:{port}/v1/zero-shot", process
 
 
-@contextmanager
-def _serve(bundle: Path, runtime: str) -> Iterator[tuple[str, psutil.Process]]:
-    port = free_port()
-    config = {
-        "proxy_location": "HeadOnly",
-        "http_options": {"host": "127.0.0.1", "port": port},
-        "logging_config": {"enable_access_log": False},
-        "applications": [
-            {
-                "name": "mets_ray",
-                "route_prefix": "/",
-                "import_path": "mets_ray.serve:build",
-                "args": {
-                    "bundle_uri": str(bundle),
-                    "prompt_set": f"descriptive:{TASK}",
-                    "auth": "none",
-                    "batch_size": BATCH_SIZE,
-                    "encoder_runtime": runtime,
-                    "encoder_threads": THREADS,
-                    "text_min_replicas": 0,
-                    "text_max_replicas": 0,
-                    "max_queued_requests": 2000,
-                },
-            }
-        ],
+def _serve(bundle: Path, runtime: str) -> AbstractContextManager[tuple[str, psutil.Process]]:
+    settings = {
+        "bundle_uri": str(bundle),
+        "prompt_set": f"descriptive:{TASK}",
+        "batch_size": BATCH_SIZE,
+        "encoder_runtime": runtime,
+        "encoder_threads": THREADS,
     }
-    path = bundle.parent / "serve.yaml"
-    path.write_text(yaml.safe_dump(config))
-    serve = Path(sys.executable).with_name("serve")
-    environment = {
-        "RAY_AUTH_MODE": "disabled",
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-    }
-    with server_process([str(serve), "run", str(path)], port, environment) as process:
-        yield f"http://127.0.0.1:{port}/v1/zero-shot", process
+    return behind_haproxy(bundle.parent / "serve.yaml", settings)
 
 
 def _load(url: str, body: Path, *, clients: int = 0, beds: int = 0, duration_s: float = LOAD_S) -> dict[str, Any]:

@@ -3,13 +3,17 @@
 import os
 import signal
 import socket
+import sys
 import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
 
 import psutil
+import yaml
 
 STARTS_WITHIN_S = 300.0
 
@@ -53,6 +57,42 @@ def server_process(
             with suppress(psutil.NoSuchProcess):
                 left.kill()
         log.close()
+
+
+@contextmanager
+def behind_haproxy(config_path: Path, settings: Mapping[str, Any]) -> Iterator[tuple[str, psutil.Process]]:
+    """(URL of zero-shot requests, process) of the application with these settings, by `serve run` as in production:
+    HAProxy, no hop between threads, no language model. config_path: where its configuration is written."""
+    port = free_port()
+    config = {
+        "proxy_location": "HeadOnly",
+        "http_options": {"host": "127.0.0.1", "port": port},
+        "logging_config": {"enable_access_log": False},
+        "applications": [
+            {
+                "name": "mets_ray",
+                "route_prefix": "/",
+                "import_path": "mets_ray.serve:build",
+                "args": {
+                    "auth": "none",
+                    "text_min_replicas": 0,
+                    "text_max_replicas": 0,
+                    "max_queued_requests": 2000,
+                    **settings,
+                },
+            }
+        ],
+    }
+    config_path.write_text(yaml.safe_dump(config))
+    environment = {
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+    }
+    command = [str(Path(sys.executable).with_name("serve")), "run", str(config_path)]
+    with server_process(command, port, environment) as process:
+        yield f"http://127.0.0.1:{port}/v1/zero-shot", process
 
 
 def _is_ready(port: int) -> bool:
