@@ -43,7 +43,7 @@ def retimed(
     """The ECG with a finding that it did not have, of the same length; who calls it knows that it is in sinus rhythm.
 
     None where beats are too few (6), too fast (RR below 0.55 s) or not regular (RR varies by 7%), and where there is no
-    room between T and P.
+    room between T and P: the moved P may take half of the T before it.
     """
     beats_s = beat_times_s(signal_mv, sampling_rate_hz)
     if len(beats_s) < _LEAST_BEATS:
@@ -53,18 +53,22 @@ def retimed(
     if rr_s < _SHORTEST_RR_S or intervals_s.std() > _MOST_VARIATION * rr_s:
         return None
     of_beat = np.array([_P_ONSET_S, *_flattest(signal_mv, beats_s, sampling_rate_hz), _QRS_END_S, _t_end_s(rr_s)])
-    earliest = (of_beat[-1] + _SQUEEZED_S - _MOST_OF_T * (of_beat[-1] - _QRS_END_S) - _P_ONSET_S) / rr_s
+    first_p_s = of_beat[-1] + _SQUEEZED_S - _MOST_OF_T * (of_beat[-1] - _QRS_END_S)  # its onset, from the R peak before
+    earliest = (first_p_s - _P_ONSET_S) / rr_s
     if finding == "premature_atrial" and earliest > _COUPLING[1]:
         return None
     endless, old_s = _repeated(signal_mv, beats_s, rr_s, sampling_rate_hz)
     times = np.arange(signal_mv.shape[1]) / sampling_rate_hz
     intervals_s, pr_longer_s = rr_s * (1 + random.normal(0, _JITTER, len(old_s))), 0.0
     if finding == "premature_atrial":
-        # Of as many beats as the ECG has seconds: where they are faster, its last ones are never early.
-        early = _draw_early(min(round(times[-1]), len(old_s) - 2), random)
+        # Of as many beats as the ECG has seconds: where they are faster, its last ones are never early; where they are
+        # slower, it has fewer.
+        early = _draw_early(min(round(times[-1]), int(times[-1] / rr_s), len(old_s) - 2), random)
         _make_early(intervals_s, early, earliest, random)
     else:
         pr_longer_s = random.uniform(*_LONGER_PR_S)
+        if rr_s + _P_ONSET_S - pr_longer_s < first_p_s:
+            return None
     new_s = np.cumsum(intervals_s) - (1 + random.random()) * rr_s
     new, old = _time_map(old_s, new_s, of_beat, pr_longer_s)
     if new[0] > times[0] or new[-1] < times[-1]:
@@ -130,6 +134,8 @@ def _time_map(
     # Where an early P falls into the T before it, T is shortened: the form of P has a meaning of its own.
     overlap = np.maximum(new[:-1, -1] + _SQUEEZED_S - new[1:, 0], 0.0)
     new[:-1, -1] -= np.minimum(overlap, new[:-1, -1] - new[:-1, -2] - _SQUEEZED_S)
+    # After an RR that is shorter than the others, their T would end behind the next P.
+    old[:-1, -1] = np.minimum(old[:-1, -1], old[1:, 0])
     return new.ravel(), old.ravel()
 
 

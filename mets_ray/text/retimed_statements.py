@@ -4,14 +4,23 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-_SINUS = re.compile(r"\bsinus (?:rhythm|bradycardia)\b", re.IGNORECASE)
+from mets_ray.text.abbreviations import spell_out
+
+_SINUS = re.compile(r"\bsinus\b", re.IGNORECASE)
+# Alone, or with "normal ECG": what else the statement says would be lost with it.
+_RHYTHM_ALONE = re.compile(
+    r"(?:(?:normal|regular|marked|borderline)\s+)*sinus (?:rhythm|bradycardia)"
+    r"(?:[\s,.;:]+(?:otherwise )?(?:normal|borderline) ecg)?[\s,.;]*",
+    re.IGNORECASE,
+)
 _SLOW = re.compile(r"bradycardia", re.IGNORECASE)
 _NORMAL = re.compile(r"\b(?:normal|borderline) ecg\b|within normal limits|no definite pathology", re.IGNORECASE)
 # Beats of another origin, a rhythm that is not regular, or intervals that are long already.
 _RULES_OUT = re.compile(
     r"fibrillat|flutter|premature|ectop|extrasystol|escape|pace[dr]|pacemaker|tachy|arrhythm|irregular|bigem|trigem|"
-    r"\ba-?v\b.*block|heart block|junctional|\bpr\b|\bqt\b|pre-?excitation|pause|rapid|"
-    r"\b(?:a-?fib|afl|svt|vt|pac|apc|pvc|vpc|s?ves)\b",
+    r"\ba-?v\b.*block|heart block|junctional|\bpr\b|\bqtc?\b|pre-?excitation|pause|rapid|atrioventricular|mobitz|"
+    r"wenckebach|sino-?atrial|arrest|fusion|aberr|idioventric|wide qrs rhythm|no p waves|wandering|dissociation|"
+    r"couplet|parasyst|\b(?:a-?fib|afl|svt|vt|pac|apc|pvc|vpc|s?ves)\b",
     re.IGNORECASE,
 )
 
@@ -42,11 +51,14 @@ class Retimed:
 def retimed_statements(statements: Sequence[str], known: Mapping[str, str]) -> Iterator[Retimed]:
     """The statements of the ECGs that get each finding, in place of what they had.
 
-    Nothing where the statements do not say that it is a regular sinus rhythm. known: how the data set's own reports
+    Nothing where the statements do not say that it is a regular sinus rhythm, or say it in one breath with a finding.
+    known: how the data set's own reports
     spell their statements, by the case-folded ones; ways that they never use are left out, or all but the first.
     """
     sinus = [statement for statement in statements if _SINUS.search(statement)]
-    if not sinus or any(_RULES_OUT.search(statement) for statement in statements):
+    if not sinus or not all(map(_RHYTHM_ALONE.fullmatch, sinus)):
+        return
+    if any(_RULES_OUT.search(spell_out(statement)) for statement in statements):
         return
     rhythm = "Sinus bradycardia" if any(_SLOW.search(statement) for statement in sinus) else "Sinus rhythm"
     kept = [statement for statement in statements if statement not in sinus and not _NORMAL.search(statement)]

@@ -1,8 +1,11 @@
 """Moved beats: what is early, long or unchanged, measured in ECGs whose waves are known."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 
+from mets_ray.ecg import retiming
 from mets_ray.ecg.beats import beat_times_s
 from mets_ray.ecg.retiming import FINDINGS, _sampled, retimed
 
@@ -63,6 +66,34 @@ def test_premature_beats_come_early_and_keep_their_waves(rate):
         )
         expected = np.broadcast_to(of_old.mean(axis=0), of_new.shape)
         np.testing.assert_allclose(of_new, expected, rtol=0.15 if rate == 100 else 0.01)
+
+
+@pytest.mark.parametrize("rr_s", [0.7, 1.1, 1.4, 1.6])
+def test_the_early_beat_lies_in_the_ecg_at_every_rate(rr_s):
+    signal_mv = ecg(100, rr_s=rr_s)
+    for seed in range(60):
+        found = retimed(signal_mv, 100, "premature_atrial", np.random.default_rng(seed))
+        assert np.diff(beat_times_s(found, 100)).min() < 0.92 * rr_s, seed
+
+
+@pytest.mark.parametrize("finding", FINDINGS)
+def test_time_never_runs_backwards_and_t_keeps_half_of_its_length(finding):
+    made = 0
+    for rr_s in (0.58, 0.6, 0.65, 0.8):
+        for seed in range(20):
+            random = np.random.default_rng(seed)
+            with mock.patch.object(retiming, "_time_map", wraps=retiming._time_map) as mapped:
+                found = retimed(ecg(100, rr_s=rr_s, variation=0.03), 100, finding, random)
+            if found is None:
+                continue
+            made += 1
+            of_beat = mapped.call_args.args[2]
+            new, old = retiming._time_map(*mapped.call_args.args)
+            assert np.diff(old).min() >= 0
+            assert np.diff(new).min() > 0
+            of_t = new.reshape(-1, 5)[:, -1] - new.reshape(-1, 5)[:, -2]
+            assert of_t.min() > 0.4 * (of_beat[-1] - of_beat[-2])  # half, but for RR that varies
+    assert made > 20
 
 
 def test_a_long_pr_moves_p_and_nothing_else():

@@ -52,6 +52,20 @@ def test_it_is_said_as_the_data_sets_reports_say_it():
         "1st degree a-v block",
         "a-fib, no p waves",
         "rapid sinus rhythm",
+        "PACs",
+        "PVCs",
+        "1st degree AVB",
+        "AF",
+        "Mobitz type I (Wenckebach) atrioventricular block",
+        "Atrioventricular dissociation",
+        "Sinoatrial block",
+        "Sinus arrest",
+        "Fusion beats",
+        "Aberrantly conducted complexes",
+        "Idioventricular rhythm",
+        "Regular rhythm, no P waves found",
+        "Ventricular couplets",
+        "Long QTc",
     ],
 )
 def test_nothing_is_said_of_another_rhythm_or_of_intervals_that_are_long_already(statement):
@@ -61,6 +75,24 @@ def test_nothing_is_said_of_another_rhythm_or_of_intervals_that_are_long_already
 def test_nothing_is_said_where_no_sinus_rhythm_is_reported():
     assert said(()) == said(("Normal ECG",)) == said(("Left bundle branch block",)) == []
     assert said(("Sinus rhythm", "Right bundle branch block, AVF and V1"))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "Sinus rhythm, 70/min, left bundle branch block, inferior infarct",
+        "Sinus rhythm with complete left bundle branch block",
+        "sinus rhythm voltage criteria for lvh",
+        "No sinus rhythm: supraventricular rhythm",
+    ],
+)
+def test_nothing_is_said_where_a_finding_would_go_with_the_rhythm(statement):
+    assert said((statement,)) == said((*NORMAL, statement)) == []
+
+
+def test_the_rhythm_may_stand_with_the_normal_ecg():
+    for statement in ("sinus rhythm normal ecg", "Normal sinus rhythm, otherwise normal ECG.", "Marked sinus bradycardia"):
+        assert said((statement,))
 
 
 def test_each_report_and_way_has_a_key_of_its_own():
