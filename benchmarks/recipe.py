@@ -127,6 +127,23 @@ class Study:
     words: tuple[str, ...]
     groups: int
 
+    def claim(self) -> None:
+        """Note what the folder's runs are of. Raises SystemExit where it holds runs of another study."""
+        own = {"data": dict(sorted(self.data.items())), "words": list(self.words), "groups": self.groups}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        noted = self.folder / "study.json"
+        if not noted.exists():
+            write_whole(noted, json.dumps(own))
+        earlier = json.loads(noted.read_text())
+        # Data sets may be added: those that nothing trains on are scored when they are first named.
+        moved = [name for name in earlier["data"].keys() & own["data"] if earlier["data"][name] != own["data"][name]]
+        if moved or any(earlier[key] != own[key] for key in ("words", "groups")):
+            raise SystemExit(
+                f"`{self.folder}` holds runs of another study, whose results would count as this one's: {earlier}\n"
+                "hint: choose another --folder, or the same --groups, --data and settings"
+            )
+        write_whole(noted, json.dumps({**own, "data": earlier["data"] | own["data"]}))
+
     def dealt(self, data: str, seed: int) -> list[list[int]]:
         """The folds of each group: dealt out anew for each seed."""
         folds = sorted(read_card(self.data[data]).folds)
@@ -150,6 +167,7 @@ def main() -> None:
     arguments = parser.parse_args()
     data = dict(item.split("=", 1) for item in arguments.data)
     study = Study(arguments.folder, data, tuple(arguments.words), arguments.groups)
+    study.claim()
     runs = [
         Run(name, seed, group)
         for seed in arguments.seeds
@@ -200,7 +218,15 @@ def run(study: Study, one: Run) -> str:
 
 def others(study: Study) -> list[str]:
     """Data sets that nothing trains on, without MIT-BIH."""
-    return [name for name in study.data if not name.startswith((*TRAINED_ON, "mitbih"))]
+    known = {*TRAINED_ON, "mitbih", "mitbih-whole"}
+    return [name for name in study.data if name.removesuffix("-unfiltered") not in known]
+
+
+def write_whole(path: Path, content: str) -> None:
+    """At once: a job that is killed meanwhile leaves no half a file."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(content)
+    part.replace(path)
 
 
 def job(kind: str, folder: Path, words: list[str], name: str) -> dict[str, Any]:
@@ -214,7 +240,7 @@ def job(kind: str, folder: Path, words: list[str], name: str) -> dict[str, Any]:
             )  # fmt: skip
         if done.returncode:
             raise SystemExit(f"{kind} ended with {done.returncode}: see {folder / name}.log")
-        answer.write_text(done.stdout.strip().splitlines()[-1])
+        write_whole(answer, done.stdout.strip().splitlines()[-1])
     result: dict[str, Any] = json.loads(answer.read_text())
     return result
 

@@ -96,13 +96,13 @@ class Mets(nn.Module):
         The text projection is trained on report statements only. For other wordings, similarity in the frozen LM is
         the only guide. So a part of a prompt's embedding is a weighted mean over the anchors, with weights from a
         softmax over its standardised cosines: of their directions, which count twice as much as the prompt's own
-        embedding, or, where those were not measured, of their embeddings, which count as much. Without anchors this is
-        the same as `embed_text`.
+        embedding, or, where those were not measured, of their embeddings, which count as much. Without anchors, or with
+        one, this is the same as `embed_text`.
 
         sides: of each prompt (`mets_ray.text.sides`). Anchors of the opposite side do not count, unless all are of it.
         """
         own = self.embed_text(text_features)
-        if self.anchors is None:
+        if self.anchors is None or len(self.anchors) < 2:  # of one alone, cosines have no spread
             return own
         anchors = self.anchors.to(own.device, own.dtype)
         cosines = F.normalize(text_features.to(own), dim=-1) @ F.normalize(anchors, dim=-1).T

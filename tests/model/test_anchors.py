@@ -76,9 +76,11 @@ def test_statements_of_the_other_side_have_no_weight(model):
     np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
-def test_without_anchors_a_prompt_is_a_text(model):
+def test_without_anchors_or_with_one_a_prompt_is_a_text(model):
     features = torch.randn(3, 24, dtype=torch.float64)
-    assert torch.equal(model.embed_prompt(features, NO_SIDES[:3]), model.embed_text(features))
+    for anchors in (None, torch.randn(1, 24, dtype=torch.float64)):
+        model.anchors = anchors
+        assert torch.equal(model.embed_prompt(features, NO_SIDES[:3]), model.embed_text(features))
 
 
 def test_a_prompt_goes_to_the_statement_that_it_is_like(model):

@@ -91,7 +91,11 @@ def test_nothing_is_said_where_a_finding_would_go_with_the_rhythm(statement):
 
 
 def test_the_rhythm_may_stand_with_the_normal_ecg():
-    for statement in ("sinus rhythm normal ecg", "Normal sinus rhythm, otherwise normal ECG.", "Marked sinus bradycardia"):
+    for statement in (
+        "sinus rhythm normal ecg",
+        "Normal sinus rhythm, otherwise normal ECG.",
+        "Marked sinus bradycardia",
+    ):
         assert said((statement,))
 
 
