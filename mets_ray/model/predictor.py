@@ -2,6 +2,7 @@
 
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -238,10 +239,12 @@ class Predictor:
         classes sum to 1 (softmax), for classes of which one must be true. Probabilities do not depend on it.
 
         Texts without stored features load the frozen LM, once. Raises RecordError for an unusable ECG, ConfigError for
-        invalid classes, CheckpointError if the LM found here is not the bundle's.
+        invalid classes, CheckpointError if the LM found here is not the bundle's. A UserWarning says that an ECG is
+        too small for its unit, or that a single class has the softmax score 1 whatever the ECG.
         """
         chosen = self._classes(labels, prompt_set, task, template)
         windows = self.windows(ecg)
+        _warn(chosen.classes, windows, multi_label=multi_label)
         embedding = mean_embedding(self.embed_windows(windows.signal_uv))[None]
         vectors = self._learnt_vectors(chosen.classes)
         score, similarity = self.scores(embedding, vectors, multi_label=multi_label)
@@ -639,6 +642,16 @@ class Predictor:
     def _feature(self, text: str) -> np.ndarray:
         stored = self._stored.get(text_id(text))
         return stored if stored is not None else self._features[text_id(text)]
+
+
+def _warn(classes: Mapping[str, tuple[str, ...]], windows: Windows, *, multi_label: bool) -> None:
+    """What makes a score worthless, to the caller of `zero_shot`; answers over HTTP have warnings of their own."""
+    for reason, message in windows.warnings:
+        if reason == "low_amplitude":
+            warnings.warn(message, stacklevel=3)
+    if len(classes) == 1 and not multi_label:
+        message = "one class has the score 1 whatever the ECG: add classes, give multi_label=True, or read z_score"
+        warnings.warn(message, stacklevel=3)
 
 
 def _scored_class(

@@ -1,5 +1,6 @@
 """Windows, class vectors and scores of a bundle, without Ray and HTTP, against the code that training uses."""
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -111,6 +112,22 @@ def test_z_scores_are_standard_deviations_above_the_ecgs_of_the_reference(tmp_pa
     assert {row.z_score for row in predictor.zero_shot(longer, words)} == {None}
     fewer = replace(ecg, signal_mv=ecg.signal_mv[:2], leads=ecg.leads[:2])
     assert {row.z_score for row in predictor.zero_shot(fewer, words)} == {None}
+
+
+def test_what_makes_a_score_worthless_is_said(predictor):
+    def zero_shot(factor, classes, **ways):
+        ecg = synthetic_ecg(1)
+        return predictor.zero_shot(replace(ecg, signal_mv=ecg.signal_mv * np.float32(factor)), classes, **ways)
+
+    two = {"one": ["Sinus rhythm"], "other": ["Atrial fibrillation"]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        zero_shot(1, two)
+        zero_shot(1, {"one": ["Sinus rhythm"]}, multi_label=True)
+    with pytest.warns(UserWarning, match="check the unit"):
+        zero_shot(0.001, two)
+    with pytest.warns(UserWarning, match="multi_label=True"):
+        zero_shot(1, {"one": ["Sinus rhythm"]})
 
 
 def test_the_lm_is_loaded_for_new_words_only_and_must_be_the_bundles(bundle):
