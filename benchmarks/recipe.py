@@ -132,9 +132,7 @@ class Study:
         own = {"data": dict(sorted(self.data.items())), "words": list(self.words), "groups": self.groups}
         self.folder.mkdir(parents=True, exist_ok=True)
         noted = self.folder / "study.json"
-        if not noted.exists():
-            write_whole(noted, json.dumps(own))
-        earlier = json.loads(noted.read_text())
+        earlier = json.loads(noted.read_text()) if noted.exists() else own
         # Data sets may be added: those that nothing trains on are scored when they are first named.
         moved = [name for name in earlier["data"].keys() & own["data"] if earlier["data"][name] != own["data"][name]]
         if moved or any(earlier[key] != own[key] for key in ("words", "groups")):
@@ -142,7 +140,7 @@ class Study:
                 f"`{self.folder}` holds runs of another study, whose results would count as this one's: {earlier}\n"
                 "hint: choose another --folder, or the same --groups, --data and settings"
             )
-        write_whole(noted, json.dumps({**own, "data": earlier["data"] | own["data"]}))
+        storage.write_bytes(str(noted), json.dumps({**own, "data": earlier["data"] | own["data"]}).encode())
 
     def dealt(self, data: str, seed: int) -> list[list[int]]:
         """The folds of each group: dealt out anew for each seed."""
@@ -222,13 +220,6 @@ def others(study: Study) -> list[str]:
     return [name for name in study.data if name.removesuffix("-unfiltered") not in known]
 
 
-def write_whole(path: Path, content: str) -> None:
-    """At once: a job that is killed meanwhile leaves no half a file."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(content)
-    part.replace(path)
-
-
 def job(kind: str, folder: Path, words: list[str], name: str) -> dict[str, Any]:
     """The last line of a job's stdout; a job that has already finished is not run again."""
     answer = folder / f"{name}.json"
@@ -240,7 +231,7 @@ def job(kind: str, folder: Path, words: list[str], name: str) -> dict[str, Any]:
             )  # fmt: skip
         if done.returncode:
             raise SystemExit(f"{kind} ended with {done.returncode}: see {folder / name}.log")
-        write_whole(answer, done.stdout.strip().splitlines()[-1])
+        storage.write_bytes(str(answer), done.stdout.strip().splitlines()[-1].encode())
     result: dict[str, Any] = json.loads(answer.read_text())
     return result
 

@@ -71,13 +71,7 @@ class ZeroShot:
         They are not calibrated. Raises ValueError as `embed`, and for a prompt set or a task that is not there.
         """
         names, similarity = self._similarity(signal_mv, prompt_set, task)
-        logits = self.config["logit_scale"] * similarity
-        if multi_label:
-            scores = 1 / (1 + np.exp(-(logits + self.config["logit_bias"])))
-        else:
-            raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
-            scores = raised / raised.sum(axis=-1, keepdims=True)
-        return names, scores.astype(np.float32)
+        return names, self._scores(similarity, multi_label=multi_label)
 
     def z_scores(self, signal_mv: np.ndarray, prompt_set: str, task: str) -> tuple[list[str], np.ndarray]:
         """(class names, z-scores float32 [ecg, class]): how unusual an ECG's similarity to each class is, in standard
@@ -88,13 +82,39 @@ class ZeroShot:
         ValueError as `scores`.
         """
         names, similarity = self._similarity(signal_mv, prompt_set, task)
+        return names, self._z_scores(signal_mv, similarity, prompt_set, task)
+
+    def scores_and_z_scores(self, signal_mv: np.ndarray, prompt_set: str, task: str) -> list[dict[str, Any]]:
+        """For each ECG its classes, each with `score` and `z_score`, None where unknown; embeds each ECG once."""
+        names, similarity = self._similarity(signal_mv, prompt_set, task)
+        scores, z_scores = self._scores(similarity), self._z_scores(signal_mv, similarity, prompt_set, task)
+        return [
+            {
+                name: {"score": float(score), "z_score": None if np.isnan(z) else float(z)}
+                for name, score, z in zip(names, of_scores, of_z, strict=True)
+            }
+            for of_scores, of_z in zip(scores, z_scores, strict=True)
+        ]
+
+    def _scores(self, similarity: np.ndarray, *, multi_label: bool = False) -> np.ndarray:
+        logits = self.config["logit_scale"] * similarity
+        if multi_label:
+            scores = 1 / (1 + np.exp(-(logits + self.config["logit_bias"])))
+        else:
+            raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
+            scores = raised / raised.sum(axis=-1, keepdims=True)
+        found: np.ndarray = scores.astype(np.float32)
+        return found
+
+    def _z_scores(self, signal_mv: np.ndarray, similarity: np.ndarray, prompt_set: str, task: str) -> np.ndarray:
         levels = self._levels[prompt_set].get(task)
         if levels is None:
-            return names, np.full_like(similarity, np.nan)
-        mean, deviation = np.asarray([levels[name] for name in names]).T
+            return np.full_like(similarity, np.nan)
+        mean, deviation = np.asarray(list(levels.values())).T
         found = (similarity - mean) / np.where(deviation > _NO_SPREAD, deviation, np.inf)
         found[(signal_mv == 0).all(axis=-1).any(axis=-1)] = np.nan
-        return names, found.astype(np.float32)
+        z_scores: np.ndarray = found.astype(np.float32)
+        return z_scores
 
     def _similarity(self, signal_mv: np.ndarray, prompt_set: str, task: str) -> tuple[list[str], np.ndarray]:
         tasks = self.classes.get(prompt_set, {})
@@ -121,18 +141,9 @@ def main() -> None:
     try:
         signal_mv = np.load(path)
         signal_mv = signal_mv.reshape(-1, *signal_mv.shape[-2:])
-        model = ZeroShot(Path(__file__).parent)
-        names, scores = model.scores(signal_mv, prompt_set, task)
-        _, z_scores = model.z_scores(signal_mv, prompt_set, task)
+        rows = ZeroShot(Path(__file__).parent).scores_and_z_scores(signal_mv, prompt_set, task)
     except (ValueError, FileNotFoundError) as error:
         raise SystemExit(str(error)) from None
-    rows = [
-        {
-            name: {"score": float(score), "z_score": None if np.isnan(z) else float(z)}
-            for name, score, z in zip(names, of_scores, of_z, strict=True)
-        }
-        for of_scores, of_z in zip(scores, z_scores, strict=True)
-    ]
     print(json.dumps(rows))
 
 
