@@ -180,7 +180,8 @@ def _in_ray(command: Command, config: Config, line: str) -> dict[str, Any]:
         result = command.run(config, line)
     except stops.StillBusyError:
         raise  # Ray's processes notice by themselves that their driver is gone
-    except BaseException:
+    except BaseException as error:
+        _let_go(error)
         _end_ray()
         raise
     _end_ray()
@@ -191,6 +192,14 @@ def _load(libraries: Sequence[str]) -> None:
     for library in libraries:
         with suppress(ImportError):  # whoever needs it says so
             importlib.import_module(library)
+
+
+def _let_go(error: BaseException) -> None:
+    """Drop what the interrupted functions held. A stream of Ray Data that lives longer than Ray starts Ray anew."""
+    cause: BaseException | None = error
+    while cause is not None:
+        traceback.clear_frames(cause.__traceback__)
+        cause = cause.__cause__ or cause.__context__
 
 
 def _end_ray() -> None:

@@ -38,20 +38,56 @@ def test_work_begins_when_the_libraries_are_loaded(ray_address, tmp_path):
             loaded = True
             """)
     )
-    (tmp_path / "job.py").write_text(
-        textwrap.dedent("""
-            import sys
+    done = run_work(
+        """
+        import sys
 
-            from mets_ray.job import Command, run_command
-
-            def work(config, line):
-                return {"loaded": hasattr(sys.modules.get("slow_library"), "loaded")}
-
-            run_command(Command("job", "A job.", work, lambda config: None, (), ("slow_library",)), sys.argv[1:])
-            """)
+        def work(config, line):
+            return {"loaded": hasattr(sys.modules.get("slow_library"), "loaded")}
+        """,
+        tmp_path,
+        ray_address,
     )
-    environment = os.environ | {"RAY_ADDRESS": ray_address, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "job.py", f"run_uri={tmp_path}"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout) == {"job": "job", "loaded": True}
+
+
+def test_what_is_stopped_lets_go_of_its_data_before_ray_ends(ray_address, tmp_path):
+    """A stream that is closed after `ray.shutdown` starts Ray anew and fills the end with traces."""
+    done = run_work(
+        """
+        import time
+
+        def slow(row):
+            time.sleep(0.1)
+            return row
+
+        def work(config, line):
+            import ray
+
+            rows = iter(ray.data.range(64, override_num_blocks=64).map(slow).iter_rows())
+            next(rows)
+            raise KeyboardInterrupt
+        """,
+        tmp_path,
+        ray_address,
+    )
+    assert done.returncode == 130
+    assert json.loads(done.stdout) == {"job": "job", "error": "stopped", "signal": "SIGINT"}
+    assert "Traceback" not in done.stderr
+    assert done.stderr.endswith("job: stopped\n")
+
+
+def run_work(code, folder, ray_address):
+    """A job of its own whose work is `code`, on the cluster at `ray_address`."""
+    run = """
+        import sys
+
+        from mets_ray.job import Command, run_command
+
+        run_command(Command("job", "A job.", work, lambda config: None, (), ("slow_library",)), sys.argv[1:])
+        """
+    (folder / "job.py").write_text(textwrap.dedent(code) + textwrap.dedent(run))
+    environment = os.environ | {"RAY_ADDRESS": ray_address, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "job.py", f"run_uri={folder}"]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
