@@ -73,10 +73,10 @@ def evaluate(config: Config, line: str) -> dict[str, Any]:
     mets-ray evaluate --config jobs/configs/ptbxl_100hz.yaml dataset_uri=… evaluate.bundle_uri=…
     """
     from mets_ray.evaluation.evaluate import evaluate_all, figures
-    from mets_ray.pipelines.prepare import find_or_make_dataset
+    from mets_ray.pipelines.prepare import find_dataset
 
     assert config.evaluate.bundle_uri is not None
-    dataset_uri = find_or_make_dataset(config, line)
+    dataset_uri = find_dataset(config)
     return figures(evaluate_all(config, dataset_uri, config.evaluate.bundle_uri, line))
 
 
@@ -87,10 +87,10 @@ def calibrate(config: Config, line: str) -> dict[str, Any]:
     """
     from mets_ray.evaluation.calibrate_only import calibrate as fit_and_write
     from mets_ray.evaluation.calibrate_only import figures
-    from mets_ray.pipelines.prepare import find_or_make_dataset
+    from mets_ray.pipelines.prepare import find_dataset
 
     assert config.evaluate.bundle_uri is not None
-    dataset_uri = find_or_make_dataset(config, line)
+    dataset_uri = find_dataset(config)
     return {"dataset_uri": dataset_uri} | figures(fit_and_write(config, dataset_uri, config.evaluate.bundle_uri))
 
 
@@ -99,12 +99,12 @@ def score(config: Config, line: str) -> dict[str, Any]:
 
     mets-ray score dataset_uri=… score.bundle_uri=…     # a killed run is finished by the same command
     """
-    from mets_ray.pipelines.prepare import find_or_make_dataset
+    from mets_ray.pipelines.prepare import find_dataset
     from mets_ray.pipelines.score import figures
     from mets_ray.pipelines.score import score as write_scores
 
     assert config.score.bundle_uri is not None
-    dataset_uri = find_or_make_dataset(config, line)
+    dataset_uri = find_dataset(config)
     return {"dataset_uri": dataset_uri} | figures(write_scores(config, dataset_uri, config.score.bundle_uri))
 
 
@@ -128,10 +128,10 @@ def adapt(config: Config, line: str) -> dict[str, Any]:
     """
     from mets_ray.adaptation.adapt import adapt as learn_head
     from mets_ray.adaptation.adapt import figures
-    from mets_ray.pipelines.prepare import find_or_make_dataset
+    from mets_ray.pipelines.prepare import find_dataset
 
     assert config.adapt.bundle_uri is not None
-    dataset_uri = find_or_make_dataset(config, line)
+    dataset_uri = find_dataset(config)
     return {"dataset_uri": dataset_uri} | figures(learn_head(config, dataset_uri, config.adapt.bundle_uri))
 
 
@@ -252,7 +252,7 @@ def main(name: str | None = None) -> None:
     elif name in ("-h", "--help", "--version"):
         print(_version() if name == "--version" else _usage())
     else:
-        say(f"mets-ray: `{name}` is no command\n\n{_usage()}")
+        say(f"mets-ray: there is no command `{name}`\n\n{_usage()}")
         raise SystemExit(2)
 
 

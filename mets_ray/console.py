@@ -14,6 +14,11 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 record`, `1,992 records`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def progress_bar(*, total: int | None, unit: str, description: str) -> "tqdm[Any]":
     """A bar; in a log file, where it cannot move, a line every ten seconds."""
     return tqdm(total=total, unit=unit, desc=description, **_style())

@@ -1,5 +1,7 @@
 """Words become directions: by the language model of a bundle, and its calibrations where the words name a class."""
 
+import difflib
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -15,6 +17,8 @@ from mets_ray.text.reports import apply_template, sentences
 
 MOST_STATEMENTS = 64
 """Statements of a report that is searched for."""
+
+_FULL_NAME = re.compile(r"[\w.-]+:[\w.-]+/.+")
 
 
 class _NamedClass(NamedTuple):
@@ -35,8 +39,8 @@ def read_query(predictor: Predictor, query: str | Query) -> tuple[Direction, ...
 
     Words that name a class of a prompt set for which the bundle has a calibration, or are all that it is asked by, mean
     that class, with its wordings and its calibration; so does `set:task/class` for any class of the bundle's prompt
-    sets. All other words stand alone in a bundle that was trained on statements, which are as short, and otherwise in
-    its template.
+    sets, and one that is not there is refused. All other words stand alone in a bundle that was trained on statements,
+    which are as short, and otherwise in its template.
 
     Features that are missing are computed with the language model, which is loaded when first needed. Raises
     ConfigError for words that cannot be read, and as `Predictor.learn`.
@@ -99,11 +103,20 @@ def _named(predictor: Predictor, words: str) -> _NamedClass | None:
     for named in _classes(list(predictor.facts.prompt_sets.values())):
         if wanted == named.full_name.casefold():
             return named
+    if _FULL_NAME.fullmatch(words):
+        raise _unknown_class(predictor, words)
     for named in _classes(_calibrated_sets(predictor)):
         is_named = wanted == named.name.casefold() or {wanted} == {text.casefold() for text in named.wordings}
         if is_named and _calibrated(predictor, named).fault is None:
             return named
     return None
+
+
+def _unknown_class(predictor: Predictor, words: str) -> ConfigError:
+    names = [named.full_name for named in _classes(list(predictor.facts.prompt_sets.values()))]
+    near = difflib.get_close_matches(words, names, n=3)
+    hint = f"did you mean {' or '.join(f'`{name}`' for name in near)}?" if near else "write the finding in words"
+    return ConfigError(f"`{words[:80]}` is no class of the bundle's prompt sets", hint=hint)
 
 
 def _calibrated_sets(predictor: Predictor) -> list[PromptSet]:

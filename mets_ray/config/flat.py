@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import BaseModel, ValidationError
 
 from mets_ray.config.words import read_value, split_word
@@ -26,6 +27,8 @@ def read_flat(model: type[Settings], tree: Mapping[str, Any], words: Sequence[st
         lines = [
             f"`{fault['loc'][0]}` is not a setting; {did_you_mean(str(fault['loc'][0]), known)}"
             if fault["type"] == "extra_forbidden"
+            else f"`{fault['loc'][0]}` is not set"
+            if fault["type"] == "missing"
             else f"`{'.'.join(map(str, fault['loc']))}`: {fault['msg'].removeprefix('Value error, ')}"
             for fault in error.errors()
         ]
@@ -35,5 +38,11 @@ def read_flat(model: type[Settings], tree: Mapping[str, Any], words: Sequence[st
 def describe_flat(model: type[BaseModel]) -> str:
     """Two lines for every key, default and meaning: the tail of `--help`."""
     return "\n".join(
-        f"  {name} = {field.get_default()}\n      {field.description}" for name, field in model.model_fields.items()
+        f"  {name} = {'(required)' if field.is_required() else _shown(field.get_default())}\n      {field.description}"
+        for name, field in model.model_fields.items()
     )
+
+
+def _shown(value: Any) -> str:
+    """A default as one writes it on the command line."""
+    return str(yaml.safe_dump(value, default_flow_style=True)).strip().removesuffix("...").strip()

@@ -85,7 +85,10 @@ def _changes(tree: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
         before = default.get(key)
         if value == before:
             continue
-        if isinstance(value, dict) and isinstance(before, dict) and key not in ("source", "resources"):
+        if key == "source" and isinstance(value, dict):
+            kind = str(value["kind"])  # those of another kind differ from their own defaults
+            value = {"kind": kind} | _changes(value, source_class(kind)(kind=kind).model_dump(mode="json"))
+        elif isinstance(value, dict) and isinstance(before, dict) and key != "resources":
             value = _changes(value, before)
         found[key] = value
     return found

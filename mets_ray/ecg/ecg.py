@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from jaxtyping import Float
@@ -89,7 +90,11 @@ def to_millivolts(signal: Float[np.ndarray, "*shape"], unit: str | None) -> Floa
 def check_sampling_rate(rate: float) -> None:
     """Raise RecordError `implausible_sampling_rate` for a rate that is no number or not in SAMPLING_RATES_HZ."""
     low, high = SAMPLING_RATES_HZ
+    if not isinstance(rate, Real):
+        raise RecordError("implausible_sampling_rate", f"the sampling rate is {rate!r}", hint="give a number in Hz")
     if not (math.isfinite(rate) and low * (1 - _RATE_TOLERANCE) <= rate <= high * (1 + _RATE_TOLERANCE)):
         raise RecordError(
-            "implausible_sampling_rate", f"the sampling rate is {rate:.10g} Hz, outside {low:g} to {high:g}"
+            "implausible_sampling_rate",
+            f"the sampling rate is {rate:.10g} Hz, outside {low:g} to {high:g}",
+            hint="give samples per second",
         )

@@ -123,6 +123,7 @@ def preprocess(ecg: Ecg, config: SignalConfig) -> Int16[np.ndarray, "lead sample
             "too_short",
             f"the record has {samples_present} samples at {rate:.10g} Hz ({samples_present / rate:.3f} s) "
             f"of the {config.duration_s:g} s that are needed",
+            hint="check the sampling rate; a shorter recording is never filled up",
         )
     is_in_order = rows == list(range(len(ecg.signal_mv)))
     signal_mv = (ecg.signal_mv if is_in_order else ecg.signal_mv[rows])[:, :end].astype(np.float64, copy=False)
@@ -221,15 +222,23 @@ def _lead_rows(ecg: Ecg, config: SignalConfig) -> tuple[tuple[str, ...], list[in
     # V7 beside all wanted leads is one more; where V6 is missing it is more likely a mistake, so it is named.
     unknown = [lead for lead in left_over if not is_other_lead(lead) or (missing and lead.upper() not in FRANK_LEADS)]
     if unknown:
+        names_of, are = (
+            ", ".join(f"`{lead}`" for lead in unknown),
+            "is no lead" if len(unknown) == 1 else "are no leads",
+        )
         raise RecordError(
             "unknown_lead",
-            f"{', '.join(f'`{lead}`' for lead in unknown)} is no lead of a 12-lead ECG",
+            f"{names_of} {are} of a 12-lead ECG",
             hint=f"the names are {', '.join(LEADS)}",
         )
     for name in LEADS:
         if names.count(name) > 1:
             given = ", ".join(f"`{lead}`" for lead, known in zip(ecg.leads, names, strict=True) if known == name)
-            raise RecordError("duplicate_lead", f"more than one signal is lead {name}: {given}")
+            raise RecordError(
+                "duplicate_lead",
+                f"more than one signal is lead {name}: {given}",
+                hint="name each lead once, and leave out copies",
+            )
     present = tuple(lead for lead in config.leads if lead in names)
     if missing or not present:
         missing = missing or list(config.leads)
@@ -242,7 +251,11 @@ def _check_values(signal_mv: Float[np.ndarray, "lead sample"], names: tuple[str,
     if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):
         bad = (~np.isfinite(signal_mv)).sum(axis=1)
         counts = ", ".join(f"{lead} ({count})" for lead, count in zip(names, bad, strict=True) if count)
-        raise RecordError("non_finite", f"samples that are NaN or infinite: {counts}")
+        raise RecordError(
+            "non_finite",
+            f"samples that are NaN or infinite: {counts}",
+            hint="cut out a stretch without gaps; a file may mark samples as not recorded",
+        )
     flat = lowest == highest
     if flat.any():
         leads = ", ".join(lead for lead, is_flat in zip(names, flat, strict=True) if is_flat)

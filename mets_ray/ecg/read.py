@@ -44,8 +44,15 @@ def read_ecg(
         return read_wfdb(uri)
     try:
         data = storage.read_bytes(uri, max_bytes=MAX_BYTES)
-    except (storage.MissingFileError, storage.NotAFileError):
-        return read_wfdb(uri)  # a record without its `.hea`
+    except (storage.MissingFileError, storage.NotAFileError) as error:
+        if not storage.exists(f"{uri}.hea"):
+            is_missing = isinstance(error, storage.MissingFileError)
+            raise RecordError(
+                "missing_file" if is_missing else "not_a_file",
+                f"`{uri}` {'does not exist' if is_missing else 'is no file'}, and neither does `{uri}.hea`",
+                hint="give the path of one ECG's file, or of a WFDB record with or without its .hea",
+            ) from error
+        return read_wfdb(uri)
     except storage.TooLargeError as error:
         raise RecordError("too_large", error.fact, hint="cut the recording into parts") from error
     try:

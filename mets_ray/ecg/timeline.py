@@ -20,6 +20,7 @@ def window_count(num_samples: int, sampling_rate_hz: float, signal: SignalConfig
             "too_short",
             f"the record has {num_samples} samples at {sampling_rate_hz:.10g} Hz ({num_samples / sampling_rate_hz:.3f} "
             f"s) of the {signal.duration_s:g} s that are needed",
+            hint="check the sampling rate; a shorter recording is never filled up",
         )
     return int(spare / (stride_s * sampling_rate_hz)) + 1
 

@@ -43,7 +43,10 @@ _PACKAGES: dict[EncoderRuntime, tuple[str, ...]] = {
 
 
 def choose_runtime(asked: EncoderRuntime) -> EncoderRuntime:
-    """The runtime itself, or the fastest that is installed for `auto`. Raises ConfigError if it is not installed."""
+    """The runtime itself, or the fastest that is installed for `auto`. Raises ConfigError for one that is not known
+    or not installed."""
+    if asked not in ("auto", *_PACKAGES):
+        raise ConfigError(f"`encoder_runtime` is {asked!r}", hint=f"give one of auto, {', '.join(_PACKAGES)}")
     if asked == "auto":
         return next(name for name in _FASTEST_FIRST if not _missing(name))
     if missing := _missing(asked):

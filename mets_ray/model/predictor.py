@@ -40,6 +40,7 @@ from mets_ray.model.mets import Mets, microvolts_to_millivolts
 from mets_ray.model.occlusion import Parts
 from mets_ray.model.windows import Windows, cut_windows, mean_embedding, with_any_leads
 from mets_ray.model.zero_shot import class_embeddings, scores, similarities, wording_vectors
+from mets_ray.tasks.class_warnings import softmax_warnings, wording_warnings
 from mets_ray.tasks.prompt_files import read_prompt_set
 from mets_ray.tasks.questions import label_classes, prompt_classes
 from mets_ray.text.language_model import FrozenTextEncoder
@@ -240,11 +241,13 @@ class Predictor:
 
         Texts without stored features load the frozen LM, once. Raises RecordError for an unusable ECG, ConfigError for
         invalid classes, CheckpointError if the LM found here is not the bundle's. A UserWarning says that an ECG is
-        too small for its unit, or that a single class has the softmax score 1 whatever the ECG.
+        too small for its unit, that `labels` are not in English, or that a single class has the softmax score 1
+        whatever the ECG.
         """
         chosen = self._classes(labels, prompt_set, task, template)
         windows = self.windows(ecg)
-        _warn(chosen.classes, windows, multi_label=multi_label)
+        about_words = [] if labels is None else wording_warnings(_wordings_of(labels))
+        _warn([*windows.warnings, *about_words, *softmax_warnings(len(chosen.classes), multi_label=multi_label)])
         embedding = mean_embedding(self.embed_windows(windows.signal_uv))[None]
         vectors = self._learnt_vectors(chosen.classes)
         score, similarity = self.scores(embedding, vectors, multi_label=multi_label)
@@ -395,8 +398,12 @@ class Predictor:
         """`windows.cut_windows` for this bundle's signal: the encoder's input for `ecg`, with warnings.
 
         Leads that `ecg` lacks are zeros with a warning `leads_missing` if the bundle takes fewer leads, else the ECG is
-        refused. Raises RecordError as `cut_windows`.
+        refused. Raises RecordError as `cut_windows`, and TypeError for what is no Ecg.
         """
+        if not isinstance(ecg, Ecg):
+            raise TypeError(
+                f"`ecg` is a {type(ecg).__name__}, not an Ecg: read a file with mets_ray.read_ecg(path) first"
+            )
         try:
             return cut_windows(ecg, self.signal, self._lead_sets)
         except RecordError as error:
@@ -644,14 +651,15 @@ class Predictor:
         return stored if stored is not None else self._features[text_id(text)]
 
 
-def _warn(classes: Mapping[str, tuple[str, ...]], windows: Windows, *, multi_label: bool) -> None:
-    """What makes a score worthless, to the caller of `zero_shot`; answers over HTTP have warnings of their own."""
-    for reason, message in windows.warnings:
-        if reason == "low_amplitude":
+def _warn(found: Sequence[tuple[str, str]]) -> None:
+    """What makes a score worthless, to the caller of `zero_shot`; answers over HTTP hold all warnings."""
+    for reason, message in found:
+        if reason in ("low_amplitude", "other_language", "one_class"):
             warnings.warn(message, stacklevel=3)
-    if len(classes) == 1 and not multi_label:
-        message = "one class has the score 1 whatever the ECG: add classes, give multi_label=True, or read z_score"
-        warnings.warn(message, stacklevel=3)
+
+
+def _wordings_of(labels: Sequence[str] | Mapping[str, Sequence[str]]) -> list[str]:
+    return [text for texts in labels.values() for text in texts] if isinstance(labels, Mapping) else list(labels)
 
 
 def _scored_class(

@@ -8,7 +8,7 @@ from typing import Any
 from mets_ray import storage
 from mets_ray.cluster.ray_data import item_dataset, own_errors, plain, unpack_item
 from mets_ray.config.settings import Config, PrepareConfig
-from mets_ray.console import progress_bar, say
+from mets_ray.console import counted, progress_bar, say
 from mets_ray.dataset.card import CARD_NAME, SCHEMA_VERSION, DatasetCard, read_card, rows_per_shard, write_card
 from mets_ray.dataset.plan import RowGroup
 from mets_ray.dataset.prepared import PreparedDataset
@@ -18,7 +18,7 @@ from mets_ray.dataset.shard_reader import signals
 from mets_ray.dataset.shard_writer import CONVERSION_VERSION, ShardSummary, write_shard
 from mets_ray.ecg.ecg import LEADS
 from mets_ray.ecg.preprocess import SignalConfig
-from mets_ray.errors import DatasetError, RecordError
+from mets_ray.errors import ConfigError, DatasetError, RecordError
 from mets_ray.pictures.ecg import draw_ecg
 from mets_ray.sources.catalogue import dataset_uri_of, read_manifest, source_of, window_stride_s
 from mets_ray.sources.manifest import Manifest, ManifestRow
@@ -85,12 +85,23 @@ def find_or_make_dataset(config: Config, command: str) -> str:
     return dataset_uri
 
 
+def find_dataset(config: Config) -> str:
+    """The URI of the data set to read; without `dataset_uri` the synthetic one that `pretrain` made under `run_uri`.
+
+    Raises ConfigError where there is none: ECGs made up now would answer nobody's question.
+    """
+    dataset_uri = dataset_uri_of(config)
+    if config.dataset_uri is None and not storage.exists(storage.join(dataset_uri, CARD_NAME)):
+        raise ConfigError("`dataset_uri` is not set", hint="give the dataset_uri that `mets-ray prepare` printed")
+    return dataset_uri
+
+
 def show_card(card: DatasetCard) -> None:
     """Print the number of records in, out and rejected, by reason."""
     rows = [("records in", card.records_in), ("records out", card.records_out)]
     rows += [(f"  rejected: {reason}", count) for reason, count in sorted(card.rejected.items(), key=lambda kv: -kv[1])]
     source = f"{'SYNTHETIC ' if card.synthetic else ''}{card.source}"
-    say(f"\n{source}, {card.signal}, {len(card.shards)} shards")
+    say(f"\n{source}, {card.signal}, {counted(len(card.shards), 'shard')}")
     say("\n".join(f"{name:<34}{count:>9,}" for name, count in rows))
     for note in card.notes:
         say(f"note: {note}")
@@ -225,7 +236,9 @@ def _notes(summaries: list[ShardSummary], policy: Policy) -> tuple[str, ...]:
     stated = []
     for fact in sorted({fact for summary in summaries for fact in summary.stated}):
         counts = _add([summary.stated.get(fact, {}) for summary in summaries])
-        stated.append(f"{fact}: " + ", ".join(f"{value} in {count} records" for value, count in counts.items()))
+        stated.append(
+            f"{fact}: " + ", ".join(f"{value} in {counted(count, 'record')}" for value, count in counts.items())
+        )
     finds = note_of_finds(_add([summary.identifying for summary in summaries]), policy)
     return (*stated, *finds, *_signal_notes(summaries))
 
@@ -241,10 +254,10 @@ def _window_notes(manifest: Manifest, signal: SignalConfig, stride_s: float | No
 
 def _signal_notes(summaries: list[ShardSummary]) -> tuple[str, ...]:
     derived = _add([summary.derived_leads for summary in summaries])
-    notes = [f"{words} in {count} records" for words, count in derived.items()]
+    notes = [f"{words} in {counted(count, 'record')}" for words, count in derived.items()]
     if records := _add([summary.other_signals for summary in summaries]):
         names = sorted(records, key=lambda name: -records[name])[:_SIGNALS_NAMED]
-        words = ", ".join(f"{name[:20]} in {records[name]} records" for name in names)
+        words = ", ".join(f"{name[:20]} in {counted(records[name], 'record')}" for name in names)
         notes.append(f"signals that are no ECG were left out: {words}{', …' if len(records) > _SIGNALS_NAMED else ''}")
     if absent := _add([summary.absent_leads for summary in summaries]):
         words = ", ".join(f"{lead} in {absent[lead]:,}" for lead in LEADS if lead in absent)

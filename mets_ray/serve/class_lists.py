@@ -3,11 +3,12 @@
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mets_ray.errors import ConfigError, RequestError
 from mets_ray.model.bundle import BundleFacts
 from mets_ray.serve.settings import WORDINGS_PER_CLASS, ServeConfig
+from mets_ray.tasks.class_warnings import wording_warnings
 from mets_ray.text.abbreviations import spell_out
 from mets_ray.text.reports import apply_template
 
@@ -23,14 +24,14 @@ _LETTER = re.compile(r"[^\W_]")  # or a digit
 class ClassList:
     """The classes that a request chooses between: full texts by class, template applied.
 
-    `spelt_out`: wordings of the request that held abbreviations, and what stands for each.
+    `warnings`: what to know about the wordings of the request, as (reason, message).
     """
 
     classes: Mapping[str, tuple[str, ...]]
     template: str | None = None
     name: str | None = None
     version: int = 0
-    spelt_out: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[tuple[str, str], ...] = ()
 
     @property
     def label(self) -> str | None:
@@ -69,7 +70,7 @@ def class_list(
         }
     except ConfigError as error:
         raise RequestError(422, "bad_template", error.fact, hint="write it like `The ECG shows {}`") from error
-    return ClassList(filled, template, spelt_out=spelt_out)
+    return ClassList(filled, template, warnings=wording_warnings(wordings))
 
 
 def check_filled(filled: ClassList, config: ServeConfig) -> None:

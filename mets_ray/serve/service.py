@@ -26,6 +26,7 @@ from mets_ray.serve.health import Health
 from mets_ray.serve.input_drift import RecentInputs
 from mets_ray.serve.prompt_sets import Found, PromptSets
 from mets_ray.serve.settings import WORDINGS_PER_CLASS, ServeConfig
+from mets_ray.tasks.class_warnings import softmax_warnings
 
 # New texts go to the language model in slices, and of the requests with more than one slice only a few at a time: a
 # request with a few new classes waits for a few slices, not for all texts of those before it.
@@ -490,15 +491,7 @@ def error_facts(error: RecordError | RequestError) -> messages.ErrorFacts:
 
 def class_warnings(chosen: ClassList, multi_label: bool) -> list[messages.Warned]:
     """What a client should know about the scores of these classes."""
-    found = []
-    if chosen.spelt_out:
-        read = [f"`{wording}` as `{meaning}`" for wording, meaning in itertools.islice(chosen.spelt_out.items(), 10)]
-        more = f" and {len(chosen.spelt_out) - 10} more" if len(chosen.spelt_out) > 10 else ""
-        found.append(messages.Warned(reason="abbreviation", message=f"read {', '.join(read)}{more}"))
-    if len(chosen.classes) == 1 and not multi_label:
-        words = "with one class the softmax is 1 whatever the ECG: give more classes, or set multi_label"
-        found.append(messages.Warned(reason="one_class", message=words))
-    return found
+    return warned([*chosen.warnings, *softmax_warnings(len(chosen.classes), multi_label=multi_label)])
 
 
 def warned(warnings: Sequence[tuple[str, str]]) -> list[messages.Warned]:

@@ -17,7 +17,7 @@ from pydantic import Field, field_validator
 
 from mets_ray import storage
 from mets_ray.config.kinds import Uri
-from mets_ray.ecg.ecg import LEADS, Ecg
+from mets_ray.ecg.ecg import LEADS, UNITS, Ecg, check_sampling_rate
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.ecg.read import read_ecg
 from mets_ray.ecg.wfdb import read_wfdb
@@ -135,6 +135,23 @@ class Files(Source):
             raise ValueError(f"it is no regular expression: {error}") from error
         if groups != 1:
             raise ValueError(f"it has {groups} groups; put one, the patient, into parentheses")
+        return value
+
+    @field_validator("sampling_rate_hz")
+    @classmethod
+    def _is_plausible(cls, value: float | None) -> float | None:
+        if value is not None:
+            try:
+                check_sampling_rate(value)
+            except RecordError as error:
+                raise ValueError(error.fact) from error
+        return value
+
+    @field_validator("unit")
+    @classmethod
+    def _is_a_unit(cls, value: str | None) -> str | None:
+        if value is not None and value not in UNITS:
+            raise ValueError(f"`{value}` is no unit of a signal; give one of {', '.join(UNITS)}")
         return value
 
     @field_validator("lead_names")

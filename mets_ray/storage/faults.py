@@ -74,6 +74,9 @@ def store_faults(uri: str, fs: fsspec.AbstractFileSystem | None = None) -> Itera
         if fs is not None:
             _require_bucket(fs, fs._strip_protocol(uri))
         raise MissingFileError(f"`{uri}` does not exist") from error
+    except NotADirectoryError as error:
+        fact = f"`{uri}` is not there: a part of its path is a file and no folder"
+        raise DatasetError(fact, hint="give the folder itself, not a file in it") from error
     except Exception as error:
         fault = DatasetError
         names = {kind.__name__ for link in _causes(error) for kind in type(link).__mro__}

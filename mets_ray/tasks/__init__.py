@@ -1,3 +1,3 @@
 """What is asked: classes, their codes, their words."""
 
-__all__ = ["label_sets", "prompt_files", "prompt_sets", "questions"]
+__all__ = ["class_warnings", "label_sets", "prompt_files", "prompt_sets", "questions"]

@@ -13,7 +13,7 @@ UNKNOWN = "und"
 _WORDS = {
     "en": "the and with of is are or no not rhythm block wave possible probable abnormal left right beat beats axis "
     "consider cannot excluded atrial ventricular arrhythmia bradycardia tachycardia otherwise ecg non tracing heart "
-    "rate changes depression",
+    "rate changes depression fibrillation premature complete incomplete lead leads",
     "de": "und oder mit der die das des ist kein keine nicht bei sinusrhythmus rhythmus vorhofflimmern normales "
     "lagetyp linkstyp rechtstyp steiltyp indifferenttyp links rechts linksschenkelblock rechtsschenkelblock ekg "
     "veraenderungen veränderungen unspezifisch unspezifische abnorm hypertrophie schrittmacher überdrehter "

@@ -78,6 +78,10 @@ def test_words_that_name_a_calibrated_class_mean_all_its_wordings(predictor):
     (explicit,) = read_query(predictor, "mets:synthetic/AFIB")  # a class without a calibration, named in full
     assert explicit.class_name == "mets:synthetic/AFIB"
     assert (explicit.calibrated, bool(explicit.not_calibrated)) == (None, True)
+    for words, hint in (("mets:synthetic/AFIBB", "`mets:synthetic/AFIB`"), ("sets:nothing/at all", "in words")):
+        with pytest.raises(ConfigError, match="is no class of the bundle's prompt sets") as caught:
+            read_query(predictor, words)
+        assert hint in caught.value.hint
     (rare,) = read_query(predictor, f"descriptive:synthetic/{RARE}")
     assert (rare.calibrated, bool(rare.not_calibrated)) == (None, True)
 

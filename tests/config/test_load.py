@@ -60,6 +60,8 @@ def test_all_faults_come_at_once_with_what_was_meant():
         (["folds.test=[8]"], "fold 8 stands in `folds.train` and in `folds.test`", "hash:0.1"),
         (["text.template=no place"], "without exactly one {}", "put {}"),
         (["text.min_actors=4"], "below `text.min_actors` 4", "at least 4"),
+        (["prepare.source=files", "prepare.source.unit=kV"], "`kV` is no unit of a signal; give one of V, mV", ""),
+        (["prepare.source=files", "prepare.source.sampling_rate_hz=5"], "the sampling rate is 5 Hz, outside", ""),
     ],
 )
 def test_settings_that_cannot_work_together_are_refused(words, fact, hint):
@@ -203,7 +205,8 @@ def test_what_differs_from_the_defaults_reads_back_to_the_same_settings(tmp_path
     changed = tmp_path / "changed.yaml"
     changed.write_text(dump_changes(config))
     assert load_config(changed) == config
-    assert set(yaml.safe_load(changed.read_text())) == {"seed", "prepare", "text"}
+    assert set(shown := yaml.safe_load(changed.read_text())) == {"seed", "prepare", "text"}
+    assert shown["prepare"] == {"source": {"kind": "ptbxl", "uri": "/a"}}
 
 
 def test_the_loss_is_one_key_that_fits_the_unit_of_text():

@@ -10,7 +10,7 @@ from mets_ray.ecg import formats
 from mets_ray.ecg.formats import limits
 from mets_ray.ecg.formats.library import library
 from mets_ray.ecg.formats.temporary import as_file
-from mets_ray.errors import RecordError
+from mets_ray.errors import DatasetError, RecordError
 from tests.support.wfdb_records import write_record
 from tests.support.xml_ecgs import aecg, muse, sequence_set
 from tests.support.zips import zipped
@@ -71,7 +71,12 @@ def test_a_record_is_found_with_and_without_its_ending_and_beside_a_folder(tmp_p
     assert np.array_equal(mets_ray.read_ecg(record).signal_mv, expected.signal_mv)
     error = refused("unsupported_format", f"{record}.dat")
     assert ".hea" in error.hint
-    refused("missing_file", tmp_path / "nothing")
+    error = refused("missing_file", tmp_path / "nothing.xml")
+    assert f"`{tmp_path}/nothing.xml` does not exist, and neither does `{tmp_path}/nothing.xml.hea`" in str(error)
+    assert "the path of one ECG's file" in error.hint
+    assert f"`{tmp_path}` is no file" in str(refused("not_a_file", tmp_path))
+    with pytest.raises(DatasetError, match="a part of its path is a file"):
+        mets_ray.read_ecg(f"{record}.dat/nothing.xml")
 
 
 def test_one_file_may_come_in_a_zip():

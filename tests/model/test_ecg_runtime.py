@@ -1,5 +1,6 @@
 """The encoder's runtimes on a CPU: each gives the values of the plain forward pass, whatever the encoder is."""
 
+import inspect
 import sys
 import threading
 import time
@@ -186,6 +187,9 @@ def test_the_fastest_that_is_installed_is_chosen_and_others_are_refused(monkeypa
     assert choose_runtime("auto") == choose_runtime("torch") == "torch"
     with pytest.raises(ConfigError, match="`onnxruntime` and `onnx` are not installed"):
         choose_runtime("onnxruntime")
+    with pytest.raises(ConfigError, match="`encoder_runtime` is 'openvnio'") as caught:
+        inspect.unwrap(choose_runtime)("openvnio")  # without the types that tests check
+    assert "auto, openvino" in caught.value.hint
 
 
 def test_weights_of_double_precision_stay_with_torch(tmp_path):

@@ -1,5 +1,6 @@
 """Windows, class vectors and scores of a bundle, without Ray and HTTP, against the code that training uses."""
 
+import inspect
 import warnings
 from dataclasses import replace
 
@@ -126,8 +127,12 @@ def test_what_makes_a_score_worthless_is_said(predictor):
         zero_shot(1, {"one": ["Sinus rhythm"]}, multi_label=True)
     with pytest.warns(UserWarning, match="check the unit"):
         zero_shot(0.001, two)
-    with pytest.warns(UserWarning, match="multi_label=True"):
+    with pytest.warns(UserWarning, match="set multi_label"):
         zero_shot(1, {"one": ["Sinus rhythm"]})
+    with pytest.warns(UserWarning, match=r"`Vorhofflimmern` \(German\)"):
+        zero_shot(1, ["Vorhofflimmern", "sinus rhythm"])
+    with pytest.raises(TypeError, match=r"read a file with mets_ray\.read_ecg"):
+        inspect.unwrap(Predictor.windows)(predictor, "ecg.hea")  # without the types that tests check
 
 
 def test_the_lm_is_loaded_for_new_words_only_and_must_be_the_bundles(bundle):

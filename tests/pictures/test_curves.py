@@ -7,7 +7,9 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from mets_ray.errors import MetsError
-from mets_ray.pictures.curves import draw_precision_recall, draw_roc, precision_recall_curves
+from mets_ray.metrics.similarities import TaskSimilarities
+from mets_ray.metrics.task_scores import score_task
+from mets_ray.pictures.curves import draw_precision_recall, draw_roc, precision_recall_curves, roc_picture
 from tests.support.pixels import colour_count, pixels, places
 
 ODD_NAMES = ("_AVB", r"a $\frac{$ b", "LAO/LAE", "<script>", "", "W" * 40)
@@ -69,3 +71,10 @@ def test_roc_draws_up_to_twenty_four_classes_and_survives_nan():
     assert 10 < colour_count(two, "#d55e00") < 200
     with pytest.raises(MetsError, match="no class"):
         draw_roc({}, "")
+
+
+def test_a_task_without_a_class_that_can_be_scored_has_its_classes_in_the_legend():
+    names, everybody = tuple(f"r{row}" for row in range(9)), np.ones((9, 2), dtype=bool)
+    scores = TaskSimilarities("own", ("A", "B"), names, np.array(names), np.zeros((9, 2)), everybody)
+    picture = roc_picture(score_task(scores, samples=5, seed=0), scores, synthetic=False)
+    assert 10 < colour_count(picture, "#0072b2") < 200

@@ -286,6 +286,13 @@ def test_abbreviations_are_read_as_what_they_mean_and_the_answer_says_so(client)
     refused(ask(client, ecg, candidate_labels=["AF " * 60]), 422, "class_too_long")
 
 
+def test_classes_in_another_language_are_named(client):
+    labels = ["Vorhofflimmern", "fibrillation auriculaire", "sinus rhythm"]
+    (warned,) = ask(client, json_ecg(synthetic_ecg()), candidate_labels=labels).json()["warnings"]
+    assert warned["reason"] == "other_language"
+    assert "`Vorhofflimmern` (German), `fibrillation auriculaire` (French)" in warned["message"]
+
+
 def test_the_softmax_over_one_class_is_said_to_mean_nothing(client):
     ecg = json_ecg(synthetic_ecg())
     answer = ask(client, ecg, candidate_labels=["atrial fibrillation, sinus rhythm"]).json()

@@ -25,6 +25,8 @@ from mets_ray.text.translate import PhraseTable
         ("洞調律 正常 のリズム", "ja"),
         ("", "und"),
         ("QRS 98 ms", "und"),
+        ("atrial fibrillation", "en"),
+        ("fibrillation auriculaire", "fr"),
     ],
 )
 def test_a_report_has_a_language(text, language):

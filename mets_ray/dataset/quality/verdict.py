@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from mets_ray.console import counted
 from mets_ray.dataset.card import DatasetCard
 from mets_ray.dataset.quality.counts import BOUNDS, EDGES, QualityCounts, quantiles
 from mets_ray.dataset.quality.duplicates import Duplicates
@@ -168,8 +169,8 @@ def _reports(counts: QualityCounts, duplicates: Duplicates) -> Iterator[Finding]
     records = counts.records
     most = max(counts.reports.counts.values(), default=0)
     text = (
-        f"{duplicates.distinct_reports:,} different reports of {records:,} records; the most frequent one stands at "
-        f"{percent(most, records)}."
+        f"{counted(duplicates.distinct_reports, 'different report')} of {counted(records, 'record')}; the most "
+        f"frequent one stands at {percent(most, records)}."
     )
     if most > 0.2 * records:
         remedy = "Records of a batch will often share their text. Keep `text.unit=statement`, which is made for this."
@@ -196,7 +197,7 @@ def _labels(counts: QualityCounts) -> Iterator[Finding]:
         yield Finding("look", "No labels", "No record has a label. Training needs none; evaluation does.")
         return
     rare = sorted(label for label, count in totals.items() if count < _FEW_OF_A_LABEL)
-    text = f"{len(totals):,} labels; {counts.without_labels:,} records have none."
+    text = f"{counted(len(totals), 'label')}; {counts.without_labels:,} of the records have none."
     if not rare:
         yield Finding("fine", "Labels", text)
         return

@@ -1,7 +1,7 @@
 """CSV, TSV and plain text: a row of numbers per sample, a column per lead, with or without a header of lead names.
 
 Separators, decimal commas and lines before the table are found by content (`text_layout.py`). A header may name the
-unit of a column, as `II (mV)`; sampling rate, and what else the table does not say, are stated.
+unit of a column, as `II (mV)` or `II_mV`; sampling rate, and what else the table does not say, are stated.
 """
 
 import codecs
@@ -15,7 +15,7 @@ from mets_ray.ecg.ecg import UNITS, Ecg, EcgMeta, check_sampling_rate
 from mets_ray.ecg.formats.arrays import in_millivolts, malformed
 from mets_ray.ecg.formats.limits import MAX_SIGNALS, check_samples
 from mets_ray.ecg.formats.stated import Stated
-from mets_ray.ecg.formats.text_layout import Layout, layout_of
+from mets_ray.ecg.formats.text_layout import HEAD_BYTES, Layout, layout_of
 from mets_ray.ecg.leads import is_ecg_signal, standard_lead
 from mets_ray.errors import RecordError
 
@@ -23,7 +23,11 @@ FORMAT = "text"
 
 _INDEX, _TAIL = "\0index", "\0tail"  # no lead is called like this
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_WITH_UNIT = re.compile(rf"(.*?)[\s_]*[\[(]\s*({'|'.join(UNITS)})\s*[\])]")
+# `II (mV)`, `II [uV]`, `II_uV`, `II uV`; a V without brackets is the name of a lead.
+_WITH_UNIT = re.compile(
+    rf"(?P<lead>.*?)(?:[\s_]*[\[(]\s*(?P<unit>{'|'.join(UNITS)})\s*[\])]"
+    rf"|[\s_]+(?P<bare>{'|'.join(unit for unit in UNITS if unit != 'V')}))"
+)
 _TIME = re.compile(
     r"(?:time|times|timestamp|t|zeit|temps|tiempo)[\s_]*[\[(]?\s*(s|sec|seconds|ms|msec)?\s*[\])]?", re.IGNORECASE
 )
@@ -56,8 +60,9 @@ def read(data: bytes, stated: Stated) -> Ecg:
     check_sampling_rate(rate)
     names = layout.names or _names_by_number(layout.columns, stated.required_leads())
     table = _without_times(table_of(data, layout, names), rate)
-    units = [(match := _WITH_UNIT.fullmatch(name)) and match[2] for name in table.column_names]
-    bare = [match[1] if (match := _WITH_UNIT.fullmatch(name)) else name for name in table.column_names]
+    named = [_WITH_UNIT.fullmatch(name) for name in table.column_names]
+    units = [match and (match["unit"] or match["bare"]) for match in named]
+    bare = [match["lead"] if match else name for match, name in zip(named, table.column_names, strict=True)]
     kept = [number for number, name in enumerate(bare) if is_ecg_signal(name, units[number])]
     leads = _leads([bare[number] for number in kept], stated.leads)
     rows = [in_millivolts(table.column(number).to_numpy(), units[number] or stated.required_unit()) for number in kept]
@@ -186,8 +191,13 @@ def _leads(names: list[str], stated: tuple[str, ...] | None) -> tuple[str, ...]:
 
 
 def _utf_8(data: bytes) -> bytes:
-    """Text in UTF-8; Excel's "Unicode text" is UTF-16."""
+    """Text in UTF-8; Excel's "Unicode text" is UTF-16, and its CSV has µ in one byte, as Windows-1252 and Latin-1."""
     if not data.startswith(_UTF_16):
+        head = data[:HEAD_BYTES]
+        try:
+            codecs.getincrementaldecoder("utf-8")().decode(head)  # which may end within a character
+        except UnicodeDecodeError:
+            return head.decode("latin-1").encode() + data[HEAD_BYTES:]
         return data
     try:
         return data.decode("utf-16").encode()

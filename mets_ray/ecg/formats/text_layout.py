@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from mets_ray.ecg.formats.arrays import malformed
 
-_HEAD_BYTES = 64 * 1024
+HEAD_BYTES = 64 * 1024
+"""What is searched for the first row of numbers."""
+
 _MOST_LINES_BEFORE = 64
 _BLANKS = " "
 _SEPARATORS = (";", "\t", ",", _BLANKS)
@@ -40,7 +42,7 @@ def layout_of(data: bytes) -> Layout:
     `malformed_file` where no row of numbers is near the beginning, or a line before it could be one.
     """
     before: list[str] = []
-    for (start, line), (_, following) in itertools.pairwise([*_lines(data[:_HEAD_BYTES]), (0, "")]):
+    for (start, line), (_, following) in itertools.pairwise([*_lines(data[:HEAD_BYTES]), (0, "")]):
         found = _row(line)
         if found is not None and (not following or _fits(following, found)):
             separator, decimal, columns = found
