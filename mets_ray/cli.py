@@ -193,12 +193,14 @@ def _command(
     run: Callable[[Config, str], dict[str, Any]],
     check: Callable[[Config], object],
     sections: tuple[str, ...],
+    more_sections: tuple[str, ...] = (),
     libraries: tuple[str, ...] = (),
     config_path: Path | None = None,
 ) -> Command:
-    return Command(run.__name__, run.__doc__ or "", run, check, sections, libraries, config_path)
+    return Command(run.__name__, run.__doc__ or "", run, check, sections, more_sections, libraries, config_path)
 
 
+_MODEL = ("folds", "encoder", "augment")  # evaluate trains its supervised baseline by them
 _SCORING = ("torch", "scipy.stats", "sklearn.linear_model", "sklearn.manifold", "matplotlib.figure")
 _QUICKSTART = Path(__file__).parent / "config" / "quickstart.yaml"
 COMMANDS = {
@@ -206,13 +208,17 @@ COMMANDS = {
     for command in (
         _command(prepare, _needs_source, ("prepare",)),
         _command(quality, dataset_uri_of, ()),
-        _command(pretrain, _may_start_from_bundle, ("text", "train"), ("torch",)),
-        _command(evaluate, _needs_bundle("evaluate"), ("text", "evaluate"), _SCORING),
-        _command(calibrate, _needs_bundle("evaluate"), ("text", "evaluate"), ("torch", "scipy.stats")),
-        _command(adapt, _needs_bundle("adapt"), ("text", "train", "adapt"), ("torch", "sklearn.linear_model")),
-        _command(score, _needs_bundle("score"), ("text", "score"), ("torch",)),
+        _command(pretrain, _may_start_from_bundle, ("text", "train"), (*_MODEL, "prepare", "evaluate"), ("torch",)),
+        _command(evaluate, _needs_bundle("evaluate"), ("text", "evaluate"), _MODEL, _SCORING),
+        _command(calibrate, _needs_bundle("evaluate"), ("text", "evaluate"), ("folds",), ("torch", "scipy.stats")),
+        _command(
+            adapt, _needs_bundle("adapt"), ("text", "train", "adapt"), ("folds",), ("torch", "sklearn.linear_model")
+        ),
+        _command(score, _needs_bundle("score"), ("text", "score"), (), ("torch",)),
         _command(index, _needs_scores, ("index",)),
-        _command(quickstart, dataset_uri_of, ("text", "train", "evaluate"), ("torch",), _QUICKSTART),
+        _command(
+            quickstart, dataset_uri_of, ("text", "train", "evaluate"), (*_MODEL, "prepare"), ("torch",), _QUICKSTART
+        ),
     )
 }
 

@@ -38,8 +38,9 @@ class Command:
 
     run(config, command line): the work, inside a Ray session; what it returns is the result. check(config): raises
     ConfigError for what can be refused before Ray starts. sections: the settings whose URIs it uses, besides
-    `dataset_uri` and `run_uri`. libraries: what `run` is sure to import and takes seconds: it is imported while Ray
-    starts. config_path: a YAML file to start from where `--config` names none.
+    `dataset_uri` and `run_uri`. more_sections: others that it reads, for `--help`. libraries: what `run` is sure to
+    import and takes seconds: it is imported while Ray starts. config_path: a YAML file to start from where `--config`
+    names none.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Command:
     run: Callable[[Config, str], dict[str, Any]]
     check: Callable[[Config], object]
     sections: tuple[str, ...]
+    more_sections: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
     config_path: Path | None = None
 
@@ -104,12 +106,20 @@ def parse_words(command: Command, words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=f"mets-ray {command.name}",
         description=command.description,
-        epilog=f"settings (key = default):\n{describe_settings()}" if wants_help else None,
+        epilog=_epilog(command) if wants_help else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", help="YAML file of settings, for example jobs/configs/ptbxl_100hz.yaml")
     parser.add_argument("words", nargs="*", metavar="key=value", help="settings that win over the file")
     return parser.parse_args(list(words))
+
+
+def _epilog(command: Command) -> str:
+    sections = {*command.sections, *command.more_sections}
+    return (
+        f"settings (key = default):\n{describe_settings(sections)}\n\nA file may hold those of other commands too: "
+        "docs/reference/configuration.md has all."
+    )
 
 
 def load_settings(command: Command, arguments: argparse.Namespace) -> Config:

@@ -109,8 +109,12 @@ def run_and_tell_libraries(folder, *words):
     )
 
 
-def test_help_lists_every_setting():
-    status, shown, _ = run_script("prepare", "--help")
-    assert status == 0
-    assert "prepare.reads_in_flight = 32" in shown
-    assert "evaluate.bundle_uri = null" in shown
+def test_help_lists_the_settings_of_the_command():
+    for name, shown_keys, other in (
+        ("prepare", ("prepare.reads_in_flight = 32", "run_uri = "), "evaluate."),
+        ("pretrain", ("train.epochs = ", "encoder.width = ", "augment.retimed = ", "folds.test = "), "score."),
+    ):
+        status, shown, _ = run_script(name, "--help")
+        assert status == 0
+        assert all(f"\n  {key}" in shown for key in shown_keys)
+        assert f"\n  {other}" not in shown

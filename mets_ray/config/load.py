@@ -5,7 +5,7 @@ reported at once.
 """
 
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,10 +48,15 @@ def dump_changes(config: Config) -> str:
     return yaml.safe_dump(changed, sort_keys=False) if changed else ""
 
 
-def describe_settings() -> str:
-    """Two lines for every key, default and meaning: the tail of every command's `--help`."""
+def describe_settings(sections: Collection[str] | None = None) -> str:
+    """Two lines for every key, default and meaning: the tail of every command's `--help`.
+
+    sections: those to describe beside the keys that stand in none; default: all.
+    """
     lines = []
     for key, field in settings_of(Config):
+        if sections is not None and "." in key and key.split(".")[0] not in sections:
+            continue
         default = field.get_default(call_default_factory=True)
         if isinstance(default, SourceSettings):
             default = default.kind

@@ -463,7 +463,7 @@ class Config(Section):
         0, description="seeds the synthetic data, the weights, the training order and the bootstrap"
     )
     dataset_uri: OutputUri | None = Field(
-        None, description="prepared data set; default: the synthetic one under run_uri"
+        None, description="prepared data set; default: the synthetic one under run_uri, which pretrain makes"
     )
     run_uri: Annotated[OutputUri, FREE_AT_RESUME] = Field(
         ".runs", description="where runs, bundles, tables and figures are written"

@@ -85,7 +85,7 @@ def run_work(code, folder, ray_address):
 
         from mets_ray.job import Command, run_command
 
-        run_command(Command("job", "A job.", work, lambda config: None, (), ("slow_library",)), sys.argv[1:])
+        run_command(Command("job", "A job.", work, lambda config: None, (), (), ("slow_library",)), sys.argv[1:])
         """
     (folder / "job.py").write_text(textwrap.dedent(code) + textwrap.dedent(run))
     environment = os.environ | {"RAY_ADDRESS": ray_address, "PYTHONPATH": str(ROOT)}

@@ -260,8 +260,8 @@ def test_ray_job_submit_runs_the_job_and_passes_its_status_on(tmp_path):
             env=environment, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False,
         )  # fmt: skip
 
-    def submit(*words, options=(), environment=environment):
-        entrypoint = ["python", "jobs/pretrain.py", *words]
+    def submit(*words, options=(), name="pretrain", environment=environment):
+        entrypoint = ["python", f"jobs/{name}.py", *words]
         return job("submit", "--working-dir", ".", *options, "--", *entrypoint, environment=environment)
 
     try:
@@ -276,12 +276,12 @@ def test_ray_job_submit_runs_the_job_and_passes_its_status_on(tmp_path):
         assert "inside a copy" not in stranger.stdout, "a job ran without the token"
         assert "token" in (stranger.stdout + stranger.stderr).lower()
 
-        done = submit(*SMALL, f"run_uri={tmp_path}")
+        done = submit(*SMALL, f"run_uri={tmp_path}", name="prepare")  # what the next one trains on
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        assert "epoch 2/2" in done.stdout
+        assert "100%" in done.stdout
         (result,) = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"job"')]
-        assert (result["job"], result["epochs"]) == ("pretrain", 2)
-        assert storage.exists(storage.join(result["bundle_uri"], "bundle.json"))
+        assert (result["job"], result["records_out"]) == ("prepare", 300)
+        assert storage.exists(storage.join(result["dataset_uri"], "card.json"))
 
         patience = json.dumps({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "90"}})
         options = ["--no-wait", "--submission-id", "told", "--runtime-env-json", patience]
@@ -293,6 +293,7 @@ def test_ray_job_submit_runs_the_job_and_passes_its_status_on(tmp_path):
         shown = job("logs", "told").stdout
         (result,) = [json.loads(line) for line in shown.splitlines() if line.startswith('{"job"')]
         assert result == {"job": "pretrain", "error": "stopped", "signal": "SIGTERM"}
+        assert "epoch 3/2000" in shown
         assert "training stopped at epoch " in shown
         assert f"train.resume={begun[0].parent} continues this run" in shown
         assert "Traceback" not in shown

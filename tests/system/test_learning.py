@@ -29,7 +29,7 @@ def test_shuffled_reports_teach_nothing_and_true_ones_explanations_that_point_at
     def macro_auroc(name, *, seed, shuffled_reports):
         rows = synthetic_rows(800, seed=seed, shuffled_reports=shuffled_reports)
         dataset_uri = write_dataset(tmp_path / name, rows)
-        words = ["encoder.width=8", "train.epochs=8", "train.batch_size=64", "train.num_workers=2",
+        words = ["encoder.width=8", "train.epochs=8", "train.batch_size=64", "train.num_workers=1",
                  "train.learning_rate=2e-3", *PUBLISHED, f"seed={seed}", f"dataset_uri={dataset_uri}",
                  f"run_uri={tmp_path}/{name}", f"text.store_uri={tmp_path}/texts"]  # fmt: skip
         config = load_config(None, words)

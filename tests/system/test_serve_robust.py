@@ -356,28 +356,6 @@ def test_serve_run_of_the_local_configuration_answers_on_loopback_and_leaves_not
     assert "Traceback" not in (tmp_path / "shown").read_text()
 
 
-@pytest.mark.timeout(420)
-def test_serve_run_without_a_bundle_says_what_to_do(tmp_path):
-    environment = local_config(tmp_path, free_port())
-    (tmp_path / ".runs").mkdir()
-    began = time.monotonic()
-    command = [str(BIN / "serve"), "run", "local.yaml"]
-    with (
-        open(tmp_path / "shown", "w") as log,  # noqa: PTH123
-        process(command, cwd=tmp_path, env=environment, log=log) as running,
-    ):
-        shown = lambda: (tmp_path / "shown").read_text()  # noqa: E731
-        eventually(lambda: "hint:" in shown() or running.poll() is not None, within_s=300)
-        print(f"no bundle: said after {time.monotonic() - began:.1f} s")
-        assert "hint: run `make quickstart`" in shown(), shown()[-3000:]
-        assert f"{tmp_path}/.runs` is not a bundle" in shown()
-        assert running.poll() is None  # Ray's `serve run` waits for Ctrl-C even so
-        started = descendants(running.pid)
-        os.killpg(running.pid, signal.SIGINT)
-        running.wait(timeout=60)
-        eventually(lambda: not alive(started), within_s=30)
-
-
 # `serve deploy` on a cluster ---------------------------------------------------------------------------------------
 
 
