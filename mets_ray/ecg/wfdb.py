@@ -4,14 +4,19 @@
 segments: a record of PTB-XL at 100 Hz takes 0.2 ms.
 """
 
+import re
 from dataclasses import dataclass
 
 from mets_ray import storage
 from mets_ray.ecg.ecg import Ecg, EcgMeta
+from mets_ray.ecg.formats.facts import plausible_age
 from mets_ray.ecg.wfdb_header import parse_header
 from mets_ray.ecg.wfdb_record import Files, Limits, read_leads
 from mets_ray.ecg.wfdb_segments import join_segments, with_signals
 from mets_ray.errors import RecordError
+
+_YEARS = re.compile(r"\d{1,3}(\.\d{1,6})?", re.ASCII)
+_SEXES = {"m": "male", "male": "male", "f": "female", "female": "female"}
 
 # The reasons of every RecordError that `read_wfdb` raises, besides `to_millivolts`' missing_unit and unknown_unit.
 REASONS = (
@@ -133,5 +138,16 @@ def _ecg(name: str, files: Files) -> Ecg:
         header.leads,
         header.sampling_rate_hz,
         other_signals=tuple(signal.name for signal in header.signals if not signal.is_ecg),
-        meta=EcgMeta(format="wfdb"),
+        meta=_meta(header.comments),
+    )
+
+
+def _meta(comments: tuple[str, ...]) -> EcgMeta:
+    """Age and sex where comments name them as in PTB (`# age: 81`) and the PhysioNet challenges (`#Sex: Male`)."""
+    facts = {key.strip().lower(): value.strip().lower() for key, _, value in (line.partition(":") for line in comments)}
+    age = facts.get("age", "")
+    return EcgMeta(
+        format="wfdb",
+        age=plausible_age(float(age)) if _YEARS.fullmatch(age) else None,
+        sex=_SEXES.get(facts.get("sex", "")),
     )

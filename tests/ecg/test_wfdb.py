@@ -14,6 +14,24 @@ from mets_ray.errors import RecordError
 from tests.support.wfdb_records import DIGITAL, edit_header, packed, rejected, write_record
 
 
+@pytest.mark.parametrize(
+    ("comments", "age", "sex"),
+    [
+        ("#Age: 74\n#Sex: Male\n#Dx: 426783006\n", 74.0, "male"),
+        ("# age: 0.5\n# sex: F\n", 0.5, "female"),
+        ("# Age: NaN\n# Sex: Unknown\n", None, None),
+        ("# age: 999\n# 69 M 1085 1629 x1\n", None, None),
+        ("", None, None),
+    ],
+)
+def test_age_and_sex_are_what_comments_name(tmp_path, comments, age, sex):
+    record = write_record(tmp_path)
+    header = Path(f"{record}.hea")
+    header.write_text(header.read_text() + comments)
+    meta = read_wfdb(record).meta
+    assert (meta.age, meta.sex) == (age, sex)
+
+
 @pytest.mark.parametrize("extension", ["", ".hea"])
 def test_reads_what_wfdb_wrote(tmp_path, extension):
     ecg = read_wfdb(write_record(tmp_path) + extension)

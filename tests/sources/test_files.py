@@ -146,7 +146,9 @@ def test_real_ptb_in_its_own_layout(data_folder, tmp_path):
     source = Files(kind="files", uri=str(tmp_path), reports="none", patient=r"(patient\d+)/")
     (row,) = source.manifest(SIGNAL, seed=0).rows
     assert (row.record_id, row.patient_id) == ("patient001/s0010_re", "patient001")
-    assert source.read(row.record_uri).leads[:3] == ("i", "ii", "iii")
+    ecg = source.read(row.record_uri)
+    assert ecg.leads[:3] == ("i", "ii", "iii")
+    assert (ecg.meta.age, ecg.meta.sex) == (81.0, "female")
 
 
 # --- a table
