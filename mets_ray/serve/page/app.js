@@ -53,7 +53,7 @@ function followLink() {
     faults.push(head ? `this model has no head “${head}”` : `this server has no prompt set “${prompt_set}”`);
   }
   if (faults.length) {
-    showProblem($("link-problem"), new Problem(`A part of this link was left out: ${faults.join("; ")}.`));
+    showProblem($("link-problem"), new Problem(`Part of this link was ignored: ${faults.join("; ")}.`));
   }
   return true;
 }

@@ -64,7 +64,7 @@ const askJson = (question, words, atFirst = {}) => {
 function searchWords() {
   const some = terms();
   if (!some.length) {
-    showProblem($("search-problem"), new Problem("There are no words.", { hint: "Type what the ECGs should show." }));
+    showProblem($("search-problem"), new Problem("No words were given.", { hint: "Type what the ECGs should show." }));
     $("terms").querySelector("input").focus();
     return;
   }
@@ -126,13 +126,13 @@ function show({ hits, next_cursor, nearest_reports: reports, warnings, records }
   cursor = next_cursor;
   $("more").hidden = cursor === null;
   $("nothing").hidden = found > 0;
-  $("nothing").textContent = records ? "No ECG in the archive fits." : "The ECGs appear here, the most similar first.";
+  $("nothing").textContent = records ? "No ECG in the archive matches." : "The ECGs appear here, the most similar first.";
   $("results-about").textContent = records ? `${found} of ${records.toLocaleString("en")} ECGs, by similarity to ${asked.words}` : "";
   $("warnings").replaceChildren(...warnings.map(({ message }) => element("li", {}, ...sentence(message))));
   $("cohort-form").hidden = found === 0 || !asked.question;
   if (hits.length) {
     $("above").value = hits.at(-1).similarity.toFixed(3);
-    $("announce").textContent = `${found} ECGs found.`;
+    $("announce").textContent = `${found} ${found === 1 ? "ECG" : "ECGs"} found.`;
   }
   if (isMore) first?.focus();
 }
@@ -174,7 +174,8 @@ async function cohort(isSaved) {
 }
 
 const inWords = ({ count, patients }) =>
-  `${count.toLocaleString("en")} ECGs${patients === null ? "" : ` of ${patients.toLocaleString("en")} patients`}.`;
+  `${count.toLocaleString("en")} ${count === 1 ? "ECG" : "ECGs"}`
+  + (patients === null ? "." : ` of ${patients.toLocaleString("en")} ${patients === 1 ? "patient" : "patients"}.`);
 
 listenForTerms();
 listenForCards({ open: openViewer, like: searchLike });

@@ -41,7 +41,7 @@ export function readFragment(fragment) {
   const take = (key, isGood) => {
     const values = parts.getAll(key);
     const good = values.filter(isGood);
-    if (good.length < values.length) faults.push(`“${key}” is not one that this page can use`);
+    if (good.length < values.length) faults.push(`“${key}” has a value that this page cannot use`);
     return good;
   };
   const isText = (words) => words.trim().length > 0 && words.length <= LONGEST_WORDS && !CONTROL.test(words);
