@@ -18,7 +18,7 @@ from mets_ray.archive.query import Direction, Query
 from mets_ray.archive.ranking import Bound, Ranking
 from mets_ray.archive.results import CohortPage, Hit, NearReport, SearchPage
 from mets_ray.archive.sample import Sample
-from mets_ray.archive.schema import HIT_COLUMNS
+from mets_ray.archive.schema import HIT_COLUMNS, PATIENT
 from mets_ray.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class Archive:
         _check_k(k)
         vector, condition = self._vector_and_others(record, read_filter(where), source)
         others = "report IS NOT NULL" if condition is None else f"(report IS NOT NULL AND {condition})"
-        ranking = Ranking(self.uri, self._table, self.facts.partitions, (*_IDS, "report"))
+        ranking = Ranking(self.uri, self._table, self.facts.partitions, (*_IDS, "source", "report"))
         rows, _ = ranking.page(
             vector, k * _REPORT_RECORDS, condition=others, before=0, bound=None, one_per_patient=True
         )
@@ -281,7 +281,8 @@ class Archive:
         if not isinstance(record, str):
             return record, condition
         row = self._row(record, source)
-        others = f"patient_id <> {quoted(row['patient_id'][0].as_py())}"
+        same = " AND ".join(f"{name} = {quoted(row[name][0].as_py())}" for name in PATIENT)
+        others = f"NOT ({same})"
         return _vectors(row)[0], others if condition is None else f"({others} AND {condition})"
 
     def _row(self, record_id: str, source: str | None) -> pa.Table:

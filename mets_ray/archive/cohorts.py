@@ -8,6 +8,7 @@ import pyarrow as pa
 from jaxtyping import Float32
 
 from mets_ray.archive.lance_table import table_faults
+from mets_ray.archive.schema import PATIENT
 
 _ROWS_AT_ONCE = 8192
 _FRAGMENT_BITS = 32  # a row's address: its fragment, and its place there
@@ -50,11 +51,12 @@ class Cohort:
     def count(self) -> CohortCount:
         """How many there are."""
         records = of_records = 0
-        patients: set[str] = set()
-        for batch in self._batches(["patient_id", "embedding"], -1):
+        patients: set[tuple[str, str]] = set()
+        for batch in self._batches([*PATIENT, "embedding"], -1):
             above = self._reaches(batch)
             records, of_records = records + int(above.sum()), of_records + batch.num_rows
-            patients.update(batch["patient_id"].filter(pa.array(above)).to_pylist())
+            reached = batch.select(PATIENT).filter(pa.array(above))
+            patients.update(zip(*(reached[name].to_pylist() for name in PATIENT), strict=True))
         return CohortCount(records, len(patients), of_records)
 
     def _batches(self, columns: list[str], behind: int) -> Iterator[pa.Table]:
@@ -73,7 +75,10 @@ class Cohort:
             for batch in scanner.to_batches():
                 rows = pa.Table.from_batches([batch])
                 new = rows["_rowid"].to_numpy() > behind if behind >= 0 else None
-                yield rows if new is None or new.all() else rows.filter(pa.array(new))
+                if new is not None and not new.all():
+                    rows = rows.filter(pa.array(new))
+                if rows.num_rows:
+                    yield rows
 
     def _reaches(self, rows: pa.Table) -> np.ndarray:
         embeddings = rows["embedding"].combine_chunks().flatten().to_numpy().reshape(rows.num_rows, -1)

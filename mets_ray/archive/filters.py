@@ -6,6 +6,7 @@
 A filter is parsed into comparisons of known columns with literals, and written anew as the expression that Lance takes.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -204,12 +205,16 @@ class _Parser:
             return quoted(text)
         if kind == "integer":
             return self._integer(column, token.value)
-        return repr(float(token.value))
+        number = float(token.value)
+        if not math.isfinite(number):
+            raise _fault(f"`where` compares `{column}` with {token.value[:40]}, which is too large")
+        return repr(number)
 
     def _integer(self, column: str, value: str) -> str:
         number = float(value)
-        if not number.is_integer() or abs(number) >= 2**63:
-            raise _fault(f"`where` compares `{column}` with {value[:40]}: it takes whole numbers")
+        bits = 64 if column == "statement_ids" else 32
+        if not number.is_integer() or abs(number) >= 2 ** (bits - 1):
+            raise _fault(f"`where` compares `{column}` with {value[:40]}: it takes whole numbers of {bits} bits")
         return str(int(value) if value.lstrip("+-").isdigit() else int(number))
 
 

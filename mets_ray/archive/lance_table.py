@@ -5,6 +5,7 @@
 
 import importlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from mets_ray import storage
 from mets_ray.errors import ConfigError, DatasetError, MetsError, first_line
 
 TABLE_NAME = "ecgs.lance"
+_QUOTED = re.compile(r"'[^']*'")
 _AGAIN = "if files were deleted, index the scores again into another folder; if the store was down, try again"
 _PANIC = "PanicException"
 
@@ -72,7 +74,8 @@ def table_faults(uri: str) -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != _PANIC:
             raise
-        text = first_line(error) if isinstance(error, Exception) else str(error)
+        # Lance quotes the whole filter, which may name a patient.
+        text = _QUOTED.sub("'…'", first_line(error) if isinstance(error, Exception) else str(error))
         gone = isinstance(error, FileNotFoundError) or "not found" in text.lower()
         fact = "a file of the index is gone" if gone else "the index cannot be used"
         raise DatasetError(f"{fact}: {type(error).__name__}: {text[:400]}", where=uri, hint=_AGAIN) from error

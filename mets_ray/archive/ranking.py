@@ -9,6 +9,7 @@ import pyarrow as pa
 from jaxtyping import Float32
 
 from mets_ray.archive.lance_table import table_faults
+from mets_ray.archive.schema import PATIENT
 
 _DEPTHS = (64, 128, 256, 512, 1024, 4096, 16384, 65536)
 """How many records are fetched: always one of these, so that pages of one search see the same ranking."""
@@ -85,7 +86,7 @@ def _depths(guess: int) -> Iterator[int]:
 def _behind(rows: pa.Table, bound: Bound | None, *, one_per_patient: bool) -> list[int]:
     """Places of the rows behind the bound; only the nearest row of each patient, wherever that stands."""
     similarity, ids = 1.0 - rows["_distance"].to_numpy().astype(np.float64), rows["_rowid"].to_numpy()
-    patients = rows["patient_id"].to_pylist() if one_per_patient else ids.tolist()
+    patients = zip(*(rows[name].to_pylist() for name in PATIENT), strict=True) if one_per_patient else ids.tolist()
     seen, chosen = set(), []
     for place, patient in enumerate(patients):
         if patient in seen:

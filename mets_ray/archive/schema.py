@@ -33,6 +33,9 @@ wander_share, hum_ratio: see `ecg.signal_quality`. These are null where `prepare
 `text_id` of each statement of the report.
 """
 
+PATIENT = ["source", "patient_id"]
+"""The columns that tell patients apart: two hospitals may both have a patient 17."""
+
 PLACE_COLUMNS = ("dataset", "shard", "shard_row")
 """Where a record's signal lies: the data set, as a key of `ArchiveFacts.datasets`, the path of its shard as in the data
 set's card, and the row there, of a recording's mean that of its first window."""

@@ -18,7 +18,7 @@ from mets_ray.archive.facts import ArchiveFacts, IndexedDataset, read_facts, wri
 from mets_ray.archive.filters import quoted
 from mets_ray.archive.lance_table import lance, open_table, storage_options, table_faults, table_uri
 from mets_ray.archive.sample import SAMPLE_NAME, SAMPLE_RECORDS, Sample
-from mets_ray.archive.schema import table_schema
+from mets_ray.archive.schema import PATIENT, table_schema
 from mets_ray.errors import ConfigError
 
 VECTOR_INDEX = "embedding_idx"
@@ -95,6 +95,8 @@ class IndexWriter:
         """Publish the table: every record once, indices up to date, a new sample, and the facts last.
 
         key: of the data set that was added. Records that an earlier data set of its source holds too are taken from it.
+        Raises ConfigError, and takes the new rows out again, where an equal record id is of another patient: then it is
+        no later state of the same records.
         """
         with table_faults(self.uri):
             self._drop_older(key)
@@ -130,14 +132,26 @@ class IndexWriter:
         source = self.facts.datasets[key].source
         if not any(one.source == source for name, one in self.facts.datasets.items() if name != key):
             return
+        of_source = f"source = {quoted(source)} AND dataset <> {quoted(key)}"
         new = self._table.scanner(
-            columns=["record_id"], filter=f"dataset = {quoted(key)}", batch_size=_IDS_AT_ONCE
+            columns=["record_id", "patient_id"], filter=f"dataset = {quoted(key)}", batch_size=_IDS_AT_ONCE
         ).to_batches()
+        replaced = []
         for batch in new:
-            ids = ", ".join(quoted(one) for one in batch["record_id"].to_pylist())
-            older = f"source = {quoted(source)} AND dataset <> {quoted(key)} AND record_id IN ({ids})"
-            if self._table.count_rows(older):
-                self._table.delete(older)
+            patients = dict(zip(batch["record_id"].to_pylist(), batch["patient_id"].to_pylist(), strict=True))
+            condition = f"{of_source} AND record_id IN ({', '.join(map(quoted, patients))})"
+            older = self._table.to_table(columns=["record_id", "patient_id"], filter=condition).to_pydict()
+            if any(patients[record] != patient for record, patient in zip(*older.values(), strict=True)):
+                self._table.delete(f"dataset = {quoted(key)}")
+                raise ConfigError(
+                    f"a record of `{key}` has the id of another patient's record in `{self.uri}`, and both come from "
+                    f"the source `{source}`",
+                    hint="index it into a folder of its own, or give records ids that differ, such as A-17 and B-17",
+                )
+            if older["record_id"]:
+                replaced.append(condition)
+        for condition in replaced:
+            self._table.delete(condition)
 
     def _index_vectors(self, records: int) -> int:
         """Make the vector index, or add what is new. Returns its partitions; 0 for too few records."""
@@ -170,7 +184,8 @@ class IndexWriter:
         return found
 
     def _count_patients(self, records: int) -> int:
-        count = "count(distinct patient_id)" if records <= _COUNTED_EXACTLY else "approx_distinct(patient_id)"
+        patient = f"concat({', chr(1), '.join(PATIENT)})"
+        count = f"count(distinct {patient})" if records <= _COUNTED_EXACTLY else f"approx_distinct({patient})"
         (batch,) = self._table.sql(f"select {count} from dataset").build().to_batch_records()
         return int(batch.column(0)[0].as_py())
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from mets_ray import storage
+from mets_ray.console import counted
 from mets_ray.dataset.pseudonyms import Pseudonyms
 from mets_ray.errors import RecordError
 from mets_ray.sources.manifest import ManifestRow
@@ -84,7 +85,9 @@ class Privacy:
         detail, hint = error.fact, error.hint
         if self.pseudonyms is not None:
             names = [row.record_uri, row.record_id, row.patient_id]
-            detail, hint = (mask(_without(words, names)).text for words in (detail, hint))
+            detail, hint = (_without(words, names) for words in (detail, hint))
+        if self.pseudonyms is not None or self.policy != "keep":
+            detail, hint = mask(detail).text, mask(hint).text
         return {
             "record_id": kept.record_id,
             "record_uri": kept.record_uri,
@@ -108,7 +111,7 @@ def note_of_finds(records: dict[str, int], policy: Policy) -> tuple[str, ...]:
     """For the card: in how many records each kind was found."""
     if not records:
         return ()
-    found = ", ".join(f"{kind} in {count} records" for kind, count in records.items())
+    found = ", ".join(f"{kind} in {counted(count, 'record')}" for kind, count in records.items())
     return (f"identifying text, found by rules and {_DONE[policy]}: {found}; see {SAMPLE_NAME}",)
 
 

@@ -50,8 +50,9 @@ class ShardSummary(BaseModel):
     signal that is no ECG was left out, by its name. `derived_leads`: in how many records leads were derived, by what
     `derivation` says. `absent_leads`: in how many records a lead is zeros. `stated`: what the records' own files say,
     and in how many records: `{"language of the reports": {"fr": 12}}`. `identifying`: in how many records each kind of
-    identifying text was found, and some of them as kind, `record_id` and the masked words around it. Without
-    `quality_sha256`, an older version wrote no measures."""
+    identifying text was found, and some of them as kind, `record_id` and the masked words around it.
+    `recordings_lost`: recordings that are cut into windows and were rejected as a whole, each one of `records_in`.
+    Without `quality_sha256`, an older version wrote no measures."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,6 +60,7 @@ class ShardSummary(BaseModel):
     rejected_sha256: str = ""  # of `rejected/<name>.parquet`; "" where nothing was rejected
     quality_sha256: str = ""  # of `quality/<name>.parquet`
     records_in: int
+    recordings_lost: int = 0
     rejected: dict[str, int]
     folds: dict[int, int]
     other_signals: dict[str, int] = {}
@@ -100,6 +102,7 @@ def write_shard(
         rejected_sha256=_write_rejected(task.name, rejected, privacy, dataset_uri) if rejected else "",
         quality_sha256=_write_quality(task.name, accepted, signal, dataset_uri) if accepted else "",
         records_in=len(outcomes),
+        recordings_lost=_recordings_lost(task, rejected),
         rejected=_count([error.reason for _, error in rejected]),
         folds=_count([item.row.fold for item in accepted]),
         other_signals=_count([name for item in accepted for name in item.other_signals]),
@@ -114,6 +117,13 @@ def write_shard(
     )
     storage.write_bytes(progress_uri, storage.seal(summary.model_dump_json(exclude={"reused"})))
     return summary
+
+
+def _recordings_lost(task: ShardTask, rejected: list[tuple[ManifestRow, RecordError]]) -> int:
+    if task.stride_s is None:
+        return 0
+    recordings = {row.record_id for row in task.rows}
+    return sum(row.record_id in recordings for row, _ in rejected)
 
 
 def _read(reader: RecordReader, rows: int, reads_in_flight: int) -> list[Outcome]:

@@ -87,7 +87,7 @@ class SingleRecords:
         place = opened.places.get(record_id)
         if place is None:
             raise DatasetError(
-                f"the record `{record_id}` is not in `{shard}`",
+                f"a record of the index is not in `{shard}`",
                 where=self.dataset.uri,
                 hint="name the data set that was scored, and index its scores again",
             )

@@ -74,7 +74,7 @@ def export(config: ExportConfig) -> Exported:
     _check_output(output_uri)
     told = Told(
         figures=read_figures(config.figures_uri) if config.figures_uri else (),
-        notes=storage.read_bytes(storage.absolute(config.notes_uri)).decode() if config.notes_uri else "",
+        notes=_read_notes(config.notes_uri) if config.notes_uri else "",
     )
     bundle_uri, hub_uri = newest_bundle(bundles.absolute(config.bundle_uri)), None
     with tempfile.TemporaryDirectory() as temporary:
@@ -185,6 +185,13 @@ def _require_onnx(config: ExportConfig) -> None:
             "`onnx` is true, and the package onnx is not installed",
             hint="pip install 'mets-ray[fast]', or set onnx=false",
         )
+
+
+def _read_notes(uri: str) -> str:
+    try:
+        return storage.read_bytes(storage.absolute(uri)).decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"`notes_uri` {uri} is not UTF-8: {error.reason}", hint="save it as UTF-8") from error
 
 
 def _check_output(output_uri: str) -> None:

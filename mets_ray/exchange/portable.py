@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mets_ray.config.kinds import places
-from mets_ray.config.settings import AdaptConfig, Config, EvaluateConfig, ScoreConfig
+from mets_ray.config.settings import AdaptConfig, Config, EvaluateConfig, IndexConfig, ScoreConfig
 from mets_ray.model.bundle import Bundle
 from mets_ray.storage import is_local
 
@@ -48,6 +48,7 @@ def portable(bundle: Bundle, name: str) -> Bundle:
             "evaluate": EvaluateConfig(),
             "adapt": AdaptConfig(),
             "score": ScoreConfig(),
+            "index": IndexConfig(),
         }
     )
     facts = facts.model_copy(

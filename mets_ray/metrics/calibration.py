@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from mets_ray.console import counted
 from mets_ray.errors import MetsError
 from mets_ray.metrics.platt import Covariance, PlattFit, PlattFits, fit_platt
 from mets_ray.metrics.reliability import CalibrationErrors, Reliability, calibration_errors, reliability
@@ -67,7 +68,10 @@ class ClassCalibration:
         few = min(self.patients_with, self.patients_without)
         if few < LEAST_PATIENTS:
             kind = "with" if self.patients_with == few else "without"
-            return "few_patients", f"validation had {few} patients {kind} this class, and {LEAST_PATIENTS} are needed"
+            return (
+                "few_patients",
+                f"validation had {counted(few, 'patient')} {kind} this class, and {LEAST_PATIENTS} are needed",
+            )
         if not self.slope > 0.0:
             return "turned", "validation records with this class were not more similar to its words than others"
         return None
@@ -121,7 +125,7 @@ class Calibration:
                 classes=tuple(_class_from_json(name, row) for name, row in state["classes"].items()),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise MetsError(f"this is no calibration: {error!r}") from error
+            raise MetsError(f"this is not a calibration: {error!r}") from error
 
     def _cosines(self, similarity: Float[np.ndarray, "record class"]) -> Float[np.ndarray, "record class"]:
         if similarity.shape[1] != len(self.classes):

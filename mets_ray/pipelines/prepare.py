@@ -69,7 +69,8 @@ def _prepare(config: Config, dataset_uri: str, command: str, lease: storage.Leas
             done[row["name"]] = ShardSummary.model_validate_json(row["summary"])
             bar.update(records[row["name"]])
     card = _card(config, manifest, signal, name, [done[task.name] for task in tasks], command)
-    _check_rejected(card, settings, dataset_uri)
+    lost = sum(done[task.name].recordings_lost for task in tasks)
+    _check_rejected(card, settings, dataset_uri, lost_share=lost / len(manifest.rows))
     lease.confirm()
     write_sample(dataset_uri, [one for summary in done.values() for one in summary.identifying_sample])
     write_card(dataset_uri, card)
@@ -265,11 +266,20 @@ def _signal_notes(summaries: list[ShardSummary]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _check_rejected(card: DatasetCard, settings: PrepareConfig, dataset_uri: str) -> None:
+def _check_rejected(card: DatasetCard, settings: PrepareConfig, dataset_uri: str, *, lost_share: float) -> None:
+    """lost_share: of recordings that are cut into windows: one that cannot be read counts as one record and not as all
+    of its windows."""
     rejected = sum(card.rejected.values())
     assert card.records_in == card.records_out + rejected
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(card.rejected.items(), key=lambda kv: -kv[1]))
     fraction = rejected / card.records_in
+    if lost_share > settings.max_rejected_fraction:
+        raise DatasetError(
+            f"{lost_share:.0%} of the recordings were rejected as a whole ({reasons}), above "
+            f"`prepare.max_rejected_fraction` {settings.max_rejected_fraction:g}",
+            where=storage.join(dataset_uri, "rejected"),
+            hint="fix the recordings, or raise prepare.max_rejected_fraction (finished shards are kept)",
+        )
     if fraction > settings.max_rejected_fraction or card.records_out == 0:
         raise DatasetError(
             f"{rejected} of {card.records_in} records were rejected ({reasons}): a fraction of {fraction:.2f}, above "

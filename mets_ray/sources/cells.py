@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from datetime import date, datetime
 from typing import TypeVar, cast
 
+from mets_ray.console import counted
 from mets_ray.errors import RecordError
 
 _Kind = TypeVar("_Kind")
@@ -42,6 +43,8 @@ _PLAIN_LIST = re.compile(r"\['[^'\\\x00-\x1f]*'(?:, '[^'\\\x00-\x1f]*')*\]")  # 
 _PER_YEAR = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0}
 _OLDEST_YEARS = 130.0  # above the oldest person known, 122; some sources write 300 for "above 89"
 _MOST_SHOWN = 3
+_DIGIT = re.compile(r"\d")
+_DIGITS_OF_NO_DATE = 3
 
 
 class Blanks:
@@ -51,13 +54,14 @@ class Blanks:
         self._cells: dict[str, Counter[str]] = {}
 
     def add(self, column: str, value: str) -> None:
-        """Count one cell."""
-        self._cells.setdefault(column, Counter())[value[:12]] += 1
+        """Count one cell, by its form alone where it may be a date: the notes of a card are for everybody."""
+        shown = _DIGIT.sub("9", value[:12]) if len(_DIGIT.findall(value)) > _DIGITS_OF_NO_DATE else value[:12]
+        self._cells.setdefault(column, Counter())[shown] += 1
 
     def notes(self) -> tuple[str, ...]:
         """A sentence for the card for each column, with the most frequent values."""
         return tuple(
-            f"{counts.total()} cells of `{column}` cannot be read and are unknown: "
+            f"{counted(counts.total(), 'cell')} of `{column}` could not be read, so it is unknown there: "
             + ", ".join(f"`{value}` ({count})" for value, count in counts.most_common(_MOST_SHOWN))
             + (", …" if len(counts) > _MOST_SHOWN else "")
             for column, counts in sorted(self._cells.items())
@@ -99,8 +103,9 @@ def age_years(text: str, blanks: Blanks) -> float | None:
     if is_missing(text) or text.lower() in _UNKNOWN:
         return None
     if match := _DICOM_AGE.fullmatch(text):
-        return int(match[1]) / _PER_YEAR[match[2]]
-    value = number(text)
+        value: float | None = int(match[1]) / _PER_YEAR[match[2]]
+    else:
+        value = number(text)
     if value is None or not 0 <= value <= _OLDEST_YEARS:
         blanks.add("age", text)
         return None

@@ -79,8 +79,9 @@ def _row(source_uri: str, path: str, from_file: tuple[Column, ...], patient: re.
     patient_id, fault = record_id, None
     if patient:
         found = patient.search(path)
-        fault = None if found else ("no_patient", "`prepare.source.patient` finds nothing in the file's path")
-        patient_id = found[1] if found else record_id
+        patient_id = (found and found[1]) or ""
+        fault = None if patient_id else ("no_patient", "`prepare.source.patient` finds nothing in the file's path")
+        patient_id = patient_id or record_id
         from_file = tuple(name for name in from_file if name not in ("patient_id", "fold"))
     return ManifestRow(
         record_id=record_id,

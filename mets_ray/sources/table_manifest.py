@@ -48,9 +48,8 @@ def table_manifest(source_uri: str, manifest_uri: str, *, reports: Reports = "ta
         found.append(rows.row(number, cells))
         if not cells.get("fold"):
             without_fold.append(len(found) - 1)
-    if rows.folds:
-        for position in without_fold:  # a patient's later rows may state one
-            found[position] = rows.in_fold_of_patient(found[position])
+    for position in without_fold:  # a patient's later rows may state one
+        found[position] = rows.in_fold_of_patient(found[position])
     notes = (*_notes(rows), *rows.blanks.notes())
     return Manifest(tuple(found), "files", sha256_of(data), notes, has_reports=reports != "none")
 
@@ -119,7 +118,10 @@ class _Rows:
         return fold
 
     def in_fold_of_patient(self, row: ManifestRow) -> ManifestRow:
-        """A row that states no fold, in the one that other rows of its patient state."""
+        """A row that states no fold, in the one that other rows of its patient state, or left to the file that names
+        the patient."""
+        if "patient_id" in row.from_file and "fold" not in row.from_file:
+            return replace(row, from_file=(*row.from_file, "fold"))
         stated = self.folds.get(row.patient_id, ())
         return row if row.fault or len(stated) != 1 else replace(row, fold=next(iter(stated)))
 

@@ -38,9 +38,9 @@ def clean_report(text: str) -> str:
     report = " ".join(_lines(text))
     report = _UNCONFIRMED.sub("", _ANNOTATION.sub("", report)).strip()
     if not any(character.isalnum() for character in report):
-        raise RecordError("empty_report", f"the report {text!r} holds no words")
+        raise RecordError("empty_report", "the report contains no words")
     if _NO_FINDINGS.fullmatch(report):
-        raise RecordError("no_findings", f"the report {text!r} describes no finding")
+        raise RecordError("no_findings", "the report describes no finding")
     return report
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mets_ray import storage
+from mets_ray.archive import cohorts
 from mets_ray.archive import writer as writer_module
 from mets_ray.archive.archive import open_archive
 from mets_ray.archive.facts import FACTS_NAME, IndexedDataset
@@ -15,7 +16,7 @@ from mets_ray.archive.lance_table import TABLE_NAME, open_table
 from mets_ray.archive.query import Direction
 from mets_ray.archive.self_check import check_archive
 from mets_ray.errors import CheckpointError, ConfigError, DatasetError
-from tests.support.archives import KEY, SOURCE, rows_of, tiny_archive, unit_vectors, write_archive
+from tests.support.archives import DATASET, KEY, SOURCE, rows_of, tiny_archive, unit_vectors, write_archive
 
 RECORDS = 200
 VECTORS = unit_vectors(RECORDS)
@@ -121,6 +122,42 @@ def test_a_cohort_is_every_record_above_a_similarity(archive):
             break
     assert found == expected.tolist()
     assert archive.cohort_page(query, above=1.0, where="age > 1000").hits == ()
+
+
+def test_a_cohort_is_read_to_its_end_where_whole_batches_lie_before_a_page(archive, monkeypatch):
+    monkeypatch.setattr(cohorts, "_ROWS_AT_ONCE", 16)
+    found, cursor = [], None
+    while not found or cursor:
+        page = archive.cohort_page([Direction(VECTORS[3])], above=-1.0, k=40, cursor=cursor)
+        found += numbers(page.hits)
+        cursor = page.cursor
+    assert found == list(range(RECORDS))
+
+
+def test_patients_of_two_sources_with_equal_ids_are_two(tmp_path):
+    other = rows_of(VECTORS[100:], key="other", record_id=[f"x{n}" for n in range(100)], source=["sph"] * 100)
+    write_archive(tmp_path, rows_of(VECTORS[:100]))
+    write_archive(tmp_path, other, key="other", dataset=DATASET.model_copy(update={"source": "sph"}))
+    archive = open_archive(str(tmp_path))
+    query = [Direction(VECTORS[3])]
+    assert archive.facts.patients == archive.count(query, above=-1.0).patients == 100
+    page = archive.search_directions(query, k=200)
+    assert len(page.hits) == len({(hit.columns["source"], hit.patient_id) for hit in page.hits}) == 100
+    found = {(hit.columns["source"], hit.patient_id) for hit in archive.like("x3", k=200).hits}
+    assert ("sph", "p00001") not in found
+    assert (SOURCE, "p00001") in found
+
+
+def test_records_of_other_patients_are_never_replaced(tmp_path):
+    write_archive(tmp_path, rows_of(VECTORS[:20]))
+    strangers = rows_of(VECTORS[20:40], key="other", patient_id=[f"B{n}" for n in range(20)])
+    with pytest.raises(ConfigError, match="has the id of another patient's record") as caught:
+        write_archive(tmp_path, strangers, key="other")
+    assert "folder of its own" in caught.value.hint
+    assert open_archive(str(tmp_path)).facts.records == 20
+    write_archive(tmp_path, rows_of(VECTORS[40:70], key="third"), key="third")  # the data set has grown
+    facts = open_archive(str(tmp_path)).facts
+    assert (facts.records, facts.datasets[KEY].shards) == (30, 0)
 
 
 def test_reports_of_similar_ecgs_come_once_and_as_retrieved(archive, tmp_path):

@@ -60,6 +60,9 @@ def test_a_filter_is_written_anew(where, expression):
         ("(" * 40 + "age > 1" + ")" * 40, "more than 32 parentheses"),
         ("not " * 1200 + "age > 1", "at most"),
         ("age > 1 or " * 500 + "age > 1", "at most"),
+        ("age > 1e999", "`age` with 1e999, which is too large"),
+        ("fold = 3000000000", "whole numbers of 32 bits"),
+        ("statement_ids has 9223372036854775808", "whole numbers of 64 bits"),
     ],
 )
 def test_what_is_not_in_the_language_is_refused_with_the_columns(where, fact):

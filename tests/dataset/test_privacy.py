@@ -7,7 +7,8 @@ import pytest
 
 from mets_ray.dataset.privacy import Privacy, note_of_finds, write_sample
 from mets_ray.dataset.pseudonyms import KEY_VARIABLE, Pseudonyms
-from mets_ray.errors import ConfigError
+from mets_ray.errors import ConfigError, RecordError
+from mets_ray.text.reports import clean_report
 from tests.support.datasets import synthetic_rows, write_rows
 
 KEY = Pseudonyms(b"k" * 32)
@@ -35,10 +36,22 @@ def test_what_is_found_is_masked_counted_and_shown(tmp_path):
     assert first["statements"] == ["Sinus rhythm"]
     assert summary.identifying == {"date": 1, "name": 1}
     assert {kind for kind, _, _ in summary.identifying_sample} == {"date", "name"}
-    assert "name in 1 records" in note_of_finds(summary.identifying, "mask")[0]
+    assert "name in 1 record" in note_of_finds(summary.identifying, "mask")[0]
     write_sample(str(tmp_path), summary.identifying_sample)
     assert (tmp_path / "identifying.csv").read_text().splitlines()[0] == "kind,record_id,words_around"
     assert b"Smith" not in everything(tmp_path)
+
+
+def test_the_message_of_a_rejected_record_tells_nothing_of_the_person():
+    report = "Edit: Dr. Müller, geb. 03.04.1941, MRN 12345678"
+    (row,) = synthetic_rows(1)
+    with pytest.raises(RecordError) as caught:
+        clean_report(report)
+    for error in (caught.value, RecordError("other", f"it says {report}", hint=f"mend {report}")):
+        shown = str(Privacy().of_rejected(replace(row, report=report), error))
+        assert "1941" not in shown
+        assert "12345678" not in shown
+    assert "Müller" not in str(caught.value)
 
 
 def test_it_may_be_kept_or_refused(tmp_path):

@@ -107,6 +107,18 @@ def test_the_page_has_every_part_and_says_how_to_mend(dataset):
     assert page.count("<img") == page.count("alt=") >= 3
 
 
+def test_a_text_of_few_patients_is_not_shown_however_many_records_have_it(tmp_path):
+    rows = synthetic_rows(60)
+    own = [replace(row, report="Father of twins", statements=("Father of twins",), patient_id="p") for row in rows[:30]]
+    shared = [
+        replace(row, report="Shared by many", statements=(), patient_id=f"q{n}") for n, row in enumerate(rows[30:])
+    ]
+    summary = write_rows(tmp_path, [*own, *shared])
+    page = html_of(PreparedDataset(str(tmp_path), write_card(tmp_path, [summary])))
+    assert "Shared by many" in page
+    assert "Father of twins" not in page
+
+
 def test_a_mended_shard_has_no_old_examples(tmp_path):
     rows = list(synthetic_rows(3))
     gone = replace(rows[1], record_uri=str(tmp_path / "none"))

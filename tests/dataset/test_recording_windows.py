@@ -52,6 +52,7 @@ def test_each_recording_becomes_its_windows_and_gaps_are_left_out(tmp_path):
     bad = [s for s in range(0, 30, 5) if fails(s)]
     assert {5, 10} <= set(bad) <= {0, 5, 10}
     assert summary.records_in == 2 * 6 + 2
+    assert summary.recordings_lost == 2
     assert summary.rejected == {"missing_file": 1, "non_finite": 2 * len(bad), "too_short": 1}
     assert summary.other_signals == {"ABP": 2 * (6 - len(bad))}
     table = pq.read_table(tmp_path / summary.shard.path)

@@ -72,7 +72,7 @@ def test_what_is_kept_is_bounded(dataset, rows):
 
 def test_what_is_not_there_is_named(dataset, tmp_path):
     records = SingleRecords(dataset, cache_bytes=10**6)
-    with pytest.raises(DatasetError, match="`absent` is not in"):
+    with pytest.raises(DatasetError, match="a record of the index is not in"):
         records.read(SHARD, "absent")
     with pytest.raises(DatasetError, match=r"no shard `\.\./other`"):
         records.read("../other", "absent")

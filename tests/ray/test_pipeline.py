@@ -118,8 +118,8 @@ def test_prepare_fails_above_the_share_of_rejected_records_and_goes_on_from_ther
     words += ["prepare.max_rejected_fraction=0.5"]
     card = prepare(config_of(tmp_path, *words), str(tmp_path / "out"), "test").card
     assert (card.records_out, card.rejected) == (1, {"unreadable_cell": 1})
-    assert "1 cells of `sex` cannot be read and are unknown: `other` (1)" in card.notes
-    assert "signals that are no ECG were left out: ABP in 1 records" in card.notes
+    assert "1 cell of `sex` could not be read, so it is unknown there: `other` (1)" in card.notes
+    assert "signals that are no ECG were left out: ABP in 1 record" in card.notes
 
 
 def test_training_learns_and_keeps_what_it_says(trained):

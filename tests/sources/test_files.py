@@ -126,6 +126,9 @@ def test_an_ambulatory_recorder_has_one_lead_and_its_patient_in_the_path(tmp_pat
     manifest = source.manifest(SIGNAL, seed=0)
     other, *segments = manifest.rows
     assert other.fault[0] == "no_patient"
+    for pattern in (r"(p\d+x)?_s", r"()"):  # a group that finds nothing is no patient
+        (row,) = folder_manifest(str(folder), match="*_s00.hea", has_reports=False, patient=pattern).rows
+        assert (row.fault[0], row.patient_id) == ("no_patient", row.record_id)
     assert {(row.patient_id, row.fold) for row in segments} == {("p00001", fold_of("p00001"))}
     ecg = source.read(segments[0].record_uri)
     assert (ecg.leads, ecg.sampling_rate_hz) == (("II",), 250.0)

@@ -281,8 +281,8 @@ def test_cinc_comments_that_cannot_be_read(tmp_path):
     manifest = cinc_manifest(str(tmp_path), database="any", stretch="start", duration_s=10.0)
     (row,) = manifest.rows
     assert (row.labels, row.age, row.sex) == (("164889003",), None, None)
-    assert "1 cells of `age` cannot be read and are unknown: `300` (1)" in manifest.notes
-    assert "1 cells of `sex` cannot be read and are unknown: `Other` (1)" in manifest.notes
+    assert "1 cell of `age` could not be read, so it is unknown there: `300` (1)" in manifest.notes
+    assert "1 cell of `sex` could not be read, so it is unknown there: `Other` (1)" in manifest.notes
 
 
 @pytest.mark.parametrize("rate", ["500.0001", "499.9999"])

@@ -14,14 +14,14 @@ import wfdb
 
 from mets_ray.ecg import synthetic_patients as synthetic
 from mets_ray.ecg import synthetic_waveforms as synthetic_signal
-from mets_ray.ecg.ecg import LEADS
+from mets_ray.ecg.ecg import LEADS, EcgMeta
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.ecg.wfdb import read_wfdb
 from mets_ray.errors import ConfigError, DatasetError, RecordError
 from mets_ray.pipelines.prepare import _signal_notes
 from mets_ray.sources.cells import literal
 from mets_ray.sources.files import Files
-from mets_ray.sources.manifest import Manifest
+from mets_ray.sources.manifest import Manifest, completed, fold_of
 from mets_ray.sources.ptbxl import ptbxl_manifest
 from mets_ray.sources.statements_12sl import read_statements, render_statements
 from mets_ray.sources.synthetic import render_synthetic, synthetic_manifest
@@ -240,17 +240,31 @@ def test_a_fold_that_is_no_number_rejects_its_row_and_no_other(tmp_path, fold):
     assert (rows[0].fold, rows[2].fold) == (1, 2)
 
 
+def test_rows_without_a_fold_whose_patients_the_files_name_share_one(tmp_path):
+    lines = ["record,report,fold", "a.xml,x,3", "b.xml,x,", "c.xml,x,"]
+    rows = folder_manifest(tmp_path, "\n".join(lines)).rows
+    first, second, third = (completed(row, EcgMeta(patient_id="P1")) for row in rows)
+    assert (first.fold, second.fold) == (3, fold_of("P1"))
+    assert second.fold == third.fold
+    assert [completed(row, EcgMeta()).fold for row in rows[1:]] == [fold_of("b.xml"), fold_of("c.xml")]
+
+
 def test_sexes_and_ages_that_cannot_be_read_are_unknown_and_counted(tmp_path):
     sexes = ["male", "other", "O", "FEMALE", "unknown", "x", "0", "1", "1.0", "U", "m\u00e4nnlich", "other", "m"]
-    ages = ["61", "61.5", "old", "300", "> 89", "89+", "-1", "057Y", "006M", "nan", "unknown", "inf", "0"]
+    ages = ["61", "61.5", "old", "300", "> 89", "300Y", "-1", "057Y", "006M", "nan", "unknown", "inf", "0"]
     lines = "".join(f"r{n},x,{sex},{age}\n" for n, (sex, age) in enumerate(zip(sexes, ages, strict=True)))
     manifest = folder_manifest(tmp_path, "record,report,sex,age\n" + lines)
     known = {0: "male", 3: "female", 12: "male"}
     assert [row.sex for row in manifest.rows] == [known.get(number) for number in range(13)]
     assert [row.age for row in manifest.rows] == [61.0, 61.5, *[None] * 5, 57.0, 0.5, *[None] * 3, 0.0]
     assert not any(row.fault for row in manifest.rows)
-    assert "8 cells of `sex` cannot be read and are unknown: `other` (2), `O` (1), `x` (1), …" in manifest.notes
-    assert any(note.startswith("6 cells of `age` cannot be read and are unknown: `old` (1)") for note in manifest.notes)
+    assert (
+        "8 cells of `sex` could not be read, so it is unknown there: `other` (2), `O` (1), `x` (1), …" in manifest.notes
+    )
+    assert any(
+        note.startswith("6 cells of `age` could not be read, so it is unknown there: `old` (1)")
+        for note in manifest.notes
+    )
 
 
 def test_a_rejected_row_is_counted_by_its_reason(tmp_path):
@@ -496,8 +510,8 @@ def test_ptbxl_cells_written_otherwise(small_ptbxl):
     assert [(row.age, row.sex) for row in manifest.rows] == [(None, "female"), (90.0, None), (None, None)]
     assert [row.report for row in manifest.rows[1:]] == ["sinusrhythmus Edit: NORM 100", ""]
     assert not any(row.fault for row in manifest.rows)
-    assert "1 cells of `age` cannot be read and are unknown: `> 89` (1)" in manifest.notes
-    assert "1 cells of `sex` cannot be read and are unknown: `2` (1)" in manifest.notes
+    assert "1 cell of `age` could not be read, so it is unknown there: `> 89` (1)" in manifest.notes
+    assert "1 cell of `sex` could not be read, so it is unknown there: `2` (1)" in manifest.notes
 
 
 def test_ptbxl_elsewhere(tmp_path):
@@ -644,4 +658,6 @@ def test_a_time_is_iso_8601_or_unknown_and_counted(tmp_path):
     (tmp_path / "m.csv").write_text("\n".join(["record,report,recorded_at", *lines]))
     manifest = table_manifest("/src", str(tmp_path / "m.csv"))
     assert [row.recorded_at for row in manifest.rows] == list(written.values())
-    assert any("2 cells of `recorded_at` cannot be read and are unknown" in note for note in manifest.notes)
+    (note,) = [note for note in manifest.notes if "2 cells of `recorded_at` could not be read" in note]
+    assert "2001" not in note  # the form of a date alone: notes are for everybody
+    assert "`99.99.9999` (1)" in note

@@ -68,8 +68,9 @@ BY_LEAD = ("amplitude_mv", "offset_mv", "flat_s")
 class QualityCounts:
     """`distributions` by name are counts by bin of `EDGES`, for `BY_LEAD` [lead, bin]. `measured` are the records for
     which a figure could be measured, `flagged` those of them beyond its bound of `BOUNDS`, `examples` some of their
-    record ids. `from_source`: records that were measured as their source has them. `labels`: by (label, "fold" | "age"
-    | "sex", value); `people`: the same of all records."""
+    record ids. `from_source`: records that were measured as their source has them. `reports`, `statements`: how many
+    patients have each, one that has records in several shards once for each of these. `labels`: by (label, "fold" |
+    "age" | "sex", value); `people`: the same of all records."""
 
     records: int = 0
     from_source: int = 0

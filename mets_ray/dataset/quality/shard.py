@@ -123,13 +123,17 @@ def _histogram(values: Float[np.ndarray, "..."], edges: Float[np.ndarray, " edge
 
 
 def _count_texts(counts: QualityCounts, rows: pa.Table) -> None:
-    repeated = Counter(rows["report"].to_pylist())
-    for report, count in repeated.items():
+    patients, reports = rows["patient_id"].to_pylist(), rows["report"].to_pylist()
+    for report, count in Counter(reports).items():
         counts.languages[language_of(report)] += count
-    counts.reports = _texts(repeated)
     statements = rows["statements"].to_pylist()
     counts.without_statements = sum(not parts for parts in statements)
-    counts.statements = _texts(Counter(part for parts in statements for part in parts))
+    # By patients: a text of one patient is shown to nobody, in however many windows or records it stands.
+    written = zip(patients, statements, strict=True)
+    counts.reports = _texts(Counter(report for _, report in set(zip(patients, reports, strict=True))))
+    counts.statements = _texts(
+        Counter(part for _, part in {(patient, part) for patient, parts in written for part in parts})
+    )
 
 
 def _texts(repeated: Counter[str]) -> Tally[str]:

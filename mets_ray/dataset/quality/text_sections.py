@@ -8,7 +8,7 @@ from mets_ray.results.page import Cell, Section, Table
 from mets_ray.text.languages import NAMES
 
 LEAST_OF_A_TEXT = 5
-"""Texts of fewer records are not shown: a rare one may say something of one patient."""
+"""Texts of fewer patients are not shown: a rare one may say something of one of them."""
 
 _MOST_TEXTS = 20
 _MOST_LABELS = 60
@@ -41,17 +41,17 @@ def reports_section(card: DatasetCard, counts: QualityCounts, found: Duplicates)
     tables = [Table("Languages", ("language", "records", "share"), languages)]
     for caption, tally in (("Most frequent reports", counts.reports), ("Most frequent statements", counts.statements)):
         rows = [
-            (_cut(text), count, percent(count, counts.records))
+            (_cut(text), count, percent(count, max(found.patients, count)))
             for text, count in tally.top(_MOST_TEXTS, least=LEAST_OF_A_TEXT)
         ]
         if rows:
             note = f" (each perhaps {tally.missing:,} more)" if tally.missing else ""
-            tables.append(Table(caption + note, ("text", "records", "share"), rows))
+            tables.append(Table(caption + note, ("text", "patients", "share"), rows))
     empty = sum(card.rejected.get(reason, 0) for reason in ("empty_report", "no_findings"))
     text = (
         f"{found.distinct_reports:,} different reports. {empty:,} records were rejected because theirs is empty or "
         f"describes no finding; {counts.without_statements:,} have a report without statements. The language is told "
-        f"by a table of frequent words (`mets_ray/text/languages.py`). Texts of fewer than {LEAST_OF_A_TEXT} records "
+        f"by a table of frequent words (`mets_ray/text/languages.py`). Texts of fewer than {LEAST_OF_A_TEXT} patients "
         "are not shown."
     )
     return Section("Reports", text, tables)

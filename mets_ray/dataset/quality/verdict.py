@@ -168,11 +168,12 @@ def _copies(duplicates: Duplicates) -> Iterator[Finding]:
 def _reports(counts: QualityCounts, duplicates: Duplicates) -> Iterator[Finding]:
     records = counts.records
     most = max(counts.reports.counts.values(), default=0)
+    patients = max(duplicates.patients, most)
     text = (
         f"{counted(duplicates.distinct_reports, 'different report')} of {counted(records, 'record')}; the most "
-        f"frequent one stands at {percent(most, records)}."
+        f"frequent one is that of {percent(most, patients)} of the patients."
     )
-    if most > 0.2 * records:
+    if most > 0.2 * patients:
         remedy = "Records of a batch will often share their text. Keep `text.unit=statement`, which is made for this."
         yield Finding("look", "One report for many", text, remedy)
     else:
