@@ -110,7 +110,7 @@ def parse_words(command: Command, words: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", help="YAML file of settings, for example jobs/configs/ptbxl_100hz.yaml")
-    parser.add_argument("words", nargs="*", metavar="key=value", help="settings that win over the file")
+    parser.add_argument("words", nargs="*", metavar="key=value", help="settings that override the file")
     return parser.parse_args(list(words))
 
 

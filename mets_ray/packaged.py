@@ -21,7 +21,7 @@ class _UniqueKeys(yaml.constructor.SafeConstructor):
             if not isinstance(key, Hashable):
                 continue  # PyYAML refuses it
             if key in seen:
-                raise ConfigError(f"`{key}` stands twice", where=f"line {key_node.start_mark.line + 1}")
+                raise ConfigError(f"`{key}` appears twice", where=f"line {key_node.start_mark.line + 1}")
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
 

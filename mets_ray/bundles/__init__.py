@@ -49,7 +49,7 @@ def check_uri(bundle_uri: str) -> None:
     if bundle_uri.startswith(HUB_PREFIX):
         parse_hub_uri(bundle_uri)
     elif "/" not in bundle_uri and not is_packaged(bundle_uri) and not Path(bundle_uri).expanduser().exists():
-        raise CheckpointError(f"`{bundle_uri}` is no folder and no packaged bundle", hint=what_is_packaged())
+        raise CheckpointError(f"`{bundle_uri}` is neither a folder nor a packaged bundle", hint=what_is_packaged())
 
 
 def what_is_packaged() -> str:

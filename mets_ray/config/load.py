@@ -183,6 +183,6 @@ def _fold_faults(folds: FoldsConfig) -> Iterator[tuple[str, str]]:
         both = sorted(set(named.get(first, ())) & set(named.get(second, ())))
         if both:
             yield (
-                f"fold {', '.join(map(str, both))} stands in `folds.{first}` and in `folds.{second}`",
+                f"fold {', '.join(map(str, both))} is in both `folds.{first}` and `folds.{second}`",
                 f"take it out of one; {HASH_PREFIX}0.1 draws validation patients from the train folds",
             )

@@ -138,7 +138,7 @@ class TextConfig(Section):
     named_from_patients: Annotated[PositiveInt | None, FREE_AT_RESUME] = Field(
         10,
         description="unit=statement: the bundle names a statement of the training reports, for explanations, if the "
-        "reports of at least so many patients hold it; null: it names none",
+        "reports of at least this many patients contain it; null: it names none",
     )
     mode: Literal["cached", "streaming"] = Field(
         "cached",
@@ -248,10 +248,10 @@ class TrainConfig(Section):
         2, description="checkpoints to keep, newest or best"
     )
     checkpoint_every_steps: Annotated[PositiveInt | None, FREE_AT_RESUME] = Field(
-        None, description="also save a checkpoint every so many steps within an epoch"
+        None, description="also save a checkpoint every N steps within an epoch"
     )
     checkpoint_every_minutes: Annotated[Annotated[float, Field(gt=0.0)] | None, FREE_AT_RESUME] = Field(
-        10.0, description="also save a checkpoint every so many minutes within an epoch"
+        10.0, description="also save a checkpoint every N minutes within an epoch"
     )
     choose: Literal["last", "best"] = Field(
         "last",
@@ -470,7 +470,8 @@ class Config(Section):
     )
     lease_timeout_s: Annotated[Annotated[float, Field(ge=1.0)], FREE_AT_RESUME] = Field(
         60.0,
-        description="a job without a sign of life for so long is dead, and another may write to its folder",
+        description="a job that gives no sign of life for this long is taken for dead, and another may write to its "
+        "folder",
     )
     encoder_runtime: Annotated[EncoderRuntime, FREE_AT_RESUME] = Field(
         "auto",

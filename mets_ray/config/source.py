@@ -41,7 +41,7 @@ def source_class(kind: str) -> type[SourceSettings]:
     module_name, colon, class_name = SOURCES.get(kind, kind).partition(":")
     if not colon:
         raise ConfigError(
-            f"`prepare.source` is `{kind}`, which is no source",
+            f"`prepare.source` is `{kind}`, which is not a source",
             hint=f"choose from {', '.join(SOURCES)}, or name your own as package.module:Class",
         )
     try:

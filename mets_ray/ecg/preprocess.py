@@ -224,7 +224,7 @@ def _lead_rows(ecg: Ecg, config: SignalConfig) -> tuple[tuple[str, ...], list[in
     if unknown:
         names_of, are = (
             ", ".join(f"`{lead}`" for lead in unknown),
-            "is no lead" if len(unknown) == 1 else "are no leads",
+            "is not a lead" if len(unknown) == 1 else "are not leads",
         )
         raise RecordError(
             "unknown_lead",

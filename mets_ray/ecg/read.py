@@ -47,9 +47,10 @@ def read_ecg(
     except (storage.MissingFileError, storage.NotAFileError) as error:
         if not storage.exists(f"{uri}.hea"):
             is_missing = isinstance(error, storage.MissingFileError)
+            without = "does not exist, and neither does" if is_missing else "is not a file, and there is no"
             raise RecordError(
                 "missing_file" if is_missing else "not_a_file",
-                f"`{uri}` {'does not exist' if is_missing else 'is no file'}, and neither does `{uri}.hea`",
+                f"`{uri}` {without} `{uri}.hea`",
                 hint="give the path of one ECG's file, or of a WFDB record with or without its .hea",
             ) from error
         return read_wfdb(uri)
@@ -94,7 +95,7 @@ def _unpacked(data: bytes) -> dict[str, bytes]:
     except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, NotImplementedError) as error:
         raise RecordError(
             "unsupported_format",
-            f"these {len(data)} bytes are no ZIP that can be read: {error}",
+            f"these {len(data)} bytes cannot be read as a ZIP: {error}",
             hint="give the path of a WFDB record, or a ZIP of its .hea and its signal file",
         ) from error
 

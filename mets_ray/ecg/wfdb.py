@@ -132,7 +132,7 @@ def _ecg(name: str, files: Files) -> Ecg:
         else:
             signal_mv = read_leads(header, files)
     except (ValueError, TypeError, ArithmeticError) as error:  # numbers of 5,000 digits, for example
-        raise RecordError("unreadable_header", "the header holds a number that cannot be") from error
+        raise RecordError("unreadable_header", "the header contains an impossible number") from error
     return Ecg(
         signal_mv,
         header.leads,

@@ -60,7 +60,7 @@ class InputCounts(NamedTuple):
         if unknown:
             raise MetsError(
                 f"the reference has the feature `{unknown[0]}`, which is not measured here",
-                hint="evaluate the bundle again with this version of mets_ray: it writes the reference anew",
+                hint="evaluate the bundle again with this version of mets_ray: it rewrites the reference",
             )
         counts = tuple(bin_counts(features[:, names.index(row.name)], row.edges) for row in reference.features)
         axes = reference.embeddings

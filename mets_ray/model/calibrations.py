@@ -84,7 +84,7 @@ class CalibrationFile:
             raise CheckpointError(
                 f"the calibration `{where.rsplit('/', 1)[-1]}` cannot be used: {why}",
                 where=where,
-                hint="run evaluate again: it writes the file anew",
+                hint="run evaluate again: it rewrites the file",
             ) from error
 
 

@@ -57,7 +57,7 @@ class ReferenceFile:
             raise CheckpointError(
                 f"the reference of inputs cannot be used: {why}",
                 where=where,
-                hint="delete it and run evaluate on the data set that trained the bundle: it writes the file anew",
+                hint="delete it and run evaluate on the data set that trained the bundle: it rewrites the file",
             ) from error
 
 
@@ -72,7 +72,7 @@ def require_reference(uri: str, bundle_digest: str, key: str = "") -> ReferenceF
         data = storage.read_bytes(uri, max_bytes=_MOST_BYTES)
     except storage.MissingFileError as error:
         raise CheckpointError(
-            f"`{uri}` is no reference of inputs: there is no such file",
+            f"`{uri}` is not a reference of inputs: there is no such file",
             hint="give the file that evaluate printed as `reference`",
         ) from error
     file = ReferenceFile.from_bytes(data, uri, key)

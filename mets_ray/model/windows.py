@@ -109,7 +109,7 @@ def remarks(ecg: Ecg, signal: SignalConfig) -> list[tuple[str, str]]:
     if derived := derivation(ecg, signal.leads):
         remarks.append(("leads_derived", derived))
     if ecg.other_signals:
-        remarks.append(("signals_unused", f"signals that are no ECG: {', '.join(ecg.other_signals)}"))
+        remarks.append(("signals_unused", f"signals that are not ECG: {', '.join(ecg.other_signals)}"))
     return remarks
 
 

@@ -124,13 +124,13 @@ def table(result: Indexed) -> str:
     how = f"{facts.partitions:,} partitions" if facts.partitions else "none: so few records are all compared"
     rows = {
         "archive": result.archive_uri,
-        "added": f"{result.records:,} records of {result.shards} shards; {result.skipped} were there",
-        "holds": f"{facts.records:,} records of {facts.patients:,} patients: {sources}",
+        "added": f"{result.records:,} records of {result.shards} shards; {result.skipped} were already there",
+        "contains": f"{facts.records:,} records of {facts.patients:,} patients: {sources}",
         "bundle": f"{facts.bundle_run}#{facts.bundle_digest[:8]}, {facts.dimension} dimensions",
         "vector index": how,
         "reports": "kept" if facts.has_reports else "not kept (index.reports=false)",
         "check": f"{check.found_themselves} of {check.queries} records find themselves; "
-        f"recall@50 beside comparing all {check.recall:.3f}; {check.median_ms:.0f} ms a search",
+        f"recall@50 beside comparing all {check.recall:.3f}; {check.median_ms:.0f} ms per search",
         "ask it": f'mets-ray search {result.archive_uri} "left bundle branch block"',
     }
     return "\n".join(f"{name:<12}  {value}" for name, value in rows.items())

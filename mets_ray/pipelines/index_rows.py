@@ -41,7 +41,7 @@ class Scores:
             finished, has_embeddings, of = facts["finished"], facts["embeddings"], facts["dataset_sha256"]
         except storage.MissingFileError as error:
             raise DatasetError(
-                f"`{uri}` holds no {MANIFEST_NAME}, so it is no folder of scores",
+                f"`{uri}` holds no {MANIFEST_NAME}, so it is not a folder of scores",
                 hint="give the output_uri that mets-ray score printed",
             ) from error
         except (ValueError, TypeError, KeyError, RecursionError) as error:
@@ -140,7 +140,7 @@ def _places(scored: list[str], records: list[str], shard_path: str) -> list[int]
         return [place[name] for name in scored]
     except KeyError as error:
         raise DatasetError(
-            f"the scores of `{shard_path}` have a record {error} that it has not", hint=_SCORE_AGAIN
+            f"the scores of `{shard_path}` have a record {error} that the shard does not have", hint=_SCORE_AGAIN
         ) from error
 
 

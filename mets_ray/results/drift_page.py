@@ -26,8 +26,8 @@ _KINDS = {
 }
 _OF_EMBEDDINGS = (
     "Embeddings",
-    "To the encoder these ECGs are others than those it was made with. Evaluate and calibrate the bundle on labelled "
-    "records of this source before you rely on its scores.",
+    "To the encoder these ECGs differ from those that the bundle was made with. Evaluate and calibrate the bundle on "
+    "labelled records of this source before you rely on its scores.",
 )
 _METHOD = (
     "PSI is the population stability index over bins cut at the deciles of the reference; KS the largest difference of "

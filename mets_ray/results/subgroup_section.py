@@ -91,7 +91,7 @@ def subgroups_json(found: Subgroups) -> dict[str, Any]:
 def _paragraphs(found: Subgroups) -> Iterator[str]:
     differing = [row for row in found.scores if row.differs]
     yield (
-        f"{found.compared} differences were looked at, so one in twenty would lie beyond its 95% interval by chance "
+        f"{found.compared} differences were tested, so one in twenty would lie beyond its 95% interval by chance "
         f"alone. A difference is marked ‡ where its p value, after Holm's correction for all of them, is below "
         f"{SIGNIFICANT:g}: {len(differing) or 'none'} here."
         + "".join(f" {row.task}, {row.attribute} {row.group}: {_signed(row.difference)}." for row in differing)

@@ -128,7 +128,7 @@ class Batches:
         try:
             vectors = await asyncio.get_running_loop().run_in_executor(executor, lambda: self._embed(np.stack(windows)))
             if not np.isfinite(vectors).all():
-                raise FloatingPointError("the encoder gave something else than numbers")
+                raise FloatingPointError("the encoder returned something other than numbers")
         except Exception as error:
             self.failed_in_a_row += 1
             for waiting in batch:

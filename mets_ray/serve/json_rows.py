@@ -169,4 +169,4 @@ def _numbers(rows: list[bytes]) -> list[Float64[np.ndarray, " sample"]]:
 
 
 def _no_number() -> RequestError:
-    return RequestError(400, "malformed_body", "a row of samples holds something that is no number of JSON")
+    return RequestError(400, "malformed_body", "a row of samples contains something that is not a JSON number")

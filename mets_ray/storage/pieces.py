@@ -69,7 +69,7 @@ def open_checked(uri: str, sha256: str, pieces: Sequence[Piece] = (), *, hint: s
         return pa.PythonFile(_CheckedFile(uri, pieces, checked, hint), mode="r")
     if _ALL not in checked:
         if _sha256(uri) != sha256:
-            raise DamagedFileError(f"`{uri}` is damaged: it has another sha256 than when it was written", hint=hint)
+            raise DamagedFileError(f"`{uri}` is damaged: its sha256 is not the one it was written with", hint=hint)
         checked.add(_ALL)
     return _open(uri)
 

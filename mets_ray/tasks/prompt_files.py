@@ -143,7 +143,7 @@ def _read_json(content: bytes, where: str) -> Any:
         if len(tree) < len(pairs):
             names = [name for name, _ in pairs]
             repeated = next(name for name in names if names.count(name) > 1)
-            raise ConfigError(f"`{repeated}` stands twice", where=where, hint="put all texts of a class in one list")
+            raise ConfigError(f"`{repeated}` appears twice", where=where, hint="put all texts of a class in one list")
         return tree
 
     try:
@@ -228,7 +228,7 @@ def _require_columns(header: list[str], where: str) -> None:
         if column not in _COLUMNS:
             raise ConfigError(f"`{column}` is not a column of a prompt file", where=where, hint=_HEADER)
         if header.count(column) > 1:
-            raise ConfigError(f"the column `{column}` stands twice", where=where, hint=_HEADER)
+            raise ConfigError(f"the column `{column}` appears twice", where=where, hint=_HEADER)
     for column in _COLUMNS:
         if column not in header:
             raise ConfigError(f"the file lacks the column `{column}`", where=where, hint=_HEADER)

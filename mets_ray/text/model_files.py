@@ -101,7 +101,7 @@ def _hub_folder(model: str, revision: str | None) -> Path:
             folder = Path(snapshot_download(model, revision=revision, allow_patterns=[*small, *sum(_PICKLED, ())]))
     except Exception as error:  # a malformed id, an unknown or private repository, no network
         raise ConfigError(
-            f"`text.model` is {model!r}{at}: no such folder, and the Hugging Face hub gave nothing: "
+            f"`text.model` is {model!r}{at}: no such folder, and it could not be fetched from the Hugging Face hub: "
             + first_line(error),
             hint=f"name a folder, a hub id that this machine can reach or has in its cache, or {PACKAGED_MODEL}"
             + ("; `text.revision` must be a commit of this very model" if revision else ""),

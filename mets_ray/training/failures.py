@@ -60,7 +60,7 @@ def repeated_failure(folder_uri: str) -> Failure | None:
             failure = Failure.model_validate_json(storage.read_bytes(uri))
         except ValidationError as error:
             raise CheckpointError(
-                f"`{uri}` is damaged: {error.errors()[0]['msg']}", hint="delete it: it only tells of a failure"
+                f"`{uri}` is damaged: {error.errors()[0]['msg']}", hint="delete it: it only records a failure"
             ) from error
         starts[failure.epoch, failure.step].setdefault(failure.start, failure)
     for at_one_step in starts.values():

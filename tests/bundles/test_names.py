@@ -68,7 +68,7 @@ def test_what_is_no_bundle_is_refused_with_the_names_that_are(packaged, uri):
 @pytest.mark.parametrize("name", ["evaluate", "score", "pretrain"])
 def test_a_job_refuses_a_wrong_name_before_ray_starts(packaged, name):
     key = "train.init_from" if name == "pretrain" else f"{name}.bundle_uri"
-    for uri, words in (("ptbxl-dmo", "no folder and no packaged"), ("hf://user/name@main", "not a commit")):
+    for uri, words in (("ptbxl-dmo", "neither a folder nor a packaged"), ("hf://user/name@main", "not a commit")):
         with pytest.raises(CheckpointError, match=words):
             load_settings(COMMANDS[name], parse_words(COMMANDS[name], [f"{key}={uri}"]))
     load_settings(COMMANDS[name], parse_words(COMMANDS[name], [f"{key}=ptbxl-demo"]))

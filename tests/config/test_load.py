@@ -57,7 +57,7 @@ def test_all_faults_come_at_once_with_what_was_meant():
     [
         (["train.batch_size=100"], "`train.batch_size` is 100, which 16 lanes cannot share equally", "96 or 112"),
         (["train.num_workers=32"], "`train.lanes` is 16, fewer than the 32", "at least 32"),
-        (["folds.test=[8]"], "fold 8 stands in `folds.train` and in `folds.test`", "hash:0.1"),
+        (["folds.test=[8]"], "fold 8 is in both `folds.train` and `folds.test`", "hash:0.1"),
         (["text.template=no place"], "without exactly one {}", "put {}"),
         (["text.min_actors=4"], "below `text.min_actors` 4", "at least 4"),
         (["prepare.source=files", "prepare.source.unit=kV"], "`kV` is no unit of a signal; give one of V, mV", ""),
@@ -104,7 +104,7 @@ def test_a_missing_or_broken_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match="is not YAML"):
         load_config(broken)
     broken.write_text("train: {epochs: 1}\nseed: 3\ntrain: {epochs: 2}\n")
-    with pytest.raises(ConfigError, match="`train` stands twice") as caught:
+    with pytest.raises(ConfigError, match="`train` appears twice") as caught:
         load_config(broken)
     assert "line 3" in caught.value.where
 

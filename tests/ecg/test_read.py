@@ -74,7 +74,7 @@ def test_a_record_is_found_with_and_without_its_ending_and_beside_a_folder(tmp_p
     error = refused("missing_file", tmp_path / "nothing.xml")
     assert f"`{tmp_path}/nothing.xml` does not exist, and neither does `{tmp_path}/nothing.xml.hea`" in str(error)
     assert "the path of one ECG's file" in error.hint
-    assert f"`{tmp_path}` is no file" in str(refused("not_a_file", tmp_path))
+    assert f"`{tmp_path}` is not a file, and there is no `{tmp_path}.hea`" in str(refused("not_a_file", tmp_path))
     with pytest.raises(DatasetError, match="a part of its path is a file"):
         mets_ray.read_ecg(f"{record}.dat/nothing.xml")
 

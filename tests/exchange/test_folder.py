@@ -13,9 +13,15 @@ import pytest
 import torch
 
 from mets_ray.config.flat import read_flat
+from mets_ray.config.kinds import places
+from mets_ray.config.load import load_config
+from mets_ray.config.settings import Config
+from mets_ray.config.source import source_class
+from mets_ray.config.suggest import settings_of
 from mets_ray.errors import CheckpointError, ConfigError
 from mets_ray.exchange.command import run_export
 from mets_ray.exchange.folder import export
+from mets_ray.exchange.portable import portable
 from mets_ray.exchange.settings import ExportConfig
 from mets_ray.exchange.zero_shot import ZeroShot
 from mets_ray.metrics.cross_fitting import CrossFitted
@@ -192,6 +198,32 @@ def test_a_name_makes_a_bundle_that_tells_nothing_of_the_machine(bundle_uri, tmp
     assert [
         path.name for path in (tmp_path / "named").rglob("*") if path.is_file() and place in path.read_bytes()
     ] == []
+
+
+def test_a_name_leaves_out_the_places_of_every_section(bundle_uri):
+    """Also of sections that come later: each setting of a place is given one."""
+    bundle = load_bundle(bundle_uri)
+    words = ["prepare.source=ptbxl"]
+    for key, field in [*settings_of(Config), *settings_of(source_class("ptbxl"), "prepare.source.")]:
+        marks = (field.annotation, *field.metadata)
+        if any("Place" in repr(mark) for mark in marks):
+            words.append(
+                f"{key}=[s3://st-mary/{key}]" if "tuple" in repr(field.annotation) else f"{key}=s3://st-mary/{key}"
+            )
+    assert len(words) > 15
+    filled = replace(bundle, config=load_config(None, words))
+    assert len(list(places(filled.config))) == len(words) - 1
+    kept = {place.key for place in places(portable(filled, "my-model").config) if "st-mary" in place.uri}
+    # These two are renamed where they are folders and files that the bundle knows, which nothing here is.
+    assert kept <= {"text.model", "train.validation_prompt_set"}
+
+
+def test_notes_in_another_encoding_are_refused_by_name(bundle_uri, tmp_path):
+    (tmp_path / "notes.md").write_bytes("Grüße".encode("latin-1"))
+    config = ExportConfig(bundle_uri=bundle_uri, output_uri=str(tmp_path / "out"), notes_uri=str(tmp_path / "notes.md"))
+    with pytest.raises(ConfigError, match=r"`notes_uri` .* is not UTF-8"):
+        export(config)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_lies_beside_a_bundle_and_its_heads_go_along(bundle_uri, tmp_path):

@@ -162,7 +162,7 @@ def test_json_gives_the_same_calibration_back():
         "class 1": state["classes"]["class 1"] | {"fit": state["classes"]["class 1"]["fit"] | {"by_record": [1.0]}}
     }
     for broken in ({}, state | {"classes": []}, state | {"classes": {"A": {}}}, state | {"classes": short}):
-        with pytest.raises(MetsError, match="no calibration"):
+        with pytest.raises(MetsError, match="not a calibration"):
             Calibration.from_json(broken)
 
 

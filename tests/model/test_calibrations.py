@@ -113,7 +113,7 @@ def test_what_cannot_be_used_is_left_out_beside_the_bundle_and_refused_by_name(b
         "cannot be used: Expecting value": lambda path: path.write_bytes(b"no json"),
         "its schema version is 9": lambda path: resealed(path, lambda facts: facts.update(schema_version=9)),
         "is of another bundle: `pretrain-20260101-000000-other`": lambda path: path.write_bytes(of_other.to_bytes()),
-        "this is no calibration": lambda path: resealed(
+        "this is not a calibration": lambda path: resealed(
             path, lambda facts: facts["tasks"]["synthetic"]["calibration"].pop("records")
         ),
     }

@@ -247,7 +247,7 @@ def test_signals_that_are_no_ecg_and_leads_under_other_names(predictor):
     names = ("ECG I", "MLII", "d3", "avr", "Lead aVL", "AVF", "C1", "C2", "C3", "C4", "C5", "C6")
     windows = predictor.windows(replace(ecg, leads=names, other_signals=("ABP", "RESP")))
     np.testing.assert_array_equal(windows.signal_uv, predictor.windows(ecg).signal_uv)
-    assert windows.warnings == (("signals_unused", "signals that are no ECG: ABP, RESP"),)
+    assert windows.warnings == (("signals_unused", "signals that are not ECG: ABP, RESP"),)
 
 
 def test_a_bad_window_of_a_long_recording_is_left_out_with_a_warning(predictor):

@@ -32,7 +32,7 @@ FOUND = Subgroups(
 def test_a_difference_is_marked_and_what_is_not_scored_has_its_reason():
     section = subgroup_section.subgroups_section(FOUND)
     shown = markdown(Page("t", sections=(section,)))
-    assert "1 differences were looked at" in shown
+    assert "1 differences were tested" in shown
     assert "| sex: female | 300 | 280 | 90 | 2 | 0.800 [0.700, 0.900] | 0.900 | -0.100 [-0.150, -0.050] ‡ |" in shown
     assert "| site: 7 <b> [1] | 12 |" in shown
     assert "[1] Too small to score." in shown

@@ -250,7 +250,7 @@ def test_a_file_in_pieces_is_checked_where_it_is_read(root):
     assert file.read_at(90_000, 0) == data[:90_000]
     with pytest.raises(storage.DamagedFileError, match=r"is damaged: bytes 90000 to 100000.*\nhint: make it again"):
         file.read_at(1, 99_999)
-    with pytest.raises(storage.DamagedFileError, match="is damaged: it has another sha256"):
+    with pytest.raises(storage.DamagedFileError, match="is damaged: its sha256 is not the one"):
         storage.open_checked(uri, whole)
     assert (storage.is_whole(uri, whole), storage.is_whole(f"{uri}2", whole)) == (False, False)
     with pytest.raises(MissingFileError):

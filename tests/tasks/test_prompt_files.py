@@ -145,8 +145,8 @@ def test_json_with_a_byte_order_mark(tmp_path):
 @pytest.mark.parametrize(
     ("content", "fact", "hint"),
     [
-        ('{"NORM": "a", "MI": "b", "MI": "c"}', "`MI` stands twice", "one list"),
-        ('{"t": {"MI": "b", "MI": "c"}}', "`MI` stands twice", "one list"),
+        ('{"NORM": "a", "MI": "b", "MI": "c"}', "`MI` appears twice", "one list"),
+        ('{"t": {"MI": "b", "MI": "c"}}', "`MI` appears twice", "one list"),
         ({"NORM": " "}, "`NORM` holds ' ', not a text with words", "take it out"),
         ({"NORM": []}, "`NORM` is [], not a list of texts", "take it out"),
         ({"NORM": ["a", 5]}, "`NORM` holds 5, not a text with words", ""),
@@ -192,7 +192,7 @@ def test_faulty_json_is_refused(tmp_path, content, fact, hint):
         ("task,class,prompt,note\nt,c,p,n\n", "`note` is not a column of a prompt file", ", line 1"),
         ("task;class;prompt\nt;c;p\n", "`task;class;prompt` is not a column", ", line 1"),
         ("task, class,prompt\nt,c,p\n", "` class` is not a column", ", line 1"),
-        ("task,class,task,prompt\nt,c,t,p\n", "the column `task` stands twice", ", line 1"),
+        ("task,class,task,prompt\nt,c,t,p\n", "the column `task` appears twice", ", line 1"),
         ("task,class,prompt\nt,c,p, q\n", "the row has 4 cells, not 3", ", line 2"),
         ("task,class,prompt\nt,c\n", "the row has 2 cells, not 3", ", line 2"),
         ("task,class,prompt\nt,c,a\nt,c, \n", "`prompt` is ' ', not a text with words", ", line 3"),

@@ -359,7 +359,7 @@ def test_an_unknown_table_is_refused():
     ],
 )
 def test_a_faulty_table_is_refused(content):
-    refused = r"no phrase table|holds no word, or has two meanings|`a` stands twice|not YAML"
+    refused = r"no phrase table|holds no word, or has two meanings|`a` appears twice|not YAML"
     with pytest.raises(ConfigError, match=refused):
         Language.parse(content, "x")
 

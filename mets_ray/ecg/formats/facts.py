@@ -22,8 +22,8 @@ def refuse_damaged(title: str, *errors: type[Exception]) -> Iterator[None]:
     except (*_DAMAGE, *errors) as error:
         raise RecordError(
             "unreadable_file",
-            f"this is no {title} file that can be read: {type(error).__name__} in its header or its samples",
-            hint="export it again; a file that other programs read is worth a bug report",
+            f"this {title} file cannot be read: {type(error).__name__} in its header or its samples",
+            hint="export it again; if other programs can read the file, please report a bug",
         ) from None
 
 

@@ -81,7 +81,7 @@ def _samples_begin(data: bytes) -> int:
     checksum = binascii.crc_hqx(data[_CHECKED_FROM:begin], 0xFFFF)
     is_checked = stored in (checksum.to_bytes(2, "little"), checksum.to_bytes(2, "big"))  # both are found
     if not is_checked and stored != b"\0\0":
-        raise RecordError("header_mismatch", "the header of the ISHNE file has another checksum than it says")
+        raise RecordError("header_mismatch", "the header of the ISHNE file does not match its checksum")
     if said != begin and not is_checked:
         raise RecordError("header_mismatch", f"the samples begin at byte {said} or {begin}, and there is no checksum")
     return begin

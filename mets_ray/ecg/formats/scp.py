@@ -105,7 +105,7 @@ def _sections(data: bytes) -> dict[int, bytes]:
         if int.from_bytes(section[2:4], "little") != number:
             raise RecordError("header_mismatch", f"section {number} of the SCP file is not where its pointer says")
         if not is_whole and section[:2] != b"\0\0" and not _has_checksum(section):  # 0: none was written
-            raise RecordError("header_mismatch", f"section {number} of the SCP file has another checksum than it says")
+            raise RecordError("header_mismatch", f"section {number} of the SCP file does not match its checksum")
         sections[number] = section[_SECTION_HEADER:]
     return sections
 

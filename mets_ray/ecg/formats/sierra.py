@@ -133,7 +133,7 @@ def _bytes(text: str, encoding: str) -> bytes:
         try:
             return bytes.fromhex(text)
         except ValueError:
-            raise RecordError("unreadable_file", "the samples are no hexadecimal numbers") from None
+            raise RecordError("unreadable_file", "the samples are not hexadecimal numbers") from None
     raise RecordError("unsupported_format", f"the samples are encoded as `{encoding[:20]}`")
 
 

@@ -185,7 +185,7 @@ def _leads(names: list[str], stated: tuple[str, ...] | None) -> tuple[str, ...]:
         return tuple(names)
     if len(names) != len(stated) or any(map(standard_lead, names)):
         raise RecordError(
-            "leads_mismatch", f"the header names {len(names)} leads otherwise than stated", hint="omit `leads`"
+            "leads_mismatch", f"the header names {len(names)} leads differently from those stated", hint="omit `leads`"
         )
     return stated
 

@@ -69,7 +69,7 @@ def parse(data: bytes) -> ET.Element:
             return _Reader(encoding).read(data)
         except (expat.ExpatError, LookupError, ValueError) as error:  # an encoding that Python does not know
             faults.append(error)
-    raise RecordError("unreadable_file", f"this is no XML that can be read: {faults[0]}", hint="export the file again")
+    raise RecordError("unreadable_file", f"this XML cannot be read: {faults[0]}", hint="export the file again")
 
 
 def text_of(element: ET.Element | None, path: str = ".") -> str:
@@ -98,7 +98,7 @@ def numbers_of(text: str) -> Float[np.ndarray, " sample"]:
     try:
         parts = [np.array(part.split(), dtype=np.float64) for part in _parts(text)]
     except ValueError:
-        raise RecordError("unreadable_file", "a list of samples holds what is no number") from None
+        raise RecordError("unreadable_file", "a list of samples contains something that is not a number") from None
     return np.concatenate(parts) if parts else np.empty(0)
 
 
@@ -107,7 +107,7 @@ def base64_of(text: str) -> bytes:
     try:
         return base64.b64decode(text.encode("ascii").translate(None, b" \t\r\n"), validate=True)
     except ValueError:
-        raise RecordError("unreadable_file", "the samples are no base64") from None
+        raise RecordError("unreadable_file", "the samples are not base64") from None
 
 
 class _Reader:
