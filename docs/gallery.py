@@ -39,13 +39,13 @@ from server_process import free_port, server_process
 
 IMAGES = Path(__file__).parent / "images"
 TASK = "ptbxl_super"
-FINDING = "premature ventricular complexes"
+FINDING = "complete left bundle branch block"
 WORDS = (
     FINDING,
     "atrial fibrillation",
     "sinus rhythm",
     "first degree AV block",
-    "left bundle branch block",
+    "premature ventricular complexes",
     "left ventricular hypertrophy",
     "inferior infarct",
 )
@@ -116,7 +116,7 @@ def draw_explanation(bundle_uri: str) -> None:
     found = predictor.explain(ecg, list(WORDS), classes=[FINDING])
     shading = Shading(dict(zip(found.leads, found.classes[0].drops, strict=True)), found.segment_s)
     (window,) = predictor.windows(ecg).signal_uv
-    title = f"{example.title}: blue speaks for these words, orange against"
+    title = f"{example.title}: blue supports these words, orange counts against them"
     signal = predictor.signal
     keep(
         "explanation.png",
