@@ -12,7 +12,7 @@ from mets_ray.archive.query import Direction
 from mets_ray.errors import ConfigError
 
 _MOST_CHARACTERS = 1024
-_AGAIN = "begin the search anew, without `cursor`"
+_AGAIN = "start the search again, without `cursor`"
 
 
 def search_digest(directions: Sequence[Direction], **conditions: object) -> str:
@@ -43,9 +43,9 @@ def read_cursor(cursor: str, digest: str, kinds: dict[str, type]) -> dict[str, A
         if not all(type(position[name]) is kind for name, kind in kinds.items()):
             raise ValueError("other fields")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ConfigError(f"`cursor` is {cursor[:40]!r}, which no search gave", hint=_AGAIN) from error
+        raise ConfigError(f"`cursor` is {cursor[:40]!r}, which did not come from a search", hint=_AGAIN) from error
     if of != digest:
         raise ConfigError(
-            "`cursor` is of another search: other words, another filter or another state of the index", hint=_AGAIN
+            "`cursor` belongs to another search: other words, another filter or another state of the index", hint=_AGAIN
         )
     return position

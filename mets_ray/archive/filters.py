@@ -180,7 +180,7 @@ class _Parser:
             hint = did_you_mean(name, columns)
             if nearest(name, columns) is not None:  # it names that one alone
                 hint += f" The columns: {', '.join(f'`{column}`' for column in columns)}"
-            raise ConfigError(f"`where` names `{name}`, which is no column of an archive", hint=hint)
+            raise ConfigError(f"`where` names `{name}`, which is not a column of an archive", hint=hint)
         return token.value, FILTER_COLUMNS[token.value]
 
     def _literals(self, column: str, kind: Kind) -> list[str]:

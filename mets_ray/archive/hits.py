@@ -128,5 +128,5 @@ def _check_vector(vector: np.ndarray, dimension: int) -> None:
         )
     if not abs(float(np.linalg.norm(vector.astype(np.float64))) - 1.0) < _UNIT:
         raise ConfigError(
-            "the vector is no unit vector", hint="give an embedding as `Predictor.embed` returns it, of length 1"
+            "the vector is not a unit vector", hint="give an embedding as `Predictor.embed` returns it, of length 1"
         )

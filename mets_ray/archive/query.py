@@ -100,7 +100,7 @@ def _parse_term(part: str) -> Term:
         try:
             weight = float(found["weight"])
         except ValueError as error:
-            raise ConfigError(f"`^{found['weight'][:40]}` is no weight", hint=_SYNTAX) from error
+            raise ConfigError(f"`^{found['weight'][:40]}` is not a weight", hint=_SYNTAX) from error
         part = part[: found.start()]
     without = _NOT.sub("", part, count=1) if _NOT.match(part) else part
     return Term(without.strip(), weight, negated=without is not part)

@@ -28,7 +28,7 @@ class Sample:
         data = storage.read_bytes(place)
         if hashlib.sha256(data).hexdigest() != sha256:
             raise storage.DamagedFileError(
-                f"`{place}` is not what was written", hint="run the same mets-ray index command again: it is made anew"
+                f"`{place}` is not what was written", hint="run the same mets-ray index command again: it is rebuilt"
             )
         return cls(np.load(io.BytesIO(data)))
 

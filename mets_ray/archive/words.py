@@ -116,7 +116,7 @@ def _unknown_class(predictor: Predictor, words: str) -> ConfigError:
     names = [named.full_name for named in _classes(list(predictor.facts.prompt_sets.values()))]
     near = difflib.get_close_matches(words, names, n=3)
     hint = f"did you mean {' or '.join(f'`{name}`' for name in near)}?" if near else "write the finding in words"
-    return ConfigError(f"`{words[:80]}` is no class of the bundle's prompt sets", hint=hint)
+    return ConfigError(f"`{words[:80]}` is not a class of the bundle's prompt sets", hint=hint)
 
 
 def _calibrated_sets(predictor: Predictor) -> list[PromptSet]:

@@ -146,7 +146,7 @@ def _finished(name: str, progress_uri: str, dataset_uri: str) -> ShardSummary | 
     except storage.MissingFileError:
         return None
     except ValueError as error:  # pydantic's ValidationError is one
-        say(f"`{progress_uri}` is damaged, so its shard is made again: {error}")
+        say(f"`{progress_uri}` is damaged, so its shard is rebuilt: {error}")
         return None
     if summary.rejected.keys() & MENDABLE:
         return None
@@ -158,7 +158,7 @@ def _finished(name: str, progress_uri: str, dataset_uri: str) -> ShardSummary | 
     for path, sha256 in written.items():
         uri = storage.join(dataset_uri, path)
         if not storage.is_whole(uri, sha256):
-            say(f"`{uri}` is missing or damaged, so it is made again")
+            say(f"`{uri}` is missing or damaged, so it is rebuilt")
             return None
     return summary
 

@@ -259,7 +259,7 @@ def _signal_notes(summaries: list[ShardSummary]) -> tuple[str, ...]:
     if records := _add([summary.other_signals for summary in summaries]):
         names = sorted(records, key=lambda name: -records[name])[:_SIGNALS_NAMED]
         words = ", ".join(f"{name[:20]} in {counted(records[name], 'record')}" for name in names)
-        notes.append(f"signals that are no ECG were left out: {words}{', …' if len(records) > _SIGNALS_NAMED else ''}")
+        notes.append(f"signals that are not ECG were left out: {words}{', …' if len(records) > _SIGNALS_NAMED else ''}")
     if absent := _add([summary.absent_leads for summary in summaries]):
         words = ", ".join(f"{lead} in {absent[lead]:,}" for lead in LEADS if lead in absent)
         notes.append(f"leads that were not recorded are zeros, by records: {words}")

@@ -133,7 +133,7 @@ class Files(Source):
         try:
             groups = re.compile(value).groups if value else 1
         except re.error as error:
-            raise ValueError(f"it is no regular expression: {error}") from error
+            raise ValueError(f"it is not a regular expression: {error}") from error
         if groups != 1:
             raise ValueError(f"it has {groups} groups; put one, the patient, into parentheses")
         return value
@@ -152,14 +152,14 @@ class Files(Source):
     @classmethod
     def _is_a_unit(cls, value: str | None) -> str | None:
         if value is not None and value not in UNITS:
-            raise ValueError(f"`{value}` is no unit of a signal; give one of {', '.join(UNITS)}")
+            raise ValueError(f"`{value}` is not a unit of a signal; give one of {', '.join(UNITS)}")
         return value
 
     @field_validator("lead_names")
     @classmethod
     def _are_leads(cls, value: dict[str, str]) -> dict[str, str]:
         if unknown := sorted(set(value.values()) - set(LEADS)):
-            raise ValueError(f"{unknown[0]} is no lead; the names are {', '.join(LEADS)}")
+            raise ValueError(f"{unknown[0]} is not a lead; the names are {', '.join(LEADS)}")
         return value
 
     def manifest(self, signal: SignalConfig, *, seed: int) -> Manifest:

@@ -188,7 +188,9 @@ def _whole(column: pa.Array, name: str) -> Int64[np.ndarray, " row"]:
     try:
         numbers: Int64[np.ndarray, " row"] = pc.cast(column, pa.int64()).to_numpy(zero_copy_only=False)
     except pa.ArrowException as error:  # its message quotes the cell
-        raise DatasetError(f"column `{name}` holds what is no whole number: {type(error).__name__}") from None
+        raise DatasetError(
+            f"column `{name}` contains a value that is not a whole number: {type(error).__name__}"
+        ) from None
     return numbers
 
 

@@ -34,7 +34,7 @@ def test_a_text_is_terms_between_semicolons():
         (" ;\n; ", "no words"),
         ("^2", "no words"),
         ("not atrial fibrillation", "only what is not wanted"),
-        ("AV block ^much", "`^much` is no weight"),
+        ("AV block ^much", "`^much` is not a weight"),
         ("AV block ^0", "the weight of 'AV block' is 0"),
         ("AV block ^-1", "is -1"),
         ("AV block ^nan", "is nan"),
@@ -79,7 +79,7 @@ def test_words_that_name_a_calibrated_class_mean_all_its_wordings(predictor):
     assert explicit.class_name == "mets:synthetic/AFIB"
     assert (explicit.calibrated, bool(explicit.not_calibrated)) == (None, True)
     for words, hint in (("mets:synthetic/AFIBB", "`mets:synthetic/AFIB`"), ("sets:nothing/at all", "in words")):
-        with pytest.raises(ConfigError, match="is no class of the bundle's prompt sets") as caught:
+        with pytest.raises(ConfigError, match="is not a class of the bundle's prompt sets") as caught:
             read_query(predictor, words)
         assert hint in caught.value.hint
     (rare,) = read_query(predictor, f"descriptive:synthetic/{RARE}")

@@ -60,7 +60,7 @@ def test_all_faults_come_at_once_with_what_was_meant():
         (["folds.test=[8]"], "fold 8 is in both `folds.train` and `folds.test`", "hash:0.1"),
         (["text.template=no place"], "without exactly one {}", "put {}"),
         (["text.min_actors=4"], "below `text.min_actors` 4", "at least 4"),
-        (["prepare.source=files", "prepare.source.unit=kV"], "`kV` is no unit of a signal; give one of V, mV", ""),
+        (["prepare.source=files", "prepare.source.unit=kV"], "`kV` is not a unit of a signal; give one of V, mV", ""),
         (["prepare.source=files", "prepare.source.sampling_rate_hz=5"], "the sampling rate is 5 Hz, outside", ""),
     ],
 )

@@ -119,7 +119,7 @@ def test_prepare_fails_above_the_share_of_rejected_records_and_goes_on_from_ther
     card = prepare(config_of(tmp_path, *words), str(tmp_path / "out"), "test").card
     assert (card.records_out, card.rejected) == (1, {"unreadable_cell": 1})
     assert "1 cell of `sex` could not be read, so it is unknown there: `other` (1)" in card.notes
-    assert "signals that are no ECG were left out: ABP in 1 record" in card.notes
+    assert "signals that are not ECG were left out: ABP in 1 record" in card.notes
 
 
 def test_training_learns_and_keeps_what_it_says(trained):

@@ -134,8 +134,8 @@ def test_an_ambulatory_recorder_has_one_lead_and_its_patient_in_the_path(tmp_pat
     assert (ecg.leads, ecg.sampling_rate_hz) == (("II",), 250.0)
     for setting, fault in (
         (r"patient=p\d+", "0 groups"),
-        ("patient=(", "no regular"),
-        ("lead_names={ECG: X}", "no lead"),
+        ("patient=(", "not a regular"),
+        ("lead_names={ECG: X}", "not a lead"),
     ):
         with pytest.raises(ConfigError, match=fault):
             load_config(None, [*words, f"prepare.source.{setting}"])

@@ -41,7 +41,7 @@ BOUNDS = {
 }
 
 EXAMPLES = 5
-NOT_TOLD = "not told"
+NOT_TOLD = "not stated"
 MOST_TEXTS, MOST_LABELS = 10_000, 20_000
 
 _AGE_ENDS = (18, 30, 40, 50, 60, 70, 80)

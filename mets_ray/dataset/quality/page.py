@@ -128,7 +128,7 @@ def _sources(counts: QualityCounts) -> Section:
             rows.append(("others", rest, percent(rest, counts.from_source)))
         tables.append(Table(_FACTS[name], (name, "records", "share"), rows))
     untold = [name for name in ("format", "device") if name not in told]
-    return Section(title, f"Not told by the source: {', '.join(untold)}." if untold else "", tables)
+    return Section(title, f"Not stated by the source: {', '.join(untold)}." if untold else "", tables)
 
 
 def _samples(samples: Sequence[Sample]) -> Section:

@@ -77,7 +77,7 @@ def _rejected(card: DatasetCard) -> Iterator[Finding]:
     if rejected <= 0.01 * card.records_in:
         yield Finding("fine", "Rejected records", text)
         return
-    remedy = "See below how to mend each reason. Records that are lost for one reason are not lost at random."
+    remedy = "See below how to fix each one. Records that are lost for one reason are not lost at random."
     yield Finding("look" if rejected <= 0.1 * card.records_in else "stop", "Rejected records", text, remedy)
 
 
@@ -144,14 +144,14 @@ def _folds(card: DatasetCard, duplicates: Duplicates) -> Iterator[Finding]:
     text = (
         f"{duplicates.patients_across_folds:,} of {duplicates.patients:,} patients have records in more than one fold."
     )
-    remedy = "Give all records of a patient one fold: otherwise a test asks about patients that were trained on."
+    remedy = "Give all records of a patient one fold: otherwise the test includes patients that trained the model."
     yield Finding("stop", "Patients in several folds", text, remedy)
 
 
 def _copies(duplicates: Duplicates) -> Iterator[Finding]:
     equal, near = duplicates.signals, duplicates.near_signals
     if not near.records:
-        yield Finding("fine", "Copies of signals", "No signal is there twice.")
+        yield Finding("fine", "Copies of signals", "No signal occurs twice.")
         return
     text = (
         f"{near.records:,} records share their signal, or almost, with another one ({equal.records:,} exactly); "
@@ -159,7 +159,7 @@ def _copies(duplicates: Duplicates) -> Iterator[Finding]:
     )
     where = "`signal_hash` and `coarse_hash` in `quality/` name them."
     if near.across_folds:
-        remedy = f"Remove the copies, or give them one fold: a test would ask about ECGs that were trained on. {where}"
+        remedy = f"Remove the copies, or give them one fold: a test would include ECGs that trained the model. {where}"
         yield Finding("stop", "Copies of signals across folds", text, remedy)
     else:
         yield Finding("look", "Copies of signals", text, f"Remove what was exported twice. {where}")
@@ -203,5 +203,5 @@ def _labels(counts: QualityCounts) -> Iterator[Finding]:
         yield Finding("fine", "Labels", text)
         return
     more = ", …" if len(rare) > _MOST_SHOWN else ""
-    text += f" {len(rare):,} stand at fewer than {_FEW_OF_A_LABEL} records: {', '.join(rare[:_MOST_SHOWN])}{more}."
+    text += f" {len(rare):,} occur in fewer than {_FEW_OF_A_LABEL} records: {', '.join(rare[:_MOST_SHOWN])}{more}."
     yield Finding("look", "Rare labels", text, "Their scores will depend on single patients.")

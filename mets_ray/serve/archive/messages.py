@@ -46,7 +46,8 @@ class SearchOptions(BaseModel):
     cursor: str | None = Field(None, description="`next_cursor` of the answer before, with the same question")
     one_per_patient: bool = Field(True, description="only the most similar record of each patient")
     nearest_reports: int = Field(
-        0, description="by `ecg` or `record_id`: also so many reports of the most similar ECGs, where they are shown"
+        0,
+        description="with `ecg` or `record_id`: also this many reports of the most similar ECGs, where they are shown",
     )
 
 

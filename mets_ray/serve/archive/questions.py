@@ -93,7 +93,7 @@ def checked_k(options: SearchOptions, config: ServeConfig) -> int:
     if options.nearest_reports and not config.archive_reports:
         raise RequestError(403, "no_reports", "this server shows no reports", hint="see the setting archive_reports")
     if options.cursor is not None and len(options.cursor) > 4096:
-        raise RequestError(422, "bad_query", "`cursor` is none that this server gave", hint="send `next_cursor`")
+        raise RequestError(422, "bad_query", "`cursor` is not one that this server gave", hint="send `next_cursor`")
     check_where(options.where, config)
     return k
 

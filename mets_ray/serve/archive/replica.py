@@ -160,7 +160,7 @@ class ArchiveReplica:
                 500,
                 "archive_damaged",
                 "a file of the archive is missing or damaged",
-                hint="the server's log names it; other records are not concerned",
+                hint="the server's log names it; other records are not affected",
             ) from error
 
     def _newest(self, ask: Callable[[OpenedArchive], _T]) -> _T:

@@ -152,7 +152,7 @@ class ArchiveRoutes:
         """A record; its samples are not validated one by one."""
         audit.note_query(request, record_id=record_id)
         if max(len(record_id), len(source or "")) > messages.MOST_ID_CHARS:
-            raise RequestError(404, "unknown_record", "no id has so many characters", hint="see /v1/search")
+            raise RequestError(404, "unknown_record", "no id is that long", hint="see /v1/search")
         found = await self._archive.ecg(record_id, source)
         signal, hit = found.signal, found.hit
         return messages.ArchiveEcg.model_construct(
