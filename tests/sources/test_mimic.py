@@ -90,7 +90,7 @@ def test_leads_are_read_by_name_and_samples_are_those_written(folder):
     ("table", "old", "new", "message"),
     [
         ("record_list.csv", "study_id", "study", "column `study_id` is missing"),
-        ("record_list.csv", "40000017,40000017", "s40000017,40000017", "column `study_id` contains a value that is not a whole"),
+        ("record_list.csv", "40000017,40000017", "s40000017,40000017", "column `study_id` contains a value"),
         ("record_list.csv", "10000032,40000017", "10000032,\"secret\",40000017", "row 2 has 6 cells"),
         ("machine_measurements.csv", "report_17", "report_18", "column `report_17` is missing"),
         ("machine_measurements.csv", "Sinus rhythm", "Sin\xfcs", "is not a CSV in UTF-8"),
