@@ -183,8 +183,8 @@ class Archive:
         """`cohort` a page at a time; a cursor goes on where the page before ended."""
         _check_k(k)
         makes = self._hit_maker(query)
-        digest = self._digest(makes, above=above, where=read_filter(where))
-        behind = read_cursor(cursor, digest, {"row": int})["row"] if cursor else -1
+        digest = search_digest(makes.directions, above=above, where=read_filter(where))
+        behind = read_cursor(cursor, digest, self.facts.table_version, {"row": int})["row"] if cursor else -1
         parts: list[pa.Table] = []
         for rows in self._cohort(makes, above, where).rows(behind):
             parts.append(rows)
@@ -194,8 +194,10 @@ class Archive:
         if found is None:
             return CohortPage((), None)
         page = found.slice(0, k)
-        more = found.num_rows > k
-        return CohortPage(makes.hits(page), write_cursor(digest, row=page["_rowid"][-1].as_py()) if more else None)
+        if found.num_rows <= k:
+            return CohortPage(makes.hits(page), None)
+        last = page["_rowid"][-1].as_py()
+        return CohortPage(makes.hits(page), write_cursor(digest, self.facts.table_version, row=last))
 
     def count(self, query: str | Query | Sequence[Direction], *, above: float, where: str | None = None) -> CohortCount:
         """How many records and patients `cohort` finds, of how many records that pass the filter."""
@@ -243,10 +245,10 @@ class Archive:
     ) -> SearchPage:
         _check_k(k)
         makes = HitMaker(directions, self._sample, self.facts.dimension)
-        digest = self._digest(makes, where=condition, one_per_patient=one_per_patient)
+        digest = search_digest(makes.directions, where=condition, one_per_patient=one_per_patient)
         before, bound = 0, None
         if cursor:
-            at = read_cursor(cursor, digest, {"hits": int, "similarity": float, "row": int})
+            at = read_cursor(cursor, digest, self.facts.table_version, {"hits": int, "similarity": float, "row": int})
             before, bound = at["hits"], Bound(at["similarity"], at["row"])
         if not 0 <= before <= MOST_DEEP - k:
             raise ConfigError(
@@ -259,7 +261,9 @@ class Archive:
         following = None
         if not is_last and rows.num_rows:
             similarity, row = 1.0 - float(rows["_distance"][-1].as_py()), int(rows["_rowid"][-1].as_py())
-            following = write_cursor(digest, hits=before + rows.num_rows, similarity=similarity, row=row)
+            following = write_cursor(
+                digest, self.facts.table_version, hits=before + rows.num_rows, similarity=similarity, row=row
+            )
         return SearchPage(makes.hits(rows), following, makes.terms, self.facts.records)
 
     def _hit_maker(self, query: str | Query | Sequence[Direction]) -> HitMaker:
@@ -270,9 +274,6 @@ class Archive:
         if not -1.0 <= above <= 1.0:
             raise ConfigError(f"`above` is {above}", hint="give a cosine similarity between -1 and 1, for example 0.3")
         return Cohort(self.uri, self._table, makes.vector, above, read_filter(where), (*_IDS, *HIT_COLUMNS))
-
-    def _digest(self, makes: HitMaker, **conditions: object) -> str:
-        return search_digest(makes.directions, version=self.facts.table_version, **conditions)
 
     def _vector_and_others(
         self, record: str | Float32[np.ndarray, " dimension"], condition: str | None, source: str | None

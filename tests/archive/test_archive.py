@@ -189,7 +189,7 @@ def test_a_cursor_of_another_search_is_refused(archive):
         with pytest.raises(ConfigError, match="another search"):
             archive.search_directions(directions, k=5, cursor=cursor, **options)
     for text in ("x", "a" * 5000, "bnVsbA", "{}", "é"):
-        with pytest.raises(ConfigError, match="no search gave"):
+        with pytest.raises(ConfigError, match="did not come from a search"):
             archive.search_directions([Direction(VECTORS[0])], cursor=text)
 
 

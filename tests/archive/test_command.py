@@ -65,7 +65,7 @@ def test_records_and_reports_can_be_searched_by(archive_uri, capsys):
     [
         ((" ; ",), 2, "no words"),
         (("--like", "r00003", "--k", "0"), 2, "`k` is 0"),
-        (("--like", "r00003", "--where", "weight > 1"), 2, "no column"),
+        (("--like", "r00003", "--where", "weight > 1"), 2, "not a column"),
         (("--like", "nobody"), 2, "no record"),
     ],
 )

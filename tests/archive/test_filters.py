@@ -35,10 +35,10 @@ def test_a_filter_is_written_anew(where, expression):
 @pytest.mark.parametrize(
     ("where", "fact"),
     [
-        ("weight > 60", "`weight`, which is no column"),
-        ("embedding is null", "`embedding`, which is no column"),
-        ("shard = 'x'", "`shard`, which is no column"),
-        ("agee > 60", "`agee`, which is no column"),
+        ("weight > 60", "`weight`, which is not a column"),
+        ("embedding is null", "`embedding`, which is not a column"),
+        ("shard = 'x'", "`shard`, which is not a column"),
+        ("agee > 60", "`agee`, which is not a column"),
         ("age > 60; drop table ecgs", "cannot be read from '; drop table ecgs' on"),
         ("age > 60 -- all", "cannot be read from '-- all' on"),
         ("upper(sex) = 'F'", "calls `upper`: there are no functions"),

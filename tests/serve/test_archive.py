@@ -306,7 +306,14 @@ def test_a_replica_goes_on_with_what_was_added(tmp_path):
     assert replica.search(question, 25, None, None, False).hits[5:]
     with pytest.raises(RequestError) as refusal:
         replica.search(question, 5, None, before.cursor, False)
-    assert (refusal.value.status, refusal.value.reason) == (422, "bad_query")
+    assert (refusal.value.status, refusal.value.reason) == (409, "archive_changed")
+    # A replica that has not looked yet takes the cursor of one that has.
+    newer = ArchiveReplica(ServeConfig(bundle_uri="", archive_uri=uri), "d" * 64)
+    again = rows_of(unit_vectors(10, seed=2), first=200, key="e" * 16, source=["third"] * 10)
+    write_archive(uri, again, key="e" * 16, dataset=DATASET.model_copy(update={"source": "third"}))
+    assert newer.refresh()
+    cursor = newer.search(question, 5, None, None, False).cursor
+    assert replica.search(question, 5, None, cursor, False) == newer.search(question, 5, None, cursor, False)
 
 
 def test_an_index_of_another_bundle_is_refused_before_it_is_served(tmp_path):

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from mets_ray import storage
 from mets_ray.archive.cohorts import CohortCount
+from mets_ray.archive.cursor import IndexChangedError
 from mets_ray.archive.facts import ArchiveFacts, finished_facts
 from mets_ray.archive.results import CohortPage, Hit, NearReport, SearchPage
 from mets_ray.ecg.preprocess import SignalConfig
@@ -150,6 +151,8 @@ class ArchiveReplica:
         """What the archive says of a question is the client's to mend; what it says of its files is in the log."""
         try:
             return self._newest(ask)
+        except IndexChangedError as error:
+            raise RequestError(409, "archive_changed", error.fact, hint=error.hint) from error
         except ConfigError as error:
             raise RequestError(422, "bad_query", error.fact, hint=error.hint) from error
         except storage.UnreachableError as error:
@@ -164,12 +167,13 @@ class ArchiveReplica:
             ) from error
 
     def _newest(self, ask: Callable[[OpenedArchive], _T]) -> _T:
-        """A job that adds records removes old files in time: what is gone may be there under a new name."""
+        """A job that adds records removes old files in time: what is gone may be there under a new name; and another
+        replica may have seen it first and given a cursor."""
         try:
             return ask(self._opened)
         except storage.UnreachableError:
             raise
-        except DatasetError:
+        except (DatasetError, IndexChangedError):
             if not self.refresh():
                 raise
             return ask(self._opened)
