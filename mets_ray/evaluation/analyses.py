@@ -134,5 +134,5 @@ def _retrieval(inputs: EvaluationInputs) -> Retrieval:
     ids = np.asarray([text_id(one) for one in texts], dtype=np.int64)
     recall = retrieval_recall(records.embeddings, report_embeddings(bundle.model, table, statements, ids), ids)
     _, counts = np.unique(ids, return_counts=True)
-    chance = {k: float(hypergeom.sf(0, len(ids), counts, k).mean()) for k in recall["text_to_ecg"]}
+    chance = {k: float(hypergeom.sf(0, len(ids), counts, min(k, len(ids))).mean()) for k in recall["text_to_ecg"]}
     return Retrieval(recall["ecg_to_text"], recall["text_to_ecg"], chance, len(ids), len(counts))

@@ -69,10 +69,12 @@ def roc_picture(score: TaskScore, scores: TaskSimilarities, *, synthetic: bool) 
         if row.scored:
             false_positive, true_positive, _ = roc_curve(scores.truth[:, column], scores.similarity[:, column])
             curves[row.name] = (false_positive, true_positive, row.auroc.value)
-    if not curves:  # no class has both: then the legend names them all
+    macro = f"macro AUROC {interval_text(score.macro)}"
+    if not curves:  # then the legend names them all
+        macro = "no class has ECGs with and without it"
         curves = {row.name: (np.zeros(0), np.zeros(0), math.nan) for row in score.classes}
     suffix = " (SYNTHETIC data)" if synthetic else ""
-    return draw_roc(curves, f"{score.task}: zero-shot, macro AUROC {interval_text(score.macro)}{suffix}")
+    return draw_roc(curves, f"{score.task}: zero-shot, {macro}{suffix}")
 
 
 class PrecisionRecall(NamedTuple):

@@ -147,7 +147,13 @@ def wording_section(task: str, classes: dict[str, ClassWordings]) -> Section:
 def retrieval_section(found: Retrieval) -> Section:
     """Retrieval in both directions, with chance levels."""
     rows = [
-        (f"recall at {k}", found.ecg_to_text[k], k / found.texts, found.text_to_ecg[k], found.chance_text_to_ecg[k])
+        (
+            f"recall at {k}",
+            found.ecg_to_text[k],
+            min(k / found.texts, 1.0),
+            found.text_to_ecg[k],
+            found.chance_text_to_ecg[k],
+        )
         for k in found.ecg_to_text
     ]
     text = (

@@ -51,7 +51,7 @@ class ClassWordings:
 class Retrieval:
     """Recall at k of a record's own report among `texts` distinct ones, and of a report's records among `records`.
 
-    Chance level: k / `texts` for ECG to report, `chance_text_to_ecg` for report to ECG.
+    Chance level: k / `texts`, at most 1, for ECG to report, `chance_text_to_ecg` for report to ECG.
     """
 
     ecg_to_text: dict[int, float]

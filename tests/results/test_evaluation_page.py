@@ -106,6 +106,13 @@ def test_fewer_leads_stand_below_all_with_the_difference(result):
     }
 
 
+def test_chance_is_at_most_certain_where_there_are_fewer_reports_than_hits(result):
+    few = replace(result.retrieval, texts=2)
+    shown = markdown(tables_page(replace(result, retrieval=few), "Title", 0))
+    assert "| recall at 1 | 0.250 | 0.500 |" in shown
+    assert "| recall at 5 | 0.500 | 1.000 |" in shown
+
+
 def test_the_markdown_holds_every_table(result):
     shown = markdown(tables_page(result, "Title", 0, ("records: 100 101", "no reports")))
     assert "**ALARM: Leak!**" in shown
