@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
-from mets_ray.config.words import read_value, split_word
+from mets_ray.config.words import read_value, split_word, write_value
 from mets_ray.errors import ConfigError
 from mets_ray.packaged import did_you_mean
 
@@ -38,11 +37,7 @@ def read_flat(model: type[Settings], tree: Mapping[str, Any], words: Sequence[st
 def describe_flat(model: type[BaseModel]) -> str:
     """Two lines for every key, default and meaning: the tail of `--help`."""
     return "\n".join(
-        f"  {name} = {'(required)' if field.is_required() else _shown(field.get_default())}\n      {field.description}"
+        f"  {name} = {default}\n      {field.description}"
         for name, field in model.model_fields.items()
+        for default in ["(required)" if field.is_required() else write_value(field.get_default())]
     )
-
-
-def _shown(value: Any) -> str:
-    """A default as one writes it on the command line."""
-    return str(yaml.safe_dump(value, default_flow_style=True)).strip().removesuffix("...").strip()

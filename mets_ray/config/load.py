@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from mets_ray.config.settings import HASH_PREFIX, Config, FoldsConfig
 from mets_ray.config.source import SOURCES, SourceSettings, source_class
 from mets_ray.config.suggest import nearest, settings_of
-from mets_ray.config.words import apply_words
+from mets_ray.config.words import apply_words, write_value
 from mets_ray.errors import ConfigError
 from mets_ray.packaged import read_yaml
 
@@ -62,7 +62,7 @@ def describe_settings(sections: Collection[str] | None = None) -> str:
             default = default.kind
         shown = list(default) if isinstance(default, tuple) else default
         choices = " | ".join(SOURCES) if key == "prepare.source" else _choices(field.annotation)
-        value = yaml.safe_dump(shown, default_flow_style=True).strip().removesuffix("...").strip()
+        value = write_value(shown)
         lines.append(f"  {key} = {value}")
         lines.append(f"      {field.description or ''}{f'  [{choices}]' if choices else ''}")
         if key == "prepare.source":
@@ -105,7 +105,7 @@ def _describe_sources() -> Iterator[str]:
         for name, field in model.model_fields.items():
             if name != "kind":
                 choices = _choices(field.annotation)
-                value = yaml.safe_dump(field.default).strip().removesuffix("...").strip()
+                value = write_value(field.default)
                 yield f"  prepare.source.{name} = {value}"
                 yield f"      {kind}: {field.description or ''}{f'  [{choices}]' if choices else ''}"
 

@@ -120,3 +120,8 @@ def _kinds(annotation: Any) -> Iterator[type]:
         yield from {type(value) for value in typing.get_args(annotation)}
     else:
         yield origin or annotation
+
+
+def write_value(value: Any) -> str:
+    """A value as one writes it on the command line."""
+    return str(yaml.safe_dump(value, default_flow_style=True)).strip().removesuffix("...").strip()

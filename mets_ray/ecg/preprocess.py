@@ -222,13 +222,10 @@ def _lead_rows(ecg: Ecg, config: SignalConfig) -> tuple[tuple[str, ...], list[in
     # V7 beside all wanted leads is one more; where V6 is missing it is more likely a mistake, so it is named.
     unknown = [lead for lead in left_over if not is_other_lead(lead) or (missing and lead.upper() not in FRANK_LEADS)]
     if unknown:
-        names_of, are = (
-            ", ".join(f"`{lead}`" for lead in unknown),
-            "is not a lead" if len(unknown) == 1 else "are not leads",
-        )
+        are = "is not a lead" if len(unknown) == 1 else "are not leads"
         raise RecordError(
             "unknown_lead",
-            f"{names_of} {are} of a 12-lead ECG",
+            f"{', '.join(f'`{lead}`' for lead in unknown)} {are} of a 12-lead ECG",
             hint=f"the names are {', '.join(LEADS)}",
         )
     for name in LEADS:

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 
 from mets_ray import storage
 from mets_ray.ecg.ecg import Ecg, EcgMeta
-from mets_ray.ecg.formats.facts import plausible_age
+from mets_ray.ecg.formats.facts import SEXES, plausible_age
 from mets_ray.ecg.wfdb_header import parse_header
 from mets_ray.ecg.wfdb_record import Files, Limits, read_leads
 from mets_ray.ecg.wfdb_segments import join_segments, with_signals
 from mets_ray.errors import RecordError
 
 _YEARS = re.compile(r"\d{1,3}(\.\d{1,6})?", re.ASCII)
-_SEXES = {"m": "male", "male": "male", "f": "female", "female": "female"}
 
 # The reasons of every RecordError that `read_wfdb` raises, besides `to_millivolts`' missing_unit and unknown_unit.
 REASONS = (
@@ -58,6 +57,12 @@ def read_header(record_uri: str) -> HeaderFacts:
         comments=header.comments,
         data=data,
     )
+
+
+def comment_facts(comments: tuple[str, ...]) -> dict[str, str]:
+    """Comments as `key: value`, by the key in lower case: `# age: 81` of PTB, `#Dx: 59118001` of the challenges."""
+    pairs = (line.partition(":") for line in comments)
+    return {key.strip().lower(): value.strip() for key, _, value in pairs}
 
 
 def read_wfdb(record_uri: str) -> Ecg:
@@ -144,10 +149,10 @@ def _ecg(name: str, files: Files) -> Ecg:
 
 def _meta(comments: tuple[str, ...]) -> EcgMeta:
     """Age and sex where comments name them as in PTB (`# age: 81`) and the PhysioNet challenges (`#Sex: Male`)."""
-    facts = {key.strip().lower(): value.strip().lower() for key, _, value in (line.partition(":") for line in comments)}
+    facts = comment_facts(comments)
     age = facts.get("age", "")
     return EcgMeta(
         format="wfdb",
         age=plausible_age(float(age)) if _YEARS.fullmatch(age) else None,
-        sex=_SEXES.get(facts.get("sex", "")),
+        sex=SEXES.get(facts.get("sex", "").lower()),
     )

@@ -13,6 +13,7 @@ from datetime import date, datetime
 from typing import TypeVar, cast
 
 from mets_ray.console import counted
+from mets_ray.ecg.formats.facts import SEXES
 from mets_ray.errors import RecordError
 
 _Kind = TypeVar("_Kind")
@@ -32,9 +33,6 @@ FIRST_OF_FILLED = frozenset(string.ascii_letters + string.digits + string.punctu
 _LONGEST_MISSING = max(map(len, _MISSING))
 
 _UNKNOWN = frozenset({"unknown", "unk", "u"})
-
-SEXES = {"m": "male", "male": "male", "f": "female", "female": "female"}
-"""In lower case. Other words and numbers have a meaning only where a source's documentation gives them one."""
 
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?", re.IGNORECASE | re.ASCII)
 _WHOLE = re.compile(r"([-+]?\d+)\.0+", re.ASCII)

@@ -21,7 +21,7 @@ from mets_ray import storage
 from mets_ray.config.kinds import Uri
 from mets_ray.ecg.ecg import Ecg
 from mets_ray.ecg.preprocess import SignalConfig, samples_in
-from mets_ray.ecg.wfdb import HeaderFacts, read_header, read_wfdb
+from mets_ray.ecg.wfdb import HeaderFacts, comment_facts, read_header, read_wfdb
 from mets_ray.errors import DatasetError, RecordError
 from mets_ray.sources.cells import Blanks, age_years, identifier, is_missing, sex
 from mets_ray.sources.csn import ACRONYMS, published_classes
@@ -135,8 +135,7 @@ class _About:
 
     @classmethod
     def of(cls, header: HeaderFacts | None, database: Database, blanks: Blanks, words: SnomedWords | None) -> "_About":
-        pairs = (line.partition(":") for line in (header.comments if header else ()))
-        facts = {key.strip().lower(): value.strip() for key, _, value in pairs}
+        facts = comment_facts(header.comments if header else ())
         written = (identifier(code) for code in facts.get("dx", "").split(","))
         codes = tuple(code for code in written if not is_missing(code) and code.lower() != "unknown")
         published = tuple(f"csn:{word}" for word in published_classes(codes)) if database == "csn" else ()

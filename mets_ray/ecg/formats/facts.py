@@ -10,6 +10,9 @@ from mets_ray.errors import RecordError
 _OLDEST_YEARS = 130
 _DAMAGE: tuple[type[Exception], ...] = (struct.error, ValueError, LookupError, ArithmeticError, RecursionError)
 
+SEXES = {"m": "male", "male": "male", "f": "female", "female": "female"}
+"""In lower case. Other words and numbers have a meaning only where a source's documentation gives them one."""
+
 
 @contextmanager
 def refuse_damaged(title: str, *errors: type[Exception]) -> Iterator[None]:
