@@ -11,7 +11,6 @@ from mets_ray.archive.lance_table import table_faults
 from mets_ray.archive.schema import PATIENT
 
 _ROWS_AT_ONCE = 8192
-_FRAGMENT_BITS = 32  # a row's address: its fragment, and its place there
 
 
 class CohortCount(NamedTuple):
@@ -60,25 +59,16 @@ class Cohort:
         return CohortCount(records, len(patients), of_records)
 
     def _batches(self, columns: list[str], behind: int) -> Iterator[pa.Table]:
-        first = behind >> _FRAGMENT_BITS if behind >= 0 else 0
+        # Lance seeks to the row: what lies before it is not read, or the last pages of a long cohort would read it all.
+        conditions = [self._condition] if behind < 0 else [self._condition, f"_rowid > {behind}"]
+        wanted = " AND ".join(f"({one})" for one in conditions if one)
         with table_faults(self._uri):
-            fragments = [one for one in self._table.get_fragments() if one.fragment_id >= first]
-            if not fragments:
-                return
             scanner = self._table.scanner(
-                columns=columns,
-                filter=self._condition,
-                fragments=fragments,
-                batch_size=_ROWS_AT_ONCE,
-                with_row_id=True,
+                columns=columns, filter=wanted or None, batch_size=_ROWS_AT_ONCE, with_row_id=True
             )
             for batch in scanner.to_batches():
-                rows = pa.Table.from_batches([batch])
-                new = rows["_rowid"].to_numpy() > behind if behind >= 0 else None
-                if new is not None and not new.all():
-                    rows = rows.filter(pa.array(new))
-                if rows.num_rows:
-                    yield rows
+                if batch.num_rows:
+                    yield pa.Table.from_batches([batch])
 
     def _reaches(self, rows: pa.Table) -> np.ndarray:
         embeddings = rows["embedding"].combine_chunks().flatten().to_numpy().reshape(rows.num_rows, -1)

@@ -134,6 +134,25 @@ def test_a_cohort_is_read_to_its_end_where_whole_batches_lie_before_a_page(archi
     assert found == list(range(RECORDS))
 
 
+@pytest.mark.parametrize("where", ["sex = 'male' OR age < 40", "NOT sex = 'male'", None])
+def test_pages_of_a_filtered_cohort_join_to_the_whole_of_several_fragments(tmp_path, where):
+    for number in range(4):
+        own = {"key": str(number), "source": [f"s{number}"] * 50}
+        rows = rows_of(VECTORS[number * 50 : number * 50 + 50], first=number * 50, **own)
+        write_archive(tmp_path, rows, key=str(number), dataset=DATASET.model_copy(update={"source": f"s{number}"}))
+    archive = open_archive(str(tmp_path))
+    query = [Direction(VECTORS[3])]
+    whole = [hit.record_id for hit in archive.cohort(query, above=-0.2, where=where)]
+    found, cursor = [], None
+    while not found or cursor:
+        page = archive.cohort_page(query, above=-0.2, where=where, k=7, cursor=cursor)
+        found += [hit.record_id for hit in page.hits]
+        cursor = page.cursor
+    assert found == whole
+    assert len(set(whole)) == len(whole)
+    assert len(whole) > 30
+
+
 def test_patients_of_two_sources_with_equal_ids_are_two(tmp_path):
     other = rows_of(VECTORS[100:], key="other", record_id=[f"x{n}" for n in range(100)], source=["sph"] * 100)
     write_archive(tmp_path, rows_of(VECTORS[:100]))
