@@ -15,6 +15,8 @@ from torch import Tensor
 # Of the mean variance of a dimension. Between 0.1 and 1 the AUROC by cross-validation hardly changes; docs/findings.md.
 _RIDGE = 0.3
 
+_LEAST_SPREAD = 1e-10  # of the embeddings' mean square: less is rounding, as where an encoder gives one answer to all
+
 
 @dataclass(frozen=True)
 class StatementSums:
@@ -59,11 +61,14 @@ def statement_directions(sums: StatementSums) -> Float[Tensor, "statement dimens
     """The coefficients of ridge regression, float32: embedding → 1 for ECGs with the statement, 0 for all others.
 
     As scikit-learn's `Ridge` with an intercept, which is left out: it ranks no ECG above another. The penalty is 0.3
-    times the mean variance of a dimension, for each ECG. Zeros for a statement that none or all have.
+    times the mean variance of a dimension, for each ECG. Zeros for a statement that none or all have, and for
+    all of them where the embeddings of all ECGs are the same.
     """
     rows = float(sums.rows)
     mean = sums.embeddings / rows
     covariance = sums.products / rows - torch.outer(mean, mean)
+    if covariance.trace() <= _LEAST_SPREAD * sums.products.trace() / rows:
+        return torch.zeros(sums.of_carriers.shape)
     ridge = _RIDGE * covariance.trace() / len(mean) * torch.eye(len(mean), dtype=torch.float64)
     towards = (sums.of_carriers - sums.carriers[:, None] * mean) / rows
     coefficients: Tensor = torch.linalg.solve(covariance + ridge, towards.T).T

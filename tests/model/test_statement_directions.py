@@ -35,6 +35,14 @@ def test_they_are_the_coefficients_of_ridge_regression(ecgs):
     assert np.abs(found[5:].numpy()).max() < 1e-12  # everybody's and nobody's
 
 
+def test_equal_embeddings_lie_in_no_direction(ecgs):
+    _, holds = ecgs
+    same = np.repeat(np.eye(1, 12, dtype=np.float32), len(holds), axis=0)
+    found = statement_directions(summed(StatementSums.zeros(7, 12), same, holds))
+    assert found.shape == (7, 12)
+    assert not found.any()
+
+
 def test_batches_and_workers_add_up(ecgs):
     embeddings, holds = ecgs
     whole = summed(StatementSums.zeros(7, 12), embeddings, holds)
