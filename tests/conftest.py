@@ -25,6 +25,8 @@ os.environ |= {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # an actor more for each worker group; test_nodes has it
     "RAY_worker_niceness": "0",  # at Ray's 15, what else is tested beside it takes the CPUs
     "OMP_NUM_THREADS": "1",  # beside another lane, torch's threads would wait for each other at every layer
+    "OMP_WAIT_POLICY": "PASSIVE",  # a training worker with two CPUs has two threads, and one that waits would hold a core
+    "RAY_USAGE_STATS_ENABLED": "0",  # an actor that collects what Ray's makers are told
     "TORCH_CPP_LOG_LEVEL": "ERROR",
     "HF_HUB_OFFLINE": "1",
 }
