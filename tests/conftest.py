@@ -25,6 +25,8 @@ os.environ |= {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # an actor more for each worker group; test_nodes has it
     "RAY_worker_niceness": "0",  # at Ray's 15, what else is tested beside it takes the CPUs
     "OMP_NUM_THREADS": "1",  # beside another lane, torch's threads would wait for each other at every layer
+    "OMP_WAIT_POLICY": "PASSIVE",  # a training worker with two CPUs has two threads; one that waits would hold a core
+    "RAY_USAGE_STATS_ENABLED": "0",  # an actor that collects what Ray's makers are told
     "TORCH_CPP_LOG_LEVEL": "ERROR",
     "HF_HUB_OFFLINE": "1",
 }
@@ -50,11 +52,13 @@ def warm():
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(warm):
+def ray_cluster(request, warm):
     """A local cluster with 4 logical CPUs, whatever the machine has."""
     import ray
 
-    often = {"RAY_metrics_report_interval_ms": "1000"}  # for tests of metrics; each report costs CPU
+    # Each report costs CPU: often only where metrics are tested.
+    tests_metrics = any(item.path == ROOT / "tests/ray/test_serve.py" for item in request.session.items)
+    often = {"RAY_metrics_report_interval_ms": "1000"} if tests_metrics else {}
     with warm_workers(), mock.patch.dict(os.environ, NO_STATE_API | often):
         ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield ray

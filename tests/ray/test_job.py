@@ -38,7 +38,7 @@ def test_work_begins_when_the_libraries_are_loaded(ray_address, tmp_path):
             loaded = True
             """)
     )
-    done = run_work(
+    write_job(
         """
         import sys
 
@@ -46,15 +46,17 @@ def test_work_begins_when_the_libraries_are_loaded(ray_address, tmp_path):
             return {"loaded": hasattr(sys.modules.get("slow_library"), "loaded")}
         """,
         tmp_path,
-        ray_address,
     )
+    environment = os.environ | {"RAY_ADDRESS": ray_address, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "job.py", f"run_uri={tmp_path}"]  # a process that has imported nothing yet
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout) == {"job": "job", "loaded": True}
 
 
 def test_what_is_stopped_lets_go_of_its_data_before_ray_ends(ray_address, tmp_path):
     """A stream that is closed after `ray.shutdown` starts Ray anew and fills the end with traces."""
-    done = run_work(
+    write_job(
         """
         import time
 
@@ -70,16 +72,16 @@ def test_what_is_stopped_lets_go_of_its_data_before_ray_ends(ray_address, tmp_pa
             raise KeyboardInterrupt
         """,
         tmp_path,
-        ray_address,
     )
-    assert done.returncode == 130
-    assert json.loads(done.stdout) == {"job": "job", "error": "stopped", "signal": "SIGINT"}
-    assert "Traceback" not in done.stderr
-    assert done.stderr.endswith("job: stopped\n")
+    status, result, shown = run_job(str(tmp_path / "job"), f"run_uri={tmp_path}", address=ray_address)
+    assert status == 130
+    assert result == {"job": "job", "error": "stopped", "signal": "SIGINT"}
+    assert "Traceback" not in shown
+    assert shown.endswith("job: stopped\n")
 
 
-def run_work(code, folder, ray_address):
-    """A job of its own whose work is `code`, on the cluster at `ray_address`."""
+def write_job(code, folder):
+    """job.py in `folder`: a job of its own whose work is `code`."""
     run = """
         import sys
 
@@ -88,6 +90,3 @@ def run_work(code, folder, ray_address):
         run_command(Command("job", "A job.", work, lambda config: None, (), (), ("slow_library",)), sys.argv[1:])
         """
     (folder / "job.py").write_text(textwrap.dedent(code) + textwrap.dedent(run))
-    environment = os.environ | {"RAY_ADDRESS": ray_address, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "job.py", f"run_uri={folder}"]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

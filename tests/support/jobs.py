@@ -1,7 +1,8 @@
 """Jobs as a user starts them, in processes of their own.
 
 A job's imports cost 3 to 6 s of CPU, its start of a Ray cluster some 10 s more. Where neither is what a test is about,
-jobs are forked from a process that has imported once, and meet on the cluster of the test session.
+jobs are forked from a process that has imported once, and meet on the cluster of the test session. The workers of a
+cluster that a job starts for itself are forked too, where the session has a server for that.
 """
 
 import contextlib
@@ -16,11 +17,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.support.warm_workers import ADDRESS, warm_workers
+
 ROOT = Path(__file__).parents[2]
-_PRELOADED = [__name__, "torch", "ray.data", "ray.train.torch", "s3fs"]
-_PRELOADED += [
-    f"jobs.{name}" for name in ("prepare", "quality", "pretrain", "evaluate", "score", "index", "quickstart")
-]
+_PRELOADED = [__name__, "tests.support.preloaded"]
 
 
 class Job:
@@ -48,7 +48,7 @@ class Job:
 
 @contextlib.contextmanager
 def started_job(name, *words, address="local", environment=None, everywhere=None):
-    """`python jobs/<name>.py`, forked; nothing of its group outlives the block.
+    """`python jobs/<name>.py`, forked; nothing of its group outlives the block. A path names another folder's file.
 
     address: of the Ray cluster, or `local` for one of its own. environment: variables besides those of this process;
     everywhere: those that tasks and actors have as well, as with `ray job submit --runtime-env-json`.
@@ -93,4 +93,5 @@ def _run(script, words, folder, environment):
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = [script, *words]
-    runpy.run_path(script, run_name="__main__")
+    with warm_workers() if ADDRESS in environment else contextlib.nullcontext():
+        runpy.run_path(script, run_name="__main__")

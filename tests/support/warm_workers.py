@@ -26,10 +26,14 @@ from pathlib import Path
 from unittest import mock
 
 ADDRESS = "TESTS_WARM_WORKERS"
+RUN_FIRST = "TESTS_RUN_FIRST"
+"""A variable of a runtime environment: a file that the worker runs before it is one, as Python does `sitecustomize`."""
 KEY_BYTES = 64
 BEFORE_RAY = ["torch", "torch.distributed", "transformers", "pandas", "pyarrow.parquet", "pyarrow.dataset"]
 BEFORE_RAY += ["sklearn.linear_model", "fastapi", "s3fs", "mets_ray.model.predictor", "mets_ray.sources"]
 BEFORE_RAY += ["torch._dynamo"]  # which the first optimizer imports, for a second
+BEFORE_RAY += ["sklearn.manifold", "scipy.stats", "matplotlib.figure", "mets_ray.serve.app"]
+BEFORE_RAY += ["grpc.aio", "requests", "uvicorn", "opentelemetry.exporter.prometheus"]  # Ray's own: each job imports it
 WITH_RAY = ["ray.data", "ray.train.torch", "mets_ray.training.fit", "mets_ray.pipelines.prepare"]
 WITH_RAY += ["mets_ray.evaluation.evaluate", "mets_ray.pipelines.score", "mets_ray.serve.deployments"]
 
@@ -117,8 +121,8 @@ def serve_job(callers, first):
         start, connections = received(socket.socket(fileno=descriptors[0]))
 
 
-def import_ray():
-    """Import what workers need of Ray, without a random id: its classes of actors get theirs from the system."""
+def import_ray(names=WITH_RAY):
+    """Import what needs Ray, without a random id: its classes of actors get theirs from the system."""
     from ray import ActorClassID, NodeID, actor
 
     class ClassID:
@@ -127,7 +131,7 @@ def import_ray():
             return ActorClassID(os.urandom(ActorClassID.size()))
 
     actor.ActorClassID = ClassID
-    for name in WITH_RAY:
+    for name in names:
         importlib.import_module(name)
     read, write = os.pipe()
     for _ in range(2):
@@ -166,6 +170,8 @@ def become_worker(start, streams):
     script = str(Path(ray.__file__).parent / "_private" / "workers" / "default_worker.py")
     sys.argv = [script, *with_runtime_environment(script, start["arguments"])]
     sys.path[0] = str(Path(script).parent)
+    if first := os.environ.get(RUN_FIRST):
+        runpy.run_path(first)
     runpy.run_path(script, run_name="__main__")
     os._exit(0)
 

@@ -146,10 +146,7 @@ def fake_cloud(*, idle_minutes):
         wait_for_port(port, head)
         yield f"127.0.0.1:{port}", temporary
     finally:
-        head.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):  # it waits half a minute for nodes that are gone
-            head.wait(timeout=5)
-        head.kill()
+        head.kill()  # told to end, it waits half a minute for nodes that are gone
         head.wait()
         end_all_of(temporary)
         shutil.rmtree(temporary, ignore_errors=True)

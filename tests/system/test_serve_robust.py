@@ -22,7 +22,7 @@ import yaml
 
 from tests.conftest import ROOT
 from tests.support.serving import free_port, json_ecg, make_bundle, synthetic_ecg
-from tests.support.warm_workers import ray_command
+from tests.support.warm_workers import RUN_FIRST, ray_command
 
 TOKEN = "a-token-of-the-tests"
 BIN = Path(sys.executable).parent
@@ -205,7 +205,7 @@ def cluster(request, warm, tmp_path_factory):
         "dashboard-agent-listen-port": agent,
     }
     command = ray_command("start", "--head", "--block", *(f"--{key}={value}" for key, value in options.items()))
-    with process(command, env=environment):
+    with process(command, env=environment) as head:
         address = f"http://127.0.0.1:{dashboard}"
 
         def answers():
@@ -214,6 +214,7 @@ def cluster(request, warm, tmp_path_factory):
 
         eventually(answers, within_s=90)
         yield Cluster(tmp_path_factory.mktemp("cluster"), address, environment)
+        head.kill()  # told to end, it takes 10 s
     shutil.rmtree(temporary, ignore_errors=True)
 
 
@@ -441,7 +442,7 @@ def test_a_bundle_that_cannot_be_loaded_leaves_the_old_one_serving(cluster, tmp_
     cluster.deploy(cluster.bundles[1])
 
 
-# Read by every Python process of the replicas: once there is a file named after the process, its encoder fails.
+# Run by every process of the replicas: once there is a file named after the process, its encoder fails.
 _BREAKABLE = """
 import os, threading, time
 def wait():
@@ -458,8 +459,8 @@ threading.Thread(target=wait, daemon=True).start()
 @serve_proxy
 @pytest.mark.timeout(240)
 def test_a_replica_whose_encoder_fails_is_replaced(cluster, tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(_BREAKABLE)
-    cluster.deploy(cluster.bundles[0], environment={"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"})
+    (tmp_path / "breakable.py").write_text(_BREAKABLE)
+    cluster.deploy(cluster.bundles[0], environment={RUN_FIRST: str(tmp_path / "breakable.py")})
     before = cluster.replicas("ZeroShot")
     with Load(cluster) as load, cluster.client() as client:
         time.sleep(1)
