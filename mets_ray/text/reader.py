@@ -132,8 +132,8 @@ class Reader:
         phrase: str | None = " ".join(self._texts[at:end])
         if not phrase:
             end, phrase = len(self._texts), self._language.completion(" ".join(self._texts[at:]), own)
-        if phrase in phrases.meanings and phrases.meanings[phrase].doubts:
-            if doubted := self._doubted(phrases.meanings[phrase].doubts, end):
+        if phrase is not None and (template := phrases.meanings.get(phrase, NOTHING).doubts):
+            if doubted := self._doubted(template, end):
                 return doubted
             end, phrase = len(self._texts), self._language.completion(" ".join(self._texts[at:]), own)
         if phrase is None:
