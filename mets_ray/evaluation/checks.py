@@ -183,6 +183,9 @@ def notices_of(inputs: EvaluationInputs) -> list[str]:
         lines.append("SYNTHETIC data: these scores say nothing about real ECGs.")
     elif card.source == "ptbxl" and not _is_published_split(facts, test):
         lines.append("This is not the published split of PTB-XL (train 1-8, validate 9, test 10): do not compare.")
+    began = inputs.predictor.bundle.config.train.init_from
+    if began and (card.source != facts.dataset_source or not facts.earlier_folds):
+        lines.append(f"The weights began as those of `{began}`. Whether it has seen patients of this test is unknown.")
     if partial := inputs.records.partial:
         beside = (
             "" if inputs.predictor.bundle.takes_fewer_leads else ", and this bundle was trained on whole ECGs alone"

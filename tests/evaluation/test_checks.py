@@ -1,6 +1,7 @@
 """Which records a bundle may be scored on: data sets and patients are compared, not the numbers of folds."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,7 +9,7 @@ from mets_ray.config.load import load_config
 from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.errors import ConfigError, DatasetError
-from mets_ray.evaluation.checks import calibration_folds, check_fit, choose_test
+from mets_ray.evaluation.checks import calibration_folds, check_fit, choose_test, notices_of
 from mets_ray.model.bundle import read_facts
 from tests.support.datasets import synthetic_rows, write_dataset
 from tests.support.serving import make_bundle
@@ -97,3 +98,28 @@ def test_records_that_trained_the_bundle_or_what_it_began_with_do_not_calibrate_
             calibration_folds(config, scored, trained, Selection((10,)))
     else:
         assert calibration_folds(config, scored, trained, Selection((10,))) == Selection((3,))
+
+
+@pytest.mark.parametrize(
+    ("words", "changes", "is_said"),
+    [
+        ([], {"dataset_source": "wfdb"}, False),
+        (["train.init_from=ptbxl-demo"], {"dataset_source": "wfdb"}, True),  # trained on PTB-XL, then on a clinic's own
+        (["train.init_from=ptbxl-demo"], {"earlier_folds": ()}, True),
+        (["train.init_from=ptbxl-demo"], {"earlier_folds": (1, 2)}, False),  # `check_fit` compares these
+    ],
+)
+def test_what_the_weights_began_as_is_said_where_nothing_compares_it(dataset, facts, words, changes, is_said):
+    scored = of_source(dataset, "ptbxl")
+    trained = trained_on(facts, scored.card, **changes)
+    bundle = SimpleNamespace(config=load_config(None, words), takes_fewer_leads=True)
+    inputs = SimpleNamespace(
+        config=load_config(),
+        dataset=scored,
+        test=Selection((10,)),
+        predictor=SimpleNamespace(facts=trained, bundle=bundle, heads={}),
+        records=SimpleNamespace(partial=0, rows=6, labels=[]),
+        questions=SimpleNamespace(tasks={}),
+        scores={},
+    )
+    assert any("began as those of `ptbxl-demo`" in notice for notice in notices_of(inputs)) == is_said
