@@ -73,7 +73,7 @@ VARIANTS = {
     "supervised": Variant(
         of="default",
         evaluate=("evaluate.baselines=[supervised]", "evaluate.supervised_epochs=30"),
-        baseline="supervised_resnet1d_18_100_of_labels",
+        baseline="supervised_se_resnet1d_18_100_of_labels",
         beats="",
     ),
     "whole reports": Variant(train=("text.unit=report", "loss=same_report")),

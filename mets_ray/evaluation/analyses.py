@@ -54,18 +54,21 @@ def gather_evidence(inputs: EvaluationInputs) -> Evidence:
 
 def read_examples(inputs: EvaluationInputs, examples: Iterable[Example]) -> dict[str, np.ndarray]:
     """int16 µV [lead, sample] by record id; for a recording cut into windows, the first window."""
-    wanted = {example.record_id: example.patient for example in examples}
+    records = inputs.records
+    row_of = dict(zip(records.record_ids, records.row_ids, strict=True))
+    wanted = {row_of[example.record_id]: example for example in examples}
     found: dict[str, np.ndarray] = {}
-    patients, index = set(wanted.values()), inputs.dataset.index
+    patients, index = {example.patient for example in wanted.values()}, inputs.dataset.index
     holding = {group for group, of_group in zip(index.groups, index.patients, strict=True) if patients & set(of_group)}
     for group in inputs.dataset.row_groups(inputs.test):
         if (group.path, group.index) not in holding:
             continue
         table = inputs.dataset.read(group, inputs.test)
-        names = [name.removesuffix("-w0") for name in table["record_id"].to_pylist()]
+        names = table["record_id"].to_pylist()
         rows = [row for row, name in enumerate(names) if name in wanted]
         if rows:
-            found |= {names[row]: signal for row, signal in zip(rows, signals(table.take(rows)), strict=True)}
+            of_rows = zip(rows, signals(table.take(rows)), strict=True)
+            found |= {wanted[names[row]].record_id: signal for row, signal in of_rows}
     return found
 
 

@@ -18,7 +18,7 @@ from mets_ray.errors import ConfigError
 from mets_ray.evaluation.checks import heads_to_score, learning_folds
 from mets_ray.evaluation.frozen_task import FrozenTask
 from mets_ray.evaluation.inputs import EvaluationInputs, similarities_by_task
-from mets_ray.evaluation.label_curve import LINEAR_PROBE, SUPERVISED, TEXT_HEAD
+from mets_ray.evaluation.label_curve import LINEAR_PROBE, TEXT_HEAD, supervised_method
 from mets_ray.evaluation.supervised import SupervisedScores, learn_and_score
 from mets_ray.metrics.auroc import chance_auroc
 from mets_ray.metrics.linear_probe import fit_linear_probe, label_subset
@@ -144,15 +144,16 @@ def _supervised(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
     options = {"num_cpus": cpus, "num_gpus": 1 if gpu else 0, "max_retries": 1, "num_returns": "streaming"}
     learn: Any = ray.remote(**options)(_learn)  # type: ignore[call-overload]
     label_sets = {task: inputs.questions.tasks[task] for task in inputs.scores}
+    encoder = inputs.predictor.bundle.config.encoder  # the bundle's, whatever the settings of this job say
     with own_errors():
-        for arrived in learn.remote(groups, inputs.dataset, label_sets, config):
+        for arrived in learn.remote(groups, inputs.dataset, label_sets, encoder, config):
             found: SupervisedScores = ray.get(arrived)
             of, label_set = inputs.scores[found.task], label_sets[found.task]
             row_of = {name: row for row, name in enumerate(found.record_ids)}
             scores = found.scores[[row_of[name] for name in of.record_ids]]
             note = _learnt_from(label_set, found.share, (found.ecgs, found.patients), found.untrained_classes)
             note += f", best epoch {found.best_epoch}"
-            scored = inputs.baseline(SUPERVISED, of, scores, note, found.share, ecgs=found.ecgs)
+            scored = inputs.baseline(supervised_method(encoder), of, scores, note, found.share, ecgs=found.ecgs)
             say(f"supervised, {found.task}, {found.share:.0%} of labels: macro AUROC {scored.macro.value:.3f} ({note})")
             yield scored
 

@@ -102,7 +102,7 @@ def task_calibration(
         card.source,
         card.content_sha256,
         card.synthetic,
-        validation if isinstance(validation, str) else listed(validation),
+        f"{listed(config.folds.train)} ({validation})" if isinstance(validation, str) else listed(validation),
         records_in_folds,
         cross_fitted,
     )

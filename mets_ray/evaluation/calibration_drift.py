@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+from mets_ray.config.settings import HASH_PREFIX
+from mets_ray.dataset.folds import Selection, listed, selections
 from mets_ray.evaluation.inputs import EvaluationInputs
 from mets_ray.metrics.calibration import Calibrated, Calibration, ClassCalibration
 from mets_ray.metrics.calibration_drift import CalibrationDrift, check_calibrations
@@ -42,8 +44,18 @@ def find_calibration_drift(
 def _is_of_the_test(inputs: EvaluationInputs, served: TaskCalibration) -> bool:
     if served.dataset_sha256 != inputs.dataset.card.content_sha256:
         return False
-    folds = {part.strip() for part in served.folds.split(",")}
-    return bool(folds & set(map(str, inputs.test.folds)))
+    return bool(inputs.dataset.patients_of(_fitted_on(inputs, served)) & inputs.dataset.patients_of(inputs.test))
+
+
+def _fitted_on(inputs: EvaluationInputs, served: TaskCalibration) -> Selection:
+    """The records that `task_calibration` names: `9`, or `1, 2 (hash:0.1)`."""
+    folds, _, share = served.folds.removesuffix(")").rpartition("(")
+    if not folds and share.startswith(HASH_PREFIX):  # written before the folds stood beside it
+        folds = listed(inputs.config.folds.train)
+    numbers = tuple(int(part) for part in (folds or share).split(",") if part.strip().isdecimal())
+    validation = share if share.startswith(HASH_PREFIX) else numbers
+    _, fitted_on, _ = selections(numbers, validation, ())
+    return fitted_on
 
 
 def _for_these_words(inputs: EvaluationInputs, task: str, served: TaskCalibration) -> Calibration:

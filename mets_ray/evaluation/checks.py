@@ -124,9 +124,12 @@ def calibration_folds(config: Config, dataset: PreparedDataset, facts: BundleFac
     if not dataset.patients_of(validation):
         raise MetsError(f"`folds.validation` is {config.folds.validation} and selects no record of this data set")
     dataset.check_patients(validation, test, names=("validation", "test"))
-    if dataset.card.source == facts.dataset_source:
-        trained, _, _ = selections(facts.train_folds, facts.validation, ())
+    if dataset.card.source == facts.dataset_source and _has_the_folds_of(facts, dataset.card):
+        trained, chosen, _ = selections(facts.train_folds, facts.validation, ())
         dataset.check_patients(validation, trained, names=("validation", "bundle's train"))
+        # Of the folds of its own split it is known what they were for; what else it began with may have trained.
+        before = tuple(sorted({*facts.earlier_folds} - {*trained.folds, *chosen.folds}))
+        dataset.check_patients(validation, Selection(before), names=("validation", "bundle's earlier train"))
     return validation
 
 
@@ -180,6 +183,9 @@ def notices_of(inputs: EvaluationInputs) -> list[str]:
         lines.append("SYNTHETIC data: these scores say nothing about real ECGs.")
     elif card.source == "ptbxl" and not _is_published_split(facts, test):
         lines.append("This is not the published split of PTB-XL (train 1-8, validate 9, test 10): do not compare.")
+    began = inputs.predictor.bundle.config.train.init_from
+    if began and (card.source != facts.dataset_source or not facts.earlier_folds):
+        lines.append(f"The weights began as those of `{began}`. Whether it has seen patients of this test is unknown.")
     if partial := inputs.records.partial:
         beside = (
             "" if inputs.predictor.bundle.takes_fewer_leads else ", and this bundle was trained on whole ECGs alone"

@@ -1,10 +1,12 @@
 """What labels add to zero-shot: a head and a probe with 8, 32, 128 and all labels per class, and training on all."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from mets_ray.config.kinds import EncoderArchitecture
+from mets_ray.config.settings import EncoderConfig
 from mets_ray.console import say
 from mets_ray.evaluation.frozen_task import FrozenTask
 from mets_ray.evaluation.inputs import EvaluationInputs
@@ -13,8 +15,8 @@ from mets_ray.metrics.label_curve import DRAWS, LABELS_PER_CLASS, ZERO_SHOT, Cur
 from mets_ray.metrics.similarities import TaskSimilarities
 from mets_ray.results.values import BaselineScore
 
-TEXT_HEAD, LINEAR_PROBE, SUPERVISED = "text-initialised head", "linear probe", "supervised ResNet1d-18"
-_METHODS = {"text_head": TEXT_HEAD, "linear_probe": LINEAR_PROBE, "supervised": SUPERVISED}
+TEXT_HEAD, LINEAR_PROBE = "text-initialised head", "linear probe"
+_ENCODERS: Mapping[EncoderArchitecture, str] = {"resnet1d_18": "ResNet1d-18", "seresnet1d_18": "SE-ResNet1d-18"}
 
 Scores = Callable[[FrozenTask, np.ndarray], np.ndarray]
 _FITTED: dict[str, Scores] = {
@@ -23,13 +25,20 @@ _FITTED: dict[str, Scores] = {
 }
 
 
+def supervised_method(encoder: EncoderConfig) -> str:
+    """What an encoder trained on labels alone is called, in tables and as a folder of its scores."""
+    return f"supervised {_ENCODERS[encoder.architecture]}"
+
+
 def label_curve(inputs: EvaluationInputs, baselines: Sequence[BaselineScore]) -> tuple[CurvePoint, ...]:
     """The points of every task, with the methods that `evaluate.baselines` names; none where it names none of them.
 
     baselines: what was scored already. Of these are the points of all labels, where `evaluate.label_shares` has 1.0;
     `supervised` has no other, because each would be a whole training.
     """
-    methods = [name for key, name in _METHODS.items() if key in inputs.config.evaluate.baselines]
+    supervised = supervised_method(inputs.predictor.bundle.config.encoder)
+    known = {"text_head": TEXT_HEAD, "linear_probe": LINEAR_PROBE, "supervised": supervised}
+    methods = [name for key, name in known.items() if key in inputs.config.evaluate.baselines]
     if not methods:
         return ()
     fitted = [name for name in methods if name in _FITTED]

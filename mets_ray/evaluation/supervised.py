@@ -179,6 +179,7 @@ def learn_and_score(
     groups: dict[str, tuple[list[RowGroup], Selection]],
     dataset: PreparedDataset,
     label_sets: dict[str, LabelSet],
+    encoder: EncoderConfig,
     config: Config,
 ) -> Iterator[SupervisedScores]:
     """For each task and each of `evaluate.label_shares`, train on that share of the labels and score the test records.
@@ -199,7 +200,7 @@ def learn_and_score(
             result = train_supervised(
                 LabelledEcgs(signals(learnt.take(pa.array(rows))), truth[rows]),
                 LabelledEcgs(signals(validated), validation_truth),
-                encoder=config.encoder,
+                encoder=encoder,
                 settings=METS_RECIPE.model_copy(update={"epochs": config.evaluate.supervised_epochs}),
                 augment=config.augment,
                 seed=config.seed,

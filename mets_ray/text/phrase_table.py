@@ -47,6 +47,7 @@ class _File(_Model):
     regions: dict[str, str] = {}
     negations: tuple[str, ...] = ()
     denials: tuple[str, ...] = ()
+    doubts: dict[str, str] = {}
     conjunctions: tuple[str, ...] = ()
     fillers: tuple[str, ...] = ()
     capital_nouns: bool = False
@@ -66,11 +67,12 @@ class Word(NamedTuple):
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a phrase means: statements, a qualifier, a denial, or a head that its items follow."""
+    """What a phrase means: statements, a qualifier, a denial, a doubt, or a head that its items follow."""
 
     statements: tuple[str, ...] = ()
     qualifies: str = ""  # template for the statement before it
     denies: bool = False  # the statement before it
+    doubts: str = ""  # template for the statements right behind it
     opens: str = ""  # template for each of its items
     items: "Phrases" = field(default_factory=lambda: Phrases({}))
 
@@ -158,6 +160,7 @@ class Language:
         entries = [(phrase, Meaning(_as_tuple(said))) for phrase, said in file.phrases.items()]
         entries += [(phrase, Meaning(qualifies=template)) for phrase, template in file.qualifiers.items()]
         entries += [(phrase, Meaning(denies=True)) for phrase in file.denials]
+        entries += [(phrase, Meaning(doubts=template)) for phrase, template in file.doubts.items()]
         for context in file.contexts:
             items = by_words((item, Meaning((said,))) for item, said in context.items.items())
             entries += [

@@ -18,6 +18,9 @@ _CLAUSE_MARK = re.compile(r"[,;:.!?()]")
 _FARTHEST = 8
 """So many words at most stand between a finding and what denies it."""
 
+_WITHOUT_LEADS = re.compile(r"\b(?:AV|heart) block\b", re.IGNORECASE)
+"""The numeral behind it is a degree or a type: `a-v block i-ii`, `typ mobitz i`."""
+
 _NEVER_LISTED = re.compile(r"(?:otherwise |probably )?(?:normal|sinus)\b|.*\baxis$", re.IGNORECASE)
 """A rhythm or an axis before `lsb und rsb nicht nachweisbar`, or behind `kein lsb und`, is none of what is denied."""
 
@@ -129,11 +132,24 @@ class Reader:
         phrase: str | None = " ".join(self._texts[at:end])
         if not phrase:
             end, phrase = len(self._texts), self._language.completion(" ".join(self._texts[at:]), own)
+        if phrase is not None and (template := phrases.meanings.get(phrase, NOTHING).doubts):
+            if doubted := self._doubted(template, end):
+                return doubted
+            end, phrase = len(self._texts), self._language.completion(" ".join(self._texts[at:]), own)
         if phrase is None:
             return None
         meaning = own.meanings.get(phrase) or phrases.meanings[phrase]
         # By meaning: a phrase that says the same as an item of the open head is read as that item.
         return _Found(meaning, end, own.says(meaning))
+
+    def _doubted(self, template: str, at: int) -> _Found | None:
+        """The finding that begins at `at`, as the doubt before it makes it: `v.a. lsb`, `dd: vorhofflimmern`."""
+        if at >= len(self.words) or self._mark_before(at) not in ("", ":"):
+            return None
+        meaning, end = self._phrase(at)
+        if meaning.opens or not meaning.statements:
+            return None
+        return _Found(Meaning(tuple(template.format(_inner(one)) for one in meaning.statements)), end, is_item=False)
 
     def _take(self, found: _Found, unchanged: _State) -> _State:
         """Say what a phrase means; where that is nothing, the state is `unchanged`."""
@@ -163,7 +179,7 @@ class Reader:
 
     def _add_leads(self) -> _State | None:
         leads = _leads(self.words, self._at, self._report, self._language.joins)
-        if leads is None:
+        if leads is None or _WITHOUT_LEADS.search(self.said[-1].text):
             return None
         text, end = leads
         self.said[-1].text += f" in {text}"
@@ -208,7 +224,7 @@ class Reader:
                 return self._deny(at, max(end, at + 1))
             if word in self._language.negations and self._mark_before(at) in (":", "?") and not self._says_more(at):
                 return self._deny(at, at + 1)  # `lsb: kein anhalt`
-            if meaning.statements or meaning.opens:
+            if meaning.statements or meaning.opens or meaning.doubts:
                 return None
             only_fillers = only_fillers and word in self._language.fillers
             if at == self._at and end == at and not only_fillers and not self._may_go_on_with(at):

@@ -9,6 +9,7 @@ A report is read from left to right, always the longest phrase that fits; what n
 - `joins` stand before and between leads, which are added to the statement before them: `st-hebung in v1-3`.
 - `negations`: a phrase that follows one is unknown, and not its opposite.
 - `denials` stand behind what they deny: `linksschenkelblock nicht nachweisbar`.
+- `doubts` stand in front of what they doubt, or say of an earlier time: `v.a. linksschenkelblock`, "possible {}".
 - `conjunctions` join what is denied together: `weder lsb noch rsb`, `lsb und rsb nicht nachweisbar`.
 - `fillers` may stand between a statement and what denies or qualifies it: `ist`, `im`, `derzeit`; where nouns have
   capitals (`capital_nouns`), other words that have none may stand before a denial.

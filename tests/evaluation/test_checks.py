@@ -1,14 +1,15 @@
 """Which records a bundle may be scored on: data sets and patients are compared, not the numbers of folds."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 
 from mets_ray.config.load import load_config
 from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.prepared import PreparedDataset
-from mets_ray.errors import ConfigError
-from mets_ray.evaluation.checks import check_fit, choose_test
+from mets_ray.errors import ConfigError, DatasetError
+from mets_ray.evaluation.checks import calibration_folds, check_fit, choose_test, notices_of
 from mets_ray.model.bundle import read_facts
 from tests.support.datasets import synthetic_rows, write_dataset
 from tests.support.serving import make_bundle
@@ -76,3 +77,49 @@ def test_a_fold_that_a_cut_data_set_lacks_is_said_and_null_is_every_fold(dataset
     with pytest.raises(ConfigError, match=r"folds\.test=null") as caught:
         choose_test((42,), dataset)
     assert "`folds.test` is [42]" in caught.value.fact
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ({"train_folds": (1, 2), "validation": (3,)}, False),
+        ({"train_folds": (1, 3)}, True),
+        ({"train_folds": (1, 2), "earlier_folds": (2, 3)}, True),  # the weights that it began with
+        ({"train_folds": (1, 2), "validation": (3,), "earlier_folds": (1, 2, 3)}, False),  # the same split as before
+        ({"train_folds": (1, 3), "dataset_sha256": "another hospital"}, False),
+    ],
+)
+def test_records_that_trained_the_bundle_or_what_it_began_with_do_not_calibrate_it(dataset, facts, changes, refused):
+    scored = of_source(dataset, "wfdb")
+    trained = trained_on(facts, scored.card, **changes)
+    config = load_config(None, ["folds.train=[]", "folds.validation=[3]"])
+    if refused:
+        with pytest.raises(DatasetError, match="patients have records in the validation and in the bundle's"):
+            calibration_folds(config, scored, trained, Selection((10,)))
+    else:
+        assert calibration_folds(config, scored, trained, Selection((10,))) == Selection((3,))
+
+
+@pytest.mark.parametrize(
+    ("words", "changes", "is_said"),
+    [
+        ([], {"dataset_source": "wfdb"}, False),
+        (["train.init_from=ptbxl-demo"], {"dataset_source": "wfdb"}, True),  # trained on PTB-XL, then on a clinic's own
+        (["train.init_from=ptbxl-demo"], {"earlier_folds": ()}, True),
+        (["train.init_from=ptbxl-demo"], {"earlier_folds": (1, 2)}, False),  # `check_fit` compares these
+    ],
+)
+def test_what_the_weights_began_as_is_said_where_nothing_compares_it(dataset, facts, words, changes, is_said):
+    scored = of_source(dataset, "ptbxl")
+    trained = trained_on(facts, scored.card, **changes)
+    bundle = SimpleNamespace(config=load_config(None, words), takes_fewer_leads=True)
+    inputs = SimpleNamespace(
+        config=load_config(),
+        dataset=scored,
+        test=Selection((10,)),
+        predictor=SimpleNamespace(facts=trained, bundle=bundle, heads={}),
+        records=SimpleNamespace(partial=0, rows=6, labels=[]),
+        questions=SimpleNamespace(tasks={}),
+        scores={},
+    )
+    assert any("began as those of `ptbxl-demo`" in notice for notice in notices_of(inputs)) == is_said

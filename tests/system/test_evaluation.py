@@ -28,7 +28,7 @@ def test_baselines_and_another_result_stand_beside_the_score(trained, prepared, 
         "randomly initialised", "class names as prompts", "chance", "linear probe", "linear probe",
         "linear probe, random encoder", "linear probe, random encoder",
         "text-initialised head", "text-initialised head",
-        "supervised ResNet1d-18", "supervised ResNet1d-18",
+        "supervised SE-ResNet1d-18", "supervised SE-ResNet1d-18",
     ]  # fmt: skip
     assert all(row.macro.low <= row.macro.value <= row.macro.high for row in first.baselines)
     chance = first.baselines[2].macro
@@ -82,7 +82,7 @@ def check_curve(evaluated, probe_of_all):
     zero_shot = points["zero-shot", 0].macro
     assert zero_shot.value == points["text-initialised head", 0].macro.value == evaluated.tasks[0].macro.value
     assert points["linear probe", None].macro == probe_of_all.macro
-    assert ("supervised ResNet1d-18", None) in points
+    assert ("supervised SE-ResNet1d-18", None) in points
     few, all_labels = points["text-initialised head", 8], points["text-initialised head", None]
     assert (few.draws, all_labels.draws, all_labels.records) == (5, 1, 240)
     assert 8 < few.records < 240

@@ -285,6 +285,58 @@ def test_a_denied_denial_is_a_doubt(report, statement):
     assert (found.statements, found.unknown) == ((statement,), ())
 
 
+@pytest.mark.parametrize(
+    ("report", "statements", "unknown"),
+    [
+        ("Sinusrhythmus, V.a. LSB", ["Sinus rhythm", "Possible left bundle branch block"], []),
+        ("Linkstyp. Verdacht auf LVH", ["Leftward axis", "Possible left ventricular hypertrophy"], []),
+        ("verdacht auf vorderwandinfarkt in v1-v3", ["Possible anterior infarct in V1-V3"], []),
+        ("v.a. st-hebung in v1-v3", ["Possible ST elevation in V1-V3"], []),
+        ("möglicher LSB", ["Possible left bundle branch block"], []),
+        ("DD: Perikarditis", ["Consider pericarditis"], []),
+        ("Sinusrhythmus. Z.n. Vorhofflimmern", ["Sinus rhythm", "History of atrial fibrillation"], []),
+        ("Zustand nach Vorderwandinfarkt", ["Old anterior infarct"], []),
+        ("sinusrytm. misstänkt förmaksflimmer", ["Sinus rhythm", "Possible atrial fibrillation"], []),
+        # What is denied stays denied, and a doubt of words that nobody knows doubts nothing else.
+        ("Sinusrhythmus, kein Verdacht auf LSB", ["Sinus rhythm"], ["kein Verdacht auf LSB"]),
+        ("Linkstyp, kein LSB oder Verdacht auf RSB", ["Leftward axis"], ["kein LSB oder Verdacht auf RSB"]),
+        ("Sinusrhythmus. V.a. LSB nicht nachweisbar", ["Sinus rhythm"], ["V.a. LSB nicht nachweisbar"]),
+        ("V.a. LSB, nicht auszuschliessen", ["Cannot rule out possible left bundle branch block"], []),
+        ("LSB, V.a. Fehlpolung", ["Left bundle branch block"], ["V.a. Fehlpolung"]),
+        ("Linkstyp, Vorhofflimmern, V.a. Fehlpolung nicht nachweisbar", ["Leftward axis", "Atrial fibrillation"],
+         ["V.a. Fehlpolung nicht nachweisbar"]),
+        ("Sinusrhythmus. Z.n. Stent, LSB", ["Sinus rhythm", "Left bundle branch block"], ["Z.n. Stent"]),
+        ("verdacht auf. LSB", ["Left bundle branch block"], ["verdacht auf"]),
+        ("sinusrhythmus verdacht auf p-sinistrocar", ["Sinus rhythm", "Possible left atrial enlargement"], []),
+    ],
+)  # fmt: skip
+def test_a_doubt_in_front_of_a_finding_stays_a_doubt(report, statements, unknown):
+    found = TABLE.translate(clean_report(report))
+    assert (list(found.statements), list(found.unknown)) == (statements, unknown)
+
+
+def test_doubts_of_doubts_end():
+    assert TABLE.translate("verdacht auf " * 5000 + "LSB").language == "english"  # nearly no word is known
+
+
+@pytest.mark.parametrize(
+    ("report", "statement"),
+    [
+        ("AV-Block II Typ Mobitz I", "2nd degree AV block (Mobitz I)"),
+        ("AV-Block II° Mobitz 1", "2nd degree AV block (Mobitz I)"),
+        ("AV-Block II. Grades, Typ Wenckebach", "2nd degree AV block (Mobitz I)"),
+        ("AV-Block 2. Grades Typ Mobitz II", "2nd degree AV block (Mobitz II)"),
+        ("AV-Block II Typ 2", "2nd degree AV block (Mobitz II)"),
+        ("AV-Block I-II", "1st degree AV block"),
+        ("Linksschenkelblock, inkomplett", "Incomplete left bundle branch block"),
+        ("RSB partiell", "Incomplete right bundle branch block"),
+        ("Rechtsschenkelblock unvollständig", "Incomplete right bundle branch block"),
+    ],
+)
+def test_a_degree_or_type_behind_a_block_is_part_of_it_and_no_lead(report, statement):
+    assert TABLE.translate(report).statements == (statement,)
+
+
 def test_a_report_that_only_denies_is_in_its_language_and_says_nothing():
     found = TABLE.translate("Linksschenkelblock nicht nachweisbar")
     assert (found.language, found.statements, found.unknown_words, found.denied_words) == ("german", (), 3, 3)
