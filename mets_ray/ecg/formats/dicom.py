@@ -205,7 +205,7 @@ def _millivolts(column: Any, definition: Any, name: str, unit: str | None) -> Fl
     correction = definition.get("ChannelSensitivityCorrectionFactor")
     signal = column * (float(sensitivity) * (1.0 if correction is None else float(correction)))
     signal += float(definition.get("ChannelBaseline") or 0)
-    return to_millivolts(signal / 1000, "uV") if unit == "nV" else to_millivolts(signal, unit)
+    return to_millivolts(signal, unit)
 
 
 def _skew(definition: Any, rate: float) -> float:
