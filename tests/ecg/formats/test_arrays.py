@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.io
+import scipy.sparse
 
 from mets_ray.ecg import formats
 from mets_ray.ecg.ecg import LEADS
@@ -321,6 +322,33 @@ def test_the_matrix_with_as_many_rows_as_leads_is_the_ecg():
     assert refused(of_matlab(a=SIGNAL, b=SIGNAL)) == "malformed_file"
     assert refused(of_matlab(names=np.array(LEADS, dtype=object))) == "malformed_file"
     assert refused(of_matlab(a=SIGNAL + 1j)) == "malformed_file"
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"unit": "mV"},
+        {"name": "twelve words"},  # as many letters as leads
+        {"fs": 500, "z": np.ones((12, 3)) * 1j},
+        {"sparse": scipy.sparse.csc_array(np.eye(12))},
+    ],
+)
+@pytest.mark.parametrize("version", ["4", "5"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_is_no_matrix_of_numbers_is_skipped(beside, version, is_first):
+    variables = beside | {"ecg": SIGNAL} if is_first else {"ecg": SIGNAL} | beside
+    np.testing.assert_array_equal(matlab.read(of_matlab(**variables, format=version), STATED).signal_mv, SIGNAL)
+
+
+@pytest.mark.parametrize("kind", ["char", "logical"])
+def test_text_of_matlab_7_3_is_no_matrix(kind):
+    def write(file):
+        file.create_dataset("ecg", data=SIGNAL.T).attrs["MATLAB_class"] = np.bytes_("double")
+        file.create_dataset("name", data=np.ones((12, 1), "u2")).attrs["MATLAB_class"] = np.bytes_(kind)
+
+    data = of_hdf5(write, user_block=512)
+    np.testing.assert_array_equal(matlab.read(data, STATED).signal_mv, SIGNAL)
+    assert refused(data, Stated(RATE, "mV")) == "missing_lead_names"
 
 
 def test_a_mat_file_that_unpacks_to_a_thousand_times_its_size_is_refused():
