@@ -204,10 +204,13 @@ def _lead_name(definition: Any, number: int) -> str:
     code = str(source.get("CodeValue") or "") if source is not None else ""
     # SCPECG writes 5.6.3-9-1, MDC 2:1.
     last = code.removeprefix("5.6.3-9-").removeprefix("2:")
-    if last != code and last.isdecimal() and int(last) in LEAD_CODES:
-        return LEAD_CODES[int(last)]
+    of_standard = int(last) if last != code and last.isdecimal() else 0  # 0: unspecified lead
+    if of_standard in LEAD_CODES:
+        return LEAD_CODES[of_standard]
     meaning = str(source.get("CodeMeaning") or "") if source is not None else ""
     label = str(definition.get("ChannelLabel") or "")
+    if of_standard:  # another lead, such as Frank's I or a derived II, which a label may call I and II
+        return meaning if meaning and not standard_lead(meaning) else f"ECG lead of code {code}"
     for name in (code, meaning, meaning.partition("(")[0], meaning.partition(",")[0], label):
         if lead := standard_lead(name):
             return lead

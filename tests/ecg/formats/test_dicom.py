@@ -12,6 +12,7 @@ from pydicom.sequence import Sequence as Items
 
 from mets_ray.ecg.ecg import LEADS
 from mets_ray.ecg.formats.dicom import read, recognises
+from mets_ray.ecg.leads import standard_lead
 from mets_ray.errors import RecordError
 from tests.support.damaged_files import refuses_damage
 
@@ -163,10 +164,18 @@ def test_scales_units_and_baselines():
         ("MDC_ECG_LEAD_AVL", "", "aVL"),
         ("X1", "Lead V3 (chest)", "V3"),
         ("X1", "II, standard", "II"),
+        ("2:0", "Unspecified lead", "V2"),
+        ("2:24", "Frank Lead I", "Frank Lead I"),
+        ("2:31", "Derived Lead I", "Derived Lead I"),
+        ("5.6.3-9-31", "Lead I", "ECG lead of code 5.6.3-9-31"),
+        ("2:31", "", "ECG lead of code 2:31"),
     ],
 )
 def test_lead_names(source, meaning, lead):
-    assert read(written([group(STORED[:1], [channel(source, meaning=meaning)])])).leads == (lead,)
+    """The code comes first: a lead that it says is another one is not what a label calls it."""
+    channels = [channel(source, meaning=meaning, ChannelLabel="V2")]
+    assert read(written([group(STORED[:1], channels)])).leads == (lead,)
+    assert standard_lead(lead) in (lead, None)
 
 
 def test_other_signals_are_named():
