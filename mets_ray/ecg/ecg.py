@@ -24,6 +24,7 @@ UNITS = {
     "uv": 1e-3,
     "\u00b5V": 1e-3,
     "\u03bcV": 1e-3,
+    "nV": 1e-6,
 }
 
 SAMPLING_RATES_HZ = (50.0, 10_000.0)
@@ -74,7 +75,7 @@ class Ecg:
 
 
 def to_millivolts(signal: Float[np.ndarray, "*shape"], unit: str | None) -> Float[np.ndarray, "*shape"]:
-    """`signal` in millivolts. `unit` is exactly one of `UNITS`: V, mV, mv, uV, uv, µV (either micro sign).
+    """`signal` in millivolts. `unit` is exactly one of `UNITS`: V, mV, mv, uV, uv, µV (either micro sign), nV.
 
     Raises RecordError `missing_unit` (None or blank) and `unknown_unit`.
     """

@@ -40,6 +40,9 @@ _OTHER_LEADS = (
 # (ISO/IEEE 11073-10101), `Lead II` one of Philips and GE. A hyphen is no separator: EDF+ has `ECG -aVR`.
 _PREFIX = re.compile(r"(?:MDC_ECG_LEAD_|(?:ECG|EKG)[\s_:.]*LEAD[\s_:.]*|(?:ECG|EKG|LEAD)[\s_:.]*)")
 
+# MDC_ECG_LEAD_dI is no derivation I but lead I as it is computed from other electrodes (EASI, Frank): DICOM CID 3001.
+_DERIVED = "MDC_ECG_LEAD_D"
+
 # Signals of bedside monitors and sleep studies: the signal types of PhysioNet's MIMIC waveforms and of EDF+.
 _NOT_ECG = re.compile(
     r"(?:EEG|EOG|EMG|ERG|RESP|IMP|PLETH|PPG|SP?O2|SAO2|ABP|ART|BP|NIBP|PAP|CVP|ICP|LAP|RAP|UAP|UVP|AOBP|AO|CO2|ETCO2"
@@ -56,6 +59,8 @@ def standard_lead(name: str) -> str | None:
     if (usual := _AS_USUAL.get(name)) is not None:
         return usual
     plain = _plain(name)
+    if plain.startswith(_DERIVED):
+        return None
     bare = _bare(plain)
     return _STANDARD.get(bare) or (_CHEST_ELECTRODES.get(plain) if bare == plain else None)
 

@@ -4,6 +4,7 @@ What a record can do without is unknown where it cannot be read, and is counted;
 """
 
 import ast
+import json
 import math
 import re
 import string
@@ -145,6 +146,28 @@ def literal(text: str, column: str, kind: type[_Kind]) -> _Kind:
     if not isinstance(value, kind):
         raise unreadable(column, text)
     return value
+
+
+def parts(text: str, separator: str) -> list[str]:
+    """What a cell lists: a list as Python (and so pandas) or JSON writes it, or else the text between `separator`s, of
+    which a line feed stands for every kind of line end."""
+    if (listed := _list_of(text.strip())) is not None:
+        return listed
+    return text.splitlines() if separator == "\n" else text.split(separator)
+
+
+def _list_of(text: str) -> list[str] | None:
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            value = read(text)
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            continue
+        # Python also joins the texts of `['a' 'b']`, as numpy writes two of them: such a cell is no list of one.
+        if isinstance(value, list) and all(isinstance(one, str | int) for one in value):
+            return list(map(str, value)) if read is json.loads or repr(value) == text else None
+    return None
 
 
 def unreadable(column: str, text: str) -> RecordError:

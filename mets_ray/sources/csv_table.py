@@ -1,5 +1,6 @@
 """CSV tables of a source, read as text by RFC 4180: no type is inferred, and no row is shifted."""
 
+import codecs
 import csv
 import hashlib
 import io
@@ -11,6 +12,9 @@ from typing import Any
 from mets_ray import storage
 from mets_ray.errors import DatasetError
 from mets_ray.sources.cells import FIRST_OF_FILLED, is_missing
+
+_OTHER_MARKS = {b";": "semicolons", b"\t": "tabs", b"|": "`|`"}
+_MOST_HEADER_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ def parse_csv(uri: str, data: bytes, required: tuple[str, ...]) -> Table:
     raise it, when they are read, if there are none, or one has more or fewer cells than columns. Empty cells behind
     the last column do not count.
     """
+    _check_separator(uri, data, required)
     lines = csv.reader(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline=""), strict=True)
     with _csv_faults(uri):
         header = next(([name.strip() for name in cells] for cells in lines if _is_filled(cells)), [])
@@ -63,7 +68,8 @@ def _csv_faults(uri: str) -> Iterator[None]:
     try:
         yield
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"`{uri}` is not a CSV in UTF-8: {error}") from error
+        hint = "save it in UTF-8; Excel calls that `CSV UTF-8`" if isinstance(error, UnicodeDecodeError) else ""
+        raise DatasetError(f"`{uri}` is not a CSV in UTF-8: {error}", hint=hint) from error
 
 
 def check_columns(uri: str, names: tuple[str, ...], required: tuple[str, ...]) -> None:
@@ -81,6 +87,19 @@ def check_columns(uri: str, names: tuple[str, ...], required: tuple[str, ...]) -
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DatasetError(f"there are two columns {', '.join(f'`{name}`' for name in twice)}", where=uri)
+
+
+def _check_separator(uri: str, data: bytes, required: tuple[str, ...]) -> None:
+    """Raise DatasetError where the first line has the required columns, but other marks than commas between them."""
+    line = data[:_MOST_HEADER_BYTES].removeprefix(codecs.BOM_UTF8).lstrip().splitlines()[:1]
+    for mark, words in _OTHER_MARKS.items() if line and b"," not in line[0] else ():
+        cells = {cell.strip(b' "') for cell in line[0].split(mark)}
+        if len(cells) > 1 and {name.encode() for name in required} & cells:
+            raise DatasetError(
+                f"the columns are separated by {words} and not by commas",
+                where=uri,
+                hint="save the table as a CSV with commas",
+            )
 
 
 def _is_filled(cells: list[str]) -> bool:

@@ -10,7 +10,17 @@ from typing import Literal
 from mets_ray import storage
 from mets_ray.console import progress_over
 from mets_ray.errors import RecordError
-from mets_ray.sources.cells import Blanks, age_years, identifier, is_missing, recorded_at, sex, unreadable, whole_number
+from mets_ray.sources.cells import (
+    Blanks,
+    age_years,
+    identifier,
+    is_missing,
+    parts,
+    recorded_at,
+    sex,
+    unreadable,
+    whole_number,
+)
 from mets_ray.sources.csv_table import Table, check_columns, parse_csv, sha256_of
 from mets_ray.sources.manifest import Column, Manifest, ManifestRow, fold_of
 from mets_ray.sources.parquet_table import is_parquet, parse_parquet
@@ -100,7 +110,9 @@ class _Rows:
             record_uri=storage.join(self.source_uri, path),
             report=report,
             statements=statements,
-            labels=tuple(label for part in cells.get("labels", "").split(";") if not is_missing(label := part.strip())),
+            labels=tuple(
+                label for part in parts(cells.get("labels", ""), ";") if not is_missing(label := part.strip())
+            ),
             age=age_years(cells.get("age", ""), self.blanks),
             sex=sex(cells.get("sex", ""), self.blanks),
             fault=fault,
@@ -136,7 +148,7 @@ def _report(text: str, *stated: str, has_statements: bool) -> tuple[str, tuple[s
     text = text.strip()
     if not has_statements:
         return text, tuple(one for one in sentences(text) if not is_missing(one))
-    lines = (line for cell in stated for line in cell.splitlines())
+    lines = (line for cell in stated for line in parts(cell, "\n"))
     statements = statements_of(line for line in lines if not is_missing(line))
     return text or join_statements(statements), statements
 

@@ -34,6 +34,7 @@ def test_other_spellings(name, lead):
     "name",
     [
         "-aVR", "aVR-", "ECG -aVR", "ECG-aVR", "\u2212aVR", "MDC_ECG_LEAD_AVRneg", "aVRneg", "inv aVR", "-I",  # signs
+        "MDC_ECG_LEAD_dI", "MDC_ECG_LEAD_DII", "MDC_ECG_LEAD_dV1", "MDC_ECG_LEAD_daVR",  # computed
         "1", "2", "ECG", "ECG1", "ECG 2", "Lead 1", "lead2", "CH1", "ECG C1", "signal 0",  # numbers of channels
         "VR", "VL", "VF", "V", "C", "CR1", "D4", "DV1", "C7", "V0", "V7", "V3R", "V10", "MCL1", "MV1", "VX",
         "l", "ll", "IIII", "IV", "I II", "II/V5", "V1-V2", "I,II", "", " ", "ECG ", "aV", "aVR2", "V1V1",

@@ -1,8 +1,10 @@
 """sources/files.py and sources/table_manifest.py: folders of any ECG files, alone and with a table."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -192,6 +194,34 @@ def test_reports_in_several_columns_or_lines_are_statements(tmp_path, columns):
     assert first.statements == ("Sinus rhythm", "LVH, probable")
     assert first.report == "Sinus rhythm. LVH, probable"
     assert (second.report, second.statements) == ("", ())
+
+
+@pytest.mark.parametrize("write", [str, json.dumps])
+def test_lists_as_pandas_and_json_write_them_are_lists(tmp_path, write):
+    """pandas' to_csv puts `['a', 'b']` into a cell: it was one statement, brackets and all."""
+    lists = [["Sinus rhythm", "LVH, probable", "patient's own"], ["Sinus rhythm"], []]
+    frame = pd.DataFrame({"record": ["a", "b", "c"], "statements": lists, "labels": lists})
+    frame["statements"], frame["labels"] = (frame[name].map(write) for name in ("statements", "labels"))
+    frame.to_csv(tmp_path / "m.csv", index=False)
+    rows = table_manifest("/src", str(tmp_path / "m.csv")).rows
+    assert [row.statements for row in rows] == [row.labels for row in rows] == list(map(tuple, lists))
+    assert [row.report for row in rows][1:] == ["Sinus rhythm", ""]
+
+
+@pytest.mark.parametrize("cell", ["[artefact]", "['a' 'b']", "[1.5]", "['a', 'b'", "[None]"])
+def test_brackets_that_are_no_list_stay_text(tmp_path, cell):
+    (tmp_path / "m.csv").write_text(f'record,statements\na,"{cell}"\n')
+    assert table_manifest("/src", str(tmp_path / "m.csv")).rows[0].statements == (cell,)
+
+
+@pytest.mark.parametrize(("mark", "words"), [(";", "semicolons"), ("\t", "tabs")])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_table_with_other_separators_says_so(tmp_path, mark, words, quote):
+    header = mark.join(f"{quote}{name}{quote}" for name in ("record", "report"))
+    (tmp_path / "m.csv").write_text(f"{header}\na{mark}x\n", encoding="utf-8-sig")
+    with pytest.raises(DatasetError, match=f"separated by {words}") as caught:
+        table_manifest("/src", str(tmp_path / "m.csv"))
+    assert "hint: save" in str(caught.value)
 
 
 def test_columns_that_a_table_lacks_are_the_files(tmp_path):

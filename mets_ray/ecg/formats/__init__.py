@@ -6,6 +6,7 @@ records are several files, is in `ecg/wfdb.py`.
 """
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -15,6 +16,8 @@ from mets_ray.errors import RecordError
 
 HEAD_BYTES = 4096
 """How much of a file `recognises` sees."""
+
+_HEAD_OF_TEXT = 64 * 1024  # where that is not enough: long comments before an XML's root, or lines before a table
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,15 @@ FORMATS = (
 
 
 def recognise(data: bytes) -> Format | None:
-    """The format of a file, from its first `HEAD_BYTES`; None where it is none of `FORMATS`."""
-    head = data[:HEAD_BYTES]
-    return next((one for one in FORMATS if one.module.recognises(head)), None)
+    """The format of a file, from its first `HEAD_BYTES`, of text 64 KiB; None where it is none of `FORMATS`."""
+    found = _first(FORMATS, data[:HEAD_BYTES])
+    if found is None and len(data) > HEAD_BYTES:
+        found = _first([one for one in FORMATS if one.is_text], data[:_HEAD_OF_TEXT])
+    return found
+
+
+def _first(among: Sequence[Format], head: bytes) -> Format | None:
+    return next((one for one in among if one.module.recognises(head)), None)
 
 
 def decode(data: bytes, stated: Stated) -> Ecg:

@@ -76,6 +76,8 @@ def _is_lead(code: str) -> bool:
 
 def _lead_name(code: str) -> str:
     name = code.upper().partition("_ECG_LEAD_")[2]
+    if name.startswith("D"):  # dI is lead I as it is computed from other electrodes, and no derivation I
+        return f"derived {name[1:]}"
     return standard_lead(name) or {"AVRNEG": "-aVR"}.get(name, name)
 
 

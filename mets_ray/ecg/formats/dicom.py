@@ -52,6 +52,9 @@ class _Channel:
 
 @dataclass(frozen=True)
 class _Group:
+    """number: its place in the file, from 1."""
+
+    number: int
     rate_hz: float
     channels: tuple[_Channel, ...]
     definitions: tuple[Any, ...]
@@ -66,15 +69,16 @@ def recognises(head: bytes) -> bool:
 def read(data: bytes) -> Ecg:
     """All leads of the rhythm, with the statements, the person and the filters that the file names.
 
-    Padding values are NaN. Raises RecordError `unreadable_file`, `truncated_file`, `unsupported_format`, `too_large`,
-    `no_ecg_lead`, `missing_unit`, `unknown_unit`, `implausible_sampling_rate` and `missing_library`.
+    A second recording of the same leads is named in `Ecg.other_signals`. Padding values are NaN. Raises RecordError
+    `unreadable_file`, `truncated_file`, `unsupported_format`, `too_large`, `no_ecg_lead`, `missing_unit`,
+    `unknown_unit`, `implausible_sampling_rate` and `missing_library`.
     """
     pydicom = library("pydicom")
     with refuse_damaged("DICOM", Exception):  # a damaged element makes pydicom raise errors of many kinds
         dataset = _dataset(pydicom, data)
         little_endian = dataset.original_encoding[1] is not False
         rhythm = _rhythm(list(dataset.get("WaveformSequence") or []))
-        groups = [_group(item, little_endian, len(data)) for item in rhythm]
+        groups = [_group(item, number, little_endian, len(data)) for number, item in rhythm]
         others = [name for group in groups for name in group.others]
         groups = sorted((group for group in groups if group.channels), key=lambda group: -len(group.channels))
         if not groups:
@@ -82,12 +86,16 @@ def read(data: bytes) -> Ecg:
         rate = groups[0].rate_hz
         check_sampling_rate(rate)
         leads: list[_Channel] = []
-        for group in groups:  # a strip of II below the 12 leads is there already
+        for (
+            group
+        ) in groups:  # a strip of II below the 12 leads is there already, and so are those of a second recording
             names = {lead.name for lead in leads}
             new = [channel for channel in group.channels if channel.name not in names]
             if new and group.rate_hz != rate:
                 raise RecordError("unsupported_format", f"its leads have {rate:g} and {group.rate_hz:g} Hz")
             leads += new
+            if not new and len(group.channels) == len(groups[0].channels):  # no strip, but another recording
+                others.append(f"waveform {group.number}")
         return Ecg(
             place([(lead.start, lead.signal_mv) for lead in leads], len(data)),
             tuple(lead.name for lead in leads),
@@ -125,18 +133,21 @@ def _inflated(data: bytes) -> bytes:
     return head.replace(_DEFLATED, _PLAIN) + plain
 
 
-def _rhythm(items: list[Any]) -> list[Any]:
-    """The groups that hold a rhythm: the original ones, or where there are none the derived ones, but no beats."""
+def _rhythm(items: list[Any]) -> list[tuple[int, Any]]:
+    """The groups that hold a rhythm, each with its number from 1: the original ones, or where there are none the
+    derived ones, but no beats."""
     rhythm = [
-        item for item in items if not any(word in str(item.get("MultiplexGroupLabel") or "").upper() for word in _BEATS)
+        (number, item)
+        for number, item in enumerate(items, start=1)
+        if not any(word in str(item.get("MultiplexGroupLabel") or "").upper() for word in _BEATS)
     ]
-    originals = [item for item in rhythm if item.get("WaveformOriginality") != "DERIVED"]
+    originals = [(number, item) for number, item in rhythm if item.get("WaveformOriginality") != "DERIVED"]
     if items and not rhythm:
         raise RecordError("no_ecg_lead", "the DICOM file holds representative beats and no rhythm")
     return originals or rhythm
 
 
-def _group(item: Any, little_endian: bool, num_bytes: int) -> _Group:
+def _group(item: Any, group_number: int, little_endian: bool, num_bytes: int) -> _Group:
     num_channels, num_samples = int(item.NumberOfWaveformChannels), int(item.NumberOfWaveformSamples)
     bits, kind = int(item.WaveformBitsAllocated), str(item.WaveformSampleInterpretation)
     if (bits, kind) not in _SAMPLES:
@@ -145,12 +156,12 @@ def _group(item: Any, little_endian: bool, num_bytes: int) -> _Group:
     definitions = tuple(item.ChannelDefinitionSequence)
     if num_channels != len(definitions):
         raise RecordError("unreadable_file", f"{num_channels} channels, and {len(definitions)} definitions of channels")
-    raw = bytes(item.WaveformData)
+    raw = _bytes(item, "WaveformData", dtype, little_endian)
     check_samples(num_channels, num_samples, num_bytes)
     if len(raw) < num_channels * num_samples * dtype.itemsize:
         raise RecordError("truncated_file", f"{len(raw)} bytes for {num_channels} channels of {num_samples} samples")
     stored = np.frombuffer(raw, dtype, num_channels * num_samples).reshape(num_samples, num_channels)
-    padding = _padding(item, dtype)
+    padding = _padding(item, dtype, little_endian)
     rate = float(item.SamplingFrequency)
     check_sampling_rate(rate)
     begins = float(item.get("MultiplexGroupTimeOffset") or 0) / 1000 * rate
@@ -166,15 +177,25 @@ def _group(item: Any, little_endian: bool, num_bytes: int) -> _Group:
             signal[column == padding] = np.nan
         channels.append(_Channel(name, round(begins + _skew(definition, rate)), signal))
         kept.append(definition)
-    return _Group(rate, tuple(channels), tuple(kept), tuple(others))
+    return _Group(group_number, rate, tuple(channels), tuple(kept), tuple(others))
 
 
-def _padding(item: Any, dtype: np.dtype[Any]) -> Any:
+def _bytes(item: Any, keyword: str, dtype: np.dtype[Any], little_endian: bool) -> bytes:
+    """Samples as they are stored. In the words (OW) of a big-endian file, two samples of 8 bits have changed places:
+    PS3.5 7.3 and A.3."""
+    raw = bytes(item[keyword].value)
+    if little_endian or dtype.itemsize > 1 or item[keyword].VR != "OW":
+        return raw
+    return np.frombuffer(raw, np.uint16, len(raw) // 2).byteswap().tobytes()
+
+
+def _padding(item: Any, dtype: np.dtype[Any], little_endian: bool) -> Any:
     """What stands for a sample that was not taken; None where the file names nothing."""
     value = item.get("WaveformPaddingValue")
     if value is None or isinstance(value, int):
         return value
-    return np.frombuffer(bytes(value), dtype, 1)[0] if len(value) >= dtype.itemsize else None
+    raw = _bytes(item, "WaveformPaddingValue", dtype, little_endian)
+    return np.frombuffer(raw, dtype, 1)[0] if len(raw) >= dtype.itemsize else None
 
 
 def _lead_name(definition: Any, number: int) -> str:
@@ -183,10 +204,13 @@ def _lead_name(definition: Any, number: int) -> str:
     code = str(source.get("CodeValue") or "") if source is not None else ""
     # SCPECG writes 5.6.3-9-1, MDC 2:1.
     last = code.removeprefix("5.6.3-9-").removeprefix("2:")
-    if last != code and last.isdecimal() and int(last) in LEAD_CODES:
-        return LEAD_CODES[int(last)]
+    of_standard = int(last) if last != code and last.isdecimal() else 0  # 0: unspecified lead
+    if of_standard in LEAD_CODES:
+        return LEAD_CODES[of_standard]
     meaning = str(source.get("CodeMeaning") or "") if source is not None else ""
     label = str(definition.get("ChannelLabel") or "")
+    if of_standard:  # another lead, such as Frank's I or a derived II, which a label may call I and II
+        return meaning if meaning and not standard_lead(meaning) else f"ECG lead of code {code}"
     for name in (code, meaning, meaning.partition("(")[0], meaning.partition(",")[0], label):
         if lead := standard_lead(name):
             return lead
@@ -205,7 +229,7 @@ def _millivolts(column: Any, definition: Any, name: str, unit: str | None) -> Fl
     correction = definition.get("ChannelSensitivityCorrectionFactor")
     signal = column * (float(sensitivity) * (1.0 if correction is None else float(correction)))
     signal += float(definition.get("ChannelBaseline") or 0)
-    return to_millivolts(signal / 1000, "uV") if unit == "nV" else to_millivolts(signal, unit)
+    return to_millivolts(signal, unit)
 
 
 def _skew(definition: Any, rate: float) -> float:

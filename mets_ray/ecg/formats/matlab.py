@@ -5,6 +5,7 @@ PhysioNet's `val` is the raw signal of a WFDB record: its gains and leads are in
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 from mets_ray.ecg.ecg import Ecg
 from mets_ray.ecg.formats import hdf5, matlab_variables
@@ -39,11 +40,17 @@ def read(data: bytes, stated: Stated) -> Ecg:
 
 def _read_v73(data: bytes, stated: Stated) -> Ecg:
     with hdf5.opened(io.BytesIO(data)) as file:
-        found = dict(hdf5.matrices(file))
+        found = {name: one for name, one in hdf5.matrices(file) if _is_of_numbers(one)}
         name = _chosen({path: dataset.shape for path, dataset in found.items()}, stated.leads)
         _require_header(name, stated)
         # MATLAB stores by columns: its [lead, sample] is HDF5's [sample, lead].
         return ecg_of(hdf5.numbers(found[name], len(data)).T, stated, FORMAT)
+
+
+def _is_of_numbers(dataset: Any) -> bool:
+    """MATLAB stores text and logical values as integers too, and says so beside them."""
+    kind = dataset.attrs.get("MATLAB_class", b"")
+    return bytes(kind) not in (b"char", b"logical") if isinstance(kind, bytes) else True
 
 
 def _chosen(shapes: dict[str, tuple[int, ...]], leads: Sequence[str] | None) -> str:

@@ -63,19 +63,25 @@ class _V4:
     start: int  # of the numbers
     is_plain: bool  # a full matrix of real numbers
 
+    is_complex: bool = False
+
     @property
     def end(self) -> int:
-        return self.start + self.dtype.itemsize * self.rows * self.columns
+        """A complex matrix has its imaginary part behind the real one; a sparse one is a full one of its entries."""
+        return self.start + (1 + self.is_complex) * self.dtype.itemsize * self.rows * self.columns
 
 
 def _v4_matrices(data: bytes) -> Iterator[tuple[str, np.ndarray | None]]:
     at = 0
     while at < len(data):
         one = _v4_variable(data, at)
-        if one is None or one.end > len(data) or not one.is_plain:
+        if one is None or one.end > len(data):
             raise _damaged()
-        numbers = np.frombuffer(data, one.dtype, one.rows * one.columns, one.start)
-        yield one.name, numbers.reshape((one.rows, one.columns), order="F")
+        matrix = None
+        if one.is_plain:
+            numbers = np.frombuffer(data, one.dtype, one.rows * one.columns, one.start)
+            matrix = numbers.reshape((one.rows, one.columns), order="F")
+        yield one.name, matrix
         at = one.end
 
 
@@ -92,7 +98,8 @@ def _v4_variable(data: bytes, at: int) -> _V4 | None:
             continue
         if name.isascii() and name[:-1].decode().isidentifier():
             dtype = np.dtype(f"{order}{_V4_TYPES[kind // 10 % 10]}")
-            return _V4(name[:-1].decode(), dtype, rows, columns, start, kind % 10 == 0 and not is_complex)
+            is_plain = kind % 10 == 0 and not is_complex
+            return _V4(name[:-1].decode(), dtype, rows, columns, start, is_plain, bool(is_complex))
     return None
 
 

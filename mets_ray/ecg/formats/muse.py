@@ -20,7 +20,7 @@ from mets_ray.errors import RecordError
 
 FORMAT = "muse"
 
-_UNITS = {"MICROVOLTS": "uV", "MILLIVOLTS": "mV", "VOLTS": "V"}
+_UNITS = {"NANOVOLTS": "nV", "MICROVOLTS": "uV", "MILLIVOLTS": "mV", "VOLTS": "V"}
 _YEARS = {"YEARS": 1.0, "MONTHS": 1 / 12, "WEEKS": 7 / 365.25, "DAYS": 1 / 365.25, "HOURS": 1 / 8766}
 _DATE = re.compile(r"(\d\d?)[-/](\d\d?)[-/](\d{4})")
 _TIME = re.compile(r"(\d\d?):(\d\d)(?::(\d\d))?")
@@ -66,7 +66,7 @@ def _lead(stored: ET.Element) -> str:
 
 def _row_mv(stored: ET.Element) -> Float[np.ndarray, " sample"]:
     lead = _lead(stored)
-    unit = text_of(stored, "LeadAmplitudeUnits").upper()
+    unit = text_of(stored, "LeadAmplitudeUnits")
     units_per_bit = number_of(text_of(stored, "LeadAmplitudeUnitsPerBit"))
     if units_per_bit is None:
         raise RecordError("missing_unit", f"lead {lead} has no LeadAmplitudeUnitsPerBit")
@@ -76,7 +76,7 @@ def _row_mv(stored: ET.Element) -> Float[np.ndarray, " sample"]:
         raise RecordError("header_mismatch", f"lead {lead} has {len(samples)} bytes, in samples of {size}")
     _check(stored, samples, size)
     # FirstSampleBaseline is not added: what it means is not documented, and an ECG's offset has no meaning.
-    return to_millivolts(np.frombuffer(samples, f"<i{size}") * units_per_bit, _UNITS.get(unit, unit))
+    return to_millivolts(np.frombuffer(samples, f"<i{size}") * units_per_bit, _UNITS.get(unit.upper(), unit))
 
 
 def _check(stored: ET.Element, samples: bytes, size: int) -> None:

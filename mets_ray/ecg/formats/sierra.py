@@ -17,6 +17,7 @@ from mets_ray.ecg.formats import xli
 from mets_ray.ecg.formats.facts import age_years, plausible_age, recorded_at
 from mets_ray.ecg.formats.limits import check_samples
 from mets_ray.ecg.formats.xml_tree import attribute_of, base64_of, number_of, numbers_of, parse, root_name, text_of
+from mets_ray.ecg.leads import standard_lead
 from mets_ray.errors import RecordError
 
 FORMAT = "sierra"
@@ -106,7 +107,7 @@ def _samples(facts: _Facts, leads: tuple[str, ...], num_samples: int) -> Float[n
             len(leads), num_samples, 0
         )  # codes say nothing of what they unpack to: seconds of an ECG, no more
         rows = xli.decode(_bytes(text, facts.waveform.get("dataencoding", "")), len(leads), num_samples)
-        if leads[:6] == LEADS[:6]:
+        if _has_limb_leads(leads):
             xli.restore_limb_leads(rows)
         return rows
     if compression:
@@ -118,6 +119,25 @@ def _samples(facts: _Facts, leads: tuple[str, ...], num_samples: int) -> Float[n
     if len(flat) < len(leads) * num_samples:
         raise RecordError("truncated_file", f"{len(flat)} samples of {len(leads)} leads of {num_samples}")
     return flat[: len(leads) * num_samples].reshape(len(leads), num_samples).astype(np.float64)
+
+
+def _has_limb_leads(leads: tuple[str, ...]) -> bool:
+    """Whether the six limb leads come first, under whatever name, so that four of them are stored as remainders.
+
+    Raises RecordError `unsupported_format` where one of the four stands elsewhere: of what it is the remainder is not
+    known then.
+    """
+    names = tuple(map(standard_lead, leads))
+    if names[:6] == LEADS[:6]:
+        return True
+    if stray := [lead for lead, name in zip(leads, names, strict=True) if name in LEADS[2:6]]:
+        raise RecordError(
+            "unsupported_format",
+            f"XLI stores only remainders of {', '.join(stray)}, and how to restore them is known only where the leads "
+            f"begin with {', '.join(LEADS[:6])}; here they begin with {', '.join(leads[:6])}",
+            hint="export the file without compression",
+        )
+    return False
 
 
 def _compression(waveform: ET.Element) -> str:

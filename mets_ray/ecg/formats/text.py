@@ -1,7 +1,8 @@
 """CSV, TSV and plain text: a row of numbers per sample, a column per lead, with or without a header of lead names.
 
 Separators, decimal commas and lines before the table are found by content (`text_layout.py`). A header may name the
-unit of a column, as `II (mV)` or `II_mV`; sampling rate, and what else the table does not say, are stated.
+unit of a column, as `II (mV)`, `II_mV` or in a line below the names (`text_columns.py`); sampling rate, and what else
+the table does not say, are stated.
 """
 
 import codecs
@@ -11,10 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from mets_ray.ecg.ecg import UNITS, Ecg, EcgMeta, check_sampling_rate
+from mets_ray.ecg.ecg import Ecg, EcgMeta, check_sampling_rate
 from mets_ray.ecg.formats.arrays import in_millivolts, malformed
 from mets_ray.ecg.formats.limits import MAX_SIGNALS, check_samples
 from mets_ray.ecg.formats.stated import Stated
+from mets_ray.ecg.formats.text_columns import MOST_CHARACTERS, column_of
 from mets_ray.ecg.formats.text_layout import HEAD_BYTES, Layout, layout_of
 from mets_ray.ecg.leads import is_ecg_signal, standard_lead
 from mets_ray.errors import RecordError
@@ -23,13 +25,9 @@ FORMAT = "text"
 
 _INDEX, _TAIL = "\0index", "\0tail"  # no lead is called like this
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-# `II (mV)`, `II [uV]`, `II_uV`, `II uV`; a V without brackets is the name of a lead.
-_WITH_UNIT = re.compile(
-    rf"(?P<lead>.*?)(?:[\s_]*[\[(]\s*(?P<unit>{'|'.join(UNITS)})\s*[\])]"
-    rf"|[\s_]+(?P<bare>{'|'.join(unit for unit in UNITS if unit != 'V')}))"
-)
 _TIME = re.compile(
-    r"(?:time|times|timestamp|t|zeit|temps|tiempo)[\s_]*[\[(]?\s*(s|sec|seconds|ms|msec)?\s*[\])]?", re.IGNORECASE
+    r"(?:(?:elapsed[\s_]+)?time|times|timestamp|t|zeit|temps|tiempo)[\s_]*[\[(]?\s*(s|sec|seconds|ms|msec)?\s*[\])]?",
+    re.IGNORECASE,
 )
 _COUNTERS = ("", "unnamed: 0", "index")  # to_csv(); that read again and written again; reset_index()
 
@@ -58,19 +56,24 @@ def read(data: bytes, stated: Stated) -> Ecg:
     check_samples(1, layout.columns * (data.count(b"\n") + 1), len(data))
     rate = stated.required_rate_hz()
     check_sampling_rate(rate)
-    names = layout.names or _names_by_number(layout.columns, stated.required_leads())
-    table = _without_times(table_of(data, layout, names), rate)
-    named = [_WITH_UNIT.fullmatch(name) for name in table.column_names]
-    units = [match and (match["unit"] or match["bare"]) for match in named]
-    bare = [match["lead"] if match else name for match, name in zip(named, table.column_names, strict=True)]
-    kept = [number for number, name in enumerate(bare) if is_ecg_signal(name, units[number])]
-    leads = _leads([bare[number] for number in kept], stated.leads)
-    rows = [in_millivolts(table.column(number).to_numpy(), units[number] or stated.required_unit()) for number in kept]
+    if layout.names:
+        table = table_of(data, layout, layout.names)
+    else:
+        leads = stated.required_leads()
+        table = _named_by_number(table_of(data, layout, tuple(map(str, range(layout.columns)))), leads)
+    table = _without_times(table, rate)
+    columns = [column_of(name) for name in table.column_names]
+    kept = [number for number, column in enumerate(columns) if is_ecg_signal(column.name, column.unit)]
+    leads = _leads([columns[number].name for number in kept], stated.leads)
+    rows = []
+    for number in kept:
+        unit = columns[number].required_unit(stated.unit) or stated.required_unit()
+        rows.append(in_millivolts(table.column(number).to_numpy(), unit))
     return Ecg(
         np.stack(rows) if rows else np.empty((0, len(table))),
         leads,
         rate,
-        other_signals=tuple(name for number, name in enumerate(bare) if number not in kept),
+        other_signals=tuple(column.name for number, column in enumerate(columns) if number not in kept),
         meta=EcgMeta(format=FORMAT),
     )
 
@@ -86,8 +89,13 @@ def table_of(data: bytes, layout: Layout, names: tuple[str, ...]) -> pa.Table:
         columns[0] = _INDEX
     if len(columns) > 1 and not columns[-1]:
         columns[-1] = _TAIL
-    if len(columns) > MAX_SIGNALS + 3 or len(set(columns)) < len(columns):
-        raise malformed(f"the header has {len(columns)} columns with {len(set(columns))} distinct names")
+    if len(columns) > MAX_SIGNALS + 3:
+        raise malformed(f"the table has {len(columns)} columns; at most {MAX_SIGNALS} leads are read")
+    if twice := [name for name in dict.fromkeys(columns) if columns.count(name) > 1]:
+        raise malformed(
+            f"the header names several columns {', '.join(f'`{name[:20]}`' for name in twice[:4])}",
+            "name each lead once, and leave out copies",
+        )
     rows, separator = pa.py_buffer(data).slice(layout.start), layout.separator
     if separator == " ":
         lines = data[layout.start :].splitlines()
@@ -132,7 +140,7 @@ def _without_index(table: pa.Table) -> pa.Table:
             raise malformed("the last column has no name", "name each column by its lead")
         table = table.drop_columns([_TAIL])
     if _INDEX in table.column_names:
-        if not _counts(table[_INDEX].to_numpy()):
+        if table[_INDEX].null_count < len(table) and not _counts(table[_INDEX].to_numpy()):
             raise malformed(
                 "the first column has no name of a lead, and is no index that counts 0, 1, 2, …",
                 "write the table without its index (index=False), and call a column of times `time_s`",
@@ -148,7 +156,7 @@ def _counts(index: np.ndarray) -> bool:
 def _without_times(table: pa.Table, rate: float) -> pa.Table:
     """Without columns of times, in seconds or milliseconds as their names say, or as fits where they do not say it."""
     for name in table.column_names:
-        match = _TIME.fullmatch(name.strip())
+        match = _TIME.fullmatch(name.strip()) if len(name) <= MOST_CHARACTERS else None
         if match is None:
             continue
         values, unit = table[name].to_numpy(), (match[1] or "").lower()
@@ -166,17 +174,21 @@ def _without_times(table: pa.Table, rate: float) -> pa.Table:
     return table
 
 
-def _names_by_number(columns: int, leads: tuple[str, ...]) -> tuple[str, ...]:
-    """Names for a table without a header: one lead each, or a column of times and then one lead each."""
-    if columns == len(leads):
-        return leads
-    if columns == len(leads) + 1:
-        return ("time", *leads)
-    raise RecordError(
-        "leads_mismatch",
-        f"{len(leads)} leads are stated for a table of {columns} columns without a header",
-        hint="state one lead for each column",
-    )
+def _named_by_number(table: pa.Table, leads: tuple[str, ...]) -> pa.Table:
+    """A table without a header: one lead in each column, or a column of times and then one lead each. An empty column
+    at an end, where lines begin or end with a separator, is left out if there are more columns than leads."""
+    columns = table.num_columns
+    for at in (-1, 0):
+        number = at % table.num_columns
+        if table.num_columns > len(leads) and table.column(number).null_count == len(table):
+            table = table.remove_column(number)
+    if table.num_columns - len(leads) not in (0, 1):
+        raise RecordError(
+            "leads_mismatch",
+            f"{len(leads)} leads are stated for a table of {columns} columns without a header",
+            hint="state one lead for each column",
+        )
+    return table.rename_columns(leads if table.num_columns == len(leads) else ("time", *leads))
 
 
 def _leads(names: list[str], stated: tuple[str, ...] | None) -> tuple[str, ...]:

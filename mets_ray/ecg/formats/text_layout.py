@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mets_ray.ecg.formats.arrays import malformed
+from mets_ray.ecg.formats.text_columns import names_of
 
 HEAD_BYTES = 64 * 1024
 """What is searched for the first row of numbers."""
@@ -38,8 +39,8 @@ class Layout:
 def layout_of(data: bytes) -> Layout:
     """The layout of a table in UTF-8, found by its first two rows of numbers.
 
-    Lines before them are skipped, except that the last is the header if it has as many cells. Raises RecordError
-    `malformed_file` where no row of numbers is near the beginning, or a line before it could be one.
+    Lines before them are skipped, except the last one or two where they are a header (`text_columns.names_of`). Raises
+    RecordError `malformed_file` where no row of numbers is near the beginning, or a line before it could be one.
     """
     before: list[str] = []
     for (start, line), (_, following) in itertools.pairwise([*_lines(data[:HEAD_BYTES]), (0, "")]):
@@ -50,7 +51,9 @@ def layout_of(data: bytes) -> Layout:
                 decimal = ","
             if any(_is_almost_a_row(one, separator, columns) for one in before):
                 raise malformed("a line before the first row of numbers looks like one, and cannot be read")
-            return Layout(separator, decimal, columns, _header(before, separator, columns), start)
+            above = [_cells(one.lstrip("\ufeff#% "), separator) for one in before[-2:]]
+            above = [[] if _is_numbering(cells) else cells for cells in above]
+            return Layout(separator, decimal, columns, names_of(above, _cells(line, separator)), start)
         before.append(line)
         if len(before) > _MOST_LINES_BEFORE:
             break
@@ -143,10 +146,3 @@ def _are_numbers(cells: list[str], decimals: str) -> bool:
         elif cell.casefold() not in _MISSING:
             return False
     return found
-
-
-def _header(before: list[str], separator: str, columns: int) -> tuple[str, ...] | None:
-    if not before:
-        return None
-    cells = _cells(before[-1].lstrip("\ufeff#% "), separator)
-    return tuple(cells) if len(cells) == columns and any(cells) and not _is_numbering(cells) else None

@@ -5,6 +5,7 @@ a tree of empty elements takes thirty times the file.
 """
 
 import base64
+import codecs
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -30,6 +31,8 @@ _PART_BYTES = 1024**2
 _MAX_TAG_BYTES = 1024**2
 
 _UTF16 = (b"\xff\xfe", b"\xfe\xff", b"<\0", b"\0<")
+
+_AROUND = b" \t\r\n\0"  # before the declaration and behind the root, where expat allows none of them, or no zeros
 
 _PROLOG = re.compile(r"\s*(?:<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^\[>]*(?:\[.*?\])?\s*>)", re.DOTALL)
 _ROOT = re.compile(r"\s*<(?:[\w.-]+:)?([\w.-]+)[\s/>]")
@@ -60,9 +63,11 @@ def parse(data: bytes) -> ET.Element:
     """
     if len(data) > _MAX_BYTES:
         raise RecordError("too_large", f"the XML has {len(data)} bytes, and at most {_MAX_BYTES} are read")
-    encodings: tuple[str | None, ...] = ("utf-8",) if _is_utf8(data) else (None, "iso-8859-1")
     if data.startswith(_UTF16):
-        encodings = (_utf16_name(data),)
+        encodings: tuple[str | None, ...] = (_utf16_name(data),)
+    else:
+        data = data.removeprefix(codecs.BOM_UTF8).strip(_AROUND)
+        encodings = ("utf-8",) if _is_utf8(data) else (None, "iso-8859-1")
     faults = []
     for encoding in encodings:
         try:

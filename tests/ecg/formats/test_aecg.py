@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from ecgdatakit.parsing.parsers.hl7_aecg import HL7aECGParser
 
+from mets_ray.ecg import formats
 from mets_ray.ecg.formats.aecg import read, recognises
+from mets_ray.ecg.leads import standard_lead
 from mets_ray.errors import RecordError
 from tests.support.damaged_files import refuses_damage
 from tests.support.xml_ecgs import aecg, annotation_set, sequence_set
@@ -41,6 +43,25 @@ def test_values_are_origin_and_scale_times_digits_in_their_units():
     ecg = read(aecg(sequence_set(I_AND_II, scale="0.005", unit="mV", origin="0.1", step='value="4" unit="ms"')))
     assert ecg.sampling_rate_hz == 250.0
     assert np.allclose(ecg.signal_mv, [[0.105, 0.09, 0.115], [0.12, 0.125, 0.07]])
+
+
+def test_nanovolts():
+    ecg = read(aecg(sequence_set(I_AND_II, scale="5000", unit="nV", origin="100000")))
+    assert np.allclose(ecg.signal_mv, [[0.105, 0.09, 0.115], [0.12, 0.125, 0.07]])
+
+
+@pytest.mark.parametrize("code", ["MDC_ECG_LEAD_dI", "MDC_ECG_LEAD_DIII", "MDC_ECG_LEAD_daVR", "MDC_ECG_LEAD_dV1"])
+def test_leads_that_are_computed_from_other_electrodes_are_no_standard_leads(code):
+    (lead,) = read(aecg(sequence_set({code: [1, 2, 3]}))).leads
+    assert lead.startswith("derived")
+    assert standard_lead(lead) is None
+
+
+def test_a_long_comment_before_the_root_hides_nothing():
+    """Study software puts licences and style sheets there."""
+    whole = aecg(sequence_set(I_AND_II))
+    begin = whole.index(b"<AnnotatedECG")
+    assert formats.recognise(whole[:begin] + b"<!--" + b"x" * 20_000 + b"-->" + whole[begin:]).name == "aecg"
 
 
 def test_averaged_beats_and_other_signals_are_no_leads_of_the_rhythm():

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.io
+import scipy.sparse
 
 from mets_ray.ecg import formats
 from mets_ray.ecg.ecg import LEADS
@@ -168,6 +169,99 @@ def test_tables_that_can_be_read_in_two_ways_are_refused():
         assert refused(TEXTS["milliseconds"], Stated(rate, "mV")) == "sampling_rate_mismatch"
 
 
+BARE = Stated(100.0, "mV", ("I", "II"))
+UNNAMED_LEADS = Stated(100.0, "mV")
+
+
+@pytest.mark.parametrize(
+    "above",
+    [
+        "I (mV),II (uV)",
+        "I,II\nmV,uV",
+        "I,II\n(mV),[uV]",
+        "Recorder,seven\nI,II\nmV,uV",
+        "'I','II'\n'mV','uV'",
+        "I (millivolts),II (Microvolts)",
+        "mV,uV",
+    ],
+)
+def test_the_units_of_a_table_come_before_the_stated_one(above):
+    ecg = text.read(f"{above}\n0.1,200\n0.3,400\n".encode(), BARE)
+    np.testing.assert_allclose(ecg.signal_mv, [[0.1, 0.3], [0.2, 0.4]], rtol=1e-12)
+    assert ecg.leads == ("I", "II")
+
+
+def test_times_beside_a_line_of_units():
+    """As PhysioNet's ATM (with commas) and rdsamp (with blanks) write tables."""
+    for data in (
+        b"'Elapsed time','II','V1'\n'seconds','mV','mV'\n0.000,0.1,0.2\n0.010,0.3,0.4\n",
+        b"   Elapsed time   II    V1\n   (seconds)  (mV)  (mV)\n  0.000 0.1 0.2\n  0.010 0.3 0.4\n",
+    ):
+        ecg = text.read(data, UNNAMED_LEADS)
+        assert ecg.leads == ("II", "V1")
+        np.testing.assert_array_equal(ecg.signal_mv, [[0.1, 0.3], [0.2, 0.4]])
+        assert refused(data, Stated(250.0, "mV")) == "sampling_rate_mismatch"
+
+
+@pytest.mark.parametrize("unit", ["MV", "kV", "counts", "adu", "a.u.", "LSB"])
+@pytest.mark.parametrize("stated", [BARE, UNNAMED_LEADS])
+def test_a_unit_that_is_none_is_not_overruled_by_the_stated_one(unit, stated):
+    with pytest.raises(RecordError) as caught:
+        text.read(f"I ({unit}),II [{unit}]\n1,2\n3,4\n".encode(), stated)
+    assert caught.value.reason == "unknown_unit"
+    assert f"`{unit}`" in caught.value.fact
+    assert caught.value.hint
+
+
+def test_nanovolts():
+    ecg = text.read(b"I (nV);II_nV\n100000;200000\n300000;400000\n", UNNAMED_LEADS)
+    np.testing.assert_array_equal(ecg.signal_mv, [[0.1, 0.3], [0.2, 0.4]])
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize(
+    ("above", "row"),
+    [
+        ("", "{0}{s}{1}{s}"),
+        ("", "{s}{0}{s}{1}"),
+        ("", "{s}{0}{s}{1}{s}"),
+        ("I{s}II", "{0}{s}{1}{s}"),
+        ("I{s}II{s}", "{0}{s}{1}{s}"),
+        ("{s}I{s}II", "{s}{0}{s}{1}"),
+    ],
+)
+def test_separators_at_the_ends_of_lines_are_no_leads(above, row, separator):
+    lines = [above.format(s=separator), *(row.format(*pair, s=separator) for pair in ((0.1, 0.2), (0.3, 0.4)))]
+    ecg = text.read("\n".join(filter(None, lines)).encode() + b"\n", BARE)
+    assert ecg.leads == ("I", "II")
+    np.testing.assert_array_equal(ecg.signal_mv, [[0.1, 0.3], [0.2, 0.4]])
+
+
+def test_an_index_that_the_header_does_not_name_as_r_writes_it():
+    data = b"II\tI\n1\t0.1\t0.2\n2\t0.3\t0.4\n"
+    ecg = text.read(data, UNNAMED_LEADS)
+    assert ecg.leads == ("II", "I")
+    np.testing.assert_array_equal(ecg.signal_mv, [[0.1, 0.3], [0.2, 0.4]])
+    assert refused(data, BARE) == "leads_mismatch", "I and II would change places"
+
+
+def test_a_lead_that_is_named_twice_is_named_in_the_error():
+    with pytest.raises(RecordError, match="`II`") as caught:
+        text.read(b"I,II,II\n1,2,2\n3,4,4\n", UNNAMED_LEADS)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("before", ["# " + "x" * 20_000 + "\n", ("# " + "x" * 800 + "\n") * 60])
+def test_a_table_behind_long_lines_is_found(before):
+    ecg = formats.decode(f"{before}I,II\n0.1,0.2\n0.3,0.4\n".encode(), BARE)
+    np.testing.assert_array_equal(ecg.signal_mv, [[0.1, 0.3], [0.2, 0.4]])
+
+
+def test_a_header_of_a_long_name_is_looked_at_in_no_time():
+    for name in ("I" + " " * 50_000 + "I", "time" + " " * 50_000 + "x", "I" + "_" * 50_000):
+        assert refused(f"{name},II\n1,2\n3,4\n".encode(), BARE) == "leads_mismatch"
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -228,6 +322,33 @@ def test_the_matrix_with_as_many_rows_as_leads_is_the_ecg():
     assert refused(of_matlab(a=SIGNAL, b=SIGNAL)) == "malformed_file"
     assert refused(of_matlab(names=np.array(LEADS, dtype=object))) == "malformed_file"
     assert refused(of_matlab(a=SIGNAL + 1j)) == "malformed_file"
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"unit": "mV"},
+        {"name": "twelve words"},  # as many letters as leads
+        {"fs": 500, "z": np.ones((12, 3)) * 1j},
+        {"sparse": scipy.sparse.csc_array(np.eye(12))},
+    ],
+)
+@pytest.mark.parametrize("version", ["4", "5"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_is_no_matrix_of_numbers_is_skipped(beside, version, is_first):
+    variables = beside | {"ecg": SIGNAL} if is_first else {"ecg": SIGNAL} | beside
+    np.testing.assert_array_equal(matlab.read(of_matlab(**variables, format=version), STATED).signal_mv, SIGNAL)
+
+
+@pytest.mark.parametrize("kind", ["char", "logical"])
+def test_text_of_matlab_7_3_is_no_matrix(kind):
+    def write(file):
+        file.create_dataset("ecg", data=SIGNAL.T).attrs["MATLAB_class"] = np.bytes_("double")
+        file.create_dataset("name", data=np.ones((12, 1), "u2")).attrs["MATLAB_class"] = np.bytes_(kind)
+
+    data = of_hdf5(write, user_block=512)
+    np.testing.assert_array_equal(matlab.read(data, STATED).signal_mv, SIGNAL)
+    assert refused(data, Stated(RATE, "mV")) == "missing_lead_names"
 
 
 def test_a_mat_file_that_unpacks_to_a_thousand_times_its_size_is_refused():

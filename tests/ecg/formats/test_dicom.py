@@ -12,6 +12,7 @@ from pydicom.sequence import Sequence as Items
 
 from mets_ray.ecg.ecg import LEADS
 from mets_ray.ecg.formats.dicom import read, recognises
+from mets_ray.ecg.leads import standard_lead
 from mets_ray.errors import RecordError
 from tests.support.damaged_files import refuses_damage
 
@@ -111,6 +112,32 @@ def test_transfer_syntaxes(syntax):
     assert ecg.leads == ("I", "II", "V1")
 
 
+@pytest.mark.parametrize("kind", ["OB", "OW"])
+@pytest.mark.parametrize("syntax", ["ExplicitVRLittleEndian", "ExplicitVRBigEndian", "ImplicitVRLittleEndian"])
+def test_samples_of_8_bits_in_words(kind, syntax):
+    """The words of a big-endian file are swapped, also where each holds two samples."""
+    uid = getattr(pydicom.uid, syntax)
+    stored = np.random.default_rng(0).integers(-100, 100, (3, 1000)).astype(np.int8)
+    stored[0, :7] = -128
+    swapped = kind == "OW" and not uid.is_little_endian
+    one = group(stored, dtype="i1", WaveformBitsAllocated=8, WaveformSampleInterpretation="SB")
+    raw, padding = stored.T.tobytes(), b"\x80\0"
+    if swapped:
+        raw, padding = np.frombuffer(raw, "u2").byteswap().tobytes(), padding[::-1]
+    one.add_new("WaveformData", kind, raw)
+    one.add_new("WaveformPaddingValue", kind, padding)
+    ecg = read(written([one], uid))
+    assert np.isnan(ecg.signal_mv).sum() == np.isnan(ecg.signal_mv[0, :7]).sum() == 7
+    np.testing.assert_allclose(ecg.signal_mv[:, 7:], stored[:, 7:] * 2.5 / 1000, rtol=1e-12)
+
+
+def test_a_second_recording_of_the_same_leads_is_named():
+    later = group(STORED + 1, MultiplexGroupTimeOffset="5000")
+    ecg = read(written([group(), group(MultiplexGroupLabel="MEDIAN BEAT", WaveformOriginality="DERIVED"), later]))
+    np.testing.assert_allclose(ecg.signal_mv, STORED * 2.5 / 1000, rtol=1e-12)
+    assert ecg.other_signals == ("waveform 3",)
+
+
 def test_small_bomb_is_not_unpacked():
     data = written([group(np.zeros((3, 4_000_000), np.int16))], pydicom.uid.DeflatedExplicitVRLittleEndian)
     assert len(data) < 100_000
@@ -137,10 +164,18 @@ def test_scales_units_and_baselines():
         ("MDC_ECG_LEAD_AVL", "", "aVL"),
         ("X1", "Lead V3 (chest)", "V3"),
         ("X1", "II, standard", "II"),
+        ("2:0", "Unspecified lead", "V2"),
+        ("2:24", "Frank Lead I", "Frank Lead I"),
+        ("2:31", "Derived Lead I", "Derived Lead I"),
+        ("5.6.3-9-31", "Lead I", "ECG lead of code 5.6.3-9-31"),
+        ("2:31", "", "ECG lead of code 2:31"),
     ],
 )
 def test_lead_names(source, meaning, lead):
-    assert read(written([group(STORED[:1], [channel(source, meaning=meaning)])])).leads == (lead,)
+    """The code comes first: a lead that it says is another one is not what a label calls it."""
+    channels = [channel(source, meaning=meaning, ChannelLabel="V2")]
+    assert read(written([group(STORED[:1], channels)])).leads == (lead,)
+    assert standard_lead(lead) in (lead, None)
 
 
 def test_other_signals_are_named():

@@ -65,7 +65,7 @@ def test_electrodes_of_the_eeg_are_no_chest_leads():
     assert read(written(("C3", "C4", "ECG"))).leads == ("ECG",)
 
 
-@pytest.mark.parametrize(("unit", "factor"), [("uV", 1e-3), ("V", 1e3), ("µV", 1e-3)])
+@pytest.mark.parametrize(("unit", "factor"), [("uV", 1e-3), ("V", 1e3), ("µV", 1e-3), ("nV", 1e-6)])
 def test_units(unit, factor):
     data = written()
     place = 256 + 3 * (16 + 80)

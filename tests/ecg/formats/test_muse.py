@@ -35,6 +35,21 @@ def test_values_are_integers_times_units_per_bit():
     assert np.allclose(in_millivolts.signal_mv, ecg.signal_mv * 1000)
 
 
+@pytest.mark.parametrize(
+    ("unit", "factor"), [("uV", 1e-3), ("mV", 1.0), ("Millivolts", 1.0), ("nV", 1e-6), ("NANOVOLTS", 1e-6)]
+)
+def test_units_are_read_as_they_are_written(unit, factor):
+    ecg = read(muse({"I": [1, -2, 3]}, lead_fields={"LeadAmplitudeUnits": unit, "LeadAmplitudeUnitsPerBit": 2}))
+    assert np.allclose(ecg.signal_mv, np.array([[2, -4, 6]]) * factor, rtol=1e-12)
+
+
+@pytest.mark.parametrize("unit", ["MV", "mv/bit", "uVolts"])
+def test_an_unknown_unit_is_shown_as_it_is_written(unit):
+    with pytest.raises(RecordError, match=f"`{unit}`") as caught:
+        read(muse({"I": [1, -2, 3]}, lead_fields={"LeadAmplitudeUnits": unit}))
+    assert caught.value.reason == "unknown_unit"
+
+
 def test_what_muse_says_beside_the_signal():
     meta = read(muse(STORED, head=PERSON)).meta
     assert (meta.patient_id, meta.age, meta.sex, meta.device) == ("id-3", 1.5, "female", "MAC55")

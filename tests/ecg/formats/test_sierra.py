@@ -122,6 +122,24 @@ def test_xli_is_unpacked():
     assert np.allclose(read(sierra(xli(STORED[:3]), attributes=chest)).signal_mv, STORED[:3] * 0.005)
 
 
+@pytest.mark.parametrize("spelling", [str.upper, str.lower, "Lead_{}".format, "MDC_ECG_LEAD_{}".format])
+def test_xli_knows_the_limb_leads_by_any_name(data_folder, spelling):
+    """What the file stores of III, aVR, aVL and aVF are remainders: read as they stand they would look like an ECG."""
+    data = (data_folder / "formats" / "philips_sierra_xml" / "1_04_ad4d3d80.xml").read_bytes().decode("utf-16")
+    assert " ".join(LEADS) in data
+    renamed = read(data.replace(" ".join(LEADS), " ".join(map(spelling, LEADS))).encode("utf-16"))
+    assert np.array_equal(renamed.signal_mv, read(data.encode("utf-16")).signal_mv, equal_nan=True)
+
+
+@pytest.mark.parametrize("first", ["II I III aVR aVL aVF", "I II III aVR aVF aVL", "V1 V2 III aVR aVL aVF"])
+def test_xli_of_limb_leads_in_another_order_is_refused(first):
+    labels = f"{first} {' '.join(LEADS[6:])}"
+    with pytest.raises(RecordError) as caught:
+        read(sierra(xli(np.zeros((12, 40), int)), attributes=FACTS | {"compression": "XLI", "leadlabels": labels}))
+    assert caught.value.reason == "unsupported_format"
+    assert "hint: export" in str(caught.value)
+
+
 def test_a_bomb_of_lzw_is_refused():
     codes = "".join(f"{code:010b}" for code in [0, *range(256, 1022), *[1021] * 20_000])
     chunk = int(codes.ljust(-(-len(codes) // 8) * 8, "0"), 2).to_bytes(-(-len(codes) // 8), "big")

@@ -40,6 +40,14 @@ def test_an_external_dtd_is_named_and_never_opened():
     assert parse(b'<!DOCTYPE a SYSTEM "http://127.0.0.1:9/restecg.dtd"><a>x</a>').text == "x"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "iso-8859-1"])
+@pytest.mark.parametrize(("before", "behind"), [(b"\r\n ", b""), (b"\xef\xbb\xbf\n", b""), (b"", b"\n\0\0\0")])
+def test_blanks_before_the_declaration_and_zeros_behind_the_root(encoding, before, behind):
+    whole = f'<?xml version="1.0" encoding="{encoding}"?><a>\xe9</a>'.encode(encoding)
+    assert parse(before + whole + behind).text == "\xe9"
+    assert root_name(before + whole) == "a"
+
+
 def test_elements_and_attributes_are_counted_and_small(monkeypatch):
     data = b"<a>" + b"<b c=''/>" * 1000 + b"</a>"
     tracemalloc.start()
