@@ -119,7 +119,7 @@ class TimelineOptions(Options):
     )
 
 
-class TimelineQuery(TimelineOptions, ZeroShotQuery):
+class TimelineQuery(ZeroShotQuery, TimelineOptions):  # in this order: pydantic takes a field of both from the first
     """Query string of a long recording whose body is not JSON."""
 
 
