@@ -283,9 +283,9 @@ def _check_amplitude(
 
 def _check_nothing_vanished(signal_uv: Int16[np.ndarray, "lead sample"], names: tuple[str, ...]) -> None:
     """Raise RecordError `flat_lead` for a recorded lead of zeros: whoever reads it would take it for an absent one."""
-    is_there = signal_uv.any(axis=1)
-    if not is_there.all():
-        leads = ", ".join(lead for lead, known in zip(names, is_there, strict=True) if not known)
+    gone = np.flatnonzero(~signal_uv.any(axis=1)).tolist()
+    if gone:
+        leads = ", ".join(names[row] for row in gone)
         raise RecordError(
             "flat_lead",
             f"nothing reaches a microvolt in {leads}",
