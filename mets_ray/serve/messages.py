@@ -41,8 +41,15 @@ def _split_at_commas(labels: Any) -> Any:
 
 
 def _split_if_alone(labels: Any) -> Any:
-    """In a query string a value that stands alone is one string; with several values each is one label."""
-    return _split_at_commas(labels[0]) if isinstance(labels, list) and len(labels) == 1 else labels
+    """In a query string a value that stands alone is one string; with several values each is one label.
+
+    So an empty second value keeps one label with commas whole.
+    """
+    if not isinstance(labels, list) or len(labels) > 2:
+        return labels
+    if len(labels) == 1:
+        return _split_at_commas(labels[0])
+    return labels[:1] if labels[1:] == [""] else labels
 
 
 _Labels = Annotated[list[str] | None, Field(fail_fast=True), BeforeValidator(_split_at_commas)]

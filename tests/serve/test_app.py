@@ -270,6 +270,15 @@ def test_labels_in_one_string_are_split_at_commas_as_hugging_face_does(client):
     query = PARAMETERS | {"candidate_labels": apart}
     assert names(client.post("/v1/zero-shot", params=query, content=body, headers=NPY)) == apart
     assert names(ask(client, json_ecg(synthetic_ecg()), candidate_labels=apart)) == apart
+    # and an empty value beside a single one, or a list of one, keeps it whole
+    query = PARAMETERS | {"candidate_labels": [apart[0], ""], "multi_label": True}
+    for route in ("/v1/zero-shot", "/v1/zero-shot/batch"):
+        answer = client.post(route, params=query, content=body, headers=NPY).raise_for_status().json()
+        rows = answer["classes"] if "classes" in answer else answer["results"][0]["classes"]
+        assert [row["class_name"] for row in rows] == apart[:1]
+    assert names(ask(client, json_ecg(synthetic_ecg()), candidate_labels=apart[:1], multi_label=True)) == apart[:1]
+    query["candidate_labels"] = [*apart, ""]
+    refused(client.post("/v1/zero-shot", params=query, content=body, headers=NPY), 422, "blank_class")
     refused(ask(client, json_ecg(synthetic_ecg()), candidate_labels="," * 5000), 422, "bad_fields")
 
 

@@ -101,6 +101,7 @@ def test_a_label_that_stands_alone_is_split_as_for_one_ecg(client):
     assert head["classes"] == ["atrial fibrillation", "sinus rhythm"]
     apart = ["infarction, anterior", "infarction, inferior"]
     assert lines_of(ask(client, npy(recording(20)), candidate_labels=apart))[0]["classes"] == apart
+    assert lines_of(ask(client, npy(recording(20)), candidate_labels=[apart[0], ""]))[0]["classes"] == apart[:1]
 
 
 def test_windows_over_gaps_and_flat_leads_are_left_out_with_their_reason(client):
