@@ -344,11 +344,14 @@ class BatchAnswer(_Facts):
 
 
 class EcgAnswer(BaseModel):
-    """The first window as the model sees it."""
+    """The first usable window as the model sees it."""
 
     leads: list[str]
     sampling_rate_hz: int
     duration_s: float
+    start_s: float = Field(
+        description="where in the recording the window begins; above 0 if those before it cannot be used"
+    )
     highpass_hz: float | None = Field(description="cut-off of the filter that it has passed; null: none")
     signal_uv: list[list[int]]
     windows: int

@@ -245,6 +245,7 @@ class Service:
             leads=list(facts.leads),
             sampling_rate_hz=facts.sampling_rate_hz,
             duration_s=facts.duration_s,
+            start_s=windows.start_s,
             highpass_hz=facts.highpass_hz,
             signal_uv=windows.signal_uv[0].tolist(),
             windows=len(windows.signal_uv),

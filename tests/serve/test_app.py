@@ -3,6 +3,7 @@
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx
 import numpy as np
@@ -391,6 +392,19 @@ def test_the_preview_is_what_the_model_sees(client):
     answer = client.post("/v1/ecg", json=json_ecg(ecg)).json()
     np.testing.assert_array_equal(answer["signal_uv"], preprocess(ecg, SignalConfig(100, 10.0, highpass_hz=0.5)))
     assert (answer["leads"], answer["sampling_rate_hz"], answer["duration_s"]) == (list(LEADS), 100, 10.0)
+    assert answer["start_s"] == 0.0
+
+
+def test_the_preview_says_where_it_begins_if_the_first_window_cannot_be_used(client):
+    ecg = synthetic_ecg(4, duration_s=29)
+    ecg.signal_mv[LEADS.index("V2"), :900] = 0.0
+    whole = client.post("/v1/ecg", json=json_ecg(ecg)).json()
+    assert (whole["windows"], whole["start_s"]) == (3, 0.0)
+    ecg.signal_mv[LEADS.index("V2"), :1000] = 0.0
+    answer = client.post("/v1/ecg", json=json_ecg(ecg)).json()
+    assert (answer["windows"], answer["start_s"]) == (2, 9.5)
+    later = replace(ecg, signal_mv=ecg.signal_mv[:, 950:])
+    np.testing.assert_array_equal(answer["signal_uv"], preprocess(later, SignalConfig(100, 10.0, highpass_hz=0.5)))
 
 
 def test_examples_are_recognisable_requests(client):
