@@ -360,6 +360,16 @@ def test_a_batch_scores_what_it_can(client):
     assert third["classes"] == ask(client, other).json()["classes"]
 
 
+def test_an_ecg_of_another_form_leaves_the_rest_of_its_batch_alone(client):
+    good = json_ecg(synthetic_ecg(1))
+    ragged = good | {"signal": [good["signal"][0][:-1], *good["signal"][1:]]}
+    ecgs = [ragged, good | {"leads": good["leads"][:8]}, good | {"signal": []}, good]
+    answer = client.post("/v1/zero-shot/batch", json={"ecgs": ecgs, "candidate_labels": LABELS})
+    *unusable, last = answer.raise_for_status().json()["results"]
+    assert [result["error"]["reason"] for result in unusable] == ["ragged_signal", "leads_mismatch", "leads_mismatch"]
+    assert last["classes"] == ask(client, good).json()["classes"]
+
+
 def test_a_batch_as_npy(client):
     signals = np.stack([microvolts(synthetic_ecg(index)) for index in (1, 2, 3)])
     query = PARAMETERS | {"candidate_labels": LABELS}
