@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from mets_ray.cli import COMMANDS
 from mets_ray.config.load import load_config
 from mets_ray.errors import ConfigError
 from mets_ray.job import load_settings, parse_words, used_places
+from mets_ray.serve.run import read_settings, request_timeout_s
 from tests.conftest import ROOT
 from tests.support.jobs import run_script
 
@@ -72,6 +74,7 @@ def test_every_uri_of_a_command_is_checked_on_a_cluster_and_none_of_the_others(k
         ("export", ["bundle_uri=b", "output=x"], "did you mean `output_uri`?"),
         ("serve", ["batch_sise=1"], "did you mean `batch_size`?"),
         ("serve", ["auth=none", "--host=0.0.0.0"], "lets other machines in"),
+        ("serve", ["auth=none", "--port=70000"], "`--port` is 70000"),
         ("serve", ["auth=bearer", "token_env=NO_SUCH_TOKEN"], "`auth` is bearer, but the environment variable"),
     ],
 )
@@ -81,6 +84,30 @@ def test_what_can_be_refused_is_refused_before_ray_and_torch_are_loaded(tmp_path
     assert fact in done.stderr
     assert "loaded []" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_port_that_is_taken_is_named_before_ray_starts(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run_and_tell_libraries(tmp_path, "serve", f"--port={port}")
+    assert done.returncode == 2
+    assert f"127.0.0.1:{port} cannot be listened on: Address already in use" in done.stderr
+    assert "loaded []" in done.stderr
+
+
+@pytest.mark.parametrize("applications", ["3", "[3]", "{name: x}", "[{args: [a]}]", "[]"])
+def test_a_file_for_serve_without_settings_in_its_first_application_is_refused(tmp_path, applications):
+    path = tmp_path / "serve.yaml"
+    path.write_text(f"applications: {applications}\n")
+    with pytest.raises(ConfigError, match="no list whose first entry has its settings in `args`"):
+        read_settings(str(path), ["bundle_uri=b"])
+    path.write_text("applications:\n  - name: x\n    args:  # all of them are left out\n")
+    assert read_settings(str(path), ["bundle_uri=b"]).bundle_uri == "b"
+
+
+def test_serve_waits_longer_than_any_deadline_of_the_app():
+    assert request_timeout_s(read_settings(None, [])) > 10 + 120
+    assert request_timeout_s(read_settings(None, ["timeline_deadline_s=900", "deadline_s=30"])) > 930
 
 
 @pytest.mark.parametrize("words", [["--help"], ["pretrain", "--help"], ["serve", "--help"], ["--version"]])

@@ -293,8 +293,10 @@ class Archive:
         with table_faults(self.uri):
             rows = self._table.to_table(columns=[*_IDS, *HIT_COLUMNS, "embedding"], filter=condition)
         if not rows.num_rows:
+            of = "" if source is None else f" of the source {source[:80]!r}"
             raise ConfigError(
-                f"the archive holds no record {record_id[:80]!r}", hint="give the record_id of a hit, or an embedding"
+                f"the archive holds no record {record_id[:80]!r}{of}",
+                hint="give the record_id of a hit, or an embedding",
             )
         if rows.num_rows > 1:
             sources = ", ".join(f"`{name}`" for name in rows["source"].to_pylist())

@@ -99,7 +99,7 @@ def _combined(
     spreads: Float[np.ndarray, " term"],
 ) -> Float32[np.ndarray, " dimension"]:
     signed = [-_NOT_COUNTS * one.weight if one.negated else one.weight for one in directions]
-    weights = np.asarray(signed) / spreads
+    weights = np.asarray(signed) / np.abs(signed).max() / spreads  # the largest is 1: only their ratios count
     total = weights @ vectors.astype(np.float64)
     length = float(np.linalg.norm(total))
     if length < _UNIT * float(np.abs(weights).max()):

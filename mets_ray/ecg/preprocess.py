@@ -29,7 +29,7 @@ REASONS = (
     "missing_leads",  # wanted leads that the record does not have
     "too_short",  # shorter than `duration_s` by a sample or more
     "non_finite",  # NaN or infinity
-    "flat_lead",  # all samples of a lead are equal, as when an electrode is off
+    "flat_lead",  # all samples of a lead are equal, as when an electrode is off, or all are 0 in whole microvolts
     "amplitude_too_large",  # above MAX_AMPLITUDE_MV: a wrong unit or gain, a saturated amplifier, an unfiltered offset
 )
 
@@ -108,7 +108,8 @@ def preprocess(ecg: Ecg, config: SignalConfig) -> Int16[np.ndarray, "lead sample
     Limb leads that the record lacks are derived from two of I, II and III (`derive_leads`).
     Leads that `ecg.absent_leads` names are zeros; at least one wanted lead must be there.
 
-    Raises RecordError with one of `REASONS`; checks run in the order of that list.
+    Raises RecordError with one of `REASONS`; checks run in the order of that list. A lead of which nothing is left in
+    whole microvolts is a `flat_lead` as well, because zeros mean that a lead was not recorded.
     """
     rate = ecg.sampling_rate_hz
     check_sampling_rate(rate)
@@ -142,6 +143,7 @@ def preprocess(ecg: Ecg, config: SignalConfig) -> Int16[np.ndarray, "lead sample
     _check_amplitude(signal_mv, present)  # filters overshoot at steps, and int16 would wrap around silently
     whole_uv = signal_mv * 1000.0
     signal_uv = np.rint(whole_uv, out=whole_uv).astype(np.int16)
+    _check_nothing_vanished(signal_uv, present)
     if present == config.leads:
         return signal_uv
     whole = np.zeros((len(config.leads), config.num_samples), dtype=np.int16)
@@ -276,4 +278,16 @@ def _check_amplitude(
             "amplitude_too_large",
             f"lead {names[row]} reaches {largest[row]:.4g} mV{beside}, above {MAX_AMPLITUDE_MV:g} mV",
             hint="check the unit and the gain in the header",
+        )
+
+
+def _check_nothing_vanished(signal_uv: Int16[np.ndarray, "lead sample"], names: tuple[str, ...]) -> None:
+    """Raise RecordError `flat_lead` for a recorded lead of zeros: whoever reads it would take it for an absent one."""
+    gone = np.flatnonzero(~signal_uv.any(axis=1)).tolist()
+    if gone:
+        leads = ", ".join(names[row] for row in gone)
+        raise RecordError(
+            "flat_lead",
+            f"nothing reaches a microvolt in {leads}",
+            hint="check the unit and the gain; leave out a lead that was not recorded",
         )

@@ -24,11 +24,13 @@ _LOW_AMPLITUDE_MV = 0.1
 class Windows:
     """An ECG cut to the model's length: `signal_uv` int16 µV [window, lead, sample].
 
-    `warnings` are (reason, message) pairs that a reader of the scores should know about.
+    `start_s`: where in the recording the first of them begins; above 0 if those before cannot be used. `warnings` are
+    (reason, message) pairs that a reader of the scores should know about.
     """
 
     signal_uv: Int16[np.ndarray, "window lead sample"]
     warnings: tuple[tuple[str, str], ...]
+    start_s: float = 0.0
 
     @property
     def lack_leads(self) -> bool:
@@ -49,11 +51,12 @@ def cut_windows(ecg: Ecg, signal: SignalConfig, lead_sets: Mapping[str, LeadSetQ
     length_s = ecg.signal_mv.shape[1] / rate
     excess_s = length_s - signal.duration_s
     count = 1 + max(0, math.ceil(excess_s / signal.duration_s - _TOLERATED_SHARE))
-    usable, refused = [], []
+    usable, starts_s, refused = [], [], []
     for number, start_s in enumerate(np.linspace(0.0, excess_s, count) if count > 1 else (0.0,)):
         start = round(float(start_s) * rate) if count > 1 else 0
         try:
             usable.append(preprocess(replace(ecg, signal_mv=ecg.signal_mv[:, start:]), signal))
+            starts_s.append(round(start / rate, 6))
         except RecordError as error:
             if count == 1:
                 raise
@@ -68,7 +71,7 @@ def cut_windows(ecg: Ecg, signal: SignalConfig, lead_sets: Mapping[str, LeadSetQ
     warnings += [("window_left_out", f"{error.where}: {error.fact}") for error in refused]
     if len(usable) > 1:
         warnings.append(("windows_averaged", f"{length_s:.1f} s were scored as the average of {len(usable)} windows"))
-    return Windows(signal_uv, tuple(warnings))
+    return Windows(signal_uv, tuple(warnings), starts_s[0])
 
 
 def with_any_leads(

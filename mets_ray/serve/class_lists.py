@@ -108,6 +108,27 @@ def bundle_prompt_sets(facts: BundleFacts) -> dict[str, ClassList]:
     }
 
 
+def check_default(reference: str, facts: BundleFacts, *, has_store: bool) -> None:
+    """Raise ConfigError for a setting `prompt_set` that every request without classes would fail with.
+
+    has_store: whether a name without a task may be one that is registered.
+    """
+    name, at, version = reference.partition("@")
+    known = bundle_prompt_sets(facts)
+    fitting = [one for task, one in known.items() if name in (task, task.partition(":")[0])]
+    if not fitting and has_store and ":" not in name:
+        return
+    if len(fitting) != 1 or (at and version != str(fitting[0].version)):
+        why = f"has {len(fitting)} tasks" if len(fitting) > 1 else "is none of the bundle's prompt sets"
+        raise ConfigError(
+            f"`prompt_set` is `{reference}`, which {why}", hint=f"choose one: {', '.join(map(_label, known.values()))}"
+        )
+
+
+def _label(one: ClassList) -> str:
+    return one.label or ""
+
+
 def _check_counts(classes: Mapping[str, Sequence[str]], config: ServeConfig) -> None:
     if not classes:
         raise RequestError(422, "no_classes", "there are no classes to choose between", hint="give at least one")

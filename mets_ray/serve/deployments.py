@@ -24,6 +24,7 @@ from mets_ray.model.bundle import BundleFacts, load_bundle, newest_bundle, with_
 from mets_ray.model.predictor import Predictor, load_text_encoder
 from mets_ray.serve.app import create_app
 from mets_ray.serve.batching import Batches, torch_pool
+from mets_ray.serve.class_lists import check_default
 from mets_ray.serve.heads import Compute, Heads
 from mets_ray.serve.health import Canary
 from mets_ray.serve.service import Service
@@ -157,7 +158,8 @@ def build(config: ServeConfig) -> Application:
     """The application, for `serve run mets_ray.serve:build bundle_uri=…` and for the YAML files of serve_configs/.
 
     Raises CheckpointError if there is no bundle, or if it or a named calibration or reference cannot be loaded, and if
-    the archive is of another bundle; DatasetError if the archive cannot be opened. What is served before goes on then.
+    the archive is of another bundle; DatasetError if the archive cannot be opened; ConfigError for a `prompt_set` that
+    cannot be used. What is served before goes on then.
     """
     bundle_uri = newest_bundle(bundles.absolute(config.bundle_uri))
     named = {
@@ -175,6 +177,8 @@ def build(config: ServeConfig) -> Application:
         with_calibrations(load_bundle(bundle_uri), named["calibration_uri"]), named["reference_uri"]
     )
     facts = bundle.facts
+    if config.prompt_set is not None:
+        check_default(config.prompt_set, facts, has_store=config.state_uri is not None)
     config = config.model_copy(update={"bundle_uri": bundle_uri, **named})
     text_encoder = None
     if config.text_max_replicas:

@@ -12,7 +12,7 @@ from mets_ray.ecg.ecg import Ecg
 from mets_ray.ecg.read import read_ecg
 from mets_ray.ecg.synthetic_patients import CLASSES, RHYTHMS, describe
 from mets_ray.ecg.synthetic_waveforms import render
-from mets_ray.errors import MetsError
+from mets_ray.errors import MetsError, RequestError
 from mets_ray.serve import messages
 from mets_ray.serve.bodies import JsonEcg
 
@@ -73,14 +73,28 @@ class Examples:
     def as_json(self, name: str) -> bytes | None:
         """The example `name` in the form that a request takes, in whole microvolts; None for an unknown name.
 
-        Raises RecordError and DatasetError for a real one that cannot be read.
+        Raises RequestError for a real one that cannot be read, and says why in the log: 503 if its storage does not
+        respond, 500 otherwise.
         """
         if name in self._real:
             return self._read(name)
         return example_json(name, self._duration_s)
 
     def _read_real(self, name: str) -> bytes:
-        return _as_json(read_ecg(storage.join(self._folder, name)))
+        try:
+            return _as_json(read_ecg(storage.join(self._folder, name)))
+        except MetsError as error:
+            _log.error("the bundle's example `%s` cannot be read: %s", name, error)
+            if isinstance(error, storage.UnreachableError):
+                raise RequestError(
+                    503, "storage", "the storage of the bundle's examples does not respond", hint="try again"
+                ) from error
+            raise RequestError(
+                500,
+                "damaged_file",
+                f"the example `{name}` lies beside the bundle and cannot be read",
+                hint="choose another one; the server's log says why",
+            ) from error
 
 
 def example_json(name: str, duration_s: float) -> bytes | None:

@@ -41,8 +41,15 @@ def _split_at_commas(labels: Any) -> Any:
 
 
 def _split_if_alone(labels: Any) -> Any:
-    """In a query string a value that stands alone is one string; with several values each is one label."""
-    return _split_at_commas(labels[0]) if isinstance(labels, list) and len(labels) == 1 else labels
+    """In a query string a value that stands alone is one string; with several values each is one label.
+
+    So an empty second value keeps one label with commas whole.
+    """
+    if not isinstance(labels, list) or len(labels) > 2:
+        return labels
+    if len(labels) == 1:
+        return _split_at_commas(labels[0])
+    return labels[:1] if labels[1:] == [""] else labels
 
 
 _Labels = Annotated[list[str] | None, Field(fail_fast=True), BeforeValidator(_split_at_commas)]
@@ -119,7 +126,7 @@ class TimelineOptions(Options):
     )
 
 
-class TimelineQuery(TimelineOptions, ZeroShotQuery):
+class TimelineQuery(ZeroShotQuery, TimelineOptions):  # in this order: pydantic takes a field of both from the first
     """Query string of a long recording whose body is not JSON."""
 
 
@@ -337,11 +344,14 @@ class BatchAnswer(_Facts):
 
 
 class EcgAnswer(BaseModel):
-    """The first window as the model sees it."""
+    """The first usable window as the model sees it."""
 
     leads: list[str]
     sampling_rate_hz: int
     duration_s: float
+    start_s: float = Field(
+        description="where in the recording the window begins; above 0 if those before it cannot be used"
+    )
     highpass_hz: float | None = Field(description="cut-off of the filter that it has passed; null: none")
     signal_uv: list[list[int]]
     windows: int

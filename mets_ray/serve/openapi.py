@@ -65,7 +65,7 @@ _ERRORS = {
     415: "unsupported content type",
     422: "well-formed but unusable: unknown unit, missing leads, NaN, ...",
     429: "too many requests are waiting; see Retry-After",
-    500: "the server failed, or a stored prompt set or a file of the archive is damaged",
+    500: "the server failed, or a stored prompt set, an example or a file of the archive is damaged",
     503: "overloaded or past the deadline; see Retry-After",
 }
 

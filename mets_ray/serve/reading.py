@@ -77,12 +77,12 @@ class Reader:
 
     async def several(
         self, request: Request, query: messages.ZeroShotQuery
-    ) -> tuple[messages.Options, list[Windows | RecordError]]:
+    ) -> tuple[messages.Options, list[Windows | RecordError | RequestError]]:
         """As `one`, for several ECGs. An unusable ECG of a JSON body or of an array is replaced by its error."""
         if not _is_json(request):
             return query, await self._file(request, query, lambda ecgs: [self._cut_or_error(ecg) for ecg in ecgs])
 
-        def parse(body: bytes) -> tuple[messages.Options, list[Windows | RecordError]]:
+        def parse(body: bytes) -> tuple[messages.Options, list[Windows | RecordError | RequestError]]:
             asked = parse_json(messages.BatchRequest, body, self._limits)
             check_count(len(asked.ecgs), self._limits)
             return asked, [self._cut_or_error(ecg) for ecg in asked.ecgs]
@@ -161,10 +161,10 @@ class Reader:
                 return decode(body)
             return await self._decoders.run(decode, body)
 
-    def _cut_or_error(self, ecg: Ecg | JsonEcg) -> Windows | RecordError:
+    def _cut_or_error(self, ecg: Ecg | JsonEcg) -> Windows | RecordError | RequestError:
         try:
             return self._cut(ecg.to_ecg(self._limits) if isinstance(ecg, JsonEcg) else ecg)
-        except RecordError as error:
+        except (RecordError, RequestError) as error:  # the latter of its form: rows of unequal length, too few leads
             return error
 
 

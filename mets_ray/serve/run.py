@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ _LOCAL: dict[str, Any] = {
     "text_cpus": 0.5,
     "archive_cpus": 0.5,
 }
+_SPARE_S = 20.0  # for Serve's own work beside the deadlines of the app, which answer with a reason
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -41,6 +43,8 @@ def run_server(words: Sequence[str]) -> None:
             )
         if config.auth == "bearer" and "RAY_ADDRESS" not in os.environ:
             Tokens(config)  # replicas on this machine will read the same: what is wrong with it shows at once
+        if os.environ.get("RAY_ADDRESS", "local") == "local":
+            _check_address(arguments.host, arguments.port)
         _serve(_or_packaged(config), arguments.host, arguments.port)
     except MetsError as error:
         say(f"serve: {error}")
@@ -55,9 +59,40 @@ def read_settings(path: str | None, words: Sequence[str]) -> ServeConfig:
     tree = dict(_LOCAL)
     if path is not None:
         loaded = read_file(path)
-        applications = loaded.get("applications")
-        tree = applications[0].get("args", {}) if applications else loaded
+        tree = _first_application(loaded["applications"], path) if "applications" in loaded else loaded
     return read_flat(ServeConfig, tree, words)
+
+
+def request_timeout_s(config: ServeConfig) -> float:
+    """After how long Serve gives a request up: later than the app does, whose answer says why."""
+    return config.deadline_s + max(config.timeline_deadline_s, config.archive_cohort_deadline_s) + _SPARE_S
+
+
+def _first_application(applications: Any, path: str) -> dict[str, Any]:
+    first = applications[0] if isinstance(applications, list) and applications else None
+    tree = first.get("args") or {} if isinstance(first, dict) else None
+    if not isinstance(tree, dict):
+        raise ConfigError(
+            f"the `applications` of `--config {path}` are no list whose first entry has its settings in `args`",
+            hint="write it as serve_configs/local.yaml, or give a file of settings alone",
+        )
+    return tree
+
+
+def _check_address(host: str, port: int) -> None:
+    """Raise ConfigError for a port that cannot be listened on: Ray would start first, and say so in a trace."""
+    if not 1 <= port <= 65535:
+        raise ConfigError(f"`--port` is {port}", hint="use 1 to 65535")
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise ConfigError(
+            f"{host}:{port} cannot be listened on: {error.strerror or error}",
+            hint="stop the program that listens there, or give another --port",
+        ) from error
 
 
 def _or_packaged(config: ServeConfig) -> ServeConfig:
@@ -97,10 +132,11 @@ def _serve(config: ServeConfig, host: str, port: int) -> None:
     from mets_ray.serve.deployments import build
 
     application = build(config)  # fails before Ray starts
+    options = {"host": host, "port": port, "request_timeout_s": request_timeout_s(config)}
     try:
         with stops.ray_starting():
             ray.init(address=os.environ.get("RAY_ADDRESS", "local"))
-        serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port, "request_timeout_s": 60})
+        serve.start(proxy_location="HeadOnly", http_options=options)
         say(f"starting; then open http://{host}:{port} (API: http://{host}:{port}/docs)")
         serve.run(application, name="mets_ray", route_prefix="/", blocking=True)
     finally:

@@ -190,7 +190,7 @@ class Service:
         )
 
     async def batch(
-        self, ecgs: Sequence[Windows | RecordError], options: messages.Options, timings: Timings
+        self, ecgs: Sequence[Windows | RecordError | RequestError], options: messages.Options, timings: Timings
     ) -> messages.BatchAnswer:
         """Scores of several ECGs. An unusable ECG gets its error instead; the others are scored."""
         refuse_explain(options, "/v1/zero-shot/batch")
@@ -198,15 +198,15 @@ class Service:
         (chosen, warnings), vectors = await self.classes(options)
         since = timings.stop("classes", since)
 
-        async def embedded(ecg: Windows | RecordError, place: int) -> np.ndarray | None:
-            return None if isinstance(ecg, RecordError) else await self.embeddings(ecg, place)
+        async def embedded(ecg: Windows | RecordError | RequestError, place: int) -> np.ndarray | None:
+            return await self.embeddings(ecg, place) if isinstance(ecg, Windows) else None
 
-        sizes = [0 if isinstance(ecg, RecordError) else len(ecg.signal_uv) for ecg in ecgs]
+        sizes = [len(ecg.signal_uv) if isinstance(ecg, Windows) else 0 for ecg in ecgs]
         places = itertools.accumulate(sizes[:-1], initial=0)
         embeddings = await asyncio.gather(*map(embedded, ecgs, places))
         results: list[messages.Scored | messages.ErrorAnswer] = []
         for ecg, embedding in zip(ecgs, embeddings, strict=True):
-            if isinstance(ecg, RecordError):
+            if not isinstance(ecg, Windows):
                 results.append(messages.ErrorAnswer(error=error_facts(ecg)))
             else:
                 assert embedding is not None
@@ -245,6 +245,7 @@ class Service:
             leads=list(facts.leads),
             sampling_rate_hz=facts.sampling_rate_hz,
             duration_s=facts.duration_s,
+            start_s=windows.start_s,
             highpass_hz=facts.highpass_hz,
             signal_uv=windows.signal_uv[0].tolist(),
             windows=len(windows.signal_uv),

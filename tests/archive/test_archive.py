@@ -105,6 +105,9 @@ def test_several_terms_count_by_their_weight_and_not_subtracts_half(archive):
     assert [(term.words, term.negated) for term in page.terms] == [("a", False), ("b", True)]
     with pytest.raises(ConfigError, match="cancel each other"):
         archive.search_directions([Direction(one), Direction(one, weight=2.0, negated=True)])
+    tiny = [Direction(one, weight=5e-324), Direction(other, weight=5e-324)]  # only the ratio of weights counts
+    same = archive.search_directions([Direction(one), Direction(other)], k=10)
+    assert numbers(archive.search_directions(tiny, k=10).hits) == numbers(same.hits)
 
 
 def test_a_cohort_is_every_record_above_a_similarity(archive):
@@ -224,6 +227,8 @@ def test_an_unknown_record_is_refused(archive):
             ask("r99999")
     with pytest.raises(ConfigError, match="no record"):
         archive.like("' or 1 = 1")
+    with pytest.raises(ConfigError, match="no record 'r00001' of the source 'sph'"):
+        archive.record("r00001", source="sph")
 
 
 def test_searching_loads_neither_torch_nor_ray(archive):

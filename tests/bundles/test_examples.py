@@ -109,3 +109,17 @@ def test_a_damaged_list_is_named(bundle, content):
     (bundle / "examples" / "examples.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"`examples\.json` is damaged"):
         read_examples(str(bundle))
+
+
+@pytest.mark.parametrize("gone", ["hea", "dat"])
+def test_an_example_that_is_damaged_is_the_servers_fault_and_the_others_are_there(ptbxl, bundle, caplog, gone):
+    add_examples(str(ptbxl), str(bundle))
+    with plain_server(bundle) as (client, _):
+        first, second = [row["name"] for row in client.get("/v1/examples").json()["examples"] if row["credit"]][:2]
+        (file,) = (bundle / "examples").glob(f"{first}.{gone}")
+        file.unlink()
+        answer = client.get(f"/v1/examples/{first}")
+        assert (answer.status_code, answer.json()["error"]["reason"]) == (500, "damaged_file")
+        assert str(bundle) not in answer.text
+        assert any(str(bundle) in line and first in line for line in caplog.messages)
+        assert client.get(f"/v1/examples/{second}").status_code == 200

@@ -60,6 +60,15 @@ def test_a_flat_lead_is_not_taken_for_one_that_was_not_recorded():
         preprocess(with_absent_leads(ecg, LEADS), SIGNAL)
 
 
+@pytest.mark.parametrize("highpass_hz", [None, 0.5])
+def test_a_lead_of_which_no_microvolt_is_left_is_not_taken_for_one_that_was_not_recorded(highpass_hz):
+    ecg = some_ecg("I", "V2")
+    ecg.signal_mv[1] *= 1e-4 / np.abs(ecg.signal_mv[1]).max()
+    with pytest.raises(RecordError, match="nothing reaches a microvolt in V2") as caught:
+        preprocess(with_absent_leads(ecg, LEADS), SignalConfig(100, 10.0, highpass_hz=highpass_hz))
+    assert caught.value.reason == "flat_lead"
+
+
 @pytest.mark.parametrize(
     ("present", "nearest"),
     [

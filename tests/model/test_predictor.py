@@ -126,7 +126,7 @@ def test_what_makes_a_score_worthless_is_said(predictor):
         zero_shot(1, two)
         zero_shot(1, {"one": ["Sinus rhythm"]}, multi_label=True)
     with pytest.warns(UserWarning, match="check the unit"):
-        zero_shot(0.001, two)
+        zero_shot(0.01, two)
     with pytest.warns(UserWarning, match="set multi_label"):
         zero_shot(1, {"one": ["Sinus rhythm"]})
     with pytest.warns(UserWarning, match=r"`Vorhofflimmern` \(German\)"):
@@ -269,7 +269,9 @@ def test_no_usable_window_is_refused_with_its_reason(predictor):
 
 def test_a_signal_of_microvolts_called_millivolts_is_warned_about(predictor):
     ecg = synthetic_ecg()
-    assert "low_amplitude" in dict(predictor.windows(Ecg(ecg.signal_mv / 1000, ecg.leads, 100.0)).warnings)
+    assert "low_amplitude" in dict(predictor.windows(Ecg(ecg.signal_mv / 100, ecg.leads, 100.0)).warnings)
+    with pytest.raises(RecordError, match="nothing reaches a microvolt in III, aVL"):
+        predictor.windows(Ecg(ecg.signal_mv / 1000, ecg.leads, 100.0))
     with pytest.raises(RecordError) as refused:
         predictor.windows(Ecg(ecg.signal_mv * 1000, ecg.leads, 100.0))
     assert refused.value.reason == "amplitude_too_large"

@@ -3,6 +3,7 @@
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx
 import numpy as np
@@ -270,6 +271,15 @@ def test_labels_in_one_string_are_split_at_commas_as_hugging_face_does(client):
     query = PARAMETERS | {"candidate_labels": apart}
     assert names(client.post("/v1/zero-shot", params=query, content=body, headers=NPY)) == apart
     assert names(ask(client, json_ecg(synthetic_ecg()), candidate_labels=apart)) == apart
+    # and an empty value beside a single one, or a list of one, keeps it whole
+    query = PARAMETERS | {"candidate_labels": [apart[0], ""], "multi_label": True}
+    for route in ("/v1/zero-shot", "/v1/zero-shot/batch"):
+        answer = client.post(route, params=query, content=body, headers=NPY).raise_for_status().json()
+        rows = answer["classes"] if "classes" in answer else answer["results"][0]["classes"]
+        assert [row["class_name"] for row in rows] == apart[:1]
+    assert names(ask(client, json_ecg(synthetic_ecg()), candidate_labels=apart[:1], multi_label=True)) == apart[:1]
+    query["candidate_labels"] = [*apart, ""]
+    refused(client.post("/v1/zero-shot", params=query, content=body, headers=NPY), 422, "blank_class")
     refused(ask(client, json_ecg(synthetic_ecg()), candidate_labels="," * 5000), 422, "bad_fields")
 
 
@@ -350,6 +360,16 @@ def test_a_batch_scores_what_it_can(client):
     assert third["classes"] == ask(client, other).json()["classes"]
 
 
+def test_an_ecg_of_another_form_leaves_the_rest_of_its_batch_alone(client):
+    good = json_ecg(synthetic_ecg(1))
+    ragged = good | {"signal": [good["signal"][0][:-1], *good["signal"][1:]]}
+    ecgs = [ragged, good | {"leads": good["leads"][:8]}, good | {"signal": []}, good]
+    answer = client.post("/v1/zero-shot/batch", json={"ecgs": ecgs, "candidate_labels": LABELS})
+    *unusable, last = answer.raise_for_status().json()["results"]
+    assert [result["error"]["reason"] for result in unusable] == ["ragged_signal", "leads_mismatch", "leads_mismatch"]
+    assert last["classes"] == ask(client, good).json()["classes"]
+
+
 def test_a_batch_as_npy(client):
     signals = np.stack([microvolts(synthetic_ecg(index)) for index in (1, 2, 3)])
     query = PARAMETERS | {"candidate_labels": LABELS}
@@ -382,6 +402,19 @@ def test_the_preview_is_what_the_model_sees(client):
     answer = client.post("/v1/ecg", json=json_ecg(ecg)).json()
     np.testing.assert_array_equal(answer["signal_uv"], preprocess(ecg, SignalConfig(100, 10.0, highpass_hz=0.5)))
     assert (answer["leads"], answer["sampling_rate_hz"], answer["duration_s"]) == (list(LEADS), 100, 10.0)
+    assert answer["start_s"] == 0.0
+
+
+def test_the_preview_says_where_it_begins_if_the_first_window_cannot_be_used(client):
+    ecg = synthetic_ecg(4, duration_s=29)
+    ecg.signal_mv[LEADS.index("V2"), :900] = 0.0
+    whole = client.post("/v1/ecg", json=json_ecg(ecg)).json()
+    assert (whole["windows"], whole["start_s"]) == (3, 0.0)
+    ecg.signal_mv[LEADS.index("V2"), :1000] = 0.0
+    answer = client.post("/v1/ecg", json=json_ecg(ecg)).json()
+    assert (answer["windows"], answer["start_s"]) == (2, 9.5)
+    later = replace(ecg, signal_mv=ecg.signal_mv[:, 950:])
+    np.testing.assert_array_equal(answer["signal_uv"], preprocess(later, SignalConfig(100, 10.0, highpass_hz=0.5)))
 
 
 def test_examples_are_recognisable_requests(client):

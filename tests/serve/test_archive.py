@@ -164,6 +164,7 @@ BAD = {
     "nothing": ({}, "bad_fields"),
     "two questions": ({"words": "lbbb", "record_id": "1"}, "bad_fields"),
     "a long id": ({"record_id": "a" * 501}, "bad_fields"),
+    "a source without a record": (WORDS | {"source": "ptb-xl"}, "bad_fields"),
     "an embedding": ({"embedding": [0.1, 0.2]}, "bad_fields"),
     "k of zero": (WORDS | {"k": 0}, "bad_k"),
     "a huge k": (WORDS | {"k": 10**9}, "bad_k"),
@@ -204,6 +205,8 @@ def test_other_bad_input_is_refused_before_it_is_parsed(client):
     for above in (2, -1.5, "NaN", None):
         refused(client.post("/v1/cohort", json=WORDS | {"above": above}), 422, "bad_fields")
     refused(client.post("/v1/cohort", json=WORDS | {"above": 0.1, "uri": "/etc/passwd"}), 422, "bad_fields")
+    ignored = refused(client.post("/v1/cohort", json=WORDS | {"above": 0.1, "source": "ptb-xl"}), 422, "bad_fields")
+    assert "filter with `where`" in ignored["message"]
     refused(client.get("/v1/search"), 405, "method_not_allowed")
 
 

@@ -90,3 +90,12 @@ def test_a_bundle_without_statements_says_so(tmp_path):
     assert told["no_statements"]["reason"] == "no_statements"
     assert told["nearest"] == told["classes"][0]["near"] == []
     assert np.shape(told["classes"][0]["drops"]) == (12, 20)
+
+
+def test_an_ecg_in_a_unit_far_too_small_is_refused_and_not_an_ecg_without_leads(client):
+    ecg = json_ecg(synthetic_ecg())
+    ecg["signal"] = (np.array(ecg["signal"]) / 1000).tolist()  # volts
+    for explain in (False, True):
+        answer = ask(client, ecg=ecg | {"unit": "uV"}, explain=explain)
+        hint = refused(answer, "flat_lead", "nothing reaches a microvolt")
+        assert "unit" in hint

@@ -96,6 +96,14 @@ def test_each_window_is_scored_as_an_ecg_of_its_own(client, bundle):
     assert {"decode", "classes", "windows", "total"} <= set(summary["timings_ms"])
 
 
+def test_a_label_that_stands_alone_is_split_as_for_one_ecg(client):
+    head, *_ = lines_of(ask(client, npy(recording(20)), candidate_labels="atrial fibrillation, sinus rhythm"))
+    assert head["classes"] == ["atrial fibrillation", "sinus rhythm"]
+    apart = ["infarction, anterior", "infarction, inferior"]
+    assert lines_of(ask(client, npy(recording(20)), candidate_labels=apart))[0]["classes"] == apart
+    assert lines_of(ask(client, npy(recording(20)), candidate_labels=[apart[0], ""]))[0]["classes"] == apart[:1]
+
+
 def test_windows_over_gaps_and_flat_leads_are_left_out_with_their_reason(client):
     signal_mv = recording() / 1000
     signal_mv[3, 1500] = np.nan  # 15 s

@@ -206,6 +206,22 @@ def test_a_class_is_explained_on_the_paper_and_in_words(browser, tmp_path):
         assert page.console() == []
 
 
+def test_times_and_classes_are_what_was_sent(browser, tmp_path):
+    ecg = synthetic_ecg(4, duration_s=30)
+    ecg.signal_mv[7, :1000] = 0.0  # V2 is flat in the first window
+    late = Ecg(ecg.signal_mv[:, :2996], ecg.leads, 100.0)
+    (tmp_path / "late.json").write_text(json.dumps(json_ecg(late)))
+    with plain_server(make_bundle(tmp_path)) as (client, _):
+        page = browser.open(str(client.base_url))
+        page.type_classes("infarction, anterior")  # one class on one line
+        page.choose(tmp_path / "late.json")
+        assert list(page.bars()) == ["infarction, anterior"]
+        assert page.text("#class-count") == "1"
+        assert "from 0:10 to 0:20" in page.text("#caption")
+        page.until(lambda: "0:30 in 2 windows" in page.text("#timeline-about"))
+        assert page.console() == []
+
+
 @pytest.mark.parametrize("names", [("ecg.json",), ("ecg.zip",), ("ecg.hea", "ecg.dat")], ids="+".join)
 def test_chosen_files_are_scored(page, record, names):
     page.type_classes("sinus rhythm", "atrial fibrillation")

@@ -74,6 +74,8 @@ class _Asked(BaseModel):
     def _one_of_four(self) -> "_Asked":
         if sum(one is not None for one in (self.words, self.report, self.record_id, self.ecg)) != 1:
             raise ValueError("give exactly one of `words`, `report`, `record_id` and `ecg`")
+        if self.source is not None and self.record_id is None:
+            raise ValueError("`source` belongs to `record_id`; to find records of one source, filter with `where`")
         return self
 
 

@@ -54,6 +54,8 @@ export function settingsQuery() {
   const query = new URLSearchParams();
   if (prompt_set) query.set("prompt_set", prompt_set);
   for (const label of labels) query.append("candidate_labels", label);
+  // A value that stands alone is split at its commas; beside an empty one it is kept whole.
+  if (labels.length === 1 && labels[0].includes(",")) query.append("candidate_labels", "");
   if (pattern) query.set("hypothesis_template", pattern);
   query.set("multi_label", multi_label);
   return query;

@@ -65,12 +65,12 @@ export function windowAt(px, { left_px, width_px }, { head, windows }) {
 
 /** 1:05 of 65 s, 1:01:05 of 3665 s; tenths where they are needed. */
 export function clock(time_s) {
-  const whole = Math.floor(time_s);
-  const tenths = Math.round((time_s - whole) * 10);
+  const tenths = Math.round(10 * time_s);
+  const whole = Math.floor(tenths / 10);
   const hours = Math.floor(whole / 3600);
   const minutes = Math.floor(whole / 60) % 60;
   const words = hours ? `${hours}:${String(minutes).padStart(2, "0")}` : `${minutes}`;
-  return `${words}:${String(whole % 60).padStart(2, "0")}${tenths ? `.${tenths}` : ""}`;
+  return `${words}:${String(whole % 60).padStart(2, "0")}${tenths % 10 ? `.${tenths % 10}` : ""}`;
 }
 
 function labels(context, head, rows, width, font, colour) {
