@@ -86,9 +86,8 @@ def read(data: bytes) -> Ecg:
         rate = groups[0].rate_hz
         check_sampling_rate(rate)
         leads: list[_Channel] = []
-        for (
-            group
-        ) in groups:  # a strip of II below the 12 leads is there already, and so are those of a second recording
+        # A strip of II below the 12 leads is there already, and so are the leads of a second recording.
+        for group in groups:
             names = {lead.name for lead in leads}
             new = [channel for channel in group.channels if channel.name not in names]
             if new and group.rate_hz != rate:
