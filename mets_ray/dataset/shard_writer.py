@@ -28,7 +28,7 @@ from mets_ray.errors import RecordError
 from mets_ray.sources.manifest import ManifestRow
 from mets_ray.sources.source import Source
 
-CONVERSION_VERSION = 4
+CONVERSION_VERSION = 5
 """Raise it when the same files and settings give other samples, or other records are rejected: `ecg`, `Source.read`."""
 
 # A missing or damaged file may have been fixed since: a shard with such records is read again.

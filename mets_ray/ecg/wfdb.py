@@ -59,6 +59,15 @@ def read_header(record_uri: str) -> HeaderFacts:
     )
 
 
+def segments_of(record_uri: str) -> tuple[str, ...]:
+    """The records, in the same folder, that a record is joined of; none where it has signals of its own.
+
+    Raises RecordError for a header that is absent or cannot be read.
+    """
+    name, files = _stored(record_uri)
+    return tuple(segment.name for segment in parse_header(files.read(f"{name}.hea")).segments)
+
+
 def comment_facts(comments: tuple[str, ...]) -> dict[str, str]:
     """Comments as `key: value`, by the key in lower case: `# age: 81` of PTB, `#Dx: 59118001` of the challenges."""
     pairs = (line.partition(":") for line in comments)

@@ -10,6 +10,7 @@ data set knows the files by name and size, as it knows all signal files, and rep
 import fnmatch
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import ClassVar
 
@@ -20,7 +21,7 @@ from mets_ray.config.kinds import Uri
 from mets_ray.ecg.ecg import LEADS, UNITS, Ecg, check_sampling_rate
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.ecg.read import read_ecg
-from mets_ray.ecg.wfdb import read_wfdb
+from mets_ray.ecg.wfdb import read_wfdb, segments_of
 from mets_ray.errors import DatasetError, RecordError
 from mets_ray.sources.csv_table import sha256_of
 from mets_ray.sources.manifest import Column, Manifest, ManifestRow, fold_of
@@ -29,6 +30,7 @@ from mets_ray.sources.table_manifest import Reports, table_manifest
 
 _STATED = {"sampling_rate_hz", "unit", "leads", "lead_names"}
 _WFDB_SIGNALS = (".dat", ".mat")
+_HEADERS_IN_FLIGHT = 32
 
 
 def folder_manifest(source_uri: str, *, match: str, has_reports: bool, patient: str | None = None) -> Manifest:
@@ -38,12 +40,15 @@ def folder_manifest(source_uri: str, *, match: str, has_reports: bool, patient: 
     whose path it does not find is rejected.
 
     The files of a WFDB record are one row: those that share their name with a `.hea`, and `.dat` and `.mat` beside one.
+    So are the segments that a WFDB record is joined of, if its own header matches too.
     Hidden files and folders, and what macOS puts into archives, are left out. Raises DatasetError where nothing is
     left.
     """
     sizes = storage.list_sizes(source_uri)
     shown = [path for path in sizes if not any(part.startswith((".", "__MACOSX")) for part in path.split("/"))]
-    records = [path for path in _records(shown) if fnmatch.fnmatchcase(path.lower(), match.lower())]
+    matching = [path for path in _records(shown) if fnmatch.fnmatchcase(path.lower(), match.lower())]
+    segments = _segments(source_uri, matching, shown)
+    records = [path for path in matching if path not in segments]
     if not records:
         raise DatasetError(
             f"`{source_uri}` holds no file that matches `{match}`; it has {len(shown)} files",
@@ -72,6 +77,24 @@ def _records(paths: list[str]) -> list[str]:
         return not path.endswith(".hea") and (of_folder or path.rpartition(".")[0] in stems)
 
     return [path for path in paths if not is_part(path)]
+
+
+def _segments(source_uri: str, records: list[str], paths: list[str]) -> set[str]:
+    """The headers among `records` that others join to one recording: alone they would be so many patients."""
+    with_signals = {path.rpartition(".")[0] for path in paths if not path.endswith(".hea")}
+    # A header that joins others has no signals, so those of an ordinary folder need not be read.
+    joining = [path for path in records if path.endswith(".hea") and path.removesuffix(".hea") not in with_signals]
+
+    def joined(path: str) -> list[str]:
+        try:
+            names = segments_of(storage.join(source_uri, path))
+        except RecordError:
+            return []  # the record is rejected with this error when it is read
+        folder = path[: path.rfind("/") + 1]
+        return [f"{folder}{name}.hea" for name in names]
+
+    with ThreadPoolExecutor(_HEADERS_IN_FLIGHT) as pool:
+        return {segment for names in pool.map(joined, joining) for segment in names}
 
 
 def _row(source_uri: str, path: str, from_file: tuple[Column, ...], patient: re.Pattern[str] | None) -> ManifestRow:

@@ -31,6 +31,20 @@ def all_files(folder, **changes):
 # --- a folder alone
 
 
+def test_a_recording_of_several_segments_is_one_row(tmp_path):
+    folder = tmp_path / "p1"
+    folder.mkdir()
+    for name in ("r_0001", "r_0002", "alone"):
+        write_record(folder, name)
+    samples = len(DIGITAL)
+    (folder / "r.hea").write_text(f"r/3 12 100 {2 * samples + 50}\nr_0001 {samples}\n~ 50\nr_0002 {samples}\n")
+    assert [row.record_id for row in all_files(tmp_path).rows] == ["p1/alone", "p1/r"]
+    segments = all_files(tmp_path, match="*_000?.hea").rows  # asked for by name: there is no whole to prefer
+    assert [row.record_id for row in segments] == ["p1/r_0001", "p1/r_0002"]
+    (folder / "r.hea").write_text("what is this")
+    assert len(all_files(tmp_path).rows) == 4
+
+
 def test_a_wfdb_record_is_one_row_and_hidden_files_are_none(tmp_path):
     (tmp_path / "a").mkdir()
     write_record(tmp_path / "a", "r1")
