@@ -14,13 +14,18 @@ _RHYTHM_ALONE = re.compile(
     re.IGNORECASE,
 )
 _SLOW = re.compile(r"bradycardia", re.IGNORECASE)
-_NORMAL = re.compile(r"\b(?:normal|borderline) ecg\b|within normal limits|no definite pathology", re.IGNORECASE)
+_NORMAL = re.compile(
+    r"\b(?:normal|borderline) (?:ecg|ekg|electrocardiogram|tracing)\b|\b(?:ecg|ekg|tracing) (?:is |was )?normal\b"
+    r"|within normal limits|\bwnl\b|no definite pathology|^(?:otherwise )?unremarkable(?: ecg| ekg| tracing)?\W*$"
+    r"|^no (?:significant |definite )?abnormalit(?:y|ies)(?: (?:seen|found|detected))?\W*$",
+    re.IGNORECASE,
+)
 # Beats of another origin, a rhythm that is not regular, or intervals that are long already.
 _RULES_OUT = re.compile(
     r"fibrillat|flutter|premature|ectop|extrasystol|escape|pace[dr]|pacemaker|tachy|arrhythm|irregular|bigem|trigem|"
     r"\ba-?v\b.*block|heart block|junctional|\bpr\b|\bqtc?\b|pre-?excitation|pause|rapid|atrioventricular|mobitz|"
     r"wenckebach|sino-?atrial|arrest|fusion|aberr|idioventric|wide qrs rhythm|no p waves|wandering|dissociation|"
-    r"couplet|parasyst|\b(?:a-?fib|afl|svt|vt|pac|apc|pvc|vpc|s?ves)\b",
+    r"couplet|parasyst|\bnodal\b|\bs-?a\b.*block|\bpq\b|\b(?:a-?fib|afl|svt|vt|pac|apc|pvc|vpc|s?ves)\b",
     re.IGNORECASE,
 )
 

@@ -26,6 +26,25 @@ def test_the_rhythm_has_the_finding_and_the_ecg_is_normal_no_more():
     ]
 
 
+@pytest.mark.parametrize(
+    "statement",
+    ["ECG normal", "EKG is normal", "Normal tracing", "WNL", "Unremarkable", "Otherwise unremarkable ECG.",
+     "No significant abnormality", "No abnormalities detected"],
+)  # fmt: skip
+def test_other_words_for_a_normal_ecg_go_too(statement):
+    assert said(("Sinus rhythm", statement)) == [("Sinus rhythm with premature atrial complexes",)]
+
+
+def test_findings_beside_such_words_stay():
+    for statement in (
+        "Abnormal tracing",
+        "ECG abnormal",
+        "LBBB, otherwise unremarkable",
+        "No abnormality of the ST segment",
+    ):
+        assert said(("Sinus rhythm", statement)) == [("Sinus rhythm with premature atrial complexes", statement)]
+
+
 def test_it_is_said_as_the_data_sets_reports_say_it():
     known = ("sinus rhythm with premature atrial complexes", "something else")
     assert said(NORMAL, known=known) == [known[:1]]
@@ -58,6 +77,10 @@ def test_it_is_said_as_the_data_sets_reports_say_it():
         "AF",
         "Mobitz type I (Wenckebach) atrioventricular block",
         "Atrioventricular dissociation",
+        "Nodal rhythm",
+        "2nd degree SA block",
+        "S-A block",
+        "Prolonged PQ interval",
         "Sinoatrial block",
         "Sinus arrest",
         "Fusion beats",
