@@ -25,7 +25,8 @@ _RULES_OUT = re.compile(
     r"fibrillat|flutter|premature|ectop|extrasystol|escape|pace[dr]|pacemaker|tachy|arrhythm|irregular|bigem|trigem|"
     r"\ba-?v\b.*block|heart block|junctional|\bpr\b|\bqtc?\b|pre-?excitation|pause|rapid|atrioventricular|mobitz|"
     r"wenckebach|sino-?atrial|arrest|fusion|aberr|idioventric|wide qrs rhythm|no p waves|wandering|dissociation|"
-    r"couplet|parasyst|\bnodal\b|\bs-?a\b.*block|\bpq\b|\b(?:a-?fib|afl|svt|vt|pac|apc|pvc|vpc|s?ves)\b",
+    r"couplet|parasyst|\bnodal\b|\bs-?a\b.*block|\bpq\b|\bwpw\b|wolff|delta wave|"
+    r"\b(?:a-?fib|afl|svt|vt|pac|apc|pvc|vpc|s?ves)\b",
     re.IGNORECASE,
 )
 
