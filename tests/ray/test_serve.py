@@ -1,5 +1,6 @@
 """The application on Ray Serve, over real HTTP: scores of evaluation, batches, counts, logs, the guide's examples."""
 
+import asyncio
 import re
 import shlex
 import subprocess
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from mets_ray.errors import RequestError
 from mets_ray.model.bundle import load_bundle
 from mets_ray.model.zero_shot import task_scores
 from mets_ray.pipelines.embed import EcgEmbedder
@@ -20,6 +22,7 @@ from mets_ray.sources.synthetic import render_synthetic
 from mets_ray.tasks.label_sets import load_label_sets
 from mets_ray.tasks.prompt_sets import load_prompt_set
 from tests.conftest import ROOT
+from tests.support.archives import tiny_archive
 from tests.support.datasets import synthetic_rows, write_dataset
 from tests.support.serving import json_ecg, npy, synthetic_ecg
 
@@ -148,6 +151,48 @@ def test_rules_and_dashboard_name_what_this_cluster_shows(served, client):
             break
         time.sleep(1)
     assert sorted(missing) == []
+
+
+def test_what_the_archive_refuses_is_not_in_its_log(served, tmp_path):
+    import ray
+    from ray import serve
+
+    from mets_ray.serve.archive.deployment import ArchiveHandle, bind_archive
+    from mets_ray.serve.archive.question import Question
+    from mets_ray.serve.settings import ServeConfig
+
+    uri = tiny_archive(tmp_path / "archive", records=20, bundle_uri=served.bundle)
+    config = ServeConfig(
+        bundle_uri=str(served.bundle), archive_uri=uri, archive_cpus=0.5, archive_memory_bytes=512 * 2**20
+    )
+    bound = bind_archive(config, load_bundle(str(served.bundle)).digest)
+    archive = ArchiveHandle(serve.run(bound, name="archive", route_prefix=None))
+
+    async def refusals():
+        found = []
+        for asked in (
+            archive.ecg("patient-4711", None),
+            archive.search(Question(record_id="patient-4711"), 5, None, None, True),
+            archive.search(Question(record_id="r00001"), 5, "patient_id = patient-4711", None, True),
+            archive.search(None, 5, "patient-4711", None, True),  # a fault of the server's own
+        ):
+            try:
+                await asked
+            except RequestError as error:
+                found.append((error.status, error.reason, bool(error.hint)))
+        return found
+
+    try:
+        assert asyncio.run(refusals()) == [
+            (404, "unknown_record", True), (404, "unknown_record", True), (422, "bad_query", True),
+            (500, "internal_error", False),
+        ]  # fmt: skip
+    finally:
+        serve.delete("archive")
+    logs = Path(ray._private.worker._global_node.get_session_dir_path()) / "logs"
+    text = "".join(path.read_text(errors="replace") for path in logs.rglob("*") if path.is_file())
+    assert "the archive's `search` failed: AttributeError" in text
+    assert "patient-4711" not in text
 
 
 def test_logs_hold_requests_and_no_patient(served, client):
