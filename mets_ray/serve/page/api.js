@@ -3,7 +3,7 @@
 const TOKEN = "mets_ray_token";
 const REPEATS = 3;
 const LONGEST_WAIT_S = 20;
-const TIMEOUT_MS = 60_000;
+const TIMEOUT_S = 60;
 
 /** What went wrong, in plain words. `status` is 0 if there was no response. */
 export class Problem extends Error {
@@ -24,7 +24,7 @@ export function keepToken(token) {
 
 /**
  * The JSON answer of `path`; `json`, `form`, or `body` of the content type `type` is sent. `onWait(seconds)` is called
- * before each retry. Throws Problem, or the signal's AbortError.
+ * before each retry. `timeout_s`: where the answer may take longer than usual. Throws Problem, or the signal's AbortError.
  */
 export async function call(path, options = {}) {
   const { response, found } = await request(path, options, (answer) => answer.text());
@@ -34,10 +34,8 @@ export async function call(path, options = {}) {
 }
 
 /** As `call`, for an answer of JSON lines: `onLine(line)` is called with each as it comes. A line with an error ends it. */
-export async function callLines(path, { onLine, timeout_s, ...options }) {
-  // Ray Serve would otherwise give up after a time that is meant for short requests.
-  const headers = { "X-Request-Timeout-Seconds": String(timeout_s) };
-  await request(path, { ...options, headers, timeout_ms: 1000 * timeout_s }, async (response) => {
+export async function callLines(path, { onLine, ...options }) {
+  await request(path, options, async (response) => {
     let rest = "";
     let last;
     for await (const part of partsOf(response.body.pipeThrough(new TextDecoderStream()))) {
@@ -68,15 +66,17 @@ const changed = () =>
 
 /** {response, found}: the response, and what `read(response)` makes of it. */
 async function request(path, options, read) {
-  const { method = "GET", json, form, body, type, signal, onWait = () => {}, timeout_ms = TIMEOUT_MS } = options;
-  const headers = { ...options.headers };
+  const { method = "GET", json, form, body, type, signal, onWait = () => {}, timeout_s = TIMEOUT_S } = options;
+  const headers = {};
+  // Ray Serve would otherwise give up after a time that is meant for short requests.
+  if (options.timeout_s) headers["X-Request-Timeout-Seconds"] = String(timeout_s);
   const token = sessionStorage.getItem(TOKEN);
   if (token) headers.Authorization = `Bearer ${token}`;
   if (json !== undefined) headers["Content-Type"] = "application/json";
   else if (type) headers["Content-Type"] = type;
   const sent = json === undefined ? form ?? body : JSON.stringify(json);
   for (let repeat = 0; ; repeat++) {
-    const timeout = AbortSignal.timeout(timeout_ms);
+    const timeout = AbortSignal.timeout(1000 * timeout_s);
     let response;
     let found;
     try {
@@ -88,7 +88,7 @@ async function request(path, options, read) {
       signal?.throwIfAborted();
       if (error instanceof Problem) throw error;
       throw timeout.aborted
-        ? new Problem(`The server did not answer within ${timeout_ms / 1000} s.`, { canRetry: true })
+        ? new Problem(`The server did not answer within ${timeout_s} s.`, { canRetry: true })
         : new Problem("The server cannot be reached.", { hint: "Check that it is still running and that you are connected.", canRetry: true });
     }
     signal?.throwIfAborted();

@@ -154,7 +154,7 @@ async function cohort(isSaved) {
   $("cohort-count").textContent = "Counting…";
   try {
     if (!isSaved) {
-      const { answer: got } = await call("v1/cohort", { method: "POST", json, timeout_ms: 1000 * COHORT_S });
+      const { answer: got } = await call("v1/cohort", { method: "POST", json, timeout_s: COHORT_S });
       $("cohort-count").textContent = inWords(got);
       return;
     }
