@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mets_ray.bundles.examples import read_examples
-from mets_ray.dataset.folds import patient_hash
+from mets_ray.dataset.folds import listed, patient_hash
 from mets_ray.ecg.read import read_ecg
 from mets_ray.errors import CheckpointError, DatasetError
 from mets_ray.exchange.folder import export
@@ -62,7 +62,8 @@ def test_the_bundle_in_the_package_has_what_was_measured_beside_it():
     of_super = file.tasks["ptbxl_super"]
     assert [row.name for row in of_super.calibration.classes if row.fault is not None] == []
     assert of_super.cross_fitted.after.brier < of_super.cross_fitted.before.brier
-    assert of_super.folds == bundle.facts.validation  # patients who did not train it
+    facts = bundle.facts
+    assert of_super.folds == f"{listed(facts.train_folds)} ({facts.validation})"  # patients who did not train it
     assert bundle.reference.dataset_sha256 == of_super.dataset_sha256 == bundle.facts.dataset_sha256
 
 
