@@ -40,7 +40,7 @@ _OTHER_LEADS = (
 # (ISO/IEEE 11073-10101), `Lead II` one of Philips and GE. A hyphen is no separator: EDF+ has `ECG -aVR`.
 _PREFIX = re.compile(r"(?:MDC_ECG_LEAD_|(?:ECG|EKG)[\s_:.]*LEAD[\s_:.]*|(?:ECG|EKG|LEAD)[\s_:.]*)")
 
-# MDC_ECG_LEAD_dI is no derivation I but lead I as it is computed from other electrodes (EASI, Frank): DICOM CID 3001.
+# MDC_ECG_LEAD_dI is not lead I itself but lead I as computed from other electrodes (EASI, Frank): DICOM CID 3001.
 _DERIVED = "MDC_ECG_LEAD_D"
 
 # Signals of bedside monitors and sleep studies: the signal types of PhysioNet's MIMIC waveforms and of EDF+.

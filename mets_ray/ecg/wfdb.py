@@ -60,7 +60,7 @@ def read_header(record_uri: str) -> HeaderFacts:
 
 
 def segments_of(record_uri: str) -> tuple[str, ...]:
-    """The records, in the same folder, that a record is joined of; none where it has signals of its own.
+    """The records in the same folder that make up a record; none where it has signals of its own.
 
     Raises RecordError for a header that is absent or cannot be read.
     """

@@ -127,7 +127,7 @@ def calibration_folds(config: Config, dataset: PreparedDataset, facts: BundleFac
     if dataset.card.source == facts.dataset_source and _has_the_folds_of(facts, dataset.card):
         trained, chosen, _ = selections(facts.train_folds, facts.validation, ())
         dataset.check_patients(validation, trained, names=("validation", "bundle's train"))
-        # Of the folds of its own split it is known what they were for; what else it began with may have trained.
+        # It is known what the folds of its own split were for; any other fold that it began with may have trained it.
         before = tuple(sorted({*facts.earlier_folds} - {*trained.folds, *chosen.folds}))
         dataset.check_patients(validation, Selection(before), names=("validation", "bundle's earlier train"))
     return validation

@@ -109,7 +109,7 @@ def bundle_prompt_sets(facts: BundleFacts) -> dict[str, ClassList]:
 
 
 def check_default(reference: str, facts: BundleFacts, *, has_store: bool) -> None:
-    """Raise ConfigError for a setting `prompt_set` that every request without classes would fail with.
+    """Raise ConfigError for a setting `prompt_set` with which every request without classes would fail.
 
     has_store: whether a name without a task may be one that is registered.
     """
@@ -119,7 +119,7 @@ def check_default(reference: str, facts: BundleFacts, *, has_store: bool) -> Non
     if not fitting and has_store and ":" not in name:
         return
     if len(fitting) != 1 or (at and version != str(fitting[0].version)):
-        why = f"has {len(fitting)} tasks" if len(fitting) > 1 else "is none of the bundle's prompt sets"
+        why = f"has {len(fitting)} tasks" if len(fitting) > 1 else "is not one of the bundle's prompt sets"
         raise ConfigError(
             f"`prompt_set` is `{reference}`, which {why}", hint=f"choose one: {', '.join(map(_label, known.values()))}"
         )

@@ -64,7 +64,7 @@ def read_settings(path: str | None, words: Sequence[str]) -> ServeConfig:
 
 
 def request_timeout_s(config: ServeConfig) -> float:
-    """After how long Serve gives a request up: later than the app does, whose answer says why."""
+    """When Serve gives up on a request: later than the app, whose answer says why."""
     return config.deadline_s + max(config.timeline_deadline_s, config.archive_cohort_deadline_s) + _SPARE_S
 
 
@@ -73,7 +73,7 @@ def _first_application(applications: Any, path: str) -> dict[str, Any]:
     tree = first.get("args") or {} if isinstance(first, dict) else None
     if not isinstance(tree, dict):
         raise ConfigError(
-            f"the `applications` of `--config {path}` are no list whose first entry has its settings in `args`",
+            f"the `applications` of `--config {path}` are not a list whose first entry has its settings in `args`",
             hint="write it as serve_configs/local.yaml, or give a file of settings alone",
         )
     return tree

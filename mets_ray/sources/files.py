@@ -40,7 +40,7 @@ def folder_manifest(source_uri: str, *, match: str, has_reports: bool, patient: 
     whose path it does not find is rejected.
 
     The files of a WFDB record are one row: those that share their name with a `.hea`, and `.dat` and `.mat` beside one.
-    So are the segments that a WFDB record is joined of, if its own header matches too.
+    So are the segments of a WFDB record, if its own header matches too.
     Hidden files and folders, and what macOS puts into archives, are left out. Raises DatasetError where nothing is
     left.
     """
@@ -80,9 +80,9 @@ def _records(paths: list[str]) -> list[str]:
 
 
 def _segments(source_uri: str, records: list[str], paths: list[str]) -> set[str]:
-    """The headers among `records` that others join to one recording: alone they would be so many patients."""
+    """The headers among `records` that are segments of others. On their own they would count as separate patients."""
     with_signals = {path.rpartition(".")[0] for path in paths if not path.endswith(".hea")}
-    # A header that joins others has no signals, so those of an ordinary folder need not be read.
+    # A header with segments has no signal file of its own, so the headers of an ordinary folder need not be read.
     joining = [path for path in records if path.endswith(".hea") and path.removesuffix(".hea") not in with_signals]
 
     def joined(path: str) -> list[str]:

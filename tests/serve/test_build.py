@@ -25,8 +25,8 @@ def test_a_folder_without_a_bundle_says_what_to_do(tmp_path, monkeypatch):
 def test_a_default_prompt_set_that_no_request_could_use_is_refused_at_the_start(tmp_path):
     bundle = str(make_bundle(tmp_path))
     for name, why in (
-        ("descriptive:synthetik", "is none of the bundle's prompt sets"),
-        ("descriptive:synthetic@9", "is none of the bundle's prompt sets"),
+        ("descriptive:synthetik", "is not one of the bundle's prompt sets"),
+        ("descriptive:synthetic@9", "is not one of the bundle's prompt sets"),
         ("descriptive", r"has \d+ tasks"),
     ):
         for state in (None, str(tmp_path / "state")):

@@ -76,7 +76,7 @@ def _is_lead(code: str) -> bool:
 
 def _lead_name(code: str) -> str:
     name = code.upper().partition("_ECG_LEAD_")[2]
-    if name.startswith("D"):  # dI is lead I as it is computed from other electrodes, and no derivation I
+    if name.startswith("D"):  # dI is lead I as computed from other electrodes, not lead I itself
         return f"derived {name[1:]}"
     return standard_lead(name) or {"AVRNEG": "-aVR"}.get(name, name)
 

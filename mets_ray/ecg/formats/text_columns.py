@@ -8,7 +8,7 @@ from mets_ray.ecg.ecg import UNITS
 from mets_ray.ecg.leads import standard_lead
 from mets_ray.errors import RecordError
 
-# Words for units; `MV`, which may be a megavolt, is none.
+# Words for units. `MV` is not one: it may be a megavolt.
 _WORDS = {"volt": "V", "millivolt": "mV", "microvolt": "uV", "nanovolt": "nV"}
 _WORDS |= {f"{word}s": unit for word, unit in _WORDS.items()}
 
@@ -24,12 +24,12 @@ _OTHER_UNIT = re.compile(
 _OF_TIME = re.compile(r"s|ms|us|sec|msec|seconds|milliseconds|hh:mm:ss(?:\.m+)?", re.IGNORECASE)
 
 MOST_CHARACTERS = 100
-"""Of a name that is looked at: the time that it takes goes with the square of its length."""
+"""Longest name that is examined: the time it takes grows with the square of the length."""
 
 
 class Column(NamedTuple):
-    """name: without its unit. unit: one of `ecg.UNITS`, None where the header names none. other_unit: what it names
-    instead, and nothing can be read in."""
+    """name: without its unit. unit: one of `ecg.UNITS`, None where the header names none. other_unit: another one
+    that it names, which cannot be read."""
 
     name: str
     unit: str | None = None
