@@ -99,7 +99,7 @@ def test_a_port_that_is_taken_is_named_before_ray_starts(tmp_path):
 def test_a_file_for_serve_without_settings_in_its_first_application_is_refused(tmp_path, applications):
     path = tmp_path / "serve.yaml"
     path.write_text(f"applications: {applications}\n")
-    with pytest.raises(ConfigError, match="no list whose first entry has its settings in `args`"):
+    with pytest.raises(ConfigError, match="not a list whose first entry has its settings in `args`"):
         read_settings(str(path), ["bundle_uri=b"])
     path.write_text("applications:\n  - name: x\n    args:  # all of them are left out\n")
     assert read_settings(str(path), ["bundle_uri=b"]).bundle_uri == "b"
