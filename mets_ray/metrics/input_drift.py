@@ -112,6 +112,9 @@ class Distance:
 
     @property
     def ratio(self) -> float:
+        """How many times its threshold; infinite where that is 0, as the embeddings' is if all are the same."""
+        if self.threshold == 0.0:
+            return math.inf if self.value > 0.0 else 0.0
         return self.value / self.threshold
 
     @property

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mets_ray.errors import MetsError
-from mets_ray.metrics.input_drift import InputCounts, find_drift, psi
+from mets_ray.metrics.input_drift import Distance, InputCounts, find_drift, psi
 from mets_ray.metrics.input_reference import InputReference
 from mets_ray.metrics.input_thresholds import EmbeddedEcgs, build_reference
 
@@ -128,3 +128,8 @@ def test_psi_of_known_shares():
     before, after = np.array([500.0, 500.0]), np.array([250.0, 750.0])
     assert psi(before, after) == pytest.approx(0.25 * math.log(3), rel=0.01)
     assert psi(before, before) == 0
+
+
+def test_a_threshold_of_zero_is_exceeded_without_bound_or_not_at_all():
+    assert [Distance("embeddings", value, 0.0).ratio for value in (0.0, 1e-9)] == [0.0, math.inf]
+    assert Distance("embeddings", 3.0, 1.5).ratio == 2.0
