@@ -65,7 +65,7 @@ def segments_of(record_uri: str) -> tuple[str, ...]:
     Raises RecordError for a header that is absent or cannot be read.
     """
     name, files = _stored(record_uri)
-    return tuple(segment.name for segment in parse_header(files.read(f"{name}.hea")).segments)
+    return tuple(segment.name for segment in files.header(name).segments)
 
 
 def comment_facts(comments: tuple[str, ...]) -> dict[str, str]:

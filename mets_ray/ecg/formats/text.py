@@ -65,10 +65,7 @@ def read(data: bytes, stated: Stated) -> Ecg:
     columns = [column_of(name) for name in table.column_names]
     kept = [number for number, column in enumerate(columns) if is_ecg_signal(column.name, column.unit)]
     leads = _leads([columns[number].name for number in kept], stated.leads)
-    rows = []
-    for number in kept:
-        unit = columns[number].required_unit(stated.unit) or stated.required_unit()
-        rows.append(in_millivolts(table.column(number).to_numpy(), unit))
+    rows = [in_millivolts(table.column(number).to_numpy(), columns[number].required_unit(stated)) for number in kept]
     return Ecg(
         np.stack(rows) if rows else np.empty((0, len(table))),
         leads,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mets_ray.ecg.ecg import UNITS
+from mets_ray.ecg.formats.stated import Stated
 from mets_ray.ecg.leads import standard_lead
 from mets_ray.errors import RecordError
 
@@ -35,8 +36,8 @@ class Column(NamedTuple):
     unit: str | None = None
     other_unit: str | None = None
 
-    def required_unit(self, stated: str | None) -> str | None:
-        """Its own unit, or else what is stated. Raises RecordError `unknown_unit`."""
+    def required_unit(self, stated: Stated) -> str:
+        """Its own unit, or else what is stated. Raises RecordError `unknown_unit` and `missing_unit`."""
         if self.other_unit is not None:
             raise RecordError(
                 "unknown_unit",
@@ -44,7 +45,7 @@ class Column(NamedTuple):
                 hint=f"write the values in one of {', '.join(UNITS)} and name it there: I (mV); or name no unit in the "
                 "header, and state it",
             )
-        return self.unit or stated
+        return self.unit or stated.required_unit()
 
 
 def column_of(name: str) -> Column:

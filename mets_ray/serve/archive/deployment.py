@@ -6,7 +6,7 @@ import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ray import serve
 from ray.exceptions import RayError
@@ -31,15 +31,6 @@ _REFRESH_S = 60.0
 _THREADS_PER_CPU = 2  # some wait for a store
 
 
-class Refusal(NamedTuple):
-    """A RequestError as a value: Serve writes what a replica raises to its log, and its fact may name a patient."""
-
-    status: int
-    reason: str
-    fact: str
-    hint: str
-
-
 @serve.deployment
 class Archive:
     """`ArchiveReplica` on threads: those that go through the whole archive are not those that searches wait for."""
@@ -52,18 +43,21 @@ class Archive:
         self._cohorts = ThreadPoolExecutor(1, "cohort")
 
     async def call(self, method: str, *arguments: Any) -> Any:
-        """What a method of `ArchiveReplica` returns, or why it was refused."""
+        """What a method of `ArchiveReplica` returns, or the RequestError that it raises.
+
+        As a value: Serve writes what a replica raises to its log, and the fact may name a patient.
+        """
         threads = self._cohorts if method in ("count", "cohort_page", "write_cohort") else self._threads
         asked = getattr(self._replica, method)
         try:
             return await asyncio.get_running_loop().run_in_executor(threads, asked, *arguments)
         except RequestError as error:
-            return Refusal(error.status, error.reason, error.fact, error.hint)
+            return error
         except Exception as error:
             # Its message is never logged: it could quote what was asked.
             trace = "".join(traceback.format_tb(error.__traceback__))
             logger.error("the archive's `%s` failed: %s\n%s", method, type(error).__name__, trace)
-            return Refusal(500, "internal_error", "the server failed; see its log", "")
+            return RequestError(500, "internal_error", "the server failed; see its log")
 
     async def check_health(self) -> None:
         """Called by Serve; a replica that raises three times in a row is replaced."""
@@ -124,8 +118,8 @@ class ArchiveHandle:
         except (BackPressureError, RayServeException, RayError) as error:
             logger.warning("the archive did not respond: %s", type(error).__name__)
             raise RequestError(503, "no_archive", "the archive did not respond", hint="try again") from error
-        if isinstance(found, Refusal):
-            raise RequestError(found.status, found.reason, found.fact, hint=found.hint)
+        if isinstance(found, RequestError):
+            raise found
         return found
 
 
