@@ -69,6 +69,11 @@ class PrepareConfig(Section):
         description="records that lack leads: reject them, or keep them with zeros in place of these, which bundles "
         "trained with augment.lead_dropout take",
     )
+    measured_statements: bool = Field(
+        False,
+        description="add what the ECG's usual beat says by the limits of the guidelines (low T waves, ST depression, "
+        "high voltage, Q waves, ...) to each report",
+    )
     window: WindowConfig = WindowConfig()
     shuffle_reports: bool = Field(
         False,

@@ -15,10 +15,12 @@ from mets_ray.ecg.derived_leads import derivation
 from mets_ray.ecg.ecg import Ecg, EcgMeta
 from mets_ray.ecg.gaps import behind_gaps
 from mets_ray.ecg.lead_sets import with_absent_leads
+from mets_ray.ecg.median_beat import measure_median_beat
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.errors import RecordError
 from mets_ray.sources.manifest import ManifestRow, completed
 from mets_ray.sources.source import Source
+from mets_ray.text.measured_statements import measured_statements
 from mets_ray.text.reports import clean_report
 
 
@@ -26,13 +28,15 @@ from mets_ray.text.reports import clean_report
 class ShardTask:
     """Manifest rows of one shard, in order. `duplicates`: positions of rows that repeat the `record_id` of an earlier
     row. Without `has_reports` the source has no reports, and rows are written with an empty one. With `zero_leads`,
-    leads that a record lacks are zeros. With `stride_s` each record becomes a row for each of its windows."""
+    leads that a record lacks are zeros. With `measured` the reports get the statements that are measured on the ECG
+    (`text.measured_statements`). With `stride_s` each record becomes a row for each of its windows."""
 
     name: str
     rows: tuple[ManifestRow, ...]
     duplicates: frozenset[int]
     has_reports: bool = True
     zero_leads: bool = False
+    measured: bool = False
     stride_s: float | None = None
 
 
@@ -145,9 +149,10 @@ class RecordReader:
             return one
         if isinstance(signal_uv, RecordError):
             return signal_uv
+        row, report = self._with_measured(one, signal_uv) if self.task.measured else (one.row, one.report)
         return Accepted(
-            row=one.row,
-            report=one.report,
+            row=row,
+            report=report,
             signal_uv=signal_uv,
             measures=measure(
                 one.ecg,
@@ -162,6 +167,16 @@ class RecordReader:
             stated=one.stated,
             finds=one.finds,
         )
+
+    def _with_measured(self, one: _Loaded, signal_uv: Int16[np.ndarray, "lead sample"]) -> tuple[ManifestRow, str]:
+        """The row and its report, with what is measured on the signal that is stored."""
+        beat = measure_median_beat(signal_uv.astype(np.float32) / np.float32(1000.0), self.signal.sampling_rate_hz)
+        measured = () if beat is None else measured_statements(beat, self.signal.leads)
+        said = one.row.statements or (one.report,)
+        added = tuple(statement for statement in measured if statement not in said)
+        if not added:
+            return one.row, one.report
+        return replace(one.row, statements=(*said, *added)), f"{one.report.rstrip('. ')}. {'. '.join(added)}."
 
     def _check(self, row: ManifestRow, position: int) -> None:
         """Raise RecordError for a row that is rejected before its signal is fetched."""

@@ -48,7 +48,7 @@ def _prepare(config: Config, dataset_uri: str, command: str, lease: storage.Leas
     name = dataset_fingerprint(settings, manifest, source.root, privacy, stride_s)
     _refuse_other_dataset(dataset_uri, name)
     rows = rows_per_shard(signal) if stride_s is None else settings.window.records_per_shard
-    tasks = _shard_tasks(manifest, rows, name, zero_leads=settings.missing_leads == "zero", stride_s=stride_s)
+    tasks = _shard_tasks(manifest, rows, name, settings, stride_s)
 
     def write(batch: dict[str, Any]) -> dict[str, Any]:
         task: ShardTask = unpack_item(batch)
@@ -118,6 +118,8 @@ def dataset_fingerprint(
     how = settings.model_dump(mode="json", include={"sampling_rate_hz", "duration_s", "highpass_hz"})
     if settings.missing_leads != "reject":  # the setting came later: without it data sets keep their fingerprint
         how["missing_leads"] = settings.missing_leads
+    if settings.measured_statements:  # so did this one
+        how["measured_statements"] = True
     if stride_s is not None:  # else as in fingerprints from before there were windows
         # How many records share a shard is part of the bytes here, because a task reads no more than these.
         how |= {"window_stride_s": stride_s, "records_per_shard": settings.window.records_per_shard}
@@ -163,8 +165,9 @@ def draw_first_record(dataset: PreparedDataset) -> str:
 
 
 def _shard_tasks(
-    manifest: Manifest, rows: int, name: str, *, zero_leads: bool, stride_s: float | None
+    manifest: Manifest, rows: int, name: str, settings: PrepareConfig, stride_s: float | None
 ) -> list[ShardTask]:
+    """rows: of a shard. name: the data set's fingerprint."""
     seen: set[str] = set()
     tasks = []
     for number, start in enumerate(range(0, len(manifest.rows), rows)):
@@ -177,7 +180,15 @@ def _shard_tasks(
                 seen.add(row.record_id)
         shard_name = f"part-{number:05d}-{name[:8]}"
         tasks.append(
-            ShardTask(shard_name, tuple(part), frozenset(duplicates), manifest.has_reports, zero_leads, stride_s)
+            ShardTask(
+                shard_name,
+                tuple(part),
+                frozenset(duplicates),
+                manifest.has_reports,
+                zero_leads=settings.missing_leads == "zero",
+                measured=settings.measured_statements and manifest.has_reports,
+                stride_s=stride_s,
+            )
         )
     if not tasks:
         raise DatasetError(f"the manifest of `{manifest.source}` lists no records", hint="check the CSV")
