@@ -32,13 +32,13 @@ _LEAST_Q_MV = 0.03  # what is lower is no wave
 class MedianBeat:
     """Measurements of one beat; those in mV, and `q_s`, are for each lead.
 
-    rr_s: mean interval of all beats. qrs_s: duration of QRS in all leads together. r_mv, s_mv, q_mv: highest point of
+    rr_s: intervals between all beats, in order, also those of another form. qrs_s: duration of QRS in all leads together. r_mv, s_mv, q_mv: highest point of
     QRS, its lowest, and its lowest before the highest; q_s: how long QRS is below -0.03 mV before the highest. st_mv:
     60 ms after QRS. t_mv: where T is farthest from the level, signed. p_mv, p_end_mv: highest and lowest point before
     QRS.
     """
 
-    rr_s: float
+    rr_s: Float[np.ndarray, " interval"]
     qrs_s: float
     r_mv: Float[np.ndarray, " lead"]
     s_mv: Float[np.ndarray, " lead"]
@@ -57,7 +57,6 @@ def measure_median_beat(
     beats_s = beat_times_s(signal_mv, sampling_rate_hz)
     if len(beats_s) < _LEAST_BEATS:
         return None
-    rr_s = float(np.diff(beats_s).mean())
     beat = _median_of(signal_mv, np.round(beats_s * sampling_rate_hz).astype(np.int64), sampling_rate_hz)
     if beat is None:
         return None
@@ -68,10 +67,12 @@ def measure_median_beat(
     spline = scipy.interpolate.CubicSpline(np.arange(beat.shape[1]) / sampling_rate_hz, beat, axis=1)
     fine, middle = spline(fine_s), round(before * _FINE_HZ)
     begin, end = _qrs_bounds(fine, middle)
-    return _measured(fine, rr_s, middle, begin, end)
+    return _measured(fine, np.diff(beats_s), middle, begin, end)
 
 
-def _measured(fine: Float[np.ndarray, "lead fine"], rr_s: float, middle: int, begin: int, end: int) -> MedianBeat:
+def _measured(
+    fine: Float[np.ndarray, "lead fine"], rr_s: Float[np.ndarray, " interval"], middle: int, begin: int, end: int
+) -> MedianBeat:
     """begin, end: of QRS; middle: where beats were laid over each other."""
     at = lambda seconds: round(seconds * _FINE_HZ)  # noqa: E731
     level = fine[:, max(0, begin - at(_LEVEL_S)) : begin].mean(axis=1)
@@ -79,7 +80,7 @@ def _measured(fine: Float[np.ndarray, "lead fine"], rr_s: float, middle: int, be
     qrs = fine[:, begin : end + 1]
     peak = qrs.argmax(axis=1)
     before_peak = np.where(np.arange(qrs.shape[1]) <= peak[:, None], qrs, np.inf)
-    t_end = min(fine.shape[1], middle + at(min(_LATEST_T_S, _T_END_S * rr_s**0.5)))
+    t_end = min(fine.shape[1], middle + at(min(_LATEST_T_S, _T_END_S * float(rr_s.mean()) ** 0.5)))
     t_wave = fine[:, min(end + at(_T_FROM_S), t_end - 1) : t_end]
     p_wave = fine[:, max(0, begin + at(_P_FROM_S)) : begin + at(_P_TO_S)]
     return MedianBeat(

@@ -34,6 +34,11 @@ _WIDE_QRS_S, _SLIGHTLY_WIDE_QRS_S = 0.12, 0.11
 _HIGH_P_MV, _DEEP_P_MV, _LOW_R_V3_MV = 0.25, -0.1, 0.3
 
 
+_SLOW_RR_S, _FAST_RR_S, _REGULAR_RR_S, _EARLY_SHARE = 1.0, 0.6, 0.12, 0.8
+
+REGULAR, IRREGULAR, EARLY = "Regular RR intervals", "Irregular RR intervals", "Premature beats"
+
+
 class _Leads:
     """Values by the name of their lead; a lead that is not there has NaN, which is above and below no limit."""
 
@@ -50,7 +55,17 @@ def measured_statements(beat: MedianBeat, leads: Sequence[str]) -> tuple[str, ..
         _Leads(leads, values)
         for values in (beat.r_mv, beat.s_mv, beat.q_mv, beat.q_s, beat.st_mv, beat.t_mv, beat.p_mv, beat.p_end_mv)
     )
-    return (*_voltages(r, s), *_qrs(beat.qrs_s, r, s, q, q_s), *_repolarisation(r, st, t), *_atria(p, p_end))
+    return (*_rhythm(beat.rr_s), *_voltages(r, s), *_qrs(beat.qrs_s, r, s, q, q_s), *_repolarisation(r, st, t), *_atria(p, p_end))
+
+
+def _rhythm(rr_s: Float[np.ndarray, " interval"]) -> Iterator[str]:
+    if rr_s.mean() > _SLOW_RR_S:
+        yield "Slow heart rate"
+    elif rr_s.mean() < _FAST_RR_S:
+        yield "Fast heart rate"
+    yield REGULAR if np.ptp(rr_s) <= _REGULAR_RR_S else IRREGULAR
+    if (rr_s < _EARLY_SHARE * np.median(rr_s)).any():
+        yield EARLY
 
 
 def _voltages(r: _Leads, s: _Leads) -> Iterator[str]:

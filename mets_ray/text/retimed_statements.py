@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mets_ray.text.abbreviations import spell_out
+from mets_ray.text.measured_statements import EARLY, IRREGULAR, REGULAR
 
 _SINUS = re.compile(r"\bsinus\b", re.IGNORECASE)
 # Alone, or with "normal ECG": what else the statement says would be lost with it.
@@ -22,7 +23,7 @@ _NORMAL = re.compile(
 )
 # Beats of another origin, a rhythm that is not regular, or intervals that are long already.
 _RULES_OUT = re.compile(
-    r"fibrillat|flutter|premature|ectop|extrasystol|escape|pace[dr]|pacemaker|tachy|arrhythm|irregular|bigem|trigem|"
+    r"fibrillat|flutter|premature(?! beats$)|ectop|extrasystol|escape|pace[dr]|pacemaker|tachy|arrhythm|irregular(?! rr intervals$)|bigem|trigem|"
     r"\ba-?v\b.*block|heart block|junctional|\bpr\b|\bqtc?\b|pre-?excitation|pause|rapid|atrioventricular|mobitz|"
     r"wenckebach|sino-?atrial|arrest|fusion|aberr|idioventric|wide qrs rhythm|no p waves|wandering|dissociation|"
     r"couplet|parasyst|\bnodal\b|\bs-?a\b.*block|\bpq\b|\bwpw\b|wolff|delta wave|"
@@ -68,12 +69,18 @@ def retimed_statements(statements: Sequence[str], known: Mapping[str, str]) -> I
         return
     rhythm = "Sinus bradycardia" if any(_SLOW.search(statement) for statement in sinus) else "Sinus rhythm"
     kept = [statement for statement in statements if statement not in sinus and not _NORMAL.search(statement)]
+    measured = [statement for statement in statements if statement in (REGULAR, IRREGULAR)]
+    if EARLY in statements:
+        return
     for finding, wordings in _WORDINGS.items():
         ways = [tuple(statement.format(rhythm) for statement in wording) for wording in wordings]
         usual = [way for way in ways if all(statement.casefold() in known for statement in way)]
         for number, way in enumerate(usual or ways[:1]):
             spelt = (known.get(statement.casefold(), statement) for statement in way)
-            yield Retimed(finding, number, (*spelt, *kept))
+            now = kept
+            if measured and finding == "premature_atrial":
+                now = [*(one for one in kept if one not in measured), IRREGULAR, EARLY]
+            yield Retimed(finding, number, (*spelt, *now))
 
 
 def retimed_key(report_id: int, finding: str, way: int) -> str:
