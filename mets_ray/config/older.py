@@ -30,7 +30,7 @@ _KEYS_OF = {
 }
 
 _ADDED: dict[str, dict[str, Any]] = {
-    "prepare": {"missing_leads": "reject"},
+    "prepare": {"missing_leads": "reject", "measured_statements": False},
     "encoder": {"lead_mask": False, "architecture": "resnet1d_18"},
     "augment": {"usual_leads": 0.0, "retimed": 0.0},
 }

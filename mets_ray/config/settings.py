@@ -71,8 +71,8 @@ class PrepareConfig(Section):
     )
     measured_statements: bool = Field(
         False,
-        description="add what the ECG's usual beat says by the limits of the guidelines (low T waves, ST depression, "
-        "high voltage, Q waves, ...) to each report",
+        description="add to each report what is measured on its ECG by the limits of guidelines: flat T waves, ST "
+        "depression, high voltage, Q waves, irregular intervals; not to shuffled reports",
     )
     window: WindowConfig = WindowConfig()
     shuffle_reports: bool = Field(

@@ -15,12 +15,12 @@ from mets_ray.ecg.derived_leads import derivation
 from mets_ray.ecg.ecg import Ecg, EcgMeta
 from mets_ray.ecg.gaps import behind_gaps
 from mets_ray.ecg.lead_sets import with_absent_leads
+from mets_ray.ecg.measured_statements import measured_statements
 from mets_ray.ecg.median_beat import measure_median_beat
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.errors import RecordError
 from mets_ray.sources.manifest import ManifestRow, completed
 from mets_ray.sources.source import Source
-from mets_ray.text.measured_statements import measured_statements
 from mets_ray.text.reports import clean_report
 
 
@@ -149,10 +149,11 @@ class RecordReader:
             return one
         if isinstance(signal_uv, RecordError):
             return signal_uv
-        row, report = self._with_measured(one, signal_uv) if self.task.measured else (one.row, one.report)
+        if self.task.measured:
+            one = self._with_measured(one, signal_uv)
         return Accepted(
-            row=row,
-            report=report,
+            row=one.row,
+            report=one.report,
             signal_uv=signal_uv,
             measures=measure(
                 one.ecg,
@@ -168,15 +169,21 @@ class RecordReader:
             finds=one.finds,
         )
 
-    def _with_measured(self, one: _Loaded, signal_uv: Int16[np.ndarray, "lead sample"]) -> tuple[ManifestRow, str]:
-        """The row and its report, with what is measured on the signal that is stored."""
-        beat = measure_median_beat(signal_uv.astype(np.float32) / np.float32(1000.0), self.signal.sampling_rate_hz)
-        measured = () if beat is None else measured_statements(beat, self.signal.leads)
+    def _with_measured(self, one: _Loaded, signal_uv: Int16[np.ndarray, "lead sample"]) -> _Loaded:
+        """With what is measured on the signal as it is stored; unchanged where nothing is."""
+        recorded = np.any(signal_uv, axis=1)  # a lead that is absent is zeros, which are no low voltage
+        leads = [lead for lead, there in zip(self.signal.leads, recorded.tolist(), strict=True) if there]
+        signal_mv = signal_uv[recorded].astype(np.float32) / np.float32(1000.0)
+        beat = measure_median_beat(signal_mv, self.signal.sampling_rate_hz)
         said = one.row.statements or (one.report,)
-        added = tuple(statement for statement in measured if statement not in said)
-        if not added:
-            return one.row, one.report
-        return replace(one.row, statements=(*said, *added)), f"{one.report.rstrip('. ')}. {'. '.join(added)}."
+        measured = () if beat is None else measured_statements(beat, leads)
+        if not (added := tuple(statement for statement in measured if statement not in said)):
+            return one
+        return one._replace(
+            row=replace(one.row, statements=(*said, *added)),
+            report=f"{one.report.rstrip('. ')}. {'. '.join(added)}.",
+            stated=one.stated | {"statements measured on the ECG": "added"},
+        )
 
     def _check(self, row: ManifestRow, position: int) -> None:
         """Raise RecordError for a row that is rejected before its signal is fetched."""

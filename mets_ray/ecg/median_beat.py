@@ -1,7 +1,8 @@
 """The waves of an ECG's usual beat, measured as interpretation programs measure them; for words, not for a patient.
 
-All beats of one form are laid over each other and their median is taken, so noise and single odd beats count little. The
-QRS complex is where the leads change fast together. Amplitudes are from the level just before it.
+The beats of one form are laid over each other and their median is taken, so noise and an odd beat count little. The QRS
+complex is where all leads together change fast. Amplitudes are from the level just before it. NeuroKit2 and wfdb
+delineate one lead at a time; here an ECG of 12 leads takes a millisecond.
 """
 
 from dataclasses import dataclass
@@ -32,10 +33,10 @@ _LEAST_Q_MV = 0.03  # what is lower is no wave
 class MedianBeat:
     """Measurements of one beat; those in mV, and `q_s`, are for each lead.
 
-    rr_s: intervals between all beats, in order, also those of another form. qrs_s: duration of QRS in all leads together. r_mv, s_mv, q_mv: highest point of
-    QRS, its lowest, and its lowest before the highest; q_s: how long QRS is below -0.03 mV before the highest. st_mv:
-    60 ms after QRS. t_mv: where T is farthest from the level, signed. p_mv, p_end_mv: highest and lowest point before
-    QRS.
+    rr_s: intervals between all beats in order, also those of another form. qrs_s: how long QRS is, in all leads together.
+    r_mv, s_mv: its highest and its lowest point. q_mv: its lowest before the highest; q_s: how long it is below -0.03
+    mV there. st_mv: 60 ms after QRS. t_mv: where T is farthest from the level, signed. p_mv, p_end_mv: the highest and
+    the lowest point before QRS.
     """
 
     rr_s: Float[np.ndarray, " interval"]
@@ -50,9 +51,7 @@ class MedianBeat:
     p_end_mv: Float[np.ndarray, " lead"]
 
 
-def measure_median_beat(
-    signal_mv: Float32[np.ndarray, "lead sample"], sampling_rate_hz: int
-) -> MedianBeat | None:
+def measure_median_beat(signal_mv: Float32[np.ndarray, "lead sample"], sampling_rate_hz: int) -> MedianBeat | None:
     """Measure the usual beat of an ECG; None where fewer than 3 beats have the same form."""
     beats_s = beat_times_s(signal_mv, sampling_rate_hz)
     if len(beats_s) < _LEAST_BEATS:
@@ -74,15 +73,14 @@ def _measured(
     fine: Float[np.ndarray, "lead fine"], rr_s: Float[np.ndarray, " interval"], middle: int, begin: int, end: int
 ) -> MedianBeat:
     """begin, end: of QRS; middle: where beats were laid over each other."""
-    at = lambda seconds: round(seconds * _FINE_HZ)  # noqa: E731
-    level = fine[:, max(0, begin - at(_LEVEL_S)) : begin].mean(axis=1)
+    level = fine[:, max(0, begin - round(_LEVEL_S * _FINE_HZ)) : begin].mean(axis=1)
     fine = fine - level[:, None]
     qrs = fine[:, begin : end + 1]
     peak = qrs.argmax(axis=1)
     before_peak = np.where(np.arange(qrs.shape[1]) <= peak[:, None], qrs, np.inf)
-    t_end = min(fine.shape[1], middle + at(min(_LATEST_T_S, _T_END_S * float(rr_s.mean()) ** 0.5)))
-    t_wave = fine[:, min(end + at(_T_FROM_S), t_end - 1) : t_end]
-    p_wave = fine[:, max(0, begin + at(_P_FROM_S)) : begin + at(_P_TO_S)]
+    t_end = min(fine.shape[1], middle + round(_FINE_HZ * min(_LATEST_T_S, _T_END_S * float(rr_s.mean()) ** 0.5)))
+    t_wave = fine[:, min(end + round(_T_FROM_S * _FINE_HZ), t_end - 1) : t_end]
+    p_wave = fine[:, max(0, begin + round(_P_FROM_S * _FINE_HZ)) : begin + round(_P_TO_S * _FINE_HZ)]
     return MedianBeat(
         rr_s=rr_s,
         qrs_s=(end - begin) / _FINE_HZ,
@@ -90,7 +88,7 @@ def _measured(
         s_mv=qrs.min(axis=1),
         q_mv=before_peak.min(axis=1),
         q_s=(before_peak < -_LEAST_Q_MV).sum(axis=1) / _FINE_HZ,
-        st_mv=fine[:, min(end + at(_ST_AT_S), fine.shape[1] - 1)],
+        st_mv=fine[:, min(end + round(_ST_AT_S * _FINE_HZ), fine.shape[1] - 1)],
         t_mv=np.take_along_axis(t_wave, np.abs(t_wave).argmax(axis=1)[:, None], axis=1)[:, 0],
         p_mv=p_wave.max(axis=1),
         p_end_mv=p_wave.min(axis=1),
@@ -106,19 +104,22 @@ def _median_of(
     if len(beats) < _LEAST_BEATS:
         return None
     shifts, around = np.arange(-most, most + 1), np.arange(-half, half + 1)
-    complexes = signal_mv[:, beats[:, None] + around]  # [lead, beat, of_complex]
-    usual = np.median(complexes, axis=1)
-    shifted = signal_mv[:, beats[:, None, None] + shifts[:, None] + around]  # [lead, beat, shift, of_complex]
+    usual = np.median(_cut(signal_mv, beats[:, None] + around), axis=1)
+    shifted = _cut(signal_mv, beats[:, None, None] + shifts[:, None] + around)  # [lead, beat, shift, of_complex]
     beats = beats + shifts[np.einsum("lbsw,lw->bs", shifted, usual).argmax(axis=1)]
-    complexes = signal_mv[:, beats[:, None] + around]
+    complexes = _cut(signal_mv, beats[:, None] + around)
     usual = np.median(complexes, axis=1)
     norms = np.sqrt(np.einsum("lbw,lbw->b", complexes, complexes) * np.einsum("lw,lw->", usual, usual))
     alike = np.einsum("lbw,lw->b", complexes, usual) >= _SAME_FORM * norms
     if alike.sum() < _LEAST_BEATS:
         return None
-    chosen = signal_mv[:, beats[alike, None] + np.arange(-before, after)]
-    median: np.ndarray = np.median(chosen, axis=1).astype(np.float64)
-    return median
+    median: np.ndarray = np.median(_cut(signal_mv, beats[alike, None] + np.arange(-before, after)), axis=1)
+    return median.astype(np.float64)
+
+
+def _cut(signal_mv: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """[lead, *at]: the samples at these places."""
+    return np.asarray(signal_mv[:, at])
 
 
 def _qrs_bounds(fine: Float[np.ndarray, "lead fine"], middle: int) -> tuple[int, int]:

@@ -118,7 +118,7 @@ def dataset_fingerprint(
     how = settings.model_dump(mode="json", include={"sampling_rate_hz", "duration_s", "highpass_hz"})
     if settings.missing_leads != "reject":  # the setting came later: without it data sets keep their fingerprint
         how["missing_leads"] = settings.missing_leads
-    if settings.measured_statements:  # so did this one
+    if _measures(settings, manifest):  # so did this one
         how["measured_statements"] = True
     if stride_s is not None:  # else as in fingerprints from before there were windows
         # How many records share a shard is part of the bytes here, because a task reads no more than these.
@@ -134,6 +134,11 @@ def dataset_fingerprint(
     written = functools.cache(_written_report)  # a million ECGs share a few hundred thousand reports
     rows = storage.digest_of_rows(_row_facts(row, root, written(row.report)) for row in manifest.rows)
     return storage.digest_of(facts | {"rows": rows})
+
+
+def _measures(settings: PrepareConfig, manifest: Manifest) -> bool:
+    # What is measured on an ECG would give it away among shuffled reports.
+    return settings.measured_statements and manifest.has_reports and not settings.shuffle_reports
 
 
 def _row_facts(row: ManifestRow, root: str, written_report: str) -> dict[str, Any]:
@@ -186,7 +191,7 @@ def _shard_tasks(
                 frozenset(duplicates),
                 manifest.has_reports,
                 zero_leads=settings.missing_leads == "zero",
-                measured=settings.measured_statements and manifest.has_reports,
+                measured=_measures(settings, manifest),
                 stride_s=stride_s,
             )
         )

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mets_ray.text.abbreviations import spell_out
-from mets_ray.text.measured_statements import EARLY, IRREGULAR, REGULAR
 
 _SINUS = re.compile(r"\bsinus\b", re.IGNORECASE)
 # Alone, or with "normal ECG": what else the statement says would be lost with it.
@@ -23,7 +22,8 @@ _NORMAL = re.compile(
 )
 # Beats of another origin, a rhythm that is not regular, or intervals that are long already.
 _RULES_OUT = re.compile(
-    r"fibrillat|flutter|premature(?! beats$)|ectop|extrasystol|escape|pace[dr]|pacemaker|tachy|arrhythm|irregular(?! rr intervals$)|bigem|trigem|"
+    r"fibrillat|flutter|premature|ectop|extrasystol|escape|pace[dr]|pacemaker|tachy|arrhythm|bigem|trigem|"
+    r"irregular(?! rr intervals$)|"
     r"\ba-?v\b.*block|heart block|junctional|\bpr\b|\bqtc?\b|pre-?excitation|pause|rapid|atrioventricular|mobitz|"
     r"wenckebach|sino-?atrial|arrest|fusion|aberr|idioventric|wide qrs rhythm|no p waves|wandering|dissociation|"
     r"couplet|parasyst|\bnodal\b|\bs-?a\b.*block|\bpq\b|\bwpw\b|wolff|delta wave|"
@@ -41,6 +41,12 @@ _WORDINGS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("{} with 1st degree AV block",),
         ("{} with 1st degree AV block", "Prolonged PR interval"),
     ),
+}
+# What `ecg.measured_statements` says of the intervals, and what it would say of them then.
+_MEASURED = re.compile(r"(?:ir)?regular rr intervals", re.IGNORECASE)
+_MEASURED_THEN: Mapping[str, tuple[str, ...]] = {
+    "premature_atrial": ("Irregular RR intervals", "Premature beats"),
+    "long_pr": ("Regular RR intervals",),
 }
 MOST_WAYS = max(map(len, _WORDINGS.values()))
 """To say any one finding."""
@@ -69,18 +75,14 @@ def retimed_statements(statements: Sequence[str], known: Mapping[str, str]) -> I
         return
     rhythm = "Sinus bradycardia" if any(_SLOW.search(statement) for statement in sinus) else "Sinus rhythm"
     kept = [statement for statement in statements if statement not in sinus and not _NORMAL.search(statement)]
-    measured = [statement for statement in statements if statement in (REGULAR, IRREGULAR)]
-    if EARLY in statements:
-        return
+    measured = [statement for statement in kept if _MEASURED.fullmatch(statement)]
+    kept = [statement for statement in kept if statement not in measured]
     for finding, wordings in _WORDINGS.items():
         ways = [tuple(statement.format(rhythm) for statement in wording) for wording in wordings]
         usual = [way for way in ways if all(statement.casefold() in known for statement in way)]
         for number, way in enumerate(usual or ways[:1]):
             spelt = (known.get(statement.casefold(), statement) for statement in way)
-            now = kept
-            if measured and finding == "premature_atrial":
-                now = [*(one for one in kept if one not in measured), IRREGULAR, EARLY]
-            yield Retimed(finding, number, (*spelt, *now))
+            yield Retimed(finding, number, (*spelt, *kept, *(_MEASURED_THEN[finding] if measured else ())))
 
 
 def retimed_key(report_id: int, finding: str, way: int) -> str:

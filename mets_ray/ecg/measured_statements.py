@@ -1,12 +1,13 @@
-"""What an ECG's usual beat says by the limits of the guidelines: statements as an interpretation program writes them.
+"""What an ECG's usual beat and its intervals say by the limits of guidelines, as an interpretation program words it.
 
-Reports name what matters to a clinician. That T waves are low or that R waves are high is often left out, so a model
-hardly learns these words. The limits below are those of recommendations and of no data set's labels.
+Reports name what matters to a clinician. That T waves are flat or R waves high is often left out, and then a model
+hardly learns these words. The limits are those of recommendations, and were fitted to no data set's labels; where
+a recommendation has only one limit, "borderline", "slight" and "upper limit" are ours.
 
-Limits: Rautaharju et al. 2009, AHA/ACCF/HRS part IV (ST, T), doi:10.1161/CIRCULATIONAHA.108.191096; Hancock et al. 2009,
-part V (voltages), doi:10.1161/CIRCULATIONAHA.108.191097; Surawicz et al. 2009, part III (QRS duration),
-doi:10.1161/CIRCULATIONAHA.108.191095; Thygesen et al. 2018, fourth universal definition of myocardial infarction
-(ST, Q), doi:10.1161/CIR.0000000000000617.
+Rautaharju et al. 2009, AHA/ACCF/HRS part IV (ST, T), doi:10.1161/CIRCULATIONAHA.108.191096; Hancock et al. 2009, part V
+(voltages, P), doi:10.1161/CIRCULATIONAHA.108.191097; Surawicz et al. 2009, part III (duration of QRS),
+doi:10.1161/CIRCULATIONAHA.108.191095; Thygesen et al. 2018, universal definition of myocardial infarction (ST, Q),
+doi:10.1161/CIR.0000000000000617.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,21 +23,26 @@ _WALLS = {
     "lateral leads": ("I", "aVL", "V5", "V6"),
     "anterior leads": ("V1", "V2", "V3", "V4"),
 }
-_T_LEADS = ("I", "II", "aVL", "V2", "V3", "V4", "V5", "V6")  # where T is positive in adults
 _LIMB, _CHEST = LEADS[:6], LEADS[6:]
 
-_ST_DEPRESSED_MV, _ST_SLIGHTLY_DEPRESSED_MV, _ST_ELEVATED_MV, _ST_ELEVATED_V2_V3_MV = -0.05, -0.025, 0.1, 0.2
-_T_INVERTED_MV, _T_FLAT_MV, _T_LOW_OF_R, _R_FOR_T_MV = -0.1, 0.1, 0.1, 0.3
-_Q_MV, _Q_S, _QS_R_MV = -0.1, 0.03, 0.05
-_LOW_LIMB_MV, _BORDERLINE_LIMB_MV, _LOW_CHEST_MV = 0.5, 0.75, 1.0
-_SOKOLOW_LYON_MV, _SOKOLOW_LYON_LIMIT_MV, _CORNELL_MV, _HIGH_AVL_MV = 3.5, 3.0, 2.8, 1.1
+_SLOW_RR_S, _FAST_RR_S = 1.0, 0.6  # 60 and 100 beats a minute
+_REGULAR_RR_S = 0.12  # the longest interval less the shortest: more is a sinus arrhythmia
+_EARLY_SHARE = 0.8  # of the median interval
+
+_LOW_LIMB_MV, _BORDERLINE_LIMB_MV, _LOW_CHEST_MV = 0.5, 0.75, 1.0  # R less S
+_SOKOLOW_LYON_MV, _UPPER_LIMIT_MV = 3.5, 3.0
+_CORNELL_MV, _HIGH_AVL_MV = 2.8, 1.1  # the limit for men: that for women, 2.0, would need the sex of each
+
 _WIDE_QRS_S, _SLIGHTLY_WIDE_QRS_S = 0.12, 0.11
-_HIGH_P_MV, _DEEP_P_MV, _LOW_R_V3_MV = 0.25, -0.1, 0.3
+_Q_MV, _Q_S, _NO_R_MV = -0.1, 0.03, 0.05
+_LOW_R_V3_MV = 0.3
 
+_ST_DEPRESSED_MV, _ST_SLIGHTLY_DEPRESSED_MV = -0.05, -0.025
+_ST_ELEVATED_MV, _ST_ELEVATED_V2_V3_MV = 0.1, 0.2
+_T_INVERTED_MV, _T_FLAT_MV, _T_LOW_SHARE = -0.1, 0.1, 0.1  # the last of R
+_R_FOR_T_MV = 0.3  # T is small where R is
 
-_SLOW_RR_S, _FAST_RR_S, _REGULAR_RR_S, _EARLY_SHARE = 1.0, 0.6, 0.12, 0.8
-
-REGULAR, IRREGULAR, EARLY = "Regular RR intervals", "Irregular RR intervals", "Premature beats"
+_TALL_P_MV, _DEEP_P_MV = 0.25, -0.1
 
 
 class _Leads:
@@ -55,17 +61,23 @@ def measured_statements(beat: MedianBeat, leads: Sequence[str]) -> tuple[str, ..
         _Leads(leads, values)
         for values in (beat.r_mv, beat.s_mv, beat.q_mv, beat.q_s, beat.st_mv, beat.t_mv, beat.p_mv, beat.p_end_mv)
     )
-    return (*_rhythm(beat.rr_s), *_voltages(r, s), *_qrs(beat.qrs_s, r, s, q, q_s), *_repolarisation(r, st, t), *_atria(p, p_end))
+    return (
+        *_intervals(beat.rr_s),
+        *_voltages(r, s),
+        *_qrs(beat.qrs_s, r, s, q, q_s),
+        *_repolarisation(r, st, t),
+        *_atria(p, p_end),
+    )
 
 
-def _rhythm(rr_s: Float[np.ndarray, " interval"]) -> Iterator[str]:
+def _intervals(rr_s: Float[np.ndarray, " interval"]) -> Iterator[str]:
     if rr_s.mean() > _SLOW_RR_S:
         yield "Slow heart rate"
     elif rr_s.mean() < _FAST_RR_S:
         yield "Fast heart rate"
-    yield REGULAR if np.ptp(rr_s) <= _REGULAR_RR_S else IRREGULAR
+    yield "Regular RR intervals" if np.ptp(rr_s) <= _REGULAR_RR_S else "Irregular RR intervals"
     if (rr_s < _EARLY_SHARE * np.median(rr_s)).any():
-        yield EARLY
+        yield "Premature beats"
 
 
 def _voltages(r: _Leads, s: _Leads) -> Iterator[str]:
@@ -79,7 +91,7 @@ def _voltages(r: _Leads, s: _Leads) -> Iterator[str]:
     sokolow_lyon = r("V5", "V6").max() - s("V1")[0]
     if sokolow_lyon >= _SOKOLOW_LYON_MV:
         yield "High QRS voltage in chest leads (Sokolow-Lyon)"
-    elif sokolow_lyon >= _SOKOLOW_LYON_LIMIT_MV:
+    elif sokolow_lyon >= _UPPER_LIMIT_MV:
         yield "QRS voltage in chest leads at upper limit (Sokolow-Lyon)"
     if r("aVL")[0] - s("V3")[0] >= _CORNELL_MV or r("aVL")[0] >= _HIGH_AVL_MV:
         yield "High QRS voltage in limb leads (Cornell)"
@@ -92,7 +104,7 @@ def _qrs(qrs_s: float, r: _Leads, s: _Leads, q: _Leads, q_s: _Leads) -> Iterator
         yield "Slightly widened QRS complexes"
     for wall, names in _WALLS.items():
         # A complex without R is one long Q.
-        deep = (q(*names) <= _Q_MV) & (q_s(*names) >= _Q_S) | (r(*names) < _QS_R_MV) & (s(*names) <= _Q_MV)
+        deep = (q(*names) <= _Q_MV) & (q_s(*names) >= _Q_S) | (r(*names) < _NO_R_MV) & (s(*names) <= _Q_MV)
         if _in_two(deep):
             yield f"Q waves in {wall}"
     if r("V3")[0] <= _LOW_R_V3_MV:
@@ -107,16 +119,16 @@ def _repolarisation(r: _Leads, st: _Leads, t: _Leads) -> Iterator[str]:
             yield f"ST depression in {wall}"
         elif _in_two(st(*names) <= _ST_SLIGHTLY_DEPRESSED_MV):
             yield f"Slight ST depression in {wall}"
-        highest = [_ST_ELEVATED_V2_V3_MV if name in ("V2", "V3") else _ST_ELEVATED_MV for name in names]
-        if _in_two(st(*names) >= np.array(highest)):
+        if _in_two(
+            st(*names) >= [_ST_ELEVATED_V2_V3_MV if name in ("V2", "V3") else _ST_ELEVATED_MV for name in names]
+        ):
             yield f"ST elevation in {wall}"
-        upright = tuple(name for name in names if name in _T_LEADS or wall == "inferior leads")
-        high_enough = r(*upright) >= _R_FOR_T_MV
-        inverted = t(*upright) <= _T_INVERTED_MV
-        flat = (np.abs(t(*upright)) < _T_FLAT_MV) & high_enough
-        low = ~flat & (t(*upright) > 0) & (t(*upright) < _T_LOW_OF_R * r(*upright)) & high_enough
-        if _in_two(inverted):
+        upright = [name for name in names if name != "V1"]  # where T may be negative
+        if _in_two(t(*upright) <= _T_INVERTED_MV):
             yield f"T wave inversion in {wall}"
+        seen = r(*upright) >= _R_FOR_T_MV
+        flat = seen & (np.abs(t(*upright)) < _T_FLAT_MV)
+        low = seen & (t(*upright) > 0) & (t(*upright) < _T_LOW_SHARE * r(*upright))
         if _in_two(flat):
             yield f"Flat T waves in {wall}"
         elif _in_two(flat | low):
@@ -124,7 +136,7 @@ def _repolarisation(r: _Leads, st: _Leads, t: _Leads) -> Iterator[str]:
 
 
 def _atria(p: _Leads, p_end: _Leads) -> Iterator[str]:
-    if p("II")[0] >= _HIGH_P_MV:
+    if p("II")[0] >= _TALL_P_MV:
         yield "Tall P waves"
     if p_end("V1")[0] <= _DEEP_P_MV:
         yield "Deep negative P wave in V1"
