@@ -33,7 +33,7 @@ _LEAST_Q_MV = 0.03  # what is lower is no wave
 class MedianBeat:
     """Measurements of one beat; those in mV, and `q_s`, are for each lead.
 
-    rr_s: intervals between all beats in order, also those of another form. qrs_s: how long QRS is, in all leads together.
+    rr_s: intervals between all beats in order, also those of another form. qrs_s: duration of QRS over all leads.
     r_mv, s_mv: its highest and its lowest point. q_mv: its lowest before the highest; q_s: how long it is below -0.03
     mV there. st_mv: 60 ms after QRS. t_mv: where T is farthest from the level, signed. p_mv, p_end_mv: the highest and
     the lowest point before QRS.
