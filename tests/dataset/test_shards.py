@@ -83,6 +83,28 @@ def test_records_with_some_of_the_leads_are_rejected_or_kept_with_zeros(tmp_path
     write_card(tmp_path / "zero", [kept])
 
 
+def test_what_is_measured_on_an_ecg_is_added_to_its_report(tmp_path):
+    rows = [*synthetic_rows(20)]
+    rows.append(
+        ManifestRow(**vars(rows[0]) | {"record_id": "few", "record_uri": write_record(tmp_path, "few", DIGITAL[:, :2])})
+    )
+    plain = pq.read_table(tmp_path / "a" / write_rows(tmp_path / "a", rows, zero_leads=True).shard.path)
+    summary = write_rows(tmp_path / "b", rows, zero_leads=True, measured=True)
+    table = pq.read_table(tmp_path / "b" / summary.shard.path)
+    added = []
+    for before, row in zip(plain.to_pylist(), table.to_pylist(), strict=True):
+        assert row["statements"][: len(before["statements"] or [before["report"]])] == (
+            before["statements"] or [before["report"]]
+        )
+        added.append(row["statements"][len(before["statements"] or [before["report"]]) :])
+        assert row["report"].startswith(before["report"].rstrip(". "))
+        assert all(f"{one}." in row["report"] for one in added[-1])
+        assert {**row, "report": "", "statements": []} == {**before, "report": "", "statements": []}
+    assert summary.stated == {"statements measured on the ECG": {"added": sum(map(bool, added))}}
+    assert {"Regular RR intervals", "Irregular RR intervals"} & {one for parts in added for one in parts}
+    assert not any("chest" in one for one in added[-1])  # its chest leads are zeros, which are no low voltage
+
+
 def test_an_unfinished_shard_is_made_again(tmp_path):
     rows = synthetic_rows(40)
     first = write_rows(tmp_path, rows)

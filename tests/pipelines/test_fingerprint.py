@@ -55,6 +55,7 @@ def test_settings_and_rules_are_part_of_it(manifest, monkeypatch):
         name_of(manifest, "prepare.duration_s=5"),
         name_of(manifest, "prepare.highpass_hz=null"),
         name_of(manifest, "prepare.missing_leads=zero"),
+        name_of(manifest, "prepare.measured_statements=true"),
         name_of(replace(manifest, has_reports=False)),
         name_of(replace(manifest, sha256="other")),
     }
@@ -63,7 +64,12 @@ def test_settings_and_rules_are_part_of_it(manifest, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(prepare, "clean_report", str.lower)
     names.add(name_of(manifest))
-    assert len(names) == 9
+    assert len(names) == 10
+
+
+def test_nothing_is_measured_for_shuffled_reports(manifest):
+    shuffled = "prepare.shuffle_reports=true"
+    assert name_of(manifest, shuffled, "prepare.measured_statements=true") == name_of(manifest, shuffled)
 
 
 def test_the_card_says_which_leads_are_zeros():

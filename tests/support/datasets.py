@@ -55,10 +55,11 @@ def write_rows(
     reads_in_flight=4,
     reports=True,
     zero_leads=False,
+    measured=False,
     privacy=Privacy(),  # noqa: B008  it is frozen
 ):
     source = source or SyntheticAndFiles(kind="synthetic")
-    task = ShardTask(name, tuple(rows), frozenset(duplicates), reports, zero_leads)
+    task = ShardTask(name, tuple(rows), frozenset(duplicates), reports, zero_leads, measured)
     return write_shard(
         task,
         source,

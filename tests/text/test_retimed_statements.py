@@ -35,6 +35,16 @@ def test_other_words_for_a_normal_ecg_go_too(statement):
     assert said(("Sinus rhythm", statement)) == [("Sinus rhythm with premature atrial complexes",)]
 
 
+def test_what_was_measured_of_the_intervals_is_what_they_are_then():
+    assert said((*NORMAL, "Regular RR intervals", "Flat T waves in lateral leads")) == [
+        ("Sinus rhythm with premature atrial complexes", "Flat T waves in lateral leads",
+         "Irregular RR intervals", "Premature beats")
+    ]  # fmt: skip
+    for before in ("Regular RR intervals", "Irregular RR intervals"):
+        assert said((*NORMAL, before), "long_pr") == [("Sinus rhythm with 1st degree AV block", "Regular RR intervals")]
+    assert said((*NORMAL, "Irregular RR intervals", "Premature beats")) == []  # early ones are there already
+
+
 def test_findings_beside_such_words_stay():
     for statement in (
         "Abnormal tracing",
