@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from mets_ray.ecg.ecg import LEADS
 from mets_ray.ecg.measured_statements import measured_statements
@@ -33,7 +34,7 @@ def ecg(rate_hz, odd=(), noise_mv=0.0, rr_s=RR_S, **waves_mv):
         for name, at_s, width_s in (("p", -0.16, 0.02), ("q", -0.03, 0.006), ("r", 0, 0.01), ("s", 0.03, 0.006)):
             curve += sizes[name] * np.exp(-0.5 * ((since - at_s) / width_s) ** 2)
         curve += sizes["t"] * np.exp(-0.5 * ((since - 0.3) / 0.04) ** 2)
-        curve += sizes["st"] / (1 + np.exp(-(since - 0.06) / 0.004)) / (1 + np.exp((since - 0.2) / 0.01))
+        curve += sizes["st"] * expit((since - 0.06) / 0.004) * expit((0.2 - since) / 0.01)
     noise = np.random.default_rng(2).normal(0, noise_mv, (12, len(times)))
     return (SIZES * curve + noise).astype(np.float32)
 
