@@ -29,7 +29,7 @@ class ShardTask:
     """Manifest rows of one shard, in order. `duplicates`: positions of rows that repeat the `record_id` of an earlier
     row. Without `has_reports` the source has no reports, and rows are written with an empty one. With `zero_leads`,
     leads that a record lacks are zeros. With `measured` the reports get the statements that are measured on the ECG
-    (`text.measured_statements`). With `stride_s` each record becomes a row for each of its windows."""
+    (`ecg.measured_statements`). With `stride_s` each record becomes a row for each of its windows."""
 
     name: str
     rows: tuple[ManifestRow, ...]

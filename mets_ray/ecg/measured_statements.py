@@ -37,6 +37,7 @@ _WIDE_QRS_S, _SLIGHTLY_WIDE_QRS_S = 0.12, 0.11
 _Q_MV, _Q_S, _NO_R_MV = -0.1, 0.03, 0.05
 _LOW_R_V3_MV = 0.3
 
+# 60 ms after QRS, where the upslope to T adds to what the recommendations take at its end.
 _ST_DEPRESSED_MV, _ST_SLIGHTLY_DEPRESSED_MV = -0.05, -0.025
 _ST_ELEVATED_MV, _ST_ELEVATED_V2_V3_MV = 0.1, 0.2
 _T_INVERTED_MV, _T_FLAT_MV, _T_LOW_SHARE = -0.1, 0.1, 0.1  # the last of R
@@ -119,9 +120,8 @@ def _repolarisation(r: _Leads, st: _Leads, t: _Leads) -> Iterator[str]:
             yield f"ST depression in {wall}"
         elif _in_two(st(*names) <= _ST_SLIGHTLY_DEPRESSED_MV):
             yield f"Slight ST depression in {wall}"
-        if _in_two(
-            st(*names) >= [_ST_ELEVATED_V2_V3_MV if name in ("V2", "V3") else _ST_ELEVATED_MV for name in names]
-        ):
+        limits_mv = [_ST_ELEVATED_V2_V3_MV if name in ("V2", "V3") else _ST_ELEVATED_MV for name in names]
+        if _in_two(st(*names) >= limits_mv):
             yield f"ST elevation in {wall}"
         upright = [name for name in names if name != "V1"]  # where T may be negative
         if _in_two(t(*upright) <= _T_INVERTED_MV):
