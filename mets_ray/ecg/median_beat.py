@@ -5,6 +5,7 @@ complex is where all leads together change fast. Amplitudes are from the level j
 delineate one lead at a time; here an ECG of 12 leads takes a millisecond.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,14 +60,19 @@ def measure_median_beat(signal_mv: Float32[np.ndarray, "lead sample"], sampling_
     beat = _median_of(signal_mv, np.round(beats_s * sampling_rate_hz).astype(np.int64), sampling_rate_hz)
     if beat is None:
         return None
-    # A spline, because at 100 Hz a QRS complex has ten samples.
-    before = round(_BEFORE_S * sampling_rate_hz) / sampling_rate_hz
-    last = (beat.shape[1] - 1) / sampling_rate_hz
-    fine_s = np.arange(round(last * _FINE_HZ) + 1) / _FINE_HZ
-    spline = scipy.interpolate.CubicSpline(np.arange(beat.shape[1]) / sampling_rate_hz, beat, axis=1)
-    fine, middle = spline(fine_s), round(before * _FINE_HZ)
+    fine = beat @ _spline(beat.shape[1], sampling_rate_hz)
+    middle = round(round(_BEFORE_S * sampling_rate_hz) / sampling_rate_hz * _FINE_HZ)
     begin, end = _qrs_bounds(fine, middle)
     return _measured(fine, np.diff(beats_s), middle, begin, end)
+
+
+@functools.cache  # a spline is linear in what it goes through, and the beats of a data set have one length
+def _spline(samples: int, sampling_rate_hz: int) -> Float[np.ndarray, "of_beat fine"]:
+    """By which a beat is sampled at 500 Hz: at 100 Hz a QRS complex has ten samples."""
+    times_s = np.arange(samples) / sampling_rate_hz
+    fine_s = np.arange(round(times_s[-1] * _FINE_HZ) + 1) / _FINE_HZ
+    weights: np.ndarray = scipy.interpolate.CubicSpline(times_s, np.eye(samples), axis=1)(fine_s)
+    return weights
 
 
 def _measured(
