@@ -14,7 +14,7 @@ from mets_ray.dataset.recording_windows import rows_of_windows
 from mets_ray.ecg.derived_leads import derivation
 from mets_ray.ecg.ecg import Ecg, EcgMeta
 from mets_ray.ecg.gaps import behind_gaps
-from mets_ray.ecg.lead_sets import with_absent_leads
+from mets_ray.ecg.lead_sets import recorded, with_absent_leads
 from mets_ray.ecg.measured_statements import measured_statements
 from mets_ray.ecg.median_beat import measure_median_beat
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
@@ -171,9 +171,9 @@ class RecordReader:
 
     def _with_measured(self, one: _Loaded, signal_uv: Int16[np.ndarray, "lead sample"]) -> _Loaded:
         """With what is measured on the signal as it is stored; unchanged where nothing is."""
-        recorded = np.any(signal_uv, axis=1)  # a lead that is absent is zeros, which are no low voltage
-        leads = [lead for lead, there in zip(self.signal.leads, recorded.tolist(), strict=True) if there]
-        signal_mv = signal_uv[recorded].astype(np.float32) / np.float32(1000.0)
+        there = recorded(signal_uv[None])[0]  # a lead that is absent is zeros, which are no low voltage
+        leads = [lead for lead, is_there in zip(self.signal.leads, there.tolist(), strict=True) if is_there]
+        signal_mv = signal_uv[there].astype(np.float32) / np.float32(1000.0)
         beat = measure_median_beat(signal_mv, self.signal.sampling_rate_hz)
         said = one.row.statements or (one.report,)
         measured = () if beat is None else measured_statements(beat, leads)

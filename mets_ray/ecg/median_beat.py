@@ -112,8 +112,8 @@ def _median_of(
     shifts, around = np.arange(-most, most + 1), np.arange(-half, half + 1)
     usual = np.median(_cut(signal_mv, beats[:, None] + around), axis=1)
     shifted = _cut(signal_mv, beats[:, None, None] + shifts[:, None] + around)  # [lead, beat, shift, of_complex]
-    beats = beats + shifts[np.einsum("lbsw,lw->bs", shifted, usual).argmax(axis=1)]
-    complexes = _cut(signal_mv, beats[:, None] + around)
+    best = np.einsum("lbsw,lw->bs", shifted, usual).argmax(axis=1)
+    beats, complexes = beats + shifts[best], shifted[:, np.arange(len(beats)), best]
     usual = np.median(complexes, axis=1)
     norms = np.sqrt(np.einsum("lbw,lbw->b", complexes, complexes) * np.einsum("lw,lw->", usual, usual))
     alike = np.einsum("lbw,lw->b", complexes, usual) >= _SAME_FORM * norms
