@@ -12,6 +12,7 @@ from mets_ray.ecg.median_beat import MedianBeat
 NORMAL = MedianBeat(
     rr_s=np.full(9, 0.8),
     qrs_s=0.09,
+    pr_s=0.16,
     r_mv=np.array([0.7, 0.9, 0.4, 0.1, 0.4, 0.6, 0.2, 0.5, 0.8, 1.2, 1.2, 1.0]),
     s_mv=np.array([-0.2, -0.2, -0.1, -0.8, -0.2, -0.2, -0.8, -1.0, -0.9, -0.5, -0.3, -0.1]),
     q_mv=np.full(12, -0.02),
@@ -41,6 +42,8 @@ def test_of_a_normal_beat_only_the_interval_is_said():
         (replace(NORMAL, rr_s=np.full(9, 0.59)), "Fast heart rate"),
         (replace(NORMAL, rr_s=np.array([0.75, 0.8, 0.88])), "Irregular RR intervals"),
         (replace(NORMAL, rr_s=np.array([0.8, 0.8, 0.63, 0.95])), "Premature beats"),
+        (replace(NORMAL, pr_s=0.202), "Long PR interval"),
+        (replace(NORMAL, pr_s=0.2), "PR interval at upper limit"),
         (replace(NORMAL, qrs_s=0.12), "Wide QRS complexes"),
         (replace(NORMAL, qrs_s=0.115), "Slightly widened QRS complexes"),
         (replace(NORMAL, r_mv=NORMAL.r_mv * 0.3, s_mv=NORMAL.s_mv * 0.3), "Low voltage QRS in limb leads"),
@@ -79,6 +82,8 @@ def test_what_is_said_of_a_beat_that_is_other_in_one_thing(beat, said):
     [
         replace(NORMAL, rr_s=np.full(9, 0.99)),
         replace(NORMAL, rr_s=np.array([0.75, 0.8, 0.86])),
+        replace(NORMAL, pr_s=0.18),
+        replace(NORMAL, pr_s=np.nan),  # no P
         replace(NORMAL, qrs_s=0.108),
         changed("st_mv", -0.06, "II"),  # of one lead
         changed("st_mv", -0.02, "II", "aVF"),
@@ -97,6 +102,30 @@ def test_q_waves_are_deep_and_long_or_all_there_is():
     assert "Q waves in inferior leads" in measured_statements(q, LEADS)
     qs = changed("r_mv", 0.0, "V1", "V2")
     assert "Q waves in anterior leads" in measured_statements(qs, LEADS)
+
+
+FLAT = changed("t_mv", 0.05, "V5", "V6")
+Q_WAVES = changed("r_mv", 0.0, "V1", "V2").r_mv
+HIGH_S = changed("s_mv", -2.4, "V1").s_mv
+
+
+@pytest.mark.parametrize(
+    ("beat", "kind"),
+    [
+        (FLAT, "Nonspecific ST and T wave changes"),
+        (changed("st_mv", -0.03, "V5", "V6"), "Nonspecific ST and T wave changes"),
+        (replace(FLAT, qrs_s=0.115), "Nonspecific ST and T wave changes"),
+        (replace(FLAT, s_mv=changed("s_mv", -2.0, "V1").s_mv), "Nonspecific ST and T wave changes"),  # at the limit
+        (replace(FLAT, s_mv=HIGH_S), "ST and T wave changes with high QRS voltage"),
+        (replace(FLAT, r_mv=Q_WAVES, s_mv=HIGH_S), "ST and T wave changes with Q waves"),
+        (replace(FLAT, qrs_s=0.12, r_mv=Q_WAVES), "ST and T wave changes secondary to wide QRS complexes"),
+        (changed("st_mv", 0.2, "V2", "V3"), None),  # elevation is told apart by its form, which is not measured
+        (replace(NORMAL, qrs_s=0.12, r_mv=Q_WAVES, s_mv=HIGH_S), None),
+    ],
+)
+def test_changes_of_st_and_t_are_told_apart_by_what_explains_them(beat, kind):
+    kinds = [one for one in measured_statements(beat, LEADS) if "ST and T wave changes" in one]
+    assert kinds == ([kind] if kind else [])
 
 
 def test_low_t_waves_are_a_share_of_r():

@@ -20,7 +20,7 @@ SIZES = np.random.default_rng(1).uniform(0.5, 1.5, 12)[:, None]  # of each lead
 WAVES_MV = {"p": 0.15, "q": -0.15, "r": 1.2, "s": -0.4, "st": -0.08, "t": 0.3}
 
 
-def ecg(rate_hz, odd=(), noise_mv=0.0, rr_s=RR_S, **waves_mv):
+def ecg(rate_hz, odd=(), noise_mv=0.0, rr_s=RR_S, p_at_s=-0.16, **waves_mv):
     """Twelve leads of bell curves, and a level between S and T; `odd`: numbers of beats that are wide and downwards."""
     sizes = WAVES_MV | waves_mv
     times = np.arange(round(10 * rate_hz)) / rate_hz
@@ -31,7 +31,7 @@ def ecg(rate_hz, odd=(), noise_mv=0.0, rr_s=RR_S, **waves_mv):
             width_s = np.where(since < 0, 0.04, 0.07)
             curve += -1.5 * np.exp(-0.5 * (since / width_s) ** 2)
             continue
-        for name, at_s, width_s in (("p", -0.16, 0.02), ("q", -0.03, 0.006), ("r", 0, 0.01), ("s", 0.03, 0.006)):
+        for name, at_s, width_s in (("p", p_at_s, 0.02), ("q", -0.03, 0.006), ("r", 0, 0.01), ("s", 0.03, 0.006)):
             curve += sizes[name] * np.exp(-0.5 * ((since - at_s) / width_s) ** 2)
         curve += sizes["t"] * np.exp(-0.5 * ((since - 0.3) / 0.04) ** 2)
         curve += sizes["st"] * expit((since - 0.06) / 0.004) * expit((0.2 - since) / 0.01)
@@ -65,6 +65,21 @@ def test_inverted_waves_have_their_sign(rate_hz):
     assert (beat.q_s > 0).all()
 
 
+@pytest.mark.parametrize("rate_hz", RATES)
+@pytest.mark.parametrize(("noise_mv", "close_s"), [(0.0, 0.008), (0.02, 0.02)])
+@pytest.mark.parametrize("p_at_s", [-0.12, -0.16, -0.2, -0.26])
+def test_pr_is_as_long_as_p_is_early(rate_hz, noise_mv, close_s, p_at_s):
+    """The tangent to a bell curve meets zero two standard deviations before its peak; QRS begins 0.05 s before R."""
+    beat = measure_median_beat(ecg(rate_hz, noise_mv=noise_mv, p_at_s=p_at_s), rate_hz)
+    assert abs(beat.pr_s - (-p_at_s + 2 * 0.02 - 0.05)) < close_s
+
+
+@pytest.mark.parametrize("rate_hz", RATES)
+def test_pr_is_not_measured_without_a_p_or_where_it_lies_in_a_t(rate_hz):
+    assert np.isnan(measure_median_beat(ecg(rate_hz, noise_mv=0.02, p=0.0), rate_hz).pr_s)
+    assert np.isnan(measure_median_beat(ecg(rate_hz, rr_s=0.5, p=0.0), rate_hz).pr_s)  # T of the beat before is no P
+
+
 def test_without_three_beats_of_one_form_there_is_none():
     assert measure_median_beat(np.zeros((12, 1000), np.float32), 100) is None
     assert measure_median_beat(ecg(100)[:, :250], 100) is None
@@ -83,7 +98,7 @@ def test_the_slow_way_gives_the_same_median():
 
 @pytest.fixture(scope="module")
 def of_real_ecgs():
-    """Codes and measured statements of PTB-XL's ECGs with bundle branch block, of AFIB, and of 150 that are normal."""
+    """Codes and measured statements of PTB-XL's ECGs with bundle or AV block, of AFIB, and of 150 that are normal."""
     if "METS_TEST_DATA" not in os.environ:
         pytest.skip("METS_TEST_DATA is not set")
     folder = Path(os.environ["METS_TEST_DATA"]) / "ptb-xl"
@@ -92,7 +107,8 @@ def of_real_ecgs():
         for row in csv.DictReader(table):
             codes = row["scp_codes"]
             normal += "'NORM'" in codes
-            if any(f"'{code}'" in codes for code in ("CRBBB", "CLBBB", "AFIB")) or ("'NORM'" in codes and normal < 150):
+            looked_for = ["CRBBB", "CLBBB", "AFIB", "1AVB", *(["NORM"] if normal < 150 else [])]
+            if any(f"'{code}'" in codes for code in looked_for):
                 signal_uv = preprocess(read_wfdb(str(folder / row["filename_lr"])), signal)
                 beat = measure_median_beat(signal_uv.astype(np.float32) / np.float32(1000), 100)
                 found.append((codes, () if beat is None else measured_statements(beat, LEADS)))
@@ -103,6 +119,7 @@ def of_real_ecgs():
     ("code", "statements", "of_those", "of_normal"),
     [
         (("CRBBB", "CLBBB"), ("Wide QRS complexes", "Slightly widened QRS complexes"), 0.95, 0.05),
+        (("1AVB",), ("Long PR interval",), 0.6, 0.04),
         (("AFIB",), ("Irregular RR intervals",), 0.95, 0.45),
         (("CRBBB", "CLBBB"), ("Flat T waves in lateral leads", "T wave inversion in lateral leads"), 0.3, 0.08),
     ],
