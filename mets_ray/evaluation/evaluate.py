@@ -42,6 +42,7 @@ from mets_ray.pipelines.embed import EmbeddedRecords, embed_parts, embed_records
 from mets_ray.pipelines.texts import learn_prompts
 from mets_ray.results.calibration_drift_section import drift_notice
 from mets_ray.results.evaluation_page import Drawn, draw_curve
+from mets_ray.results.export import recalls_json
 from mets_ray.results.similarity_files import read_similarities
 from mets_ray.results.six_sets import six_sets_json
 from mets_ray.results.values import Evaluated
@@ -209,8 +210,15 @@ def _figures(result: Evaluated) -> dict[str, Any]:
         "over": result.over,
         "tasks": {task.task: interval_json(task.macro) for task in result.tasks},
         "balanced": {
-            score.set.name: {"per_class": score.per_class, **_values(score.scores)}
-            | {"standardised": {levels: _values(scores) for levels, scores in score.standardised.items()}}
+            score.set.name: {
+                "per_class": score.per_class,
+                **_values(score.scores),
+                "recalls": recalls_json(score, score),
+                "standardised": {
+                    levels: {**_values(of.scores), "recalls": recalls_json(score, of)}
+                    for levels, of in score.standardised.items()
+                },
+            }
             for score in result.balanced
         },
         "baselines": {

@@ -36,7 +36,7 @@ BALANCED_SETS = (
 class BalancedScore:
     """One measured table; scores are nan if `per_class` is 0, because a class has no record with that class alone.
 
-    `standardised`: the scores where the class with the highest standardised similarity is predicted, by the ECGs whose
+    `standardised`: the same where the class with the highest standardised similarity is predicted, by the ECGs whose
     levels were taken.
     """
 
@@ -46,7 +46,7 @@ class BalancedScore:
     patients: int
     scores: dict[str, Interval]
     confusion: Int[np.ndarray, "truth prediction"]
-    standardised: Mapping[str, Mapping[str, Interval]]
+    standardised: Mapping[str, SingleLabelIntervals]
 
 
 def sets_of_task(task: str) -> Iterable[BalancedSet]:
@@ -88,7 +88,5 @@ def score_balanced(
         patients=len(set(patients[draw.rows].tolist())),
         scores=found.scores,
         confusion=found.confusion,
-        standardised={
-            name: predicting(of.standardise(scores.similarity)).scores for name, of in (levels or {}).items()
-        },
+        standardised={name: predicting(of.standardise(scores.similarity)) for name, of in (levels or {}).items()},
     )

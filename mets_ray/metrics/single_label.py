@@ -41,6 +41,15 @@ class SingleLabelIntervals:
     samples: dict[str, Float[np.ndarray, "resample"]]
 
 
+def recalls(confusion: Int[np.ndarray, "truth prediction"]) -> Float[np.ndarray, "truth"]:
+    """The share of each class's records that were predicted as it; NaN for a class without a record."""
+    of_class = confusion.sum(axis=1)
+    found: np.ndarray = np.divide(
+        confusion.diagonal(), of_class, out=np.full(len(confusion), np.nan), where=of_class > 0
+    )
+    return found
+
+
 def balanced_draw(
     labels: Bool[np.ndarray, "record class"], classes: Sequence[str], per_class: int, seed: int
 ) -> BalancedDraw:

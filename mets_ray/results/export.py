@@ -3,13 +3,13 @@
 import csv
 import io
 import math
-from collections.abc import Mapping
 from typing import Any
 
 from mets_ray.metrics.balanced import BalancedScore
 from mets_ray.metrics.calibration import Calibrated
-from mets_ray.metrics.intervals import Interval, interval_json, number_json
+from mets_ray.metrics.intervals import interval_json, number_json
 from mets_ray.metrics.lead_set_scores import LeadSetScore
+from mets_ray.metrics.single_label import SingleLabelIntervals, recalls
 from mets_ray.metrics.task_scores import TaskScore
 from mets_ray.results.published import PublishedAuroc, published
 from mets_ray.results.values import BaselineScore, Evaluated, Retrieval
@@ -47,16 +47,23 @@ def balanced_json(score: BalancedScore) -> dict[str, Any]:
         "scores": {name: interval_json(interval) for name, interval in score.scores.items()},
         "confusion": score.confusion.tolist(),
         "standardised": {
-            levels: {name: interval_json(interval) for name, interval in scores.items()}
-            for levels, scores in score.standardised.items()
+            levels: {name: interval_json(interval) for name, interval in of.scores.items()}
+            for levels, of in score.standardised.items()
         },
+        "recalls": recalls_json(score, score),
+        "recalls_standardised": {levels: recalls_json(score, of) for levels, of in score.standardised.items()},
     }
 
 
-def measured(score: BalancedScore) -> dict[str, Mapping[str, Interval]]:
-    """The scores of one balanced table by how the class was predicted, as the table names it."""
-    standardised = {f"this bundle, standardised by {levels}": scores for levels, scores in score.standardised.items()}
-    return {"this bundle": score.scores} | standardised
+def recalls_json(score: BalancedScore, of: BalancedScore | SingleLabelIntervals) -> dict[str, float | None]:
+    """The recall of each class of a balanced set. of: the score itself, or one of its standardised ones."""
+    return dict(zip(score.set.classes, map(number_json, recalls(of.confusion).tolist()), strict=True))
+
+
+def measured(score: BalancedScore) -> dict[str, BalancedScore | SingleLabelIntervals]:
+    """What one balanced table has, by how the class was predicted, as the table names it."""
+    standardised = {f"this bundle, standardised by {levels}": of for levels, of in score.standardised.items()}
+    return {"this bundle": score, **standardised}
 
 
 def published_json(result: Evaluated) -> dict[str, Any]:
@@ -108,8 +115,13 @@ def balanced_csv(result: Evaluated) -> str:
         name = score.set.name
         rows += [
             ["measured", method, name, score.per_class, key, *map(cell, interval)]
-            for method, scores in measured(score).items()
-            for key, interval in scores.items()
+            for method, of in measured(score).items()
+            for key, interval in of.scores.items()
+        ]
+        rows += [
+            ["measured", method, name, score.per_class, f"recall {class_name}", cell(value), "", "", ""]
+            for method, of in measured(score).items()
+            for class_name, value in zip(score.set.classes, recalls(of.confusion).tolist(), strict=True)
         ]
         rows += [
             ["published", row.name, name, facts.balanced_per_class[name], key, getattr(row, column), "", "",

@@ -9,7 +9,7 @@ from mets_ray.metrics.intervals import Interval, interval_text
 from mets_ray.metrics.lead_set_scores import LeadSetScore
 from mets_ray.metrics.single_label import SINGLE_LABEL_SCORES
 from mets_ray.metrics.task_scores import TaskScore, mean_of_tasks
-from mets_ray.results.export import PAPERS_COLUMNS, measured, published_auroc
+from mets_ray.results.export import PAPERS_COLUMNS, measured, published_auroc, recalls_json
 from mets_ray.results.page import Cell, Section, Table
 from mets_ray.results.published import published
 from mets_ray.results.values import ClassWordings, Evaluated, Retrieval
@@ -255,9 +255,9 @@ def _balanced(score: BalancedScore, seed: int) -> Section:
     cells: list[Sequence[Cell]] = [
         (
             f"measured: {method}",
-            *(interval_text(scores[key]) if score.per_class else None for key in SINGLE_LABEL_SCORES),
+            *(interval_text(of.scores[key]) if score.per_class else None for key in SINGLE_LABEL_SCORES),
         )
-        for method, scores in measured(score).items()
+        for method, of in measured(score).items()
     ]
     cells += [
         (
@@ -267,7 +267,9 @@ def _balanced(score: BalancedScore, seed: int) -> Section:
         for row in rows
     ]
     header = ("from", "accuracy", "mean one-vs-rest accuracy", "macro precision", "macro recall", "macro F1")
-    return Section(f"METS's balanced table: {name}", "\n\n".join(notes), (Table("", header, cells),))
+    of_classes = [(f"measured: {method}", *recalls_json(score, of).values()) for method, of in measured(score).items()]
+    found = (Table("", header, cells), Table("Recall of each class", ("from", *classes), of_classes))
+    return Section(f"METS's balanced table: {name}", "\n\n".join(notes), found)
 
 
 def _signed(interval: Interval) -> str:

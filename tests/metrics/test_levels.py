@@ -118,5 +118,5 @@ def test_classes_with_levels_of_their_own_are_told_apart_when_standardised(gener
         levels={"others": levels_of_others(similarity, patients), "nothing": Levels(np.zeros(3), np.ones(3))},
     )  # fmt: skip
     assert found.scores["accuracy"].value == pytest.approx(1 / 3)
-    assert found.standardised["others"]["accuracy"].value > 0.95
-    assert found.standardised["nothing"] == found.scores
+    assert found.standardised["others"].scores["accuracy"].value > 0.95
+    assert found.standardised["nothing"].scores == found.scores

@@ -16,6 +16,7 @@ from mets_ray.metrics.single_label import (
     SINGLE_LABEL_SCORES,
     balanced_draw,
     bootstrap_single_label,
+    recalls,
     single_label_scores,
 )
 
@@ -60,6 +61,8 @@ def test_balanced_draw_faults_are_named():
 
 def test_single_label_scores_by_hand():
     # Two of each of three classes; class 2 is never predicted.
+    np.testing.assert_array_equal(recalls(np.array([[1, 1, 0], [0, 2, 0], [1, 1, 0]])), [1 / 2, 1, 0])
+    np.testing.assert_array_equal(recalls(np.array([[1, 0], [0, 0]])), [1, np.nan])
     truth, predicted = np.array([0, 0, 1, 1, 2, 2]), np.array([0, 1, 1, 1, 0, 1])
     found = single_label_scores(truth, predicted, 3)
     assert found == {

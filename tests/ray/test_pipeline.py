@@ -212,6 +212,7 @@ def test_the_bundle_scores_on_its_own_and_as_the_run_did(trained, prepared, tmp_
     assert {levels: scores["macro_f1"] for levels, scores in told.items()} == {
         levels: scores["macro_f1"]["value"] for levels, scores in balanced["standardised"].items()
     }
+    assert np.mean(list(balanced["recalls"].values())) == pytest.approx(balanced["scores"]["macro_recall"]["value"])
     groups = {row["group"]: row for row in metrics["subgroups"]["groups"]}
     assert groups["female"]["records"] + groups["male"]["records"] == task.classes[0].records
     assert metrics["subgroups"]["absent"] == {"device": "not in this data set", "site": "not in this data set"}

@@ -81,12 +81,13 @@ def test_published_rows_stand_apart_with_their_source_in_every_form():
     assert "Do not compare accuracy with the paper" in shown
     assert "| published: MELP | 0.762 |" in shown
     assert "| MELP | recalled | ICML 2025 (low confidence" in shown
-    assert "| HYP" not in shown
+    assert "\n| HYP" not in shown
     assert "HYP (0 positives)" in shown
 
     rows = list(csv.DictReader(io.StringIO(tables.balanced_csv(result))))
     measured = [row for row in rows if row["origin"] == "measured"]
-    assert [row["score"] for row in measured] == list(result.balanced[0].scores)
+    classes = result.balanced[0].set.classes
+    assert [row["score"] for row in measured] == [*result.balanced[0].scores, *(f"recall {name}" for name in classes)]
     assert {row["origin"] for row in rows} == {"measured", "published"}
     assert all(row["source"] for row in rows if row["origin"] == "published")
     rows = list(csv.DictReader(io.StringIO(tables.auroc_csv(result))))
@@ -113,6 +114,11 @@ def test_standardised_scores_are_rows_of_their_own_in_every_form():
     assert of_json["scores"]["accuracy"]["value"] == 1.0
     rows = [row for row in csv.DictReader(io.StringIO(tables.balanced_csv(result))) if row["origin"] == "measured"]
     assert [row["value"] for row in rows if row["score"] == "accuracy"] == ["1", "0.2"]
+    assert [row["value"] for row in rows if row["score"].startswith("recall")] == ["1"] * 5 + ["0", "1", "0", "0", "0"]
+    assert set(of_json["recalls"].values()) == {1.0}
+    assert of_json["recalls_standardised"]["a site"] == {"NORM": 0.0, "CD": 1.0, "MI": 0.0, "HYP": 0.0, "STTC": 0.0}
+    shown = shown_as_markdown(result).split("Recall of each class")[1]
+    assert "| measured: this bundle, standardised by a site | 0.000 | 1.000 | 0.000 | 0.000 | 0.000 |" in shown
     assert "Standardised" not in shown_as_markdown(evaluated(drawn()))
 
 
