@@ -4,11 +4,10 @@ Reports name what matters to a clinician. That T waves are flat or R waves high 
 hardly learns these words. The limits are those of recommendations, and were fitted to no data set's labels; where
 a recommendation has only one limit, "borderline", "slight" and "upper limit" are ours.
 
-Rautaharju et al. 2009, AHA/ACCF/HRS part IV (ST and T, and which of their changes are secondary),
-doi:10.1161/CIRCULATIONAHA.108.191096; Hancock et al. 2009, part V (voltages, P), doi:10.1161/CIRCULATIONAHA.108.191097;
-Surawicz et al. 2009, part III (duration of QRS), doi:10.1161/CIRCULATIONAHA.108.191095; Kusumoto et al. 2018,
-bradycardia (PR), doi:10.1161/CIR.0000000000000628; Thygesen et al. 2018, universal definition of myocardial infarction
-(ST, Q), doi:10.1161/CIR.0000000000000617.
+Rautaharju et al. 2009, AHA/ACCF/HRS part IV (ST, T), doi:10.1161/CIRCULATIONAHA.108.191096; Hancock et al. 2009, part V
+(voltages, P), doi:10.1161/CIRCULATIONAHA.108.191097; Surawicz et al. 2009, part III (duration of QRS),
+doi:10.1161/CIRCULATIONAHA.108.191095; Kusumoto et al. 2018, bradycardia (PR), doi:10.1161/CIR.0000000000000628;
+Thygesen et al. 2018, universal definition of myocardial infarction (ST, Q), doi:10.1161/CIR.0000000000000617.
 """
 
 from collections.abc import Iterator, Sequence
@@ -64,18 +63,11 @@ def measured_statements(beat: MedianBeat, leads: Sequence[str]) -> tuple[str, ..
         _Leads(leads, values)
         for values in (beat.r_mv, beat.s_mv, beat.q_mv, beat.q_s, beat.st_mv, beat.t_mv, beat.p_mv, beat.p_end_mv)
     )
-    high, q_waves, changes = list(_high_voltages(r, s)), list(_q_waves(r, s, q, q_s)), list(_changes(r, st, t))
-    if changes:
-        wide = beat.qrs_s >= _WIDE_QRS_S
-        changes.append(_kind_of_changes(wide=wide, q_waves=bool(q_waves), high=bool(high)))
     return (
         *_intervals(beat.rr_s, beat.pr_s),
         *_voltages(r, s),
-        *high,
-        *_qrs(beat.qrs_s, r, s),
-        *q_waves,
-        *changes,
-        *_st_elevations(st),
+        *_qrs(beat.qrs_s, r, s, q, q_s),
+        *_repolarisation(r, st, t),
         *_atria(p, p_end),
     )
 
@@ -102,46 +94,40 @@ def _voltages(r: _Leads, s: _Leads) -> Iterator[str]:
         yield "Borderline low voltage QRS in limb leads"
     if (r(*_CHEST) - s(*_CHEST) < _LOW_CHEST_MV).all():
         yield "Low voltage QRS in chest leads"
-    if _UPPER_LIMIT_MV <= _sokolow_lyon_mv(r, s) < _SOKOLOW_LYON_MV:
-        yield "QRS voltage in chest leads at upper limit (Sokolow-Lyon)"
-
-
-def _high_voltages(r: _Leads, s: _Leads) -> Iterator[str]:
-    if _sokolow_lyon_mv(r, s) >= _SOKOLOW_LYON_MV:
+    sokolow_lyon = r("V5", "V6").max() - s("V1")[0]
+    if sokolow_lyon >= _SOKOLOW_LYON_MV:
         yield "High QRS voltage in chest leads (Sokolow-Lyon)"
+    elif sokolow_lyon >= _UPPER_LIMIT_MV:
+        yield "QRS voltage in chest leads at upper limit (Sokolow-Lyon)"
     if r("aVL")[0] - s("V3")[0] >= _CORNELL_MV or r("aVL")[0] >= _HIGH_AVL_MV:
         yield "High QRS voltage in limb leads (Cornell)"
 
 
-def _sokolow_lyon_mv(r: _Leads, s: _Leads) -> float:
-    return float(r("V5", "V6").max() - s("V1")[0])
-
-
-def _qrs(qrs_s: float, r: _Leads, s: _Leads) -> Iterator[str]:
+def _qrs(qrs_s: float, r: _Leads, s: _Leads, q: _Leads, q_s: _Leads) -> Iterator[str]:
     if qrs_s >= _WIDE_QRS_S:
         yield "Wide QRS complexes"
     elif qrs_s >= _SLIGHTLY_WIDE_QRS_S:
         yield "Slightly widened QRS complexes"
+    for wall, names in _WALLS.items():
+        # A complex without R is one long Q.
+        deep = (q(*names) <= _Q_MV) & (q_s(*names) >= _Q_S) | (r(*names) < _NO_R_MV) & (s(*names) <= _Q_MV)
+        if _in_two(deep):
+            yield f"Q waves in {wall}"
     if r("V3")[0] <= _LOW_R_V3_MV:
         yield "Poor R wave progression in chest leads"
     if r("V1")[0] >= -s("V1")[0]:
         yield "Tall R wave in V1"
 
 
-def _q_waves(r: _Leads, s: _Leads, q: _Leads, q_s: _Leads) -> Iterator[str]:
-    for wall, names in _WALLS.items():
-        # A complex without R is one long Q.
-        deep = (q(*names) <= _Q_MV) & (q_s(*names) >= _Q_S) | (r(*names) < _NO_R_MV) & (s(*names) <= _Q_MV)
-        if _in_two(deep):
-            yield f"Q waves in {wall}"
-
-
-def _changes(r: _Leads, st: _Leads, t: _Leads) -> Iterator[str]:
+def _repolarisation(r: _Leads, st: _Leads, t: _Leads) -> Iterator[str]:
     for wall, names in _WALLS.items():
         if _in_two(st(*names) <= _ST_DEPRESSED_MV):
             yield f"ST depression in {wall}"
         elif _in_two(st(*names) <= _ST_SLIGHTLY_DEPRESSED_MV):
             yield f"Slight ST depression in {wall}"
+        limits_mv = [_ST_ELEVATED_V2_V3_MV if name in ("V2", "V3") else _ST_ELEVATED_MV for name in names]
+        if _in_two(st(*names) >= limits_mv):
+            yield f"ST elevation in {wall}"
         upright = [name for name in names if name != "V1"]  # where T may be negative
         if _in_two(t(*upright) <= _T_INVERTED_MV):
             yield f"T wave inversion in {wall}"
@@ -152,24 +138,6 @@ def _changes(r: _Leads, st: _Leads, t: _Leads) -> Iterator[str]:
             yield f"Flat T waves in {wall}"
         elif _in_two(flat | low):
             yield f"Low T waves in {wall}"
-
-
-def _kind_of_changes(*, wide: bool, q_waves: bool, high: bool) -> str:
-    """A wide QRS complex has another ST and T of its own, and so has a scar or a thick wall; else nobody knows why."""
-    if wide:
-        return "ST and T wave changes secondary to wide QRS complexes"
-    if q_waves:
-        return "ST and T wave changes with Q waves"
-    if high:
-        return "ST and T wave changes with high QRS voltage"
-    return "Nonspecific ST and T wave changes"
-
-
-def _st_elevations(st: _Leads) -> Iterator[str]:
-    for wall, names in _WALLS.items():
-        limits_mv = [_ST_ELEVATED_V2_V3_MV if name in ("V2", "V3") else _ST_ELEVATED_MV for name in names]
-        if _in_two(st(*names) >= limits_mv):
-            yield f"ST elevation in {wall}"
 
 
 def _atria(p: _Leads, p_end: _Leads) -> Iterator[str]:
