@@ -18,6 +18,9 @@ from jaxtyping import Bool, Float
 from mets_ray.ecg.ecg import LEADS
 from mets_ray.ecg.median_beat import MedianBeat
 
+MEASURED_STATEMENTS_VERSION = 2
+"""Raise it when the same ECG gets other statements, from here or from `median_beat`. 1 knew no PR interval."""
+
 _WALLS = {
     "inferior leads": ("II", "III", "aVF"),
     "lateral leads": ("I", "aVL", "V5", "V6"),

@@ -1,6 +1,8 @@
 """The usual beat: waves of known size are measured as they are, at any rate, under noise and between odd beats."""
 
 import csv
+import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from scipy.special import expit
 
 from mets_ray.ecg.ecg import LEADS
-from mets_ray.ecg.measured_statements import measured_statements
+from mets_ray.ecg.measured_statements import MEASURED_STATEMENTS_VERSION, measured_statements
 from mets_ray.ecg.median_beat import measure_median_beat
 from mets_ray.ecg.preprocess import SignalConfig, preprocess
 from mets_ray.ecg.wfdb import read_wfdb
@@ -78,6 +80,20 @@ def test_pr_is_as_long_as_p_is_early(rate_hz, noise_mv, close_s, p_at_s):
 def test_pr_is_not_measured_without_a_p_or_where_it_lies_in_a_t(rate_hz):
     assert np.isnan(measure_median_beat(ecg(rate_hz, noise_mv=0.02, p=0.0), rate_hz).pr_s)
     assert np.isnan(measure_median_beat(ecg(rate_hz, rr_s=0.5, p=0.0), rate_hz).pr_s)  # T of the beat before is no P
+
+
+def test_ecgs_get_the_statements_of_their_version():
+    """Digest of version 2; where it changes, the version must."""
+    drawn = np.random.default_rng(5)
+    ecgs = [
+        ecg(100, noise_mv=0.01, rr_s=drawn.uniform(0.55, 1.1), p_at_s=-drawn.uniform(0.12, 0.26),
+            **{name: mv * drawn.uniform(0.2 if name == "r" else -1, 2) for name, mv in WAVES_MV.items()})
+        for _ in range(60)
+    ]  # fmt: skip
+    said = [measured_statements(measure_median_beat(signal_mv, 100), LEADS) for signal_mv in ecgs]
+    assert len({one for statements in said for one in statements}) > 25
+    digest = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+    assert (digest, MEASURED_STATEMENTS_VERSION) == ("92c77108be1e9e65", 2)
 
 
 def test_without_three_beats_of_one_form_there_is_none():
