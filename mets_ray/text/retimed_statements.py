@@ -1,5 +1,6 @@
 """What the report of an ECG says once its beats were moved (`ecg.retiming`): some statements go, others come."""
 
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def retimed_statements(statements: Sequence[str], known: Mapping[str, str]) -> I
     sinus = [statement for statement in statements if _SINUS.search(statement)]
     if not sinus or not all(map(_RHYTHM_ALONE.fullmatch, sinus)):
         return
-    if any(_RULES_OUT.search(spell_out(statement)) for statement in statements):
+    if any(map(_rules_out, statements)):
         return
     rhythm = "Sinus bradycardia" if any(_SLOW.search(statement) for statement in sinus) else "Sinus rhythm"
     kept = [statement for statement in statements if statement not in sinus and not _NORMAL.search(statement)]
@@ -83,6 +84,11 @@ def retimed_statements(statements: Sequence[str], known: Mapping[str, str]) -> I
         for number, way in enumerate(usual or ways[:1]):
             spelt = (known.get(statement.casefold(), statement) for statement in way)
             yield Retimed(finding, number, (*spelt, *kept, *(_MEASURED_THEN[finding] if measured else ())))
+
+
+@functools.lru_cache(maxsize=100_000)  # reports are distinct, and share some thousand statements
+def _rules_out(statement: str) -> bool:
+    return _RULES_OUT.search(spell_out(statement)) is not None
 
 
 def retimed_key(report_id: int, finding: str, way: int) -> str:

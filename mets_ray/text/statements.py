@@ -1,5 +1,6 @@
 """The statements that each report is made of, by the id of the report's text: an ECG's several positives."""
 
+import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,8 +38,9 @@ class ReportStatements:
     @classmethod
     def build(cls, statements: Mapping[str, Sequence[str]]) -> "ReportStatements":
         """From the statements of each report text. A report without any is its own statement."""
+        id_of = functools.cache(text_id)  # reports are many, and share some thousand statements
         lists = {
-            text_id(report): sorted({text_id(part) for part in parts or (report,)})
+            text_id(report): sorted({id_of(part) for part in parts or (report,)})
             for report, parts in statements.items()
         }
         order = sorted(lists)
