@@ -113,8 +113,8 @@ def _pr_s(before_qrs: Float[np.ndarray, "lead fine"], middle: int, rr_s: float) 
     """P begins where the tangent at its steepest rise meets the lowest level before it, as T ends by the tangent."""
     begin, width = before_qrs.shape[1], round(_SMOOTH_P_S * _FINE_HZ)
     size = np.convolve(np.sqrt(np.square(before_qrs).mean(axis=0)), np.full(width, 1 / width), mode="same")
-    t_end = middle - round(_FINE_HZ * (rr_s - _P_BEHIND_T_S * rr_s**0.5))
-    first = max(width, begin - round(_LONGEST_PR_S * _FINE_HZ), t_end)
+    t_ends = middle - round(_FINE_HZ * (rr_s - _P_BEHIND_T_S * rr_s**0.5))
+    first = max(width, begin - round(_LONGEST_PR_S * _FINE_HZ), t_ends)
     size = size[first : begin - round(_LAST_P_S * _FINE_HZ)]
     peaks, found = scipy.signal.find_peaks(size, prominence=_LEAST_P_MV)
     if len(peaks) == 0:
@@ -123,8 +123,9 @@ def _pr_s(before_qrs: Float[np.ndarray, "lead fine"], middle: int, rr_s: float) 
     foot = int(found["left_bases"][highest])
     rise = size[foot : peaks[highest] + 1]
     foot, rise = foot + int(rise.argmin()), rise[int(rise.argmin()) :]
-    steepest = int(np.gradient(rise).argmax())
-    onset = foot + steepest - (rise[steepest] - rise[0]) / np.gradient(rise)[steepest]
+    slope = np.gradient(rise)
+    steepest = int(slope.argmax())
+    onset = foot + steepest - (rise[steepest] - rise[0]) / slope[steepest]
     return float(begin - first - onset) / _FINE_HZ
 
 
