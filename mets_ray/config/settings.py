@@ -72,7 +72,7 @@ class PrepareConfig(Section):
     measured_statements: bool = Field(
         False,
         description="add to each report what is measured on its ECG by the limits of guidelines: flat T waves, ST "
-        "depression, high voltage, Q waves, irregular intervals, long PR; not to shuffled reports",
+        "depression, high voltage, Q waves, irregular intervals; not to shuffled reports",
     )
     window: WindowConfig = WindowConfig()
     shuffle_reports: bool = Field(

@@ -29,7 +29,8 @@ from mets_ray.sources.manifest import ManifestRow
 from mets_ray.sources.source import Source
 
 CONVERSION_VERSION = 5
-"""Raise it when the same files and settings give other samples, or other records are rejected: `ecg`, `Source.read`."""
+"""Raise it when the same files and settings give other samples, when other records are rejected, or when other
+statements are measured: `ecg`, `Source.read`."""
 
 # A missing or damaged file may have been fixed since: a shard with such records is read again.
 MENDABLE = frozenset({"missing_file", "truncated_file", "header_mismatch", "unreadable_header"})

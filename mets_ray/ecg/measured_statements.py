@@ -6,8 +6,8 @@ a recommendation has only one limit, "borderline", "slight" and "upper limit" ar
 
 Rautaharju et al. 2009, AHA/ACCF/HRS part IV (ST, T), doi:10.1161/CIRCULATIONAHA.108.191096; Hancock et al. 2009, part V
 (voltages, P), doi:10.1161/CIRCULATIONAHA.108.191097; Surawicz et al. 2009, part III (duration of QRS),
-doi:10.1161/CIRCULATIONAHA.108.191095; Kusumoto et al. 2018, bradycardia (PR), doi:10.1161/CIR.0000000000000628;
-Thygesen et al. 2018, universal definition of myocardial infarction (ST, Q), doi:10.1161/CIR.0000000000000617.
+doi:10.1161/CIRCULATIONAHA.108.191095; Thygesen et al. 2018, universal definition of myocardial infarction (ST, Q),
+doi:10.1161/CIR.0000000000000617.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,9 +17,6 @@ from jaxtyping import Bool, Float
 
 from mets_ray.ecg.ecg import LEADS
 from mets_ray.ecg.median_beat import MedianBeat
-
-MEASURED_STATEMENTS_VERSION = 2
-"""Raise it when the same ECG gets other statements, from here or from `median_beat`. 1 knew no PR interval."""
 
 _WALLS = {
     "inferior leads": ("II", "III", "aVF"),
@@ -31,7 +28,6 @@ _LIMB, _CHEST = LEADS[:6], LEADS[6:]
 _SLOW_RR_S, _FAST_RR_S = 1.0, 0.6  # 60 and 100 beats a minute
 _REGULAR_RR_S = 0.12  # the longest interval less the shortest: more is a sinus arrhythmia
 _EARLY_SHARE = 0.8  # of the median interval
-_LONG_PR_S, _UPPER_LIMIT_PR_S = 0.2, 0.18
 
 _LOW_LIMB_MV, _BORDERLINE_LIMB_MV, _LOW_CHEST_MV = 0.5, 0.75, 1.0  # R less S
 _SOKOLOW_LYON_MV, _UPPER_LIMIT_MV = 3.5, 3.0
@@ -67,7 +63,7 @@ def measured_statements(beat: MedianBeat, leads: Sequence[str]) -> tuple[str, ..
         for values in (beat.r_mv, beat.s_mv, beat.q_mv, beat.q_s, beat.st_mv, beat.t_mv, beat.p_mv, beat.p_end_mv)
     )
     return (
-        *_intervals(beat.rr_s, beat.pr_s),
+        *_intervals(beat.rr_s),
         *_voltages(r, s),
         *_qrs(beat.qrs_s, r, s, q, q_s),
         *_repolarisation(r, st, t),
@@ -75,7 +71,7 @@ def measured_statements(beat: MedianBeat, leads: Sequence[str]) -> tuple[str, ..
     )
 
 
-def _intervals(rr_s: Float[np.ndarray, " interval"], pr_s: float) -> Iterator[str]:
+def _intervals(rr_s: Float[np.ndarray, " interval"]) -> Iterator[str]:
     if rr_s.mean() > _SLOW_RR_S:
         yield "Slow heart rate"
     elif rr_s.mean() < _FAST_RR_S:
@@ -83,10 +79,6 @@ def _intervals(rr_s: Float[np.ndarray, " interval"], pr_s: float) -> Iterator[st
     yield "Regular RR intervals" if np.ptp(rr_s) <= _REGULAR_RR_S else "Irregular RR intervals"
     if (rr_s < _EARLY_SHARE * np.median(rr_s)).any():
         yield "Premature beats"
-    if pr_s > _LONG_PR_S:
-        yield "Long PR interval"
-    elif pr_s > _UPPER_LIMIT_PR_S:
-        yield "PR interval at upper limit"
 
 
 def _voltages(r: _Leads, s: _Leads) -> Iterator[str]:

@@ -6,16 +6,15 @@ delineate one lead at a time; here an ECG of 12 leads takes a millisecond.
 """
 
 import functools
-import math
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # its parts are imported at first use
+import scipy  # scipy.interpolate is imported at first use
 from jaxtyping import Float, Float32, Int64
 
 from mets_ray.ecg.beats import beat_times_s
 
-_BEFORE_S, _AFTER_S = 0.44, 0.56  # of each beat, from the middle of its QRS complex
+_BEFORE_S, _AFTER_S = 0.36, 0.56  # of each beat, from the middle of its QRS complex
 _LEAST_BEATS = 3
 _QRS_S = 0.08  # around the middle, by which beats are laid over each other
 _MOST_SHIFT_S = 0.03
@@ -28,10 +27,6 @@ _LEVEL_S = 0.02  # before QRS
 _ST_AT_S, _T_FROM_S = 0.06, 0.08  # from the end of QRS
 _T_END_S, _LATEST_T_S = 0.62, 0.55  # from the middle of QRS, at an RR of 1 s (it goes with its root), and at most
 _P_FROM_S, _P_TO_S = -0.25, -0.02  # from the beginning of QRS
-_LONGEST_PR_S, _LAST_P_S = 0.34, 0.03  # before QRS; the peak of P lies between
-_P_BEHIND_T_S = 0.46  # where the T before it has ended, as `_T_END_S`
-_LEAST_P_MV = 0.02  # by which all leads together rise to P: what is left of the waves of fibrillation is lower
-_SMOOTH_P_S = 0.014
 _LEAST_Q_MV = 0.03  # what is lower is no wave
 
 
@@ -40,7 +35,6 @@ class MedianBeat:
     """Measurements of one beat; those in mV, and `q_s`, are for each lead.
 
     rr_s: intervals between all beats in order, also those of another form. qrs_s: duration of QRS over all leads.
-    pr_s: from the onset of P to that of QRS, over all leads; NaN where no P stands out, or P lies in a T.
     r_mv, s_mv: its highest and its lowest point. q_mv: its lowest before the highest; q_s: how long it is below -0.03
     mV there. st_mv: 60 ms after QRS. t_mv: where T is farthest from the level, signed. p_mv, p_end_mv: the highest and
     the lowest point before QRS.
@@ -48,7 +42,6 @@ class MedianBeat:
 
     rr_s: Float[np.ndarray, " interval"]
     qrs_s: float
-    pr_s: float
     r_mv: Float[np.ndarray, " lead"]
     s_mv: Float[np.ndarray, " lead"]
     q_mv: Float[np.ndarray, " lead"]
@@ -97,7 +90,6 @@ def _measured(
     return MedianBeat(
         rr_s=rr_s,
         qrs_s=(end - begin) / _FINE_HZ,
-        pr_s=_pr_s(fine[:, :begin], middle, float(np.median(rr_s))),
         r_mv=qrs.max(axis=1),
         s_mv=qrs.min(axis=1),
         q_mv=before_peak.min(axis=1),
@@ -107,26 +99,6 @@ def _measured(
         p_mv=p_wave.max(axis=1),
         p_end_mv=p_wave.min(axis=1),
     )
-
-
-def _pr_s(before_qrs: Float[np.ndarray, "lead fine"], middle: int, rr_s: float) -> float:
-    """P begins where the tangent at its steepest rise meets the lowest level before it, as T ends by the tangent."""
-    begin, width = before_qrs.shape[1], round(_SMOOTH_P_S * _FINE_HZ)
-    size = np.convolve(np.sqrt(np.square(before_qrs).mean(axis=0)), np.full(width, 1 / width), mode="same")
-    t_ends = middle - round(_FINE_HZ * (rr_s - _P_BEHIND_T_S * rr_s**0.5))
-    first = max(width, begin - round(_LONGEST_PR_S * _FINE_HZ), t_ends)
-    size = size[first : begin - round(_LAST_P_S * _FINE_HZ)]
-    peaks, found = scipy.signal.find_peaks(size, prominence=_LEAST_P_MV)
-    if len(peaks) == 0:
-        return math.nan
-    highest = int(found["prominences"].argmax())
-    foot = int(found["left_bases"][highest])
-    rise = size[foot : peaks[highest] + 1]
-    foot, rise = foot + int(rise.argmin()), rise[int(rise.argmin()) :]
-    slope = np.gradient(rise)
-    steepest = int(slope.argmax())
-    onset = foot + steepest - (rise[steepest] - rise[0]) / slope[steepest]
-    return float(begin - first - onset) / _FINE_HZ
 
 
 def _median_of(

@@ -17,7 +17,6 @@ from mets_ray.dataset.record_reader import ShardTask
 from mets_ray.dataset.shard_reader import signals
 from mets_ray.dataset.shard_writer import CONVERSION_VERSION, ShardSummary, write_shard
 from mets_ray.ecg.ecg import LEADS
-from mets_ray.ecg.measured_statements import MEASURED_STATEMENTS_VERSION
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.errors import ConfigError, DatasetError, RecordError
 from mets_ray.pictures.ecg import draw_ecg
@@ -120,7 +119,7 @@ def dataset_fingerprint(
     if settings.missing_leads != "reject":  # the setting came later: without it data sets keep their fingerprint
         how["missing_leads"] = settings.missing_leads
     if _measures(settings, manifest):  # so did this one
-        how["measured_statements"] = MEASURED_STATEMENTS_VERSION
+        how["measured_statements"] = True
     if stride_s is not None:  # else as in fingerprints from before there were windows
         # How many records share a shard is part of the bytes here, because a task reads no more than these.
         how |= {"window_stride_s": stride_s, "records_per_shard": settings.window.records_per_shard}

@@ -47,7 +47,7 @@ _WORDINGS: Mapping[str, tuple[tuple[str, ...], ...]] = {
 _MEASURED = re.compile(r"(?:ir)?regular rr intervals", re.IGNORECASE)
 _MEASURED_THEN: Mapping[str, tuple[str, ...]] = {
     "premature_atrial": ("Irregular RR intervals", "Premature beats"),
-    "long_pr": ("Regular RR intervals", "Long PR interval"),
+    "long_pr": ("Regular RR intervals",),
 }
 MOST_WAYS = max(map(len, _WORDINGS.values()))
 """To say any one finding."""

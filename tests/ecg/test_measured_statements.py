@@ -12,7 +12,6 @@ from mets_ray.ecg.median_beat import MedianBeat
 NORMAL = MedianBeat(
     rr_s=np.full(9, 0.8),
     qrs_s=0.09,
-    pr_s=0.16,
     r_mv=np.array([0.7, 0.9, 0.4, 0.1, 0.4, 0.6, 0.2, 0.5, 0.8, 1.2, 1.2, 1.0]),
     s_mv=np.array([-0.2, -0.2, -0.1, -0.8, -0.2, -0.2, -0.8, -1.0, -0.9, -0.5, -0.3, -0.1]),
     q_mv=np.full(12, -0.02),
@@ -42,8 +41,6 @@ def test_of_a_normal_beat_only_the_interval_is_said():
         (replace(NORMAL, rr_s=np.full(9, 0.59)), "Fast heart rate"),
         (replace(NORMAL, rr_s=np.array([0.75, 0.8, 0.88])), "Irregular RR intervals"),
         (replace(NORMAL, rr_s=np.array([0.8, 0.8, 0.63, 0.95])), "Premature beats"),
-        (replace(NORMAL, pr_s=0.202), "Long PR interval"),
-        (replace(NORMAL, pr_s=0.2), "PR interval at upper limit"),
         (replace(NORMAL, qrs_s=0.12), "Wide QRS complexes"),
         (replace(NORMAL, qrs_s=0.115), "Slightly widened QRS complexes"),
         (replace(NORMAL, r_mv=NORMAL.r_mv * 0.3, s_mv=NORMAL.s_mv * 0.3), "Low voltage QRS in limb leads"),
@@ -82,8 +79,6 @@ def test_what_is_said_of_a_beat_that_is_other_in_one_thing(beat, said):
     [
         replace(NORMAL, rr_s=np.full(9, 0.99)),
         replace(NORMAL, rr_s=np.array([0.75, 0.8, 0.86])),
-        replace(NORMAL, pr_s=0.18),
-        replace(NORMAL, pr_s=np.nan),  # no P
         replace(NORMAL, qrs_s=0.108),
         changed("st_mv", -0.06, "II"),  # of one lead
         changed("st_mv", -0.02, "II", "aVF"),

@@ -62,13 +62,9 @@ def test_settings_and_rules_are_part_of_it(manifest, monkeypatch):
     monkeypatch.setattr(prepare, "CONVERSION_VERSION", 99)
     names.add(name_of(manifest))
     monkeypatch.undo()
-    monkeypatch.setattr(prepare, "MEASURED_STATEMENTS_VERSION", 99)
-    assert name_of(manifest) in names  # a data set without them keeps its own
-    names.add(name_of(manifest, "prepare.measured_statements=true"))
-    monkeypatch.undo()
     monkeypatch.setattr(prepare, "clean_report", str.lower)
     names.add(name_of(manifest))
-    assert len(names) == 11
+    assert len(names) == 10
 
 
 def test_nothing_is_measured_for_shuffled_reports(manifest):
