@@ -342,8 +342,9 @@ def beside(study: Study, name: str, seeds: list[int]) -> dict[str, list[float]]:
             for how, scores in {"": balanced, **balanced["standardised"]}.items():
                 said = f"{other}, standardised by {how}" if how else other
                 found[said].append(scores["macro_f1"])
-                if "recalls" in scores:  # evaluations of older commits have none
-                    found[f"{said}, lowest recall of a class"].append(min(scores["recalls"].values()))
+                # None of a class without a record; evaluations of older commits have no recalls.
+                if recalls := [value for value in scores.get("recalls", {}).values() if value is not None]:
+                    found[f"{said}, lowest recall of a class"].append(min(recalls))
     return dict(found)
 
 
