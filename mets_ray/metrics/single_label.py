@@ -44,10 +44,7 @@ class SingleLabelIntervals:
 def recalls(confusion: Int[np.ndarray, "truth prediction"]) -> Float[np.ndarray, "truth"]:
     """The share of each class's records that were predicted as it; NaN for a class without a record."""
     of_class = confusion.sum(axis=1)
-    found: np.ndarray = np.divide(
-        confusion.diagonal(), of_class, out=np.full(len(confusion), np.nan), where=of_class > 0
-    )
-    return found
+    return np.where(of_class == 0, np.nan, confusion.diagonal() / np.maximum(of_class, 1))
 
 
 def balanced_draw(

@@ -99,7 +99,8 @@ class TextStage:
             trained = {report: self._of_reports[report] for report in self._trained.texts}
             of_trained = ReportStatements.build(trained)
             ids = of_trained.most_frequent(MOST_ANCHORS)
-            by_id = {text_id(part): part for report, parts in trained.items() for part in parts or (report,)}
+            distinct = {part for report, parts in trained.items() for part in parts or (report,)}
+            by_id = {text_id(part): part for part in distinct}
             anchors = [by_id[one] for one in ids.tolist()]
             texts = replace(
                 texts,
