@@ -17,7 +17,8 @@ that interval's length is the smallest difference that can be seen. Data sets th
 other name) are scored beside, by the models of the first group: on them nothing is chosen.
 
 Training data by name: `both`, `12sl` and `own` (`prepare.source.report`); with `-unfiltered` they are prepared with
-`prepare.highpass_hz=null`. Each of them needs the same `prepare.patient_folds`.
+`prepare.highpass_hz=null`, with `-unmeasured` with `prepare.measured_statements=false`. Each of them needs the same
+`prepare.patient_folds`. Where time is short, `--tested 0 1` trains and scores these groups alone.
 """
 
 import argparse
@@ -81,6 +82,7 @@ VARIANTS = {
     "no focus on the beat": Variant(of="default", beats="mitbih-whole"),
     "bf16": Variant(train=("train.precision=bf16",)),
     "width 64": Variant(train=("encoder.width=64",)),
+    "no measured statements": Variant(data="both-unmeasured"),
     "no views": Variant(train=NO_VIEWS),
     "no moved beats": Variant(train=("augment.retimed=0",)),
     "no lead mask": Variant(train=("encoder.lead_mask=false",)),
@@ -120,12 +122,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Study:
-    """What all runs share. `data`: data sets by name; `words`: for every job; `groups`: how many groups of folds."""
+    """What all runs share. `data`: data sets by name; `words`: for every job; `groups`: how many groups of folds;
+    `tested`: which of them are trained for and scored."""
 
     folder: Path
     data: Mapping[str, str]
     words: tuple[str, ...]
     groups: int
+    tested: tuple[int, ...]
 
     def claim(self) -> None:
         """Note what the folder's runs are of. Raises SystemExit where it holds runs of another study."""
@@ -158,18 +162,22 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--groups", type=int, default=5, help="each is tested once")
+    parser.add_argument("--tested", type=int, nargs="+", help="only these of the groups, from 0; default: all")
     parser.add_argument("--data", nargs="+", required=True, help="name=dataset_uri for each data set in use")
     parser.add_argument("--variants", nargs="+", default=["default"], choices=list(VARIANTS))
     parser.add_argument("--parallel", type=int, default=1, help="runs at the same time")
     parser.add_argument("words", nargs="*", help="config file and settings of every job")
     arguments = parser.parse_args()
     data = dict(item.split("=", 1) for item in arguments.data)
-    study = Study(arguments.folder, data, tuple(arguments.words), arguments.groups)
+    tested = tuple(sorted(set(arguments.tested or range(arguments.groups))))
+    if not set(tested) <= set(range(arguments.groups)):
+        parser.error(f"--tested {tested}: there are the groups 0 to {arguments.groups - 1}")
+    study = Study(arguments.folder, data, tuple(arguments.words), arguments.groups, tested)
     study.claim()
     runs = [
         Run(name, seed, group)
         for seed in arguments.seeds
-        for group in range(study.groups)
+        for group in study.tested
         for name in sorted(arguments.variants, key=lambda name: bool(VARIANTS[name].of))
     ]
     with ThreadPoolExecutor(arguments.parallel) as pool:
@@ -217,7 +225,7 @@ def run(study: Study, one: Run) -> str:
 def others(study: Study) -> list[str]:
     """Data sets that nothing trains on, without MIT-BIH."""
     known = {*TRAINED_ON, "mitbih", "mitbih-whole"}
-    return [name for name in study.data if name.removesuffix("-unfiltered") not in known]
+    return [name for name in study.data if name.removesuffix("-unfiltered").removesuffix("-unmeasured") not in known]
 
 
 def job(kind: str, folder: Path, words: list[str], name: str) -> dict[str, Any]:
@@ -259,7 +267,7 @@ class Scored:
 
     @classmethod
     def read(cls, study: Study, name: str, seeds: list[int]) -> "Scored":
-        """From the results of all groups and seeds."""
+        """From the results of all tested groups and seeds."""
         values: defaultdict[str, list[float]] = defaultdict(list)
         samples: defaultdict[str, list[np.ndarray]] = defaultdict(list)
         classes: dict[str, list[float]] = {}
@@ -287,9 +295,9 @@ class Scored:
 
 
 def joined_folds(study: Study, name: str, seed: int, task: str) -> CrossValidated:
-    """One task's scores of all records, by the models of one seed."""
+    """One task's scores of all records of the tested groups, by the models of one seed."""
     folds = []
-    for group in range(study.groups):
+    for group in study.tested:
         answer = json.loads((study.folder / Run(name, seed, group).name / "scores.json").read_text())
         scores = read_similarities(answer["result_uri"], task, VARIANTS[name].baseline)
         assert scores is not None, f"{answer['result_uri']} has no scores of {task}"
