@@ -25,6 +25,20 @@ _WALLS = {
 }
 _LIMB, _CHEST = LEADS[:6], LEADS[6:]
 
+MEASURED = frozenset(
+    [f"{slight}ST depression in {wall}" for slight in ("", "Slight ") for wall in _WALLS]
+    + [f"{shape} T waves in {wall}" for shape in ("Flat", "Low") for wall in _WALLS]
+    + [f"{finding} in {wall}" for finding in ("Q waves", "ST elevation", "T wave inversion") for wall in _WALLS]
+    + [f"{rate} heart rate" for rate in ("Slow", "Fast")]
+    + [f"{how} RR intervals" for how in ("Regular", "Irregular")]
+    + ["Low voltage QRS in limb leads", "Borderline low voltage QRS in limb leads", "Low voltage QRS in chest leads"]
+    + ["High QRS voltage in limb leads (Cornell)", "High QRS voltage in chest leads (Sokolow-Lyon)"]
+    + ["QRS voltage in chest leads at upper limit (Sokolow-Lyon)", "Wide QRS complexes"]
+    + ["Slightly widened QRS complexes", "Poor R wave progression in chest leads", "Tall R wave in V1"]
+    + ["Premature beats", "Tall P waves", "Deep negative P wave in V1"]
+)
+"""All that can be measured."""
+
 _SLOW_RR_S, _FAST_RR_S = 1.0, 0.6  # 60 and 100 beats a minute
 _REGULAR_RR_S = 0.12  # the longest interval less the shortest: more is a sinus arrhythmia
 _EARLY_SHARE = 0.8  # of the median interval

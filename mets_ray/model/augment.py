@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from mets_ray.config.settings import AugmentConfig
@@ -37,6 +37,11 @@ class Views:
     gain: Float32[np.ndarray, "row lead"]
     start: Int64[np.ndarray, "row"]
     stop: Int64[np.ndarray, "row"]
+
+    @property
+    def kept(self) -> Bool[np.ndarray, "row lead"]:
+        """Which leads a row has left."""
+        return self.gain > 0
 
 
 def draw_views(

@@ -87,12 +87,16 @@ def statement_losses(
     logit_scale: Float[Tensor, ""],
     logit_bias: Float[Tensor, ""],
     positives: Bool[Tensor, "row column"],
+    seen: Bool[Tensor, "row column"] | None = None,
 ) -> Float[Tensor, "row"]:
     """Binary cross-entropy of each ECG against every statement of the global batch, summed over statements.
 
     The sigmoid loss of SigLIP (Zhai et al. 2023, arXiv 2303.15343, algorithm 1) with several positives per row. Rows
     are independent, so the losses of any split of the rows sum to the total loss. Embeddings are L2-normalised.
+
+    seen: which statements the view of each ECG can show; the others do not count for it. Default: all.
     """
     with torch.autocast(ecg_rows.device.type, enabled=False):
         logits = logit_scale * ecg_rows @ statement_columns.T + logit_bias
-        return F.binary_cross_entropy_with_logits(logits, positives.to(logits.dtype), reduction="none").sum(dim=-1)
+        each = F.binary_cross_entropy_with_logits(logits, positives.to(logits.dtype), reduction="none")
+        return (each if seen is None else each * seen).sum(dim=-1)

@@ -107,7 +107,7 @@ def train_epoch(
         assert batch["step"][0] == step, f"the stream returned step {batch['step'][0]}, but step {step} was due"
         signal_mv = augmented(microvolts_to_millivolts(batch["signal"], state.model), batch["views"])
         text_features, loss_of = texts.batch_loss(
-            batch, loss=job.config.loss, row_counts=stream.row_counts, device=state.device
+            batch, loss=job.config.loss, row_counts=stream.row_counts, device=state.device, views=batch["views"]
         )
         done = plan.epoch * plan.steps + step
         set_learning_rate(state.optimizer, train, done / (train.epochs * plan.steps))

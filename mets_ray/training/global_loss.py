@@ -48,11 +48,13 @@ def global_statement_loss(
     positives: Bool[Tensor, "local column"],
     *,
     rows: int,
+    seen: Bool[Tensor, "local column"] | None = None,
 ) -> Float[Tensor, ""]:
     """This worker's share of the mean of `statement_losses` over the global batch of `rows` ECGs.
 
     statement_embedding: all statements of the global batch, the same on every worker. Each worker embeds them itself,
-    so nothing is gathered. The mean of all shares is the loss, and its gradient is that of one process.
+    so nothing is gathered. The mean of all shares is the loss, and its gradient is that of one process. seen: see
+    `statement_losses`.
     """
-    losses = statement_losses(ecg_embedding, statement_embedding, logit_scale, logit_bias, positives)
+    losses = statement_losses(ecg_embedding, statement_embedding, logit_scale, logit_bias, positives, seen)
     return losses.sum() * num_workers() / rows

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float16, Float32
 from torch import Tensor
 
 from mets_ray.config.settings import Loss
+from mets_ray.model.augment import Views
 from mets_ray.model.loss import statement_losses
 from mets_ray.training.collectives import num_workers, sum_over_workers
 from mets_ray.training.grad_cache import LossOf
@@ -25,9 +26,16 @@ class LabelTexts(Texts):
     codes: Mapping[str, tuple[str, ...]] | None = None
 
     def batch_loss(
-        self, batch: Mapping[str, np.ndarray], *, loss: Loss, row_counts: list[int], device: torch.device
+        self,
+        batch: Mapping[str, np.ndarray],
+        *,
+        loss: Loss,
+        row_counts: list[int],
+        device: torch.device,
+        views: Views | None = None,
     ) -> tuple[Float16[Tensor, "text feature"], LossOf]:
         """Binary cross-entropy of each labelled ECG with every class; others of the same patients count for nothing.
+        Labels are of the whole ECG, whatever a view of it keeps.
 
         A collective, as in `Texts`.
         """

@@ -21,7 +21,9 @@ from mets_ray.pipelines.texts import ReportsOfPatients, report_statements, repor
 from mets_ray.text.reports import text_id
 from mets_ray.text.sides import sides_of
 from mets_ray.text.statements import ReportStatements, one_spelling
+from mets_ray.training.categories import with_categories
 from mets_ray.training.retimed import retimed_reports
+from mets_ray.training.statement_leads import StatementLeads
 from mets_ray.training.texts import Texts
 
 MOST_ANCHORS = 4096
@@ -51,6 +53,7 @@ class TextStage:
         self._of_reports: dict[str, tuple[str, ...]] = {}
         self._trained: ReportsOfPatients | None = None
         self._named_from = config.text.named_from_patients
+        self._leads = dataset.card.leads
         if config.text.unit == "statement":
             self._of_reports = one_spelling(report_statements(dataset, template, dataset.all_folds))
             self._trained = ReportsOfPatients.read(dataset, template, train)
@@ -58,6 +61,7 @@ class TextStage:
             if config.augment.retimed:
                 trained = {report: self._of_reports[report] for report in self._trained.texts}
                 self._of_reports |= retimed_reports(trained)
+            self._of_reports = with_categories(self._of_reports)
             texts = sorted({part for parts in self._of_reports.values() for part in parts})
         else:
             # In streaming mode the stream embeds the train reports; validation needs its reports once in either mode.
@@ -99,12 +103,13 @@ class TextStage:
             trained = {report: self._of_reports[report] for report in self._trained.texts}
             of_trained = ReportStatements.build(trained)
             ids = of_trained.most_frequent(MOST_ANCHORS)
-            distinct = {part for report, parts in trained.items() for part in parts or (report,)}
+            distinct = {part for report, parts in self._of_reports.items() for part in parts or (report,)}
             by_id = {text_id(part): part for part in distinct}
             anchors = [by_id[one] for one in ids.tolist()]
             texts = replace(
                 texts,
                 statements=ReportStatements.build(self._of_reports),
+                statement_leads=StatementLeads.build(by_id, self._leads),
                 anchors=embedded.table.lookup(ids),
                 anchor_sides=sides_of(anchors),
                 anchor_ids=ids,

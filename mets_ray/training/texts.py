@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mets_ray.config.settings import Loss
 from mets_ray.model.anchor_statements import AnchorStatements
+from mets_ray.model.augment import Views
 from mets_ray.model.mets import Mets
 from mets_ray.model.zero_shot import report_embeddings
 from mets_ray.text.embeddings import EmbeddingTable
@@ -17,6 +18,7 @@ from mets_ray.text.statements import ReportStatements
 from mets_ray.training.collectives import gather_rows_no_grad
 from mets_ray.training.global_loss import global_contrastive_loss, global_statement_loss
 from mets_ray.training.grad_cache import LossOf
+from mets_ray.training.statement_leads import StatementLeads
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Texts:
     `revision`: the LM's commit, if it came from the hub.
     `statements`: the statements of each report if `text.unit` is statement, so that an ECG has several positives;
     otherwise None.
+    `statement_leads`: which leads show each of these; None without statements, or where every view is asked for all.
     `anchors`: vectors of the statements that prompts are blended with (`Mets.embed_prompt`); None without statements.
     `anchor_sides`: the side that each of them is about (`mets_ray.text.sides`).
     `anchor_ids`: which statements these are, ascending, where their directions are measured (`learn_directions`).
@@ -36,6 +39,7 @@ class Texts:
     table: EmbeddingTable
     fingerprint: str
     statements: ReportStatements | None = None
+    statement_leads: StatementLeads | None = None
     anchors: Float16[np.ndarray, "anchor feature"] | None = None
     anchor_sides: Int8[np.ndarray, "anchor"] | None = None
     anchor_ids: Int64[np.ndarray, "anchor"] | None = None
@@ -58,12 +62,19 @@ class Texts:
         return int(self.table.vectors.shape[1])
 
     def batch_loss(
-        self, batch: Mapping[str, np.ndarray], *, loss: Loss, row_counts: list[int], device: torch.device
+        self,
+        batch: Mapping[str, np.ndarray],
+        *,
+        loss: Loss,
+        row_counts: list[int],
+        device: torch.device,
+        views: Views | None = None,
     ) -> tuple[Float16[Tensor, "text feature"], LossOf]:
         """Features of the texts that a batch is compared with, and this worker's share of the global batch's loss.
 
         batch: columns of `training_batches`. loss: `Config.loss`, sigmoid with statements. row_counts: ECGs of each
-        worker. A collective: every worker must call it. Raises DatasetError for a text without a vector.
+        worker. views: of the batch's ECGs; a statement is not asked of one without the leads that show it.
+        A collective: every worker must call it. Raises DatasetError for a text without a vector.
         """
         text_ids = torch.tensor(batch["text_id"], device=device)
         if loss == "sigmoid":
@@ -72,9 +83,12 @@ class Texts:
             columns = self.statements.columns(gather_rows_no_grad(text_ids, row_counts).cpu().numpy())
             positives = torch.from_numpy(self.statements.positives(batch["text_id"], columns)).to(device)
             features = self.table.lookup(columns)
+            seen = None
+            if views is not None and self.statement_leads is not None:
+                seen = torch.from_numpy(self.statement_leads.seen(columns, views.kept)).to(device)
 
             def loss_of(ecg: Tensor, text: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-                return global_statement_loss(ecg, text, scale, bias, positives, rows=sum(row_counts))
+                return global_statement_loss(ecg, text, scale, bias, positives, rows=sum(row_counts), seen=seen)
         else:
             features = batch["embedding"] if "embedding" in batch else self.table.lookup(batch["text_id"])
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mets_ray.ecg.ecg import LEADS
-from mets_ray.ecg.measured_statements import measured_statements
+from mets_ray.ecg.measured_statements import MEASURED, measured_statements
 from mets_ray.ecg.median_beat import MedianBeat
 
 NORMAL = MedianBeat(
@@ -113,3 +113,27 @@ def test_nothing_is_said_of_leads_that_are_not_there():
     assert measured_statements(two, ("II", "V1")) == ("Regular RR intervals",)
     low = replace(two, r_mv=two.r_mv * 0.1, s_mv=two.s_mv * 0.1, t_mv=two.t_mv * 0)
     assert measured_statements(low, ("II", "V1")) == ("Regular RR intervals",)
+
+
+def test_all_that_can_be_measured_is_listed():
+    random = np.random.default_rng(0)
+
+    def drawn(low, high):  # around 0 for some beats, so that each limit is passed in both directions
+        return random.uniform(low, high, 12) * random.uniform(0.0, 1.0, (12 if random.random() < 0.5 else 1))
+
+    said: set[str] = set()
+    for _ in range(3000):
+        beat = MedianBeat(
+            rr_s=random.uniform(0.4, 1.3) * (1 + random.uniform(0, 0.3) * random.random(9)),
+            qrs_s=random.uniform(0.08, 0.14),
+            r_mv=drawn(0, 3),
+            s_mv=drawn(-3, 0),
+            q_mv=drawn(-0.3, 0),
+            q_s=drawn(0, 0.06),
+            st_mv=drawn(-0.2, 0.4),
+            t_mv=drawn(-0.4, 0.6),
+            p_mv=drawn(0, 0.4),
+            p_end_mv=drawn(-0.2, 0),
+        )
+        said.update(measured_statements(beat, LEADS))
+    assert said == MEASURED

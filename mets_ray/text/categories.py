@@ -1,0 +1,50 @@
+"""The kind of finding that a statement is: what a report says of a place or a degree, it says of the kind as well.
+
+To a language model "1st degree AV block" and "Left bundle branch block" have little in common, and a prompt for a whole
+kind, as "Conduction disturbance", finds few statements that are like it. The kinds are those of the recommendations of
+AHA, ACC and HRS for statements of electrocardiographs (Mason et al. 2007, part II, table 1,
+doi:10.1161/CIRCULATIONAHA.106.180201): H and I, M, K, L.
+"""
+
+import functools
+import re
+from collections.abc import Sequence
+
+_INFARCT, _ST_T = "Myocardial infarction", "ST and T wave changes"
+_CATEGORIES: dict[str, re.Pattern[str]] = {
+    "Conduction disturbance": re.compile(
+        r"bundle[- ]branch|\b[lri]+bbb\b|fascicular|hemiblock|conduction (?:delay|defect|disturb)|\ba-?v[- ]block|"
+        r"heart block|pre-?excit|wolff|\bwpw\b|(?:long|prolonged) p[rq]\b|"
+        r"\bp[rq] (?:interval )?(?:is )?(?:long|prolong)|intraventricular",
+        re.IGNORECASE,
+    ),
+    _INFARCT: re.compile(r"infarct|\bmi\b|stemi|myocardial damage|\bqs? (?:complex|wave)", re.IGNORECASE),
+    "Hypertrophy or enlargement": re.compile(
+        r"hypertrophy|\b[lr]vh\b|enlargement|overload|atrial abnormality|high .*voltage|voltage criteria|"
+        r"voltages are high",
+        re.IGNORECASE,
+    ),
+    _ST_T: re.compile(
+        r"\bst\b|\bt[- ]wave|st-t|ischa?emi|injury|\bqtc?\b|repolari[sz]ation|digitalis|electrolyte", re.IGNORECASE
+    ),
+}
+# What the statement itself takes for normal: "Minimal voltage criteria for LVH, may be normal variant".
+_NORMAL = re.compile(r"normal variant|\b(?:probably|is|are|of|within) normal\b|\bnormal for\b", re.IGNORECASE)
+
+
+def categories_of(statements: Sequence[str]) -> tuple[str, ...]:
+    """The kinds of finding that some statements of a report are, each once, in a fixed order.
+
+    Changes of ST and T that belong to an infarct ("anterior infarct with ST elevation") are no kind of their own, and
+    what a statement takes for normal is none.
+    """
+    found = {name for one in statements for name in _categories(one)}
+    return tuple(name for name in _CATEGORIES if name in found)
+
+
+@functools.lru_cache(maxsize=100_000)  # reports are many, and share some thousand statements
+def _categories(statement: str) -> tuple[str, ...]:
+    if _NORMAL.search(statement):
+        return ()
+    found = [name for name, pattern in _CATEGORIES.items() if pattern.search(statement)]
+    return tuple(name for name in found if name != _ST_T or _INFARCT not in found)
