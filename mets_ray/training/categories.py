@@ -9,11 +9,11 @@ _MEASURED = frozenset(statement.casefold() for statement in MEASURED)
 
 
 def with_categories(of_reports: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """The same reports with the kind of each statement, spelt as the reports spell it. One without any statement is its
-    own.
+    """The same reports with the kinds of their statements, spelt as the reports spell them.
 
-    Measured statements are of no kind: that a T wave is flat is measured on every ECG, and only where nothing else
-    explains it does a report call it a change of ST and T.
+    A report without statements is its own statement, as in `ReportStatements.build`. Measured statements are of no
+    kind: that a T wave is flat is measured on every ECG, and only where nothing else explains it does a report call it
+    a change of ST and T.
     """
     known = {part.casefold(): part for parts in of_reports.values() for part in parts}
     return {report: _with_own(parts or (report,), known) for report, parts in of_reports.items()}
