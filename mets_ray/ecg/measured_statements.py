@@ -16,13 +16,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from mets_ray.ecg.ecg import LEADS
+from mets_ray.ecg.lead_sets import TERRITORIES
 from mets_ray.ecg.median_beat import MedianBeat
 
-_WALLS = {
-    "inferior leads": ("II", "III", "aVF"),
-    "lateral leads": ("I", "aVL", "V5", "V6"),
-    "anterior leads": ("V1", "V2", "V3", "V4"),
-}
+_WALLS = {f"{wall} leads": TERRITORIES[wall] for wall in ("inferior", "lateral", "anterior")}  # in the order of saying
 _LIMB, _CHEST = LEADS[:6], LEADS[6:]
 
 MEASURED = frozenset(

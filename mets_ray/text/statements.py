@@ -24,6 +24,11 @@ def one_spelling(statements: Mapping[str, Sequence[str]]) -> dict[str, tuple[str
     return {report: tuple(spelling[part.casefold()] for part in parts) for report, parts in statements.items()}
 
 
+def spellings(statements: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """How lists of `one_spelling` spell each statement, by the case-folded one."""
+    return {part.casefold(): part for parts in statements.values() for part in parts}
+
+
 @dataclass(frozen=True)
 class ReportStatements:
     """Report i, of the ascending `report_ids`, holds `statement_ids[starts[i] : starts[i + 1]]`, each once, ascending.

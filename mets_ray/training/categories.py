@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from mets_ray.ecg.measured_statements import MEASURED
 from mets_ray.text.categories import categories_of
+from mets_ray.text.statements import spellings
 
 _MEASURED = frozenset(statement.casefold() for statement in MEASURED)
 
@@ -15,7 +16,7 @@ def with_categories(of_reports: Mapping[str, Sequence[str]]) -> dict[str, tuple[
     kind: that a T wave is flat is measured on every ECG, and only where nothing else explains it does a report call it
     a change of ST and T.
     """
-    known = {part.casefold(): part for parts in of_reports.values() for part in parts}
+    known = spellings(of_reports)
     return {report: _with_own(parts or (report,), known) for report, parts in of_reports.items()}
 
 

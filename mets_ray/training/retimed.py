@@ -9,14 +9,14 @@ from mets_ray.ecg.retiming import FINDINGS, retimed
 from mets_ray.model.augment import BatchPlace
 from mets_ray.text.reports import text_id
 from mets_ray.text.retimed_statements import MOST_WAYS, retimed_key, retimed_statements
-from mets_ray.text.statements import ReportStatements
+from mets_ray.text.statements import ReportStatements, spellings
 
 _PURPOSE = 1  # the views of the same rows have random numbers of their own
 
 
 def retimed_reports(of_reports: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
     """The statements of all ECGs that can be made of those with these reports, by `retimed_key`; in one spelling."""
-    known = {part.casefold(): part for parts in of_reports.values() for part in parts}
+    known = spellings(of_reports)
     return {
         retimed_key(text_id(report), one.finding, one.way): one.statements
         for report, parts in of_reports.items()

@@ -75,4 +75,5 @@ class StatementLeads:
     ) -> Bool[np.ndarray, "row column"]:
         """Whether a row's view has a lead that shows each statement. columns: ids. kept: the leads of each view."""
         of_columns = self.shows[np.searchsorted(self.ids, columns)]
-        return np.asarray(kept.astype(np.int32) @ of_columns.T.astype(np.int32) > 0)
+        found: np.ndarray = kept @ of_columns.T  # of truth values: whether any lead is both kept and one of these
+        return found

@@ -51,6 +51,7 @@ class TextStage:
     ) -> None:
         template = config.text.template
         self._of_reports: dict[str, tuple[str, ...]] = {}
+        self._distinct: list[str] = []  # statements of `_of_reports`
         self._trained: ReportsOfPatients | None = None
         self._named_from = config.text.named_from_patients
         self._leads = dataset.card.leads
@@ -62,7 +63,7 @@ class TextStage:
                 trained = {report: self._of_reports[report] for report in self._trained.texts}
                 self._of_reports |= retimed_reports(trained)
             self._of_reports = with_categories(self._of_reports)
-            texts = sorted({part for parts in self._of_reports.values() for part in parts})
+            texts = self._distinct = sorted({part for parts in self._of_reports.values() for part in parts})
         else:
             # In streaming mode the stream embeds the train reports; validation needs its reports once in either mode.
             wanted = dataset.all_folds if config.text.mode == "cached" else validation
@@ -103,8 +104,7 @@ class TextStage:
             trained = {report: self._of_reports[report] for report in self._trained.texts}
             of_trained = ReportStatements.build(trained)
             ids = of_trained.most_frequent(MOST_ANCHORS)
-            distinct = {part for report, parts in self._of_reports.items() for part in parts or (report,)}
-            by_id = {text_id(part): part for part in distinct}
+            by_id = {text_id(part): part for part in self._distinct}
             anchors = [by_id[one] for one in ids.tolist()]
             texts = replace(
                 texts,
