@@ -13,30 +13,44 @@ from collections.abc import Sequence
 _INFARCT, _ST_T = "Myocardial infarction", "ST and T wave changes"
 _CATEGORIES: dict[str, re.Pattern[str]] = {
     "Conduction disturbance": re.compile(
-        r"bundle[- ]branch|\b[lri]+bbb\b|fascicular|hemiblock|conduction (?:delay|defect|disturb)|\ba-?v[- ]block|"
-        r"heart block|pre-?excit|wolff|\bwpw\b|(?:long|prolonged) p[rq]\b|"
-        r"\bp[rq] (?:interval )?(?:is )?(?:long|prolong)|intraventricular",
+        r"bundle[- ]branch|\b[lri]+bbb\b|fascicular|hemiblock|conduction (?:delay|defect|disturb)|"
+        r"differences conduction|\b(?:a-?v|atrio-?ventricular)[- ]block|mobitz|wenckebach|heart block|pre-?excit|wolff|"
+        r"\bwpw\b|(?:long|prolonged) p[rq]\b|\bp[rq] (?:interval )?(?:is )?(?:long|prolong|extension)|"
+        r"(?<!aberrant )intraventricular",
         re.IGNORECASE,
     ),
-    _INFARCT: re.compile(r"infarct|\bmi\b|stemi|myocardial damage|\bqs? (?:complex|wave)", re.IGNORECASE),
+    # Where ST or T is what a statement begins with, "myocardial damage" is what may have changed it.
+    _INFARCT: re.compile(
+        r"infarct|\bmi\b|\bn?stemi\b|^(?!(?:st|t)\b).*myocardial damage|"
+        r"(?<!positional )(?<!narrow )\bqs? (?:complex|wave)",
+        re.IGNORECASE,
+    ),
     "Hypertrophy or enlargement": re.compile(
-        r"hypertrophy|\b[lr]vh\b|enlargement|overload|atrial abnormality|high .*voltage|voltage criteria|"
+        r"hypertrophy|\b[lr]vh\b|enlargement|overload|atrial abnormality|high (?!t\b).*voltage|voltage criteria|"
         r"voltages are high",
         re.IGNORECASE,
     ),
     _ST_T: re.compile(
-        r"\bst\b|\bt[- ]wave|st-t|ischa?emi|injury|\bqtc?\b|repolari[sz]ation|digitalis|electrolyte", re.IGNORECASE
+        r"\bst\b|\bt[- ](?:wave|voltage)|st-t|ischa?emi(?!c (?:heart|attack))|injury|\bqtc?\b|repolari[sz]ation|"
+        r"digitalis|electrolyte",
+        re.IGNORECASE,
     ),
 }
 # What the statement itself takes for normal: "Minimal voltage criteria for LVH, may be normal variant".
 _NORMAL = re.compile(r"normal variant|\b(?:probably|is|are|of|within) normal\b|\bnormal for\b", re.IGNORECASE)
+# Words that name a finding which is not there: denied, gone, or the ratio at which a sound AV node conducts a flutter.
+_NOT_THERE = re.compile(
+    r"\b(?:no|without)\b.*?(?=\b(?:but|minor)\b|[,.;:(]|$)|[^,.;:]*\bresolved\b|"
+    r"\bflutter with (?:variable|\d:1) a-?v[- ]block",
+    re.IGNORECASE,
+)
 
 
 def categories_of(statements: Sequence[str]) -> tuple[str, ...]:
     """The kinds of finding that some statements of a report are, each once, in a fixed order.
 
-    Changes of ST and T that belong to an infarct ("anterior infarct with ST elevation") are no kind of their own, and
-    what a statement takes for normal is none.
+    Changes of ST and T that belong to an infarct ("anterior infarct with ST elevation") are no kind of their own. What
+    a statement takes for normal or denies is none.
     """
     found = {name for one in statements for name in _categories(one)}
     return tuple(name for name in _CATEGORIES if name in found)
@@ -46,5 +60,6 @@ def categories_of(statements: Sequence[str]) -> tuple[str, ...]:
 def _categories(statement: str) -> tuple[str, ...]:
     if _NORMAL.search(statement):
         return ()
-    found = [name for name, pattern in _CATEGORIES.items() if pattern.search(statement)]
+    said = _NOT_THERE.sub("", statement)
+    found = [name for name, pattern in _CATEGORIES.items() if pattern.search(said)]
     return tuple(name for name in found if name != _ST_T or _INFARCT not in found)

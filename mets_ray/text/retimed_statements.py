@@ -23,10 +23,10 @@ _NORMAL = re.compile(
 )
 # Beats of another origin, a rhythm that is not regular, or intervals that are long already.
 _RULES_OUT = re.compile(
-    r"fibrillat|flutter|premature|ectop|extrasystol|escape|pace[dr]|pacemaker|tachy|arrhythm|bigem|trigem|"
+    r"fibrillat|flutter|premature|ectop|extrasystol|escape|pac(?:e[dr]|ing)|pacemaker|tachy|arrhythm|bigem|trigem|"
     r"irregular(?! rr intervals$)|"
-    r"\ba-?v\b.*block|heart block|junctional|\bpr\b|\bqtc?\b|pre-?excitation|pause|rapid|atrioventricular|mobitz|"
-    r"wenckebach|sino-?atrial|arrest|fusion|aberr|idioventric|wide qrs rhythm|no p waves|wandering|dissociation|"
+    r"\ba-?v\b.*block|heart block|junctional(?! st\b)|\bpr\b|\bqtc?\b|pre-?excitation|pause|rapid|atrioventricular|"
+    r"mobitz|wenckebach|sino-?atrial|arrest|fusion|aberr|idioventric|wide qrs rhythm|no p waves|wandering|dissociation|"
     r"couplet|parasyst|\bnodal\b|\bs-?a\b.*block|\bpq\b|\bwpw\b|wolff|delta wave|"
     r"\b(?:a-?fib|afl|svt|vt|pac|apc|pvc|vpc|s?ves)\b",
     re.IGNORECASE,

@@ -21,7 +21,7 @@ from mets_ray.pipelines.texts import ReportsOfPatients, report_statements, repor
 from mets_ray.text.reports import text_id
 from mets_ray.text.sides import sides_of
 from mets_ray.text.statements import ReportStatements, one_spelling
-from mets_ray.training.categories import with_categories
+from mets_ray.training.categories import kinds_said, with_kinds
 from mets_ray.training.retimed import retimed_reports
 from mets_ray.training.statement_leads import StatementLeads
 from mets_ray.training.texts import Texts
@@ -51,6 +51,7 @@ class TextStage:
     ) -> None:
         template = config.text.template
         self._of_reports: dict[str, tuple[str, ...]] = {}
+        self._kinds: dict[str, dict[str, tuple[str, ...]]] = {}  # of `_of_reports`
         self._distinct: list[str] = []  # statements of `_of_reports`
         self._trained: ReportsOfPatients | None = None
         self._named_from = config.text.named_from_patients
@@ -62,7 +63,8 @@ class TextStage:
             if config.augment.retimed:
                 trained = {report: self._of_reports[report] for report in self._trained.texts}
                 self._of_reports |= retimed_reports(trained)
-            self._of_reports = with_categories(self._of_reports)
+            self._kinds = kinds_said(self._of_reports)
+            self._of_reports = with_kinds(self._of_reports, self._kinds)
             texts = self._distinct = sorted({part for parts in self._of_reports.values() for part in parts})
         else:
             # In streaming mode the stream embeds the train reports; validation needs its reports once in either mode.
@@ -109,7 +111,7 @@ class TextStage:
             texts = replace(
                 texts,
                 statements=ReportStatements.build(self._of_reports),
-                statement_leads=StatementLeads.build(by_id, self._leads),
+                statement_leads=StatementLeads.build(by_id, self._leads, self._kinds),
                 anchors=embedded.table.lookup(ids),
                 anchor_sides=sides_of(anchors),
                 anchor_ids=ids,

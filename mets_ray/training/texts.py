@@ -85,7 +85,7 @@ class Texts:
             features = self.table.lookup(columns)
             seen = None
             if views is not None and self.statement_leads is not None:
-                seen = torch.from_numpy(self.statement_leads.seen(columns, views.kept)).to(device)
+                seen = torch.from_numpy(self.statement_leads.seen(batch["text_id"], columns, views.kept)).to(device)
 
             def loss_of(ecg: Tensor, text: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
                 return global_statement_loss(ecg, text, scale, bias, positives, rows=sum(row_counts), seen=seen)

@@ -50,6 +50,7 @@ def test_findings_beside_such_words_stay():
         "Abnormal tracing",
         "ECG abnormal",
         "LBBB, otherwise unremarkable",
+        "Junctional ST depression, probably normal",
         "No abnormality of the ST segment",
     ):
         assert said(("Sinus rhythm", statement)) == [("Sinus rhythm with premature atrial complexes", statement)]
@@ -71,6 +72,8 @@ def test_it_is_said_as_the_data_sets_reports_say_it():
         "Sinus rhythm with sinus arrhythmia",
         "Sinus tachycardia",
         "Ventricular-paced rhythm",
+        "Pacing rhythm",
+        "Atrial pacing pattern",
         "Prolonged QT",
         "Prolonged PR interval",
         "Short PR interval",

@@ -12,6 +12,7 @@ from mets_ray.model.loss import statement_losses
 from mets_ray.text.embeddings import EmbeddingTable
 from mets_ray.text.reports import text_id
 from mets_ray.text.statements import ReportStatements
+from mets_ray.training.categories import kinds_said, with_kinds
 from mets_ray.training.statement_leads import StatementLeads, leads_of
 from mets_ray.training.texts import Texts
 
@@ -37,7 +38,19 @@ INFERIOR, ANTERIOR, LATERAL = {"II", "III", "aVF"}, {"V1", "V2", "V3", "V4"}, {"
         ("t waves are low or flat in ii, v3-6 and inverted in iii, avf", {"II", "V3", "V4", "V5", "V6", "III", "aVF"}),
         ("v1/v2 lead interchange", {"V1", "V2"}),
         ("Flat T waves in lead III", {"III"}),
+        ("T wave inversion in III", {"III"}),
+        ("ST elevation in II, III", {"II", "III"}),
+        ("st segments are depressed in iii", {"III"}),
+        ("R-S transition zone in V leads displaced to the right", CHEST),
         ("R in aVL", {"aVL"}),
+        # Criteria say where they are measured: Sokolow-Lyon in V1, V5 and V6, Cornell in aVL and V3.
+        ("Voltage criteria for left ventricular hypertrophy ( R in aVL )", {"aVL"}),
+        ("Left ventricular hypertrophy ( Sokolow-Lyon )", {"V1", "V5", "V6"}),
+        ("Left ventricular hypertrophy ( Cornell Product )", {"aVL", "V3"}),
+        ("Minimal voltage criteria for LVH ( R in aVL, Sokolow-Lyon )", {"aVL", "V1", "V5", "V6"}),
+        ("Left ventricular hypertrophy ( R in aVL, Romhilt-Estes )", set()),
+        ("High QRS voltage in limb leads (Cornell)", {"aVL", "V3"}),
+        ("High QRS voltage in chest leads (Sokolow-Lyon)", {"V1", "V5", "V6"}),
         # No place, although a word looks like one.
         ("Normal ECG", set()),
         ("Left anterior fascicular block", set()),
@@ -60,6 +73,9 @@ def test_measured_statements_are_seen_in_the_leads_that_they_were_measured_in(wa
     assert leads_of(f"T wave inversion in {wall}") == set(leads)
 
 
+NO_REPORTS = np.zeros(3, dtype=np.int64)
+
+
 def test_a_statement_is_seen_where_one_of_its_leads_is_left():
     texts = {3: "Inferior infarct", 1: "Normal ECG", 2: "ST elevation in V1, V2", 9: "Flat T waves in aVR"}
     leads = ("I", "II", "V1", "V5")  # of the model: aVR is none of them, so any lead may do
@@ -67,10 +83,46 @@ def test_a_statement_is_seen_where_one_of_its_leads_is_left():
     assert found.ids.tolist() == [1, 2, 3, 9]
     kept = np.array([[True, True, True, True], [True, False, False, True], [False, True, False, False]])
     np.testing.assert_array_equal(
-        found.seen(np.array([1, 3, 9]), kept),
+        found.seen(NO_REPORTS, np.array([1, 3, 9]), kept),
         [[True, True, True], [True, False, True], [True, True, True]],
     )
-    assert StatementLeads.build({}, leads).seen(np.array([], dtype=np.int64), kept).shape == (3, 0)
+    nothing = np.array([], dtype=np.int64)
+    assert StatementLeads.build({}, leads).seen(NO_REPORTS, nothing, kept).shape == (3, 0)
+
+
+def test_two_limb_leads_show_what_all_six_show():
+    texts = {1: "T wave inversion in aVL", 2: "T wave inversion in V2", 3: "T wave inversion in III"}
+    kept = np.array([[lead in of for lead in LEADS] for of in ({"I", "II"}, {"II", "V2"}, {"aVR", "aVF"})])
+    np.testing.assert_array_equal(
+        StatementLeads.build(texts, LEADS).seen(NO_REPORTS, np.array([1, 2, 3]), kept),
+        [[True, False, True], [False, True, False], [True, False, True]],
+    )
+
+
+def test_a_kind_is_seen_where_a_statement_of_it_is():
+    reports = {
+        "anterior": ("Anterior infarct", "Sinus rhythm"),
+        "both": ("Anterior infarct", "Inferior infarct"),
+        "anywhere": ("Septal infarct", "Subendocardial infarct"),
+        "block": ("Right bundle branch block",),
+        "none": ("Normal ECG",),
+    }
+    kinds = kinds_said(reports)
+    said = with_kinds(reports, kinds)
+    texts = {text_id(part): part for parts in said.values() for part in parts}
+    shows = StatementLeads.build(texts, LEADS, kinds)
+    columns = np.sort([text_id("Myocardial infarction"), text_id("Conduction disturbance"), text_id("Normal ECG")])
+    infarct = columns.tolist().index(text_id("Myocardial infarction"))
+    block = columns.tolist().index(text_id("Conduction disturbance"))
+    rows = np.array([text_id(report) for report in reports])
+    for leads, infarcts in (({"I", "II"}, [0, 1, 1, 1, 1]), ({"V3"}, [1, 1, 1, 1, 1]), ({"aVR"}, [0, 0, 1, 1, 1])):
+        kept = np.array([[lead in leads for lead in LEADS]] * len(rows))
+        found = shows.seen(rows, columns, kept)
+        # An ECG without an infarct is asked in any view: no lead of it shows one.
+        assert found[:, infarct].tolist() == [bool(one) for one in infarcts]
+        assert found[:, block].all()
+        only_infarct = shows.seen(rows, columns[[infarct]], kept)
+        np.testing.assert_array_equal(only_infarct, found[:, [infarct]])
 
 
 def test_what_cannot_be_seen_counts_for_nothing_forward_and_gradient():
@@ -107,6 +159,7 @@ def test_a_batch_asks_each_view_for_what_its_leads_show():
     columns = statements.columns(rows)
     names = [parts[ids.tolist().index(one)] for one in columns.tolist()]
     kept = [{lead for lead, gain in zip(LEADS, of, strict=True) if gain > 0} for of in views.gain.tolist()]
+    kept = [of | LIMB if len(of & LIMB) > 1 else of for of in kept]
     seen = [[not leads_of(name) or bool(leads_of(name) & of) for name in names] for of in kept]
     assert not np.all(seen), "no view lost what it needs: nothing is tested"
 
