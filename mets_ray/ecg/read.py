@@ -1,17 +1,14 @@
 """`read_ecg`: one ECG from a path, a URI or bytes, in the format that its content has."""
 
-import io
 import os
-import zipfile
-import zlib
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 
 from mets_ray import storage
 from mets_ray.ecg import formats
 from mets_ray.ecg.ecg import Ecg
 from mets_ray.ecg.formats.limits import MAX_BYTES, check_bytes
 from mets_ray.ecg.formats.stated import Stated
+from mets_ray.ecg.formats.zip_files import content_of, named_files, opened_zip
 from mets_ray.ecg.wfdb import decode_wfdb, main_headers, read_wfdb
 from mets_ray.errors import RecordError
 
@@ -31,8 +28,8 @@ def read_ecg(
     source: a file in any format of `mets_ray.ecg.formats`, recognised by its content; a WFDB record (its path with or
     without `.hea`); a ZIP that holds one record's files or one file of another format; or the bytes of such a file.
     Paths are local or URIs (s3://, gs://, az://).
-    sampling_rate_hz, unit (mV, uV, V), leads: of a file that does not say them (CSV, NPY, MATLAB, HDF5 without
-    attributes). They are never guessed, and a file's own header is believed before them.
+    sampling_rate_hz, unit (mV, uV, V), leads: of a file that does not say them (CSV, NPY, MATLAB, HDF5). They are never
+    guessed, and a file's own header is believed before them.
 
     Raises RecordError with its `reason` for an ECG that cannot be used, DatasetError for a store that does not answer.
     """
@@ -86,23 +83,22 @@ def _from_zip(data: bytes, stated: Stated) -> Ecg:
 
 
 def _unpacked(data: bytes) -> dict[str, bytes]:
+    """The files of a ZIP by their paths."""
+    files: dict[str, bytes] = {}
+    allowed = MAX_BYTES
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = {name: info for info in archive.infolist() if (name := _file_name(info.filename))}
-            if sum(info.file_size for info in members.values()) > MAX_BYTES:
-                raise RecordError("unsupported_format", f"the ZIP unpacks to more than {MAX_BYTES // 1024**2} MiB")
-            return {name: archive.read(info) for name, info in members.items()}
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, NotImplementedError) as error:
-        raise RecordError(
-            "unsupported_format",
-            f"these {len(data)} bytes cannot be read as a ZIP: {error}",
-            hint="give the path of a WFDB record, or a ZIP of its .hea and its signal file",
-        ) from error
-
-
-def _file_name(path: str) -> str:
-    """The name of a file in a ZIP; "" for a folder and for what macOS puts beside files (`__MACOSX/._r.hea`). Some
-    Windows programs write backslashes between folders."""
-    path = path.replace("\\", "/")
-    parts = PurePosixPath(path).parts
-    return "" if path.endswith("/") or any(part.startswith((".", "__")) for part in parts) else parts[-1]
+        with opened_zip(data, "the ZIP") as archive:
+            for name, info in named_files(archive):
+                content = content_of(archive, info, allowed)
+                if content is None:
+                    raise RecordError("too_large", f"the ZIP unpacks to more than {MAX_BYTES // 1024**2} MiB")
+                if name in files:
+                    raise RecordError("unsupported_format", "the ZIP holds two files of the same name")
+                allowed -= len(content)
+                files[name] = content
+    except RecordError as error:
+        if error.reason != "malformed_file":
+            raise
+        hint = "give the path of a WFDB record, or a ZIP of its .hea and its signal file"
+        raise RecordError("unsupported_format", error.fact, hint=hint) from error
+    return files

@@ -92,19 +92,21 @@ def read_wfdb(record_uri: str) -> Ecg:
 
 
 def decode_wfdb(header_name: str, files: dict[str, bytes], *, max_samples: int, max_duration_s: float) -> Ecg:
-    """The same for a record that anybody may have sent: its `files` in memory, by name, the header among them.
+    """The same for a record that anybody may have sent: its `files` in memory, by path, the header among them.
 
-    Sizes are checked before anything is decoded: at most `max_samples` of all signals together, and `max_duration_s`.
-    Raises RecordError as `read_wfdb`, `too_long` and `implausible_sampling_rate`.
+    Files that the header names lie in its folder. Sizes are checked before anything is decoded: at most `max_samples`
+    of all signals together, and `max_duration_s`. Raises RecordError as `read_wfdb`, `too_long` and
+    `implausible_sampling_rate`.
     """
-    name = header_name[: -len(".hea")]
+    folder, slash, name = header_name[: -len(".hea")].rpartition("/")
 
     def read(wanted: str) -> bytes:
         if wanted == f"{name}.hea":
             return files[header_name]  # whose suffix may be in capitals
-        if wanted not in files:
+        path = f"{folder}{slash}{wanted}"
+        if path not in files:
             raise RecordError("missing_file", f"the header names `{wanted[:80]}`, which is not there")
-        return files[wanted]
+        return files[path]
 
     return _ecg(name, Files(read, Limits(max_samples, max_duration_s)))
 

@@ -67,7 +67,15 @@ class Header:
 
     def in_file(self, name: str) -> list[Signal]:
         """The signals of one signal file, in the order in which their samples take turns."""
-        return [signal for signal in self.signals if signal.file_name == name and signal.format != NO_SAMPLES]
+        return [self.signals[place] for place in self.places_in(name)]
+
+    def places_in(self, name: str) -> list[int]:
+        """Where these stand among all signals."""
+        return [
+            place
+            for place, signal in enumerate(self.signals)
+            if signal.file_name == name and signal.format != NO_SAMPLES
+        ]
 
     def check_size(self, name: str, size: int) -> None:
         """Raise RecordError `header_mismatch` or `truncated_file` for a signal file whose `size` in bytes is wrong."""

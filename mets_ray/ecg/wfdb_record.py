@@ -100,7 +100,7 @@ def read_leads(header: Header, files: Files) -> Float[np.ndarray, "lead sample"]
             samples_per_frame=tuple(signal.samples_per_frame for signal in stored),
         )
         _check_checksums(samples, stored, is_length_stated=header.num_frames is not None)
-        positions = [number for number, signal in enumerate(header.signals) if signal.file_name == name]
+        positions = header.places_in(name)
         kept = [number for number, signal in enumerate(stored) if signal.is_ecg]
         if kept:
             physical = _to_millivolts(_of(samples, kept), [stored[number] for number in kept])

@@ -6,6 +6,7 @@ https://physionet.org/physiotools/wpg/wpg_39.htm
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -67,7 +68,7 @@ def _read_segment(segment: Segment, header: Header, files: Files, into: Float[np
         raise RecordError(
             "header_mismatch", f"its leads are {', '.join(own.leads)}, those of the record {', '.join(header.leads)}"
         )
-    rows = [(row, own.leads.index(lead)) for row, lead in enumerate(header.leads) if lead in own.leads]
+    rows = _matching(header.leads, own.leads)
     if not rows:
         return
     if own.samples_per_frame != header.samples_per_frame:
@@ -78,6 +79,17 @@ def _read_segment(segment: Segment, header: Header, files: Files, into: Float[np
     signal_mv = read_leads(own, files)
     for row, stored in rows:
         into[row] = signal_mv[stored]
+
+
+def _matching(leads: Sequence[str], own: Sequence[str]) -> list[tuple[int, int]]:
+    """Which rows of the record are which of a segment: the first signal of a name is the first one there, and so on."""
+    rows, left = [], list(enumerate(own))
+    for row, lead in enumerate(leads):
+        found = next((one for one in left if one[1] == lead), None)
+        if found is not None:
+            left.remove(found)
+            rows.append((row, found[0]))
+    return rows
 
 
 def _segment_header(name: str, header: Header, files: Files) -> Header:

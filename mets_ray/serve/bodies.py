@@ -6,8 +6,6 @@ name from the body, and hostile bytes raise RequestError or RecordError whatever
 
 import io
 import mmap
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,6 +23,7 @@ from mets_ray.ecg.formats import npy, text
 from mets_ray.ecg.formats.arrays import in_millivolts
 from mets_ray.ecg.formats.stated import Stated
 from mets_ray.ecg.formats.text_layout import layout_of_header
+from mets_ray.ecg.formats.zip_files import content_of, named_files, opened_zip
 from mets_ray.ecg.wfdb import decode_wfdb, main_headers
 from mets_ray.errors import RecordError, RequestError
 from mets_ray.serve import json_rows
@@ -82,7 +81,7 @@ class JsonEcg(BaseModel):
     signal: list[json_rows.Row] = Field(fail_fast=True, description="one row of samples per lead")
     unit: str = Field(description="unit of the samples: mV or uV (also V, µV); never guessed")
     leads: list[str] = Field(fail_fast=True, description=f"name of each row, in any order, from {', '.join(LEADS)}")
-    sampling_rate_hz: float = Field(description="samples per second")
+    sampling_rate_hz: float = Field(strict=True, description="samples per second")
 
     def to_ecg(self, limits: BodyLimits) -> Ecg:
         """Raises RequestError 422 for rows of unequal length, RecordError as `decode_body`."""
@@ -261,11 +260,9 @@ def _read_files(files: dict[str, bytes], parameters: BodyParameters, limits: Bod
             422, "several_records", f"there are {len(headers)} WFDB headers", hint="send one record at a time"
         )
     if headers:
-        folder = headers[0].rpartition("/")[0]
-        record = {name.rpartition("/")[2]: data for name, data in files.items() if name.rpartition("/")[0] == folder}
         ecg = decode_wfdb(
-            headers[0].rpartition("/")[2],
-            record,
+            headers[0],
+            files,
             max_samples=limits.max_body_bytes // 2,  # wfdb takes 25 bytes of memory for a sample
             max_duration_s=limits.max_duration_s,
         )
@@ -330,37 +327,25 @@ def _zip_files(body: bytes, limits: BodyLimits) -> dict[str, bytes]:
     if _count(body, b"PK\1\2") > _MAX_ENTRIES:  # before zipfile spends seconds on them
         raise _malformed(f"the zip lists more than {_MAX_ENTRIES} files")
     files: dict[str, bytes] = {}
-    try:
-        with zipfile.ZipFile(io.BytesIO(body)) as archive:
-            # PowerShell 5 and .NET before 4.6.1 separate folders by `\\`.
-            named = [(info.filename.replace("\\", "/"), info) for info in archive.infolist()]
-            members = [
-                (name, info)
-                for name, info in named
-                if not name.endswith("/") and not any(part.startswith((".", "__")) for part in name.split("/"))
-            ]
-            if len(members) > _MAX_FILES:
-                raise _malformed(f"the zip holds {len(members)} files; at most {_MAX_FILES} are allowed")
-            for name, info in members:
-                if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                    raise _malformed("the zip uses a compression method other than deflate")
-                if name.lower().endswith(".zip"):  # each would stay in memory while the next is unpacked
-                    raise _malformed("the zip holds another zip")
-                if name in files:
-                    raise _malformed(f"the zip holds two files called `{name[:80]}`")
-                with archive.open(info) as member:  # the zip's own directory may state wrong sizes: count bytes
-                    data = member.read(allowed + 1)
-                allowed -= len(data)
-                if allowed < 0:
-                    raise RequestError(
-                        413,
-                        "too_large",
-                        "the zip unpacks to more than this server accepts",
-                        hint=f"compress no more than {_COMPRESSED_TIMES} times, or not at all",
-                    )
-                files[name] = data
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, ValueError, OverflowError) as error:
-        raise _malformed("the zip is damaged, truncated or encrypted") from error
+    with _whole_files(), opened_zip(body, "the zip") as archive:
+        members = named_files(archive)
+        if len(members) > _MAX_FILES:
+            raise _malformed(f"the zip holds {len(members)} files; at most {_MAX_FILES} are allowed")
+        for name, info in members:
+            if name.lower().endswith(".zip"):  # each would stay in memory while the next is unpacked
+                raise _malformed("the zip holds another zip")
+            if name in files:
+                raise _malformed(f"the zip holds two files called `{name[:80]}`")
+            data = content_of(archive, info, allowed)
+            if data is None:
+                raise RequestError(
+                    413,
+                    "too_large",
+                    "the zip unpacks to more than this server accepts",
+                    hint=f"compress no more than {_COMPRESSED_TIMES} times, or not at all",
+                )
+            allowed -= len(data)
+            files[name] = data
     return files
 
 

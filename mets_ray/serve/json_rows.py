@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Float64
-from pydantic import BaseModel, FailFast, ValidationInfo, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import BaseModel, FailFast, Strict, ValidationInfo, ValidatorFunctionWrapHandler, WrapValidator
 
 from mets_ray.errors import RequestError
 
@@ -40,7 +40,7 @@ def _row(value: Any, read: ValidatorFunctionWrapHandler, info: ValidationInfo) -
     return read(value)
 
 
-Row = Annotated[list[float], FailFast(), WrapValidator(_row)]
+Row = Annotated[list[Annotated[float, Strict()]], FailFast(), WrapValidator(_row)]
 """A row of samples in a model of `parse`: there it is an array float64 [sample]."""
 
 

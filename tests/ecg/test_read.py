@@ -1,6 +1,8 @@
 """The one door: a file is what its content says, whatever its name."""
 
+import contextlib
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -138,3 +140,42 @@ def test_a_temporary_file_is_gone_whatever_happens(tmp_path, monkeypatch):
     with pytest.raises(KeyError), as_file(b"abc", "") as path:
         raise KeyError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_a_zip_keep_their_folders():
+    header = "r 2 500 100\nr.dat 16 1000 16 0\nr.dat 16 1000 16 0\n"
+    one, other = (np.full((100, 2), value, "<i2").tobytes() for value in (111, 222))
+    beside = zipped({"a/r.hea": header, "a/r.dat": one, "old/r.dat": other})
+    np.testing.assert_allclose(mets_ray.read_ecg(beside).signal_mv, 0.111)
+    refused("unsupported_format", zipped({"a/r.hea": header, "a/r.dat": one, "b/r.hea": header, "b/r.dat": other}))
+    refused("missing_file", zipped({"a/r.hea": header, "b/r.dat": other}))
+    np.testing.assert_allclose(mets_ray.read_ecg(zipped({"r.hea": header, "r.dat": one, ".": b"x"})).signal_mv, 0.111)
+
+
+def test_damaged_zips_are_refused():
+    record = {"r.hea": "r 1 500 100\nr.dat 16 1000 16 0\n", "r.dat": np.arange(100, dtype="<i2").tobytes()}
+    rng = np.random.default_rng(0)
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        whole = zipped(record, method)
+        for _ in range(100):
+            data = bytearray(whole)
+            start = int(rng.integers(0, len(data)))
+            if rng.random() < 0.5:
+                del data[start : start + int(rng.integers(1, 100))]
+            else:
+                data[start] ^= int(rng.integers(1, 256))
+            with contextlib.suppress(RecordError):  # and nothing else is raised
+                mets_ray.read_ecg(bytes(data))
+    refused("unsupported_format", zipped(record, zipfile.ZIP_LZMA))
+
+
+@pytest.mark.parametrize("step", ["1e-320", "-2000", "1e-5", "inf", "1e300"])
+def test_an_aecg_at_an_impossible_rate_is_refused(step):
+    data = aecg(sequence_set({"MDC_ECG_LEAD_I": [1, 2]}, step=f'value="{step}" unit="us"'))
+    assert refused_with(data) in ("implausible_sampling_rate", "missing_sampling_rate")
+
+
+def refused_with(data):
+    with pytest.raises(RecordError) as caught:
+        mets_ray.read_ecg(data)
+    return caught.value.reason

@@ -16,6 +16,7 @@ from mets_ray.ecg.wfdb import decode_wfdb, main_headers, read_header, read_wfdb
 from mets_ray.errors import RecordError
 from mets_ray.model.windows import cut_windows
 from tests.support.wfdb_records import DIGITAL, edit_header, rejected, write_record
+from tests.support.zips import zipped
 
 LAYOUT = "r_layout 3 100 0\n~ 0 1000/mV 16 0 0 0 0 II\n~ 0 1/mmHg 9 0 0 0 0 ABP\n~ 0 1000/mV 16 0 0 0 0 V5\n"
 
@@ -244,3 +245,27 @@ def test_prepare_takes_the_first_window_without_a_gap(tmp_path):
     with pytest.raises(RecordError, match="no stretch of 11 s without a gap") as caught:
         behind_gaps(ecg, SignalConfig(100, 11.0))
     assert caught.value.reason == "non_finite"
+
+
+def test_a_null_signal_may_name_the_file_of_the_others():
+    samples = np.stack([np.full(100, 111), np.full(100, 222)], 1).astype("<i2").tobytes()
+    header = "r 3 500 100\nr.dat 0 1000 16 0 0 0 0 RESP\n"
+    header += "r.dat 16 1000 16 0 0 11100 0 II\nr.dat 16 1000 16 0 0 22200 0 III\n"
+    ecg = read_ecg(zipped({"r.hea": header, "r.dat": samples}))
+    assert ecg.leads == ("II", "III")
+    np.testing.assert_allclose(ecg.signal_mv, [[0.111] * 100, [0.222] * 100])
+
+
+@pytest.mark.parametrize("layout", ["", "lay 0\n"])
+def test_two_signals_of_one_name_keep_their_order(layout):
+    def segment(name, count, data="{name}.dat"):
+        lines = (f"{data.format(name=name)} 16 1000 16 0 0 {total} 0 ECG\n" for total in (11100, 22200))
+        return f"{name} 2 500 {count}\n{''.join(lines)}"
+
+    samples = np.stack([np.full(100, 111), np.full(100, 222)], 1).astype("<i2").tobytes()
+    files = {"m.hea": f"m/{3 if layout else 2} 2 500 200\n{layout}s1 100\ns2 100\n"}
+    files |= {f"{name}.hea": segment(name, 100) for name in ("s1", "s2")}
+    files |= {"lay.hea": segment("lay", 0, "~").replace(" 16 ", " 0 ", 1)} if layout else {}
+    files |= {f"{name}.dat": samples for name in ("s1", "s2")}
+    ecg = read_ecg(zipped(files))
+    np.testing.assert_allclose(ecg.signal_mv, [[0.111] * 200, [0.222] * 200])

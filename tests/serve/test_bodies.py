@@ -724,10 +724,16 @@ def test_rows_are_read_to_the_last_digit_however_they_are_written(separators, in
 
 def test_a_row_is_never_taken_for_another():
     """`[7]` stands for a row that was taken out of the text; what a client writes must not be read as one."""
-    texts = {'[[1,2],["1"],[0]]': [[1, 2], [1], [0]], '[["0"],[5]]': [[0], [5]], "[[true],[6]]": [[1], [6]]}
-    for text, expected in texts.items():
-        body = '{"unit":"mV","leads":["I"],"sampling_rate_hz":100,"signal":' + text + "}"
-        assert [list(row) for row in parse_json(JsonEcg, body.encode(), LIMITS).signal] == expected
+    start = '{"unit":"mV","leads":["I"],"sampling_rate_hz":100,"signal":'
+    found = parse_json(JsonEcg, (start + "[[1,2],[1],[0]]}").encode(), LIMITS)
+    assert [list(row) for row in found.signal] == [[1, 2], [1], [0]]
+    for text in ('[[1,2],["1"],[0]]', '[["0"],[5]]', "[[true],[6]]", "[[false]]"):
+        with pytest.raises(RequestError, match="`signal") as caught:
+            parse_json(JsonEcg, (start + text + "}").encode(), LIMITS)
+        assert caught.value.reason == "bad_fields"
+    for rate in ('"100"', "true"):
+        body = '{"unit":"mV","leads":["I"],"signal":[[1,2]],"sampling_rate_hz":' + rate + "}"
+        malformed("application/json", body.encode())
     for place in ("unit", "leads", "sampling_rate_hz"):
         wrong = {"unit": "mV", "leads": ["I"], "sampling_rate_hz": 100, "signal": [[1]]} | {place: [0]}
         malformed("application/json", json.dumps(wrong).encode())

@@ -12,7 +12,7 @@ from datetime import date, time, timedelta, timezone, tzinfo
 import numpy as np
 from jaxtyping import Float
 
-from mets_ray.ecg.ecg import Ecg, EcgMeta, to_millivolts
+from mets_ray.ecg.ecg import Ecg, EcgMeta, check_sampling_rate, to_millivolts
 from mets_ray.ecg.formats.facts import age_years, day_of, plausible_age, recorded_at, time_of
 from mets_ray.ecg.formats.limits import check_samples
 from mets_ray.ecg.formats.xml_tree import attribute_of, number_of, numbers_of, parse, root_name, text_of
@@ -41,7 +41,7 @@ def read(data: bytes) -> Ecg:
 
     A representative beat is an average and never read. Further rhythm series and sets of sequences are named in
     `Ecg.other_signals`. Raises RecordError `unreadable_file`, `no_ecg_lead`, `header_mismatch`, `missing_unit`,
-    `unknown_unit`, `missing_sampling_rate` and `too_large`.
+    `unknown_unit`, `missing_sampling_rate`, `implausible_sampling_rate` and `too_large`.
     """
     root = parse(data)
     series = [one for one in root.findall("component/series") if _code(one) != "REPRESENTATIVE_BEAT"]
@@ -114,8 +114,11 @@ def _rate_hz(sequences: list[ET.Element]) -> float:
         if _code(sequence).startswith("TIME_"):
             unit = attribute_of(sequence, "value/increment", "unit")
             step = number_of(attribute_of(sequence, "value/increment", "value"))
-            if step and unit in _SECONDS:
-                return 1 / (step * _SECONDS[unit])
+            seconds = (step or 0.0) * _SECONDS.get(unit, 0.0)
+            if seconds:  # 0 as well where a tiny step underflows
+                rate: float = 1 / seconds
+                check_sampling_rate(rate)
+                return rate
     raise RecordError(
         "missing_sampling_rate",
         f"the aECG has no time sequence with an increment in {', '.join(_SECONDS)}",

@@ -30,7 +30,8 @@ _MAX_SIGNALS = 512  # EEG beside the ECG
 _MAX_TIMED_RECORDS = 1_000_000  # a day of a tenth of a second each
 
 _NAMED_ECG = re.compile(r"(?:ECG|EKG)(?![A-Z])", re.IGNORECASE)
-# Electrodes of the EEG (10-20 system) as well as of the chest.
+# Electrodes of the EEG (10-20 system and its extensions), and those of them that are the chest's as well.
+_EEG = re.compile(r"(?:Fp|AF|F|FC|FT|C|CP|T|TP|P|PO|O|A|M)(?:z|\d{1,2})", re.IGNORECASE)
 _EEG_OR_CHEST = re.compile(r"C[1-6]", re.IGNORECASE)
 _ONSET = re.compile(rb"([+-]\d+(?:\.\d*)?)(?:\x15\d+(?:\.\d*)?)?\x14")
 
@@ -146,10 +147,16 @@ def _signal(fields: dict[str, str], at: int) -> _Signal:
 
 
 def _ecg_signals(header: _Header) -> list[_Signal]:
-    """Those with the name of a lead; where there is none, those that are called ECG, so that an error names them."""
+    """Those with the name of a lead; where there is none, those that are called ECG, so that an error names them.
+
+    C1 to C6 are the chest's only where the limb leads are named as briefly (I and II, not "ECG II") and nothing else is
+    of the EEG.
+    """
     standard = [one for one in header.signals if standard_lead(one.label)]
-    if all(_EEG_OR_CHEST.fullmatch(one.label) for one in standard):
-        standard = []
+    labels = {one.label for one in header.signals}
+    is_eeg = any(_EEG.fullmatch(label) and not _EEG_OR_CHEST.fullmatch(label) for label in labels)
+    if is_eeg or not {"I", "II"} <= labels:
+        standard = [one for one in standard if not _EEG_OR_CHEST.fullmatch(one.label)]
     if standard:
         beside = [one for one in header.signals if is_other_lead(one.label) and one.unit in UNITS]
         return [one for one in header.signals if one in standard or one in beside]

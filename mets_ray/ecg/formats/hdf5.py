@@ -17,6 +17,7 @@ from mets_ray.ecg.formats.arrays import ecg_of, is_matrix, malformed
 from mets_ray.ecg.formats.library import library
 from mets_ray.ecg.formats.limits import check_samples
 from mets_ray.ecg.formats.stated import Stated
+from mets_ray.ecg.formats.text_columns import unit_of
 from mets_ray.errors import RecordError
 
 FORMAT = "hdf5"
@@ -29,6 +30,8 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _USER_BLOCKS = (0, 512, 1024, 2048)  # the signature stands at 0, 512, and then at each power of two
 _MOST_OBJECTS = 256
 _DEEPEST = 4
+_RATE_NAMES = ("sampling_rate_hz", "sampling_rate", "sampling_frequency", "sample_rate", "fs")
+_UNIT_NAMES = ("units", "unit")
 _FILTERS = {"gzip", "lzf", "szip", None}  # any other would load a plug-in from this machine
 
 
@@ -40,8 +43,8 @@ def recognises(head: bytes) -> bool:
 def read(data: bytes, stated: Stated) -> Ecg:
     """The one ECG of an HDF5 file; `stated` says its unit, rate and leads unless the file has SPH's layout.
 
-    Raises RecordError `missing_library`, `malformed_file`, `several_records`, `too_large`, `unsupported_format`, and as
-    `arrays.ecg_of`.
+    Attributes that say another rate or unit contradict it. Raises RecordError `missing_library`, `malformed_file`,
+    `several_records`, `too_large`, `unsupported_format`, and as `Stated.check` and `arrays.ecg_of`.
     """
     with opened(io.BytesIO(data)) as file:
         found = dict(matrices(file))
@@ -60,6 +63,7 @@ def read(data: bytes, stated: Stated) -> Ecg:
             stated = Stated(
                 stated.sampling_rate_hz or SPH.sampling_rate_hz, stated.unit or SPH.unit, stated.leads or SPH.leads
             )
+        stated.check(_said_by({**file.attrs, **dataset.attrs}))
         return ecg_of(numbers(dataset, len(data)), stated, FORMAT)
 
 
@@ -121,6 +125,18 @@ def check_storage(dataset: Any) -> None:
         raise RecordError(
             "unsupported_format", "the HDF5 file is compressed by a filter that is not read", hint="compress it by gzip"
         )
+
+
+def _said_by(attributes: dict[str, Any]) -> Stated:
+    """Rate and unit, where attributes of usual names say them. Not part of any standard, so they are only compared."""
+
+    def first(names: tuple[str, ...], kinds: str) -> Any:
+        values = (np.asarray(attributes[name]) for name in names if name in attributes)
+        return next((one.reshape(-1)[0] for one in values if one.size == 1 and one.dtype.kind in kinds), None)
+
+    rate, unit = first(_RATE_NAMES, "iuf"), first(_UNIT_NAMES, "OSU")
+    unit = unit.decode("utf-8", "replace") if isinstance(unit, bytes) else unit
+    return Stated(None if rate is None else float(rate), unit_of(unit) if isinstance(unit, str) else None)
 
 
 def _known_filters(dataset: Any) -> int:

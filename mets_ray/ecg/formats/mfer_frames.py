@@ -82,7 +82,8 @@ class Channel:
 def cut(data: bytes, held: Sequence[Held], order: Order, start: int | None, num_bytes: int) -> list[Channel]:
     """One frame; `order` is that of its samples, `start` the number of its first one where the file says it.
 
-    Raises RecordError `truncated_file` for fewer sequences than are defined, `too_large`.
+    Raises RecordError `truncated_file` for fewer sequences than are defined, `header_mismatch` for samples behind the
+    last of them, `too_large`.
     """
     dtypes = [_dtype(one, order) for one in held]
     blocks = [_number(one, tags.BLOCK, 1) for one in held]
@@ -95,6 +96,8 @@ def cut(data: bytes, held: Sequence[Held], order: Order, start: int | None, num_
         raise RecordError("unsupported_format", "the channels of the MFER file have different numbers of sequences")
     if not count or len(data) < count * size:
         raise RecordError("truncated_file", f"a frame of {count} x {size} bytes has {len(data)} in the MFER file")
+    if len(data) - count * size >= min(dtype.itemsize for dtype in dtypes):
+        raise RecordError("header_mismatch", f"a frame of {count} x {size} bytes has {len(data)} in the MFER file")
     check_samples(1, count * sum(blocks), num_bytes)
     sequences = np.frombuffer(data, np.uint8, count * size).reshape(count, size)
     channels, at = [], 0

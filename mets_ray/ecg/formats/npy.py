@@ -7,8 +7,6 @@ import functools
 import io
 import math
 import mmap
-import zipfile
-import zlib
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from mets_ray.ecg.ecg import Ecg
 from mets_ray.ecg.formats.arrays import ecg_of, is_matrix, malformed, real_numbers
 from mets_ray.ecg.formats.limits import MAX_BYTES
 from mets_ray.ecg.formats.stated import Stated
+from mets_ray.ecg.formats.zip_files import content_of, opened_zip
 from mets_ray.errors import RecordError
 
 FORMAT = "npy"
@@ -88,18 +87,14 @@ def _array_of_npz(data: bytes) -> np.ndarray:
         raise malformed(f"the .npz lists more than {_MOST_ARRAYS} arrays")
     allowed = min(MAX_BYTES, max(_ANY_BYTES, _COMPRESSED_TIMES * len(data)))
     arrays = []
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for info in archive.infolist():
-                with archive.open(info) as member:  # the directory may state wrong sizes: count bytes
-                    content = member.read(allowed + 1)
-                allowed -= len(content)
-                if allowed < 0:
-                    raise RecordError("too_large", f"the .npz has {len(data)} bytes and unpacks to too many")
-                if _is_matrix(content):
-                    arrays.append(array_of(content))
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, ValueError, OverflowError) as error:
-        raise malformed("the .npz is damaged, truncated or encrypted") from error
+    with opened_zip(data, "the .npz") as archive:
+        for info in archive.infolist():
+            content = content_of(archive, info, allowed)
+            if content is None:
+                raise RecordError("too_large", f"the .npz has {len(data)} bytes and unpacks to too many")
+            allowed -= len(content)
+            if _is_matrix(content):
+                arrays.append(array_of(content))
     if len(arrays) != 1:
         raise malformed(
             f"the .npz holds {len(arrays)} arrays of numbers with two axes", "save one array [lead, sample] in it"

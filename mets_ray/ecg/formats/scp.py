@@ -148,7 +148,7 @@ def _rhythm(sections: dict[int, bytes], leads: list[_Lead], flags: int, num_byte
     counts = [lead.last - lead.first + 1 for lead in leads]
     beat = None
     if flags & _SUBTRACTED or sections[6][_BIMODAL]:
-        beat = _reference_beat(sections, len(leads), tables)
+        beat = _reference_beat(sections, len(leads), tables, num_bytes)
     # The flag of bimodal compression alone does no harm where both sections have one interval: nothing was decimated.
     is_decimated = beat is not None and int.from_bytes(sections[6][2:4], "little") != beat.interval_us
     if is_decimated or (sections[6][_BIMODAL] and beat is None):
@@ -165,14 +165,18 @@ def _rhythm(sections: dict[int, bytes], leads: list[_Lead], flags: int, num_byte
     return _add_beats(rhythm, beat, leads, sections[4])
 
 
-def _reference_beat(sections: dict[int, bytes], num_leads: int, tables: scp_huffman.Tables | None) -> _Coded | None:
+def _reference_beat(
+    sections: dict[int, bytes], num_leads: int, tables: scp_huffman.Tables | None, num_bytes: int
+) -> _Coded | None:
     if 4 not in sections or 5 not in sections:
         return None
     milliseconds = int.from_bytes(sections[4][:2], "little")
     interval = int.from_bytes(sections[5][2:4], "little")
     if not interval:
         return None
-    return _coded(sections[5], [round(milliseconds * 1000 / interval)] * num_leads, tables)
+    count = round(milliseconds * 1000 / interval)
+    check_samples(num_leads, count, num_bytes)
+    return _coded(sections[5], [count] * num_leads, tables)
 
 
 def _coded(body: bytes, counts: list[int], tables: scp_huffman.Tables | None) -> _Coded:

@@ -15,6 +15,7 @@ DEFAULT_TABLE = 19999
 _MAX_TABLES = 4  # each is tried at every bit
 _MAX_BITS = 32
 _CODE_BYTES = 9
+_MOST_SAMPLE_BYTES = 3 * _MAX_BITS // 8  # a code that leads to another table, a prefix and a number behind it
 _LOOKUP_BITS = 12  # longer codes are looked for one length after the other
 _NO_CODE, _CUT_OFF = 1, 2
 
@@ -78,6 +79,7 @@ def _code(fields: bytes, num_tables: int) -> Code:
 
 def decode(data: bytes, count: int, tables: Tables) -> Integer[np.ndarray, " sample"]:
     """The first `count` numbers in `data`. Raises RecordError `truncated_file`, `unreadable_file`."""
+    data = data[: _MOST_SAMPLE_BYTES * (count + 1)]  # what lies behind the last sample costs nothing
     words = _words(data)
     codes = [_codes_at(words, len(data) * 8, table, number) for number, table in enumerate(tables)]
     # A place is a bit of `data` and a table; `following` is the place of the next code.
@@ -120,14 +122,13 @@ def _codes_at(words: UInt64[np.ndarray, " byte"], num_bits: int, table: tuple[Co
     values = np.array([code.value for code in table] + [0], np.int32)[index]
     is_sample = np.array([code.next_table is None for code in table] + [True])[index]
     next_table = np.array([number if code.next_table is None else code.next_table for code in table] + [number])[index]
-    for prefix_bits, extra_bits in {(code.prefix_bits, code.extra_bits) for code in table if code.extra_bits}:
-        chosen = [code.prefix_bits == prefix_bits and code.extra_bits == extra_bits for code in table]
-        at = np.flatnonzero(np.array([*chosen, False])[index])
-        at = at[at + prefix_bits + extra_bits <= num_bits]  # the others are cut off
-        more = _bits(words, at + prefix_bits, extra_bits)
-        values[at] += (more - ((more >> (extra_bits - 1)) << extra_bits)).astype(np.int32)
     places = np.arange(num_bits + 1)
     ends = places + lengths
+    extra_bits = np.array([code.extra_bits for code in table] + [0])[index]
+    at = np.flatnonzero((extra_bits > 0) & (ends <= num_bits))  # others are cut off
+    extra_bits = extra_bits[at]
+    more = _bits(words, ends[at] - extra_bits, extra_bits)
+    values[at] += (more - ((more >> (extra_bits - 1)) << extra_bits)).astype(np.int32)
     fault = np.where(lengths == 0, _NO_CODE, 0).astype(np.int8)
     fault[ends > num_bits] = _CUT_OFF
     fault[num_bits] = _CUT_OFF
@@ -166,9 +167,12 @@ def _words(data: bytes) -> UInt64[np.ndarray, " byte"]:
 
 
 def _bits(
-    words: UInt64[np.ndarray, " byte"], at: Integer[np.ndarray, " bit"], num_bits: int
+    words: UInt64[np.ndarray, " byte"],
+    at: Integer[np.ndarray, " bit"],
+    num_bits: int | Integer[np.ndarray, " bit"],
 ) -> Integer[np.ndarray, " bit"]:
     """`num_bits` (at most 56) bits from each of the bits `at` on, as numbers."""
     shift = (64 - num_bits - (at & 7)).astype(np.uint64)
-    found: UInt64[np.ndarray, " bit"] = (words[at >> 3] >> shift) & np.uint64((1 << num_bits) - 1)
+    mask = (np.left_shift(1, num_bits) - 1).astype(np.uint64)
+    found: UInt64[np.ndarray, " bit"] = (words[at >> 3] >> shift) & mask
     return found.astype(np.int64)

@@ -118,6 +118,11 @@ def _samples(facts: _Facts, leads: tuple[str, ...], num_samples: int) -> Float[n
         flat = _whole_numbers(_bytes(text, facts.waveform.get("dataencoding", "")), facts)
     if len(flat) < len(leads) * num_samples:
         raise RecordError("truncated_file", f"{len(flat)} samples of {len(leads)} leads of {num_samples}")
+    if num_samples and len(flat) % num_samples:  # more leads may be stored than are named, but no part of one
+        raise RecordError(
+            "header_mismatch",
+            f"{len(flat)} samples are no whole number of leads of the {num_samples} that the file says",
+        )
     return flat[: len(leads) * num_samples].reshape(len(leads), num_samples).astype(np.float64)
 
 

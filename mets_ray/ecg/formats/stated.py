@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from mets_ray.ecg.leads import standard_lead
 from mets_ray.errors import RecordError
 
 
@@ -12,6 +13,30 @@ class Stated:
     sampling_rate_hz: float | None = None
     unit: str | None = None
     leads: tuple[str, ...] | None = None
+
+    def check(self, said: "Stated") -> None:
+        """Compare with what the file says beside its samples; what either leaves open agrees.
+
+        Raises RecordError `sampling_rate_mismatch`, `header_mismatch` for another unit, and `leads_mismatch`.
+        """
+        if self.sampling_rate_hz and said.sampling_rate_hz and self.sampling_rate_hz != said.sampling_rate_hz:
+            raise RecordError(
+                "sampling_rate_mismatch",
+                f"the file says {said.sampling_rate_hz:g} Hz, and {self.sampling_rate_hz:g} Hz are stated",
+                hint="state the sampling rate of the file",
+            )
+        if self.unit and said.unit and self.unit != said.unit:
+            raise RecordError(
+                "header_mismatch",
+                f"the file says {said.unit}, and {self.unit} is stated",
+                hint="state the unit of the file",
+            )
+        if self.leads and said.leads and tuple(map(standard_lead, self.leads)) != said.leads:
+            raise RecordError(
+                "leads_mismatch",
+                f"the file says {', '.join(said.leads)}, and {len(self.leads)} leads are stated that differ",
+                hint="state the leads of the file",
+            )
 
     def required_rate_hz(self) -> float:
         """Raises RecordError `missing_sampling_rate`."""

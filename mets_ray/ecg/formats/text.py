@@ -18,6 +18,7 @@ from mets_ray.ecg.formats.limits import MAX_SIGNALS, check_samples
 from mets_ray.ecg.formats.stated import Stated
 from mets_ray.ecg.formats.text_columns import MOST_CHARACTERS, column_of
 from mets_ray.ecg.formats.text_layout import HEAD_BYTES, Layout, layout_of
+from mets_ray.ecg.formats.text_preamble import said_above
 from mets_ray.ecg.leads import is_ecg_signal, standard_lead
 from mets_ray.errors import RecordError
 
@@ -29,6 +30,9 @@ _TIME = re.compile(
     r"(?:(?:elapsed[\s_]+)?time|times|timestamp|t|zeit|temps|tiempo)[\s_]*[\[(]?\s*(s|sec|seconds|ms|msec)?\s*[\])]?",
     re.IGNORECASE,
 )
+_FIRST_WORD = re.compile(r"[\s(\[{/:;,-]")
+# A comma that separates no thousands: behind a zero or four digits, or before any other number of digits than three.
+_DECIMAL_COMMA = re.compile(rb"(?<!\d)0\d*,|(?<!\d),\d|\d{4},|,\d{0,2}(?!\d)|,\d{4}")
 _COUNTERS = ("", "unnamed: 0", "index")  # to_csv(); that read again and written again; reset_index()
 
 
@@ -49,11 +53,17 @@ def read(data: bytes, stated: Stated) -> Ecg:
     """The ECG of a table. Columns of times and row numbers are checked against the stated rate and left out.
 
     Raises RecordError `malformed_file`, `missing_sampling_rate`, `missing_unit`, `missing_lead_names`, `unknown_unit`,
-    `implausible_sampling_rate`, `sampling_rate_mismatch`, `leads_mismatch` and `too_large`.
+    `implausible_sampling_rate`, `sampling_rate_mismatch`, `header_mismatch`, `leads_mismatch` and `too_large`.
     """
     data = _utf_8(data)
     layout = layout_of(data)
+    if layout.decimal == "," and not _DECIMAL_COMMA.search(data, layout.start):
+        raise malformed(
+            "every comma in the numbers has three digits behind it: it may separate thousands",
+            "write the numbers without separators of thousands, and with decimal points",
+        )
     check_samples(1, layout.columns * (data.count(b"\n") + 1), len(data))
+    stated.check(said_above(layout.before))
     rate = stated.required_rate_hz()
     check_sampling_rate(rate)
     if layout.names:
@@ -189,10 +199,10 @@ def _named_by_number(table: pa.Table, leads: tuple[str, ...]) -> pa.Table:
 
 
 def _leads(names: list[str], stated: tuple[str, ...] | None) -> tuple[str, ...]:
-    """The header's names; what is stated where none of them is a lead's."""
+    """The header's names; what is stated where none of them begins with a lead's."""
     if stated is None or tuple(names) == stated:
         return tuple(names)
-    if len(names) != len(stated) or any(map(standard_lead, names)):
+    if len(names) != len(stated) or any(map(standard_lead, (*names, *(_FIRST_WORD.split(name)[0] for name in names)))):
         raise RecordError(
             "leads_mismatch", f"the header names {len(names)} leads differently from those stated", hint="omit `leads`"
         )

@@ -13,13 +13,14 @@ from mets_ray.errors import RecordError
 _WORDS = {"volt": "V", "millivolt": "mV", "microvolt": "uV", "nanovolt": "nV"}
 _WORDS |= {f"{word}s": unit for word, unit in _WORDS.items()}
 
-# `II (mV)`, `II [uV]`, `II_uV`, `II uV`; a V without brackets is the name of a lead.
+# `II (mV)`, `II [uV]`, `II_uV`, `II uV`, `II/uV`; a V without brackets is the name of a lead.
 _IN_BRACKETS = re.compile(r"(?P<name>.*?)[\s_]*[\[(]\s*(?P<unit>[^\[\]()]*?)\s*[\])]")
-_BARE = re.compile(rf"(?P<name>.*?)[\s_]+(?P<unit>{'|'.join(unit for unit in UNITS if unit != 'V')})")
+_BARE = re.compile(rf"(?P<name>.*?)[\s_/]+(?P<unit>{'|'.join(unit for unit in UNITS if unit != 'V')})")
 
-# What says that the numbers are in something else than one of UNITS: `I (MV)`, `I (counts)`.
+# What says that the numbers are in something else than one of UNITS: `I (counts)`, `I (0.1 mV)`, `I (uV/bit)`.
 _OTHER_UNIT = re.compile(
-    r"[a-z\u00b5\u03bc]{0,2}v|[a-z]*volts?|adu|adc|counts?|lsb|bits?|steps?|[an]\.?u\.?|dimensionless",
+    r"(?:[\d.,]+\s*)?(?:[a-z\u00b5\u03bc]{0,2}v|[a-z]*volts?|adu|adc|counts?|lsb|bits?|steps?|[an]\.?u\.?|"
+    r"dimensionless)(?:\s*/\s*\w+)?",
     re.IGNORECASE,
 )
 _OF_TIME = re.compile(r"s|ms|us|sec|msec|seconds|milliseconds|hh:mm:ss(?:\.m+)?", re.IGNORECASE)
@@ -57,7 +58,7 @@ def column_of(name: str) -> Column:
     found = _IN_BRACKETS.fullmatch(name)
     if found is None:
         return Column(name)
-    if unit := _unit(found["unit"]):
+    if unit := unit_of(found["unit"]):
         return Column(found["name"], unit)
     return Column(found["name"], None, found["unit"]) if _OTHER_UNIT.fullmatch(found["unit"]) else Column(name)
 
@@ -66,11 +67,13 @@ def names_of(above: Sequence[Sequence[str]], first_row: Sequence[str]) -> tuple[
     """The names of all columns, from the cells of the one or two lines above the first row of numbers; None where these
     lines are no header. "" is the name of a column beside the leads: an index, or one behind a separator at the end.
 
-    A line of units below the names gives each name its unit.
+    A line of units below or above the names gives each name its unit.
     """
     lines = [[_unquoted(cell) for cell in cells] for cells in above]
     if not lines or not any(lines[-1]):
         return None
+    if len(lines) > 1 and _are_units(lines[-2]) and len(lines[-2]) == len(lines[-1]) == len(first_row):
+        lines.reverse()
     if _are_units(lines[-1]) and len(lines[-1]) == len(first_row):
         names = _named_above(lines[-2] if len(lines) > 1 else [], lines[-1])
         units = (unit.strip("[]() ") for unit in lines[-1])
@@ -82,7 +85,8 @@ def names_of(above: Sequence[Sequence[str]], first_row: Sequence[str]) -> tuple[
     return None
 
 
-def _unit(text: str) -> str | None:
+def unit_of(text: str) -> str | None:
+    """The one of `ecg.UNITS` that a word means; None for another word."""
     return text if text in UNITS else _WORDS.get(text.lower())
 
 
@@ -93,8 +97,8 @@ def _unquoted(cell: str) -> str:
 
 def _are_units(cells: Sequence[str]) -> bool:
     bare = [cell.strip("[]() ") for cell in cells]
-    return any(_unit(cell) for cell in bare) and all(
-        not cell or _unit(cell) or _OTHER_UNIT.fullmatch(cell) or _OF_TIME.fullmatch(cell) for cell in bare
+    return any(unit_of(cell) for cell in bare) and all(
+        not cell or unit_of(cell) or _OTHER_UNIT.fullmatch(cell) or _OF_TIME.fullmatch(cell) for cell in bare
     )
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mets_ray.ecg.formats.arrays import malformed
-from mets_ray.ecg.formats.text_columns import names_of
+from mets_ray.ecg.formats.text_columns import column_of, names_of
+from mets_ray.ecg.leads import standard_lead
 
 HEAD_BYTES = 64 * 1024
 """What is searched for the first row of numbers."""
@@ -27,13 +28,15 @@ _MOST_HEADER_BYTES = 16 * 1024  # of a table that begins with its header
 @dataclass(frozen=True)
 class Layout:
     """separator: `;`, tab, `,`, or a blank for any white space. decimal: `.` or `,`. columns: how many. names: of the
-    columns, None where the table has no header. start: the byte at which the first row of numbers begins."""
+    columns, None where the table has no header. start: the byte at which the first row of numbers begins. before: the
+    lines above it."""
 
     separator: str
     decimal: str
     columns: int
     names: tuple[str, ...] | None
     start: int
+    before: tuple[str, ...] = ()
 
 
 def layout_of(data: bytes) -> Layout:
@@ -44,7 +47,7 @@ def layout_of(data: bytes) -> Layout:
     """
     before: list[str] = []
     for (start, line), (_, following) in itertools.pairwise([*_lines(data[:HEAD_BYTES]), (0, "")]):
-        found = _row(line)
+        found = _row(line, may_count=not before or not _has_names(before[-1]))
         if found is not None and (not following or _fits(following, found)):
             separator, decimal, columns = found
             if separator != "," and data.find(b",", start) >= 0:  # the first row may hold whole numbers only
@@ -53,7 +56,7 @@ def layout_of(data: bytes) -> Layout:
                 raise malformed("a line before the first row of numbers looks like one, and cannot be read")
             above = [_cells(one.lstrip("\ufeff#% "), separator) for one in before[-2:]]
             above = [[] if _is_numbering(cells) else cells for cells in above]
-            return Layout(separator, decimal, columns, names_of(above, _cells(line, separator)), start)
+            return Layout(separator, decimal, columns, names_of(above, _cells(line, separator)), start, tuple(before))
         before.append(line)
         if len(before) > _MOST_LINES_BEFORE:
             break
@@ -98,16 +101,28 @@ def _lines(head: bytes) -> Iterator[tuple[int, str]]:
             yield match.start(), line
 
 
-def _row(line: str) -> tuple[str, str, int] | None:
-    """Separator, decimal mark and number of cells of a row of numbers; None for another line."""
+def _row(line: str, *, may_count: bool) -> tuple[str, str, int] | None:
+    """Separator, decimal mark and number of cells of a row of numbers; None for another line.
+
+    may_count: whether cells that count (0, 1, 2, …) are a header: below names they are samples.
+    """
     for separator in _SEPARATORS:
         if separator != _BLANKS and separator not in line:
             continue
         cells = _cells(line, separator)
         for decimal in ".,":
-            if _are_numbers(cells, decimal) and not _is_numbering(cells):
+            if _are_numbers(cells, decimal) and not (may_count and _is_numbering(cells)):
                 return separator, decimal, len(cells)
     return None
+
+
+def _has_names(line: str) -> bool:
+    """Whether a line names a lead in one of its cells."""
+    return any(
+        standard_lead(column_of(cell).name)
+        for separator in _SEPARATORS
+        for cell in _cells(line.lstrip("\ufeff#% "), separator)
+    )
 
 
 def _is_numbering(cells: list[str]) -> bool:

@@ -453,3 +453,87 @@ def test_zip_is_what_npz_is():
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("a.csv", TEXTS["comma"])
     assert formats.recognise(buffer.getvalue()) is None
+
+
+@pytest.mark.parametrize(
+    "header", ["I (0.1 mV),II (0.1 mV),V1 (0.1 mV)", "II/mm,I/mm,V1/mm", "I (uV/bit),II (uV/bit),V1 (uV/bit)"]
+)
+def test_a_header_with_a_unit_that_is_not_read_is_not_overruled(header):
+    data = (header + "\n" + "7,2,3\n4,5,-6\n" * 9).encode()
+    assert refused(data, Stated(500.0, "mV", ("I", "II", "V1"))) in ("unknown_unit", "leads_mismatch")
+
+
+def test_a_unit_behind_a_slash_and_a_line_of_units_above_the_names():
+    rows = "7,2,3\n4,5,-6\n" * 9
+    for header in ("II/uV,I/uV,V1/uV\n", "uV,uV,uV\nII,I,V1\n", "II,I,V1\nuV,uV,uV\n"):
+        ecg = text.read((header + rows).encode(), Stated(500.0, "mV"))
+        assert ecg.leads == ("II", "I", "V1")
+        np.testing.assert_allclose(ecg.signal_mv[:, :2] * 1000, [[7, 4], [2, 5], [3, -6]])
+
+
+def test_samples_that_count_are_samples_below_names():
+    for first in ("1,2,3", "0,1,2"):
+        ecg = text.read(f"II,I,V1\n{first}\n4,5,6\n7,8,-9\n".encode(), Stated(500.0, "mV"))
+        assert (ecg.leads, ecg.signal_mv.shape) == (("II", "I", "V1"), (3, 3))
+    # As pandas numbers columns.
+    ecg = text.read(b",0,1,2\n0,4,5,6\n1,7,8,-9\n", Stated(500.0, "mV", ("I", "II", "V1")))
+    assert ecg.signal_mv.shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("Sample Rate,512 hertz", "sampling_rate_mismatch"),
+        ("# sampling frequency: 250 Hz", "sampling_rate_mismatch"),
+        ("fs = 1 kHz", "sampling_rate_mismatch"),
+        ("Unit,µV", "header_mismatch"),
+        ("Lead,Lead I", "leads_mismatch"),
+        ("Sample Rate,500 hertz", None),
+        ("Unit: mV", None),
+        ("Lead: II", None),
+        ('Device,"Watch6,1"', None),
+    ],
+)
+def test_lines_above_a_table_may_not_contradict_what_is_stated(line, reason):
+    data = f"Name,x\n{line}\n\n".encode() + b"".join(b"%.3f\n" % one for one in SIGNAL[0])
+    if reason:
+        assert refused(data, Stated(500.0, "mV", ("II",))) == reason
+    else:
+        assert text.read(data, Stated(500.0, "mV", ("II",))).signal_mv.shape == (1, SIGNAL.shape[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("sampling_rate_hz", 250.0, "sampling_rate_mismatch"),
+        ("fs", 250, "sampling_rate_mismatch"),
+        ("units", "uV", "header_mismatch"),
+        ("fs", 500, None),
+        ("unit", b"mV", None),
+        ("units", ["mV", "uV"], None),
+    ],
+)
+@pytest.mark.parametrize("of_file", [True, False])
+def test_attributes_of_hdf5_may_not_contradict_what_is_stated(name, value, reason, of_file):
+    def write(file):
+        file["ecg"] = SIGNAL
+        (file if of_file else file["ecg"]).attrs[name] = value
+
+    if reason:
+        assert refused(of_hdf5(write), Stated(500.0, "mV", LEADS)) == reason
+    else:
+        assert hdf5.read(of_hdf5(write), Stated(500.0, "mV", LEADS)).sampling_rate_hz == 500.0
+
+
+def test_commas_that_may_separate_thousands_are_refused():
+    stated = Stated(500.0, "uV")
+    assert refused(b"I\tII\n999\t12\n1,234\t-1,050\n998\t7\n", stated) == "malformed_file"
+    for row in ("1,23\t-1,050", "0,234\t1,050", "1234,567\t1,050", ",234\t1,050", "1,2345\t-1,050"):
+        ecg = text.read(f"I\tII\n999\t12\n{row}\n998\t7\n".encode(), stated)
+        assert ecg.signal_mv[1, 1] == pytest.approx(float(row.split("\t")[1].replace(",", ".")) / 1000)
+
+
+def test_an_npz_by_another_method_is_refused():
+    with zipfile.ZipFile(packed := io.BytesIO(), "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("x.npy", of_numpy(SIGNAL))
+    assert refused(packed.getvalue()) == "malformed_file"

@@ -171,3 +171,10 @@ def test_damage_is_refused():
         warnings.simplefilter("error")
         assert refuses_damage(read, written(data_record_duration=1), 60)["truncated_file"]
         refuses_damage(read, discontinuous([0, 1, 2, 3, 4, 5.5, 6.5, 7.5, 8.5, 9.5]), 60)
+
+
+def test_electrodes_of_the_eeg_beside_an_ecg_are_no_chest_leads():
+    for labels in (("C3", "ECG II", "O1"), ("Fp1", "C3", "ECG II"), ("C3", "C4", "ECG II")):
+        found = read(written(labels))
+        assert not {"C3", "C4"} & set(found.leads), labels
+        assert "C3" in found.other_signals

@@ -154,3 +154,13 @@ def test_refusals():
 
 def test_damage_is_refused():
     assert refuses_damage(read, mfer_header(CODES) + frame() + END, 100)["truncated_file"]
+
+
+def test_samples_behind_the_last_sequence_are_refused():
+    samples = np.random.default_rng(0).integers(-999, 999, (3, 500)).astype("<i2")
+    header = mfer_header((1, 2, 61))
+    for block in (499, 300):
+        blocks = tlv(4, struct.pack("<I", block))
+        refused(header + blocks + tlv(0x1E, samples.tobytes()) + b"\x80\0", "header_mismatch")
+    one = tlv(4, struct.pack("<I", 250)) + tlv(6, struct.pack("<I", 1))
+    refused(header + one + tlv(0x1E, samples.tobytes()) + b"\x80\0", "header_mismatch")

@@ -2,6 +2,7 @@
 
 import binascii
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from ecgdatakit.parsing.parsers.scp_ecg import SCPECGParser
 
 from mets_ray.ecg.formats import scp
 from mets_ray.ecg.formats.scp import read, recognises
-from mets_ray.ecg.formats.scp_huffman import parse_tables
+from mets_ray.ecg.formats.scp_huffman import decode, default_table, parse_tables
 from mets_ray.errors import RecordError
 from tests.support import clinical_files as files
 from tests.support.damaged_files import refuses_damage
@@ -200,3 +201,20 @@ def test_damage_is_refused(monkeypatch):
     assert "unreadable_file" not in refuses_damage(read, data, 30)
     monkeypatch.setattr(scp, "_has_checksum", lambda part: True)
     assert refuses_damage(read, data, 60)["truncated_file"]
+
+
+def test_a_small_file_cannot_ask_for_minutes_of_work():
+    beat = files.scp_signal([files.huffman(np.zeros(100, int))] * 3, interval_us=1)
+    refused(written(flags=5, s4=struct.pack("<HHH", 65535, 100, 0), s5=beat), "too_large")
+
+
+def test_what_lies_behind_the_last_sample_costs_nothing():
+    tables = (default_table(),) * 4
+    few = np.array([3, -70, 900])
+    long = files.huffman(few) + bytes(np.random.default_rng(0).integers(0, 256, 60_000, dtype=np.uint8))
+    tracemalloc.start()
+    try:
+        assert decode(long, 3, tables).tolist() == few.tolist()
+        assert tracemalloc.get_traced_memory()[1] < 1024**2  # all bits of all tables would take 100 MB
+    finally:
+        tracemalloc.stop()

@@ -193,3 +193,17 @@ def test_damaged_files_are_read_or_refused():
     )
     assert reasons["read"] > 0
     assert {"unreadable_file", "truncated_file"} <= set(reasons)
+
+
+@pytest.mark.parametrize("encoding", ["Base64", "Plain"])
+def test_samples_that_are_no_whole_leads_are_refused(encoding):
+    samples = np.random.default_rng(0).integers(-300, 300, (12, 1100))
+    attributes = {"dataencoding": encoding, "compression": "None", "numberofleads": 12, "samplespersecond": 500,
+                  "leadlabels": " ".join(LEADS), "durationperchannel": "2000", "resolution": 5,
+                  "bitspersample": 16}  # fmt: skip
+    coded = base64.b64encode(samples.astype("<i2").tobytes()).decode()
+    flat = coded if encoding == "Base64" else " ".join(map(str, samples.reshape(-1)))
+    with pytest.raises(RecordError) as caught:
+        read(sierra(flat, attributes=attributes))
+    assert caught.value.reason == "header_mismatch"
+    assert read(sierra(flat, attributes=attributes | {"durationperchannel": "2200"})).signal_mv.shape == (12, 1100)
