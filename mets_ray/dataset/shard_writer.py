@@ -28,7 +28,7 @@ from mets_ray.errors import RecordError
 from mets_ray.sources.manifest import ManifestRow
 from mets_ray.sources.source import Source
 
-CONVERSION_VERSION = 5
+CONVERSION_VERSION = 6
 """Raise it when the same files and settings give other samples, when other records are rejected, or when other
 statements are measured: `ecg`, `Source.read`."""
 

@@ -39,6 +39,7 @@ MEASURED = frozenset(
 _SLOW_RR_S, _FAST_RR_S = 1.0, 0.6  # 60 and 100 beats a minute
 _REGULAR_RR_S = 0.12  # the longest interval less the shortest: more is a sinus arrhythmia
 _EARLY_SHARE = 0.8  # of the median interval
+_MOST_VARIATION = 0.1  # of the intervals without the early ones: more is no rhythm that a beat could be early in
 
 _LOW_LIMB_MV, _BORDERLINE_LIMB_MV, _LOW_CHEST_MV = 0.5, 0.75, 1.0  # R less S
 _SOKOLOW_LYON_MV, _UPPER_LIMIT_MV = 3.5, 3.0
@@ -88,8 +89,20 @@ def _intervals(rr_s: Float[np.ndarray, " interval"]) -> Iterator[str]:
     elif rr_s.mean() < _FAST_RR_S:
         yield "Fast heart rate"
     yield "Regular RR intervals" if np.ptp(rr_s) <= _REGULAR_RR_S else "Irregular RR intervals"
-    if (rr_s < _EARLY_SHARE * np.median(rr_s)).any():
+    if _has_premature(rr_s):
         yield "Premature beats"
+
+
+def _has_premature(rr_s: Float[np.ndarray, " interval"]) -> bool:
+    """Whether some beats are early in a rhythm that is regular without them: in atrial fibrillation none is."""
+    early = rr_s < _EARLY_SHARE * np.median(rr_s)
+    if not early.any():
+        return False
+    behind = np.append(False, early[:-1])  # the pause
+    others = rr_s[~(early | behind)]
+    # In bigeminy there are no others, and all early beats come after the same time.
+    regular = others if len(others) > 1 else rr_s[early]
+    return bool(regular.std() < _MOST_VARIATION * regular.mean())
 
 
 def _voltages(r: _Leads, s: _Leads) -> Iterator[str]:

@@ -27,6 +27,8 @@ _LEVEL_S = 0.02  # before QRS
 _ST_AT_S, _T_FROM_S = 0.06, 0.08  # from the end of QRS
 _T_END_S, _LATEST_T_S = 0.62, 0.55  # from the middle of QRS, at an RR of 1 s (it goes with its root), and at most
 _P_FROM_S, _P_TO_S = -0.25, -0.02  # from the beginning of QRS
+_BEHIND_T_S = 0.42  # from the middle of the last QRS, at an RR of 1 s: P is not sought before
+_LEAST_P_S = 0.02
 _LEAST_Q_MV = 0.03  # what is lower is no wave
 
 
@@ -37,7 +39,7 @@ class MedianBeat:
     rr_s: intervals between all beats in order, also those of another form. qrs_s: duration of QRS over all leads.
     r_mv, s_mv: its highest and its lowest point. q_mv: its lowest before the highest; q_s: how long it is below -0.03
     mV there. st_mv: 60 ms after QRS. t_mv: where T is farthest from the level, signed. p_mv, p_end_mv: the highest and
-    the lowest point before QRS.
+    the lowest point before QRS, NaN where the last beat's T leaves no room.
     """
 
     rr_s: Float[np.ndarray, " interval"]
@@ -86,7 +88,7 @@ def _measured(
     before_peak = np.where(np.arange(qrs.shape[1]) <= peak[:, None], qrs, np.inf)
     t_end = min(fine.shape[1], middle + round(_FINE_HZ * min(_LATEST_T_S, _T_END_S * float(rr_s.mean()) ** 0.5)))
     t_wave = fine[:, min(end + round(_T_FROM_S * _FINE_HZ), t_end - 1) : t_end]
-    p_wave = fine[:, max(0, begin + round(_P_FROM_S * _FINE_HZ)) : begin + round(_P_TO_S * _FINE_HZ)]
+    p_wave = _p_wave(fine, float(np.median(rr_s)), middle, begin)
     return MedianBeat(
         rr_s=rr_s,
         qrs_s=(end - begin) / _FINE_HZ,
@@ -99,6 +101,13 @@ def _measured(
         p_mv=p_wave.max(axis=1),
         p_end_mv=p_wave.min(axis=1),
     )
+
+
+def _p_wave(fine: Float[np.ndarray, "lead fine"], rr_s: float, middle: int, begin: int) -> Float[np.ndarray, "lead _"]:
+    """Where P is: behind the last beat's T, which at fast rates comes close. NaN where no room is left."""
+    first = max(0, begin + round(_P_FROM_S * _FINE_HZ), middle + round((_BEHIND_T_S * rr_s**0.5 - rr_s) * _FINE_HZ))
+    found = fine[:, first : begin + round(_P_TO_S * _FINE_HZ)]
+    return found if found.shape[1] >= _LEAST_P_S * _FINE_HZ else np.full((len(fine), 1), np.nan)
 
 
 def _median_of(

@@ -102,9 +102,9 @@ def preprocess(ecg: Ecg, config: SignalConfig) -> Int16[np.ndarray, "lead sample
 
     Leads are picked by name as `standard_lead` reads it, whatever their order; other leads (Frank's, V7, V4R) are
     dropped. Another rate is reached with `scipy.signal.resample_poly`, lead by lead, from the same stretch of time
-    (plus the filter's reach, if the record goes on). Only that stretch is checked: a fault later in a long record does
-    not matter. It is then filtered as `config.highpass_hz` says, on its own: no sample beyond it enters the filter.
-    A record that is less than one of its samples too short is long enough.
+    (plus the filter's reach, if the record goes on, up to the first fault in it). Only that stretch is checked: a fault
+    later in a long record does not matter. It is then filtered as `config.highpass_hz` says, on its own: no sample
+    beyond it enters the filter. A record that is less than one of its samples too short is long enough.
     Limb leads that the record lacks are derived from two of I, II and III (`derive_leads`).
     Leads that `ecg.absent_leads` names are zeros; at least one wanted lead must be there.
 
@@ -128,13 +128,14 @@ def preprocess(ecg: Ecg, config: SignalConfig) -> Int16[np.ndarray, "lead sample
         )
     is_in_order = rows == list(range(len(ecg.signal_mv)))
     signal_mv = (ecg.signal_mv if is_in_order else ecg.signal_mv[rows])[:, :end].astype(np.float64, copy=False)
-    _check_values(signal_mv, present)
+    stretch = math.ceil(round(config.duration_s * rate, 6))  # without the filter's reach
+    _check_values(signal_mv[:, :stretch], present)
     if ecg.derived_leads:
-        check_source_leads(ecg)
-    _check_amplitude(signal_mv, present, has_offset=config.highpass_hz is not None)
+        check_source_leads(replace(ecg, signal_mv=ecg.signal_mv[:, :stretch]))
+    _check_amplitude(signal_mv[:, :stretch], present, has_offset=config.highpass_hz is not None)
 
     if ratio != 1:
-        signal_mv = scipy.signal.resample_poly(signal_mv, ratio.numerator, ratio.denominator, axis=1, padtype=PADTYPE)
+        signal_mv = _resampled(signal_mv, stretch, ratio)
     signal_mv = signal_mv[:, : config.num_samples]
     if lacking := config.num_samples - signal_mv.shape[1]:  # where the record lacked a part of a sample, or drifts
         signal_mv = np.pad(signal_mv, ((0, 0), (0, lacking)), mode="edge")
@@ -209,6 +210,24 @@ def _highpassed(
     backwards, _ = scipy.signal.sosfilt(sections, forwards[:, ::-1], axis=1, zi=settled * forwards[:, -1:])
     whole = backwards[:, ::-1][:, margin : margin + samples]
     return np.concatenate([whole.real, whole.imag[: leads - half]])
+
+
+def _resampled(
+    signal_mv: Float[np.ndarray, "lead sample"], stretch: int, ratio: Fraction
+) -> Float[np.ndarray, "lead resampled"]:
+    """At `ratio` times the rate. What lies behind the first `stretch` samples is used up to its first fault.
+
+    Each lead's level is taken away meanwhile: the parts of the polyphase filter differ a little in what they make of a
+    constant, so an electrode's offset of 300 mV would become a ripple of up to 0.3 mV.
+    """
+    level = signal_mv[:, :stretch].mean(axis=1, keepdims=True)
+    centred = signal_mv - level
+    faulty = ~(np.abs(centred[:, stretch:]) <= MAX_AMPLITUDE_MV).all(axis=0)  # NaN as well
+    if faulty.any():
+        centred = centred[:, : stretch + int(faulty.argmax())]
+    found: np.ndarray = scipy.signal.resample_poly(centred, ratio.numerator, ratio.denominator, axis=1, padtype=PADTYPE)
+    found += level
+    return found
 
 
 def _lead_rows(ecg: Ecg, config: SignalConfig) -> tuple[tuple[str, ...], list[int]]:

@@ -23,7 +23,7 @@ from mets_ray.evaluation.supervised import SupervisedScores, learn_and_score
 from mets_ray.metrics.auroc import chance_auroc
 from mets_ray.metrics.linear_probe import fit_linear_probe, label_subset
 from mets_ray.pipelines.texts import learn_prompts
-from mets_ray.results.values import BaselineScore
+from mets_ray.results.values import HEAD, BaselineScore
 from mets_ray.tasks.label_sets import LabelSet, label_matrix
 from mets_ray.tasks.prompt_files import read_prompt_set
 
@@ -66,7 +66,9 @@ def _class_names(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
 def _permuted_labels(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
     settings = inputs.config.evaluate
     for task, of in inputs.scores.items():
-        chance = chance_auroc(of.similarity, of.truth, samples=settings.bootstrap_samples, seed=inputs.config.seed)
+        chance = chance_auroc(
+            of.similarity, of.truth, of.patients, samples=settings.bootstrap_samples, seed=inputs.config.seed
+        )
         note = f"the bundle's scores against labels permuted {settings.bootstrap_samples} times"
         yield BaselineScore("chance", task, chance, note)
 
@@ -126,7 +128,7 @@ def _heads(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
         note = f"{facts.method}, {facts.records} labelled ECGs of {facts.patients} patients"
         if absent := [class_name for class_name in classes if class_name not in facts.classes]:
             note += f"; it has no {', '.join(absent)}, counted as AUROC 0.5"
-        yield inputs.baseline(f"head {name}", of, scores, note)
+        yield inputs.baseline(f"{HEAD}{name}", of, scores, note)
 
 
 def _supervised(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
@@ -154,7 +156,7 @@ def _supervised(inputs: EvaluationInputs) -> Iterator[BaselineScore]:
             note = _learnt_from(label_set, found.share, (found.ecgs, found.patients), found.untrained_classes)
             note += f", best epoch {found.best_epoch}"
             scored = inputs.baseline(supervised_method(encoder), of, scores, note, found.share, ecgs=found.ecgs)
-            say(f"supervised, {found.task}, {found.share:.0%} of labels: macro AUROC {scored.macro.value:.3f} ({note})")
+            say(f"supervised, {found.task}: macro AUROC {scored.macro.value:.3f} ({note})")
             yield scored
 
 
@@ -173,7 +175,7 @@ def _learnt_from(
 ) -> str:
     """Describe the training labels. counts: (ECGs, patients). still: columns that have stayed at zero-shot."""
     classes = tuple(label_set.classes)
-    note = f"{share:.0%} of labels: {counts[0]} ECGs of {counts[1]} patients"
+    note = f"{100 * share:g}% of labels: {counts[0]} ECGs of {counts[1]} patients"
     if still:
         note += f"; too few labels to train {', '.join(classes[column] for column in still)}, which stay zero-shot"
     if untrained:

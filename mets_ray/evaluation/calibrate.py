@@ -22,6 +22,7 @@ from mets_ray.metrics.cross_fitting import CrossFitted
 from mets_ray.metrics.thresholds import ThresholdRule
 from mets_ray.model.bundle import Bundle, signing_key
 from mets_ray.model.calibrations import FOLDER_NAME, CalibrationFile, TaskCalibration, wordings_sha256
+from mets_ray.pipelines.embed import EmbeddedRecords
 from mets_ray.tasks.prompt_sets import PromptSet
 
 _READ_ONLY_STORES = {"hf", "http", "https"}  # an upload to a hub is a publication, which nobody asked for here
@@ -30,11 +31,12 @@ _READ_ONLY_STORES = {"hf", "http", "https"}  # an upload to a hub is a publicati
 def fit_calibrations(inputs: EvaluationInputs) -> dict[str, Calibrated]:
     """The calibration of each task that has validation records, scored on the test records.
 
-    Raises MetsError where `inputs.not_calibrated` says why there is none.
+    Raises MetsError where `inputs.not_calibrated` says why there is none, and as `check_single_windows`.
     """
     if inputs.not_calibrated:
         raise MetsError(inputs.not_calibrated)
     records = inputs.embedded.bundle["folds.validation"]
+    check_single_windows(records)
     on_validation = similarities_by_task(inputs.predictor, inputs.questions, records)
     prompt_set = inputs.questions.prompts
     prompts = PromptVersion(prompt_set.name, prompt_set.version, prompt_set.sha256)
@@ -46,6 +48,12 @@ def fit_calibrations(inputs: EvaluationInputs) -> dict[str, Calibrated]:
         for task, of in inputs.scores.items()
         if task in on_validation
     }
+
+
+def check_single_windows(records: EmbeddedRecords) -> None:
+    """Raise MetsError where an embedding is the mean of several windows: served is what one window is like."""
+    if records.rows != len(records.record_ids):
+        raise MetsError("calibrations are for ECGs of one window, and these records are windows of recordings")
 
 
 def write_calibrations(

@@ -13,7 +13,13 @@ from mets_ray.console import say
 from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.errors import ConfigError, MetsError
-from mets_ray.evaluation.calibrate import calibration_file, require_writable, task_calibration, write_file
+from mets_ray.evaluation.calibrate import (
+    calibration_file,
+    check_single_windows,
+    require_writable,
+    task_calibration,
+    write_file,
+)
 from mets_ray.evaluation.checks import calibration_folds
 from mets_ray.evaluation.inputs import similarities_by_task
 from mets_ray.metrics.calibration import PromptVersion, fit_calibration
@@ -54,6 +60,7 @@ def calibrate(config: Config, dataset_uri: str, bundle_uri: str) -> CalibratedBu
     questions = Questions.read(config.evaluate.prompt_set, dataset.card.source, config.evaluate.tasks)
     parts = {"folds.validation": Part(validation)} | input_reference.reference_parts(dataset, predictor.bundle)
     embedded = embed_parts(config, dataset, parts, bundle_uri).bundle
+    check_single_windows(embedded["folds.validation"])
     learn_prompts(config, predictor, questions.texts(), dataset)
     tasks = _tasks(config, dataset, predictor, questions, embedded["folds.validation"])
     file = calibration_file(predictor.bundle, questions.prompts, tasks)

@@ -11,9 +11,11 @@ from mets_ray.model.bundle import Bundle, BundleFacts, check_signal
 from mets_ray.model.heads import HeadFacts
 from mets_ray.pipelines.embed import Part
 from mets_ray.pipelines.input_reference import reference_parts
+from mets_ray.sources.cinc import OF_CHALLENGES
 from mets_ray.tasks.questions import labelled_sources, unknown_labels
 
 _PUBLISHED_TEST_FOLD = 10
+_GATHERED = {"cinc", "cinc2021"}  # sources that may hold records of the others
 
 
 def check_fit(config: Config, dataset: PreparedDataset, facts: BundleFacts, test: Selection) -> list[str]:
@@ -27,7 +29,7 @@ def check_fit(config: Config, dataset: PreparedDataset, facts: BundleFacts, test
     check_signal(card.signal, facts)
     alarms = ["The bundle was trained on SHUFFLED reports: it must know nothing."] if facts.shuffled_reports else []
     if card.source != facts.dataset_source:
-        return alarms
+        return [*alarms, *_shared_records(card.source, facts.dataset_source)]
     if not _has_the_folds_of(facts, card):
         alarms.append(
             f"The bundle was trained on another data set that was also prepared from `{card.source}`. Whether they "
@@ -157,6 +159,17 @@ def heads_to_score(inputs: EvaluationInputs) -> tuple[list[str], list[str]]:
                     continue
         names.append(name)
     return names, notices
+
+
+def _shared_records(tested: str, trained: str) -> list[str]:
+    """An alarm where two sources hold records of each other: the challenge of 2021 gathered several databases."""
+    both = {tested, trained}
+    if both <= OF_CHALLENGES | {"ptbxl"} and both & _GATHERED:
+        return [
+            f"The bundle was trained on `{trained}`, which may hold records of `{tested}`: the challenge of 2021 "
+            "gathered PTB-XL, CPSC2018, Chapman-Shaoxing, Ningbo and others. Whether they share patients is unknown."
+        ]
+    return []
 
 
 def _has_the_folds_of(facts: BundleFacts | HeadFacts, card: DatasetCard) -> bool:

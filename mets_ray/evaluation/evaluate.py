@@ -1,8 +1,9 @@
 """Zero-shot evaluation: embed the test folds with a bundle, score them against class prompts, write the report."""
 
+import json
 import math
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
@@ -28,7 +29,7 @@ from mets_ray.evaluation.label_curve import label_curve
 from mets_ray.evaluation.lead_sets import score_fewer_leads, sets_to_score
 from mets_ray.evaluation.reference import write_reference
 from mets_ray.evaluation.subgroups import find_subgroups
-from mets_ray.evaluation.write import REPORT_NAME, write_result, write_six_sets
+from mets_ray.evaluation.write import METRICS_NAME, REPORT_NAME, write_result, write_six_sets
 from mets_ray.metrics.calibration_drift import drifted
 from mets_ray.metrics.extremes import choose_examples
 from mets_ray.metrics.intervals import Interval, interval_json, number_json
@@ -121,6 +122,7 @@ def _score(inputs: EvaluationInputs, result_uri: str, alarms: list[str], notices
     reference_uri, about_reference = write_reference(inputs, result_uri)
     calibration_uri, about_calibration = write_calibrations(inputs, evidence.calibrated, result_uri)
     baselines = tuple(score_baselines(inputs))
+    comparisons, of_other = _comparisons(inputs) if settings.compare_to else ((), ())
     defined = sum(not math.isnan(score.macro.value) for score in scored)
     return Evaluated(
         result_uri=result_uri,
@@ -139,10 +141,10 @@ def _score(inputs: EvaluationInputs, result_uri: str, alarms: list[str], notices
             *drift_notice(drift),
         ),
         pictures=tuple(storage.join(result_uri, f"roc_{score.task}.png") for score in scored),
-        alarms=tuple(alarms),
+        alarms=(*alarms, *of_other),
         baselines=baselines,
         compared_to=settings.compare_to or "",
-        comparisons=tuple(_comparisons(inputs)) if settings.compare_to else (),
+        comparisons=comparisons,
         calibrated=evidence.calibrated,
         calibration_uri=calibration_uri,
         wordings=evidence.wordings,
@@ -235,20 +237,21 @@ def _values(scores: Mapping[str, Interval]) -> dict[str, float | None]:
     return {name: number_json(interval.value) for name, interval in scores.items()}
 
 
-def _comparisons(inputs: EvaluationInputs) -> Iterator[Comparison]:
-    """The paired difference of each task from another bundle, or from the result files of an earlier evaluation."""
+def _comparisons(inputs: EvaluationInputs) -> tuple[tuple[Comparison, ...], tuple[str, ...]]:
+    """The paired difference of each task from another bundle, or from the result files of an earlier evaluation, and
+    what made the other's scores misleading."""
     config, settings = inputs.config, inputs.config.evaluate
     assert settings.compare_to is not None
     uri = bundles.absolute(settings.compare_to)
     others: dict[str, TaskSimilarities]
     if storage.exists(storage.join(bundles.locate(uri), MANIFEST_NAME)):
         other_bundle = load_predictor(uri)
-        for alarm in check_fit(config, inputs.dataset, other_bundle.facts, inputs.test):
-            say(f"ALARM for the bundle to compare with: {alarm}")
+        alarms = check_fit(config, inputs.dataset, other_bundle.facts, inputs.test)
         records = embed_records(config, inputs.dataset, inputs.test, uri, key="folds.test")
         learn_prompts(config, other_bundle, inputs.questions.texts(), inputs.dataset)
         others = similarities_by_task(other_bundle, inputs.questions, records)
     else:
+        alarms = _alarms_of(uri)
         read = {task: read_similarities(uri, task) for task in inputs.scores}
         others = {task: scores for task, scores in read.items() if scores is not None}
     if not others:
@@ -256,5 +259,16 @@ def _comparisons(inputs: EvaluationInputs) -> Iterator[Comparison]:
             f"`evaluate.compare_to` is `{uri}`, which is not a bundle and has no scores for {', '.join(inputs.scores)}",
             hint="give a bundle, or the result_uri that jobs/evaluate.py printed",
         )
-    for task, other in others.items():
-        yield compare(inputs.scores[task], other, samples=settings.bootstrap_samples, seed=config.seed)
+    told = tuple(f"Of what this result is compared with: {alarm}" for alarm in alarms)
+    for line in told:
+        say(line)
+    return tuple(
+        compare(inputs.scores[task], other, samples=settings.bootstrap_samples, seed=config.seed)
+        for task, other in others.items()
+    ), told
+
+
+def _alarms_of(result_uri: str) -> list[str]:
+    """Those of an earlier evaluation, in its `metrics.json`."""
+    uri = storage.join(result_uri, METRICS_NAME)
+    return list(json.loads(storage.read_bytes(uri)).get("alarms", [])) if storage.exists(uri) else []

@@ -24,6 +24,7 @@ from mets_ray.results.subgroup_section import SUBGROUPS_NAME, subgroups_csv, sub
 from mets_ray.results.values import Evaluated
 
 REPORT_NAME = "report.html"
+METRICS_NAME = "metrics.json"
 
 
 def write_result(result: Evaluated, inputs: EvaluationInputs, drawn: Drawn, command: str) -> None:
@@ -87,7 +88,7 @@ def write_result(result: Evaluated, inputs: EvaluationInputs, drawn: Drawn, comm
         "command": command,
         "versions": _versions(),
     }
-    storage.write_bytes(storage.join(result.result_uri, "metrics.json"), json.dumps(metrics, indent=1).encode())
+    storage.write_bytes(storage.join(result.result_uri, METRICS_NAME), json.dumps(metrics, indent=1).encode())
 
 
 def write_six_sets(results: Sequence[Evaluated]) -> None:

@@ -118,14 +118,18 @@ def paired_difference(
 def chance_auroc(
     scores: Float[np.ndarray, "record class"],
     labels: Bool[np.ndarray, "record class"],
+    groups: Shaped[np.ndarray, "record"],
     *,
     samples: int = 1000,
     seed: int,
     level: float = 0.95,
 ) -> Interval:
-    """Chance level: mean and percentile interval of the macro AUROC with labels permuted between records.
+    """Chance level: mean and percentile interval of the macro AUROC with labels permuted between patients.
 
-    Whole rows of `labels` are permuted, so class counts and co-occurrences are preserved. Errors as in `macro_auroc`.
+    Whole rows of `labels` are permuted, so class counts and co-occurrences are preserved. Those of a patient (`groups`)
+    stay together: they are laid along the records, patient by patient, in a random order of the patients. Records of
+    one patient are alike, so permuting them one by one would make chance seem more certain than it is. Errors as in
+    `macro_auroc`.
     """
     _, values = macro_auroc(scores, labels)
     scored = ~np.isnan(values)
@@ -134,10 +138,14 @@ def chance_auroc(
     pairs = positives * (len(labels) - positives)
     lowest = positives * (positives + 1) / 2
     generator = np.random.default_rng(seed)
+    _, of_record = np.unique(groups, return_inverse=True)
+    by_patient = np.argsort(of_record, kind="stable")
+    ranks, of_class, of_record = ranks[by_patient], of_class[by_patient], of_record[by_patient]
     drawn = np.full(samples, np.nan)
     for position in range(samples if scored.any() else 0):
+        order = np.argsort(generator.permutation(of_record[-1] + 1)[of_record], kind="stable")
         # Mann-Whitney: the AUROC is the rank sum of the positives minus its minimum, divided by the number of pairs.
-        won = np.einsum("rc,rc->c", ranks, of_class[generator.permutation(len(labels))]) - lowest
+        won = np.einsum("rc,rc->c", ranks, of_class[order]) - lowest
         drawn[position] = float((won / pairs).mean())
     return percentile_interval(float(drawn.mean()) if samples else float("nan"), drawn, level)
 

@@ -135,7 +135,7 @@ def _slope(
     freedom: int,
 ) -> tuple[Interval, float]:
     log_odds = fit.slope * cosine + fit.intercept
-    own = fit_platt(log_odds, present, patients)
+    own = fit_platt(log_odds, present, patients, softened=False)
     of_fit = _largest(fit, np.array([0.0, 1.0])) * (own.slope / fit.slope) ** 2
     return _tested(own.slope, 1.0, _largest(own, np.array([0.0, 1.0])) + of_fit, freedom)
 

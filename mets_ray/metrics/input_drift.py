@@ -71,7 +71,7 @@ class InputCounts(NamedTuple):
         return cls(len(features), distinct, counts, placed.sum(axis=0), placed.T @ placed)
 
     def plus(self, other: "InputCounts") -> "InputCounts":
-        """Of both; a patient with ECGs in both counts twice."""
+        """Of both; a patient with ECGs in both counts twice, so who knows the patients counts them anew."""
         features = tuple(one + two for one, two in zip(self.features, other.features, strict=True))
         return InputCounts(
             self.records + other.records,

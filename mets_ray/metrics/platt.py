@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 _MOST_ITERATIONS = 1000
+_WEAKEST_PENALTY = 1e4  # scikit-learn's C, the inverse
 _LEVEL = 0.95
 
 Covariance = tuple[float, float, float]
@@ -96,12 +97,18 @@ class PlattFits:
 
 
 def fit_platt(
-    cosine: Float[np.ndarray, "record"], present: Bool[np.ndarray, "record"], patients: Shaped[np.ndarray, "record"]
+    cosine: Float[np.ndarray, "record"],
+    present: Bool[np.ndarray, "record"],
+    patients: Shaped[np.ndarray, "record"],
+    *,
+    softened: bool = True,
 ) -> PlattFit:
     """Unpenalised logistic regression on softened labels, (n₊+1)/(n₊+2) for a positive and 1/(n₋+2) for a negative.
 
-    With labels of 1 and 0, the slope would grow without bound for a class that the cosine separates. There must be
-    records with the class and without it.
+    With labels of 1 and 0, the slope would grow without bound for a class that the cosine separates. But softened
+    labels make it smaller, the more so the fewer positives there are: where it is compared with another one, they are
+    left as they are (`softened=False`), and a penalty so small that it matters for separated classes alone bounds it.
+    There must be records with the class and without it.
     """
     from scipy.special import stdtrit  # who uses a fit, as serving does, needs neither of these
     from sklearn.linear_model import LogisticRegression
@@ -111,10 +118,12 @@ def fit_platt(
     # If all are equal, rounding can move the mean away from them and the standard deviation away from 0.
     centre, scale = (float(cosine.mean()), float(cosine.std())) if np.ptp(cosine) > 0.0 else (float(cosine[0]), 1.0)
     standard = (cosine - centre) / scale
-    # Each record is used twice, as a positive and as a negative, weighted by its softened label.
-    softened = np.where(present, (positives + 1.0) / (positives + 2.0), 1.0 / (negatives + 2.0))
-    model = LogisticRegression(C=math.inf, solver="lbfgs", max_iter=_MOST_ITERATIONS, tol=1e-8)
-    weights = np.concatenate([softened, 1.0 - softened])
+    # Each record is used twice, as a positive and as a negative, weighted by its label.
+    soft = np.where(present, (positives + 1.0) / (positives + 2.0), 1.0 / (negatives + 2.0))
+    label = soft if softened else present.astype(np.float64)
+    strength = math.inf if softened else _WEAKEST_PENALTY
+    model = LogisticRegression(C=strength, solver="lbfgs", max_iter=_MOST_ITERATIONS, tol=1e-8)
+    weights = np.concatenate([label, 1.0 - label])
     model.fit(np.tile(standard, 2)[:, None], np.repeat([True, False], len(cosine)), sample_weight=weights)
     intercept, slope = float(model.intercept_[0]), float(model.coef_[0, 0])
     predicted = _logistic(intercept + slope * standard)

@@ -15,6 +15,7 @@ from mets_ray.cluster.shares import check_actor_fits
 from mets_ray.config.kinds import EncoderRuntime
 from mets_ray.config.settings import Config
 from mets_ray.console import progress_bar
+from mets_ray.dataset.card import DatasetCard
 from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.dataset.recording_windows import window_name
@@ -24,6 +25,7 @@ from mets_ray.ecg.signal_features import signal_features
 from mets_ray.errors import DatasetError
 from mets_ray.model.predictor import Encoded, load_predictor
 from mets_ray.model.windows import mean_embedding
+from mets_ray.sources.cinc import OF_CHALLENGES
 
 _EMBEDDING_OF = "ecg_embedding:"  # and the name of a set of leads
 _LOGITS_OF = "head_logits:"  # and the name of a head
@@ -202,7 +204,7 @@ def embed_parts(
         for row in plain(embedded).iter_rows():
             rows[row["part"]].append(row)
             bar.update()
-    of_windows = dataset.card.window_stride_s is not None
+    of_windows = windows_of(dataset.card)
     return EmbeddedParts(
         {
             key: embedded_records(
@@ -224,19 +226,32 @@ def embed_records(
     return embed_parts(config, dataset, {key: Part(selection)}, bundle_uri).bundle[key]
 
 
+Windows = Literal["prepared", "challenge"]
+
+
+def windows_of(card: DatasetCard) -> Windows | None:
+    """How the rows of a data set may be windows of recordings, as their names say.
+
+    Of a data set of windows (`DatasetCard.window_stride_s`) these are `<record>@0`, `<record>@10`; of the challenges'
+    records `<patient>-w0`, `<patient>-w1` (`sources.cinc`). Elsewhere a record may be called anything.
+    """
+    if card.window_stride_s is not None:
+        return "prepared"
+    return "challenge" if card.source in OF_CHALLENGES else None
+
+
 def embedded_records(
     rows: Sequence[dict[str, Any]],
     *,
-    of_windows: bool = False,
+    of_windows: Windows | None = None,
     by: Literal["ecg", "untrained"] = "ecg",
     fewer_leads: bool = True,
     heads: bool = False,
 ) -> EmbeddedRecords:
     """From rows with the columns `record_id`, `patient_id`, `labels`, `report` and those of `EcgEmbedder`.
 
-    of_windows: whether a row is a window of a recording, as its name says (`DatasetCard.window_stride_s`). by: whether
-    embeddings and features are those of the bundle or of random weights. fewer_leads: whether to keep those with fewer
-    leads. heads: whether to keep the logits of heads.
+    of_windows: of `windows_of`. by: whether embeddings and features are those of the bundle or of random weights.
+    fewer_leads: whether to keep those with fewer leads. heads: whether to keep the logits of heads.
     """
     rows = sorted(rows, key=lambda row: str(row["record_id"]))
     sets = [column for column in rows[0] if column.startswith(_EMBEDDING_OF)] if rows and fewer_leads else []
@@ -268,9 +283,8 @@ def embedded_records(
     )
 
 
-def _join_windows(records: EmbeddedRecords, of_windows: bool) -> EmbeddedRecords:
-    """Rows `<patient>-w0`, `<patient>-w1`, ... are one recording (`sources.cinc`), and so are `<record>@0`,
-    `<record>@10` of a data set of windows: their embeddings are averaged.
+def _join_windows(records: EmbeddedRecords, of_windows: Windows | None) -> EmbeddedRecords:
+    """The embeddings of a recording's windows are averaged.
 
     Serving does the same with the windows of a long recording (`model.windows`).
     """
@@ -322,8 +336,10 @@ def _known_mean(values: Float32[np.ndarray, "row feature"]) -> Float32[np.ndarra
     return mean
 
 
-def _recording(record_id: str, patient: str, of_windows: bool) -> str:
-    if of_windows:
+def _recording(record_id: str, patient: str, of_windows: Windows | None) -> str:
+    if of_windows is None:
+        return record_id
+    if of_windows == "prepared":
         window = window_name(record_id)
         return record_id if window is None else window.record_id
     start, mark, number = record_id.rpartition("-w")

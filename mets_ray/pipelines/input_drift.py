@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mets_ray import storage
@@ -98,22 +99,29 @@ def write_drift(output_uri: str, score_uris: Iterable[str], bundle: Bundle, card
 
 
 def _sum(score_uris: Iterable[str], reference: str) -> tuple[InputCounts | None, int]:
-    """The counts of all files together, and how many files have none for this reference."""
+    """The counts of all files together, and how many files have none for this reference.
+
+    A patient with ECGs in several files is one patient: thresholds depend on their number.
+    """
     total, missing = None, 0
+    patients: set[str] = set()
     with ThreadPoolExecutor(_FILES_IN_FLIGHT) as pool:
-        for state in pool.map(_read, score_uris):
+        for state, of_file in pool.map(_read, score_uris):
             if state.get("reference") != reference:
                 missing += 1
                 continue
             counts = InputCounts.from_json(state)
             total = counts if total is None else total.plus(counts)
-    return total, missing
+            patients.update(of_file)
+    return total and total._replace(patients=len(patients)), missing
 
 
-def _read(uri: str) -> dict[str, Any]:
-    with storage.open_file(uri) as file:
-        metadata = pq.read_schema(file).metadata or {}
-    return dict(json.loads(metadata.get(METADATA_KEY, b"{}")))
+def _read(uri: str) -> tuple[dict[str, Any], list[str]]:
+    """What a file says of its counts, and its patients."""
+    with storage.open_file(uri) as file, pq.ParquetFile(file) as table:
+        metadata = table.schema_arrow.metadata or {}
+        patients = pc.unique(table.read(["patient_id"])["patient_id"]).to_pylist()
+    return dict(json.loads(metadata.get(METADATA_KEY, b"{}"))), patients
 
 
 def _facts(file: ReferenceFile, card: DatasetCard, missing: int) -> dict[str, str]:

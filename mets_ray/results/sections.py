@@ -1,7 +1,10 @@
 """Evaluation results as sections of a page, which `results.page` renders as HTML and Markdown."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from mets_ray.metrics.balanced import BalancedScore
 from mets_ray.metrics.calibration import LEAST_PATIENTS, Calibrated
@@ -191,11 +194,13 @@ def _summary(result: Evaluated) -> Section:
     own: tuple[Cell, ...] = ("this bundle, zero-shot", *(interval_text(task.macro) for task in result.tasks))
     mean = [interval_text(mean_of_tasks(result.tasks))] if len(tasks) > 1 else []
     rows: list[Sequence[Cell]] = [(*own, *mean)]
+    compared = [task.task for task in result.tasks if not math.isnan(task.macro.value)]
     for name in dict.fromkeys(row.name for row in result.baselines):
         of = {row.task: row.macro for row in result.baselines if row.name == name}
         cells = [interval_text(of[task]) if task in of else None for task in tasks]
-        values = [interval.value for interval in of.values() if interval.value == interval.value]
-        rows.append((name, *cells, *([f"{sum(values) / len(values):.3f}" if values else None] if mean else ())))
+        values = [of[task].value if task in of else math.nan for task in compared]
+        # A head has one task: a mean over fewer than the bundle's could not be compared with it.
+        rows.append((name, *cells, *([None if math.isnan(sum(values)) else f"{np.mean(values):.3f}"] if mean else ())))
     header = ("scored by", *tasks, *(["mean"] if mean else ()))
     text = f"Mean over tasks: {result.macro_auroc:.3f} ({result.over})"
     if result.baselines:

@@ -1,5 +1,6 @@
 """The six data sets that MERL and later papers report: a row of results, their mean, and the published rows."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,5 +41,5 @@ def six_sets_json(results: Sequence[Evaluated]) -> dict[str, Any]:
 
 
 def _of_the_six(results: Sequence[Evaluated]) -> dict[str, TaskScore]:
-    scores = {task.task: task for result in results for task in result.tasks}
+    scores = {task.task: task for result in results for task in result.tasks if not math.isnan(task.macro.value)}
     return {name: scores[name] for name in SIX_SETS if name in scores}

@@ -101,7 +101,8 @@ def _paragraphs(found: Subgroups) -> Iterator[str]:
     yield (
         "Macro AUROC of each group, and of all other records, over the classes that have at least "
         f"{LEAST_PATIENTS} patients with and {LEAST_PATIENTS} without them on both sides. The difference is the group "
-        "minus the others, on the same resampled patients. Groups without such a class are counted and not scored."
+        "minus the others, on the same resampled patients. Where the others are too few for any class, the group is "
+        "scored on the classes that it has enough of itself, without a difference. Without these it is only counted."
     )
     if found.absent:
         reasons = dict.fromkeys(found.absent.values())

@@ -15,6 +15,9 @@ from mets_ray.metrics.similarities import TaskSimilarities
 from mets_ray.metrics.subgroups import Subgroups
 from mets_ray.metrics.task_scores import Comparison, TaskScore
 
+HEAD = "head "
+"""What the name of a bundle's head begins with in the tables."""
+
 
 @dataclass(frozen=True)
 class BaselineScore:
@@ -35,7 +38,9 @@ class BaselineScore:
 
     @property
     def folder(self) -> str:
-        """Where its scores are kept below those of the bundle: `linear_probe_100_of_labels`."""
+        """Where its scores are kept below those of the bundle: `linear_probe_100_of_labels`, `head_af-1`."""
+        if self.baseline.startswith(HEAD):  # `af-1` and `af_1` are two heads
+            return f"head_{self.baseline.removeprefix(HEAD)}"
         return re.sub("[^a-z0-9]+", "_", self.name.lower())
 
 

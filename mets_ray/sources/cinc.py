@@ -32,6 +32,11 @@ from mets_ray.sources.source import Source
 from mets_ray.text.reports import join_statements
 
 Database = Literal["cpsc2018", "csn", "cinc2021", "any"]
+
+SOURCE_OF: dict[Database, str] = {"cpsc2018": "cpsc2018", "csn": "csn", "cinc2021": "cinc2021", "any": "cinc"}
+"""What cards call each."""
+
+OF_CHALLENGES = frozenset(SOURCE_OF.values())
 Stretch = Literal["start", "first_5s_padded", "windows"]
 
 _NO_REPORTS = "no reports: for evaluation only"
@@ -74,7 +79,7 @@ def cinc_manifest(
         padded += sum(padded_to > samples for _, samples, padded_to in cuts)
         about = _About.of(header, database, blanks, words)
         rows += _rows(uri, about, cuts, several=stretch == "windows")
-    source = "cinc" if database == "any" else database
+    source = SOURCE_OF[database]
     files = [header.data for header in headers if header is not None]
     notes = _notes(headers, rows, database, stretch, padded, duration_s)
     notes = (*(words.notes(row.labels for row in rows) if words else (_NO_REPORTS,)), *notes, *blanks.notes())

@@ -137,3 +137,19 @@ def test_all_that_can_be_measured_is_listed():
         )
         said.update(measured_statements(beat, LEADS))
     assert said == MEASURED
+
+
+@pytest.mark.parametrize(
+    ("rr_s", "is_said"),
+    [
+        ([0.8, 0.8, 0.5, 1.1, 0.8, 0.8], True),
+        ([0.8, 0.5, 1.1, 0.8, 0.55, 1.05, 0.8], True),
+        ([0.5, 1.1, 0.5, 1.1, 0.5, 1.1], True),  # bigeminy
+        ([0.8, 0.82, 0.78, 0.8], False),
+        ([0.62, 0.9, 0.45, 0.8, 1.1, 0.7, 0.5, 0.95, 0.85], False),  # atrial fibrillation: each beat comes as it likes
+        ([0.5, 0.95, 0.7, 1.2, 0.6, 0.4, 0.9], False),
+    ],
+)
+def test_beats_are_premature_in_a_rhythm_only(rr_s, is_said):
+    found = measured_statements(replace(NORMAL, rr_s=np.array(rr_s)), LEADS)
+    assert ("Premature beats" in found) is is_said

@@ -11,7 +11,7 @@ from mets_ray.dataset.prepared import PreparedDataset
 from mets_ray.dataset.shard_reader import signals
 from mets_ray.evaluation.analyses import read_examples
 from mets_ray.metrics.extremes import Example
-from mets_ray.pipelines.embed import embedded_records
+from mets_ray.pipelines.embed import embedded_records, windows_of
 from tests.support.datasets import synthetic_rows, write_dataset
 
 
@@ -51,7 +51,7 @@ def test_each_example_has_the_signal_of_its_first_row(tmp_path, names, stride_s,
              "ecg_features": [1.0], "signal_features": [1.0]}
             for name, patient in zip(names, patients, strict=True)
         ],
-        of_windows=stride_s is not None,
+        of_windows=windows_of(dataset.card.model_copy(update={"source": "cpsc2018"})),
     )  # fmt: skip
     inputs = SimpleNamespace(dataset=dataset, test=test, records=embedded)
     of_record = dict(zip(embedded.record_ids, embedded.patients.tolist(), strict=True))

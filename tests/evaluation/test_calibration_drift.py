@@ -48,7 +48,8 @@ def test_records_of_the_fit_are_not_checked(dataset, fitted, validation, test, i
     assert bool(dataset.patients_of(fitted_on) & dataset.patients_of(Selection(test))) != is_checked
     truth = np.random.default_rng(0).random((40, len(classes))) < 0.5
     of = TaskSimilarities("synthetic", tuple(classes), tuple(map(str, range(40))), np.arange(40), truth - 0.5, truth)
-    for served in (written, older):
+    again = replace(written, dataset_sha256="the same source, prepared at another rate")
+    for served in (written, older, again):
         calibrations = SimpleNamespace(find=lambda name, version, served=served: (served, None))
         inputs = SimpleNamespace(
             config=config,
@@ -56,6 +57,7 @@ def test_records_of_the_fit_are_not_checked(dataset, fitted, validation, test, i
             test=Selection(test),
             questions=questions,
             scores={"synthetic": of},
+            records=SimpleNamespace(rows=40, record_ids=of.record_ids),
             predictor=SimpleNamespace(bundle=SimpleNamespace(calibrations=calibrations)),
         )
         checks, notices = find_calibration_drift(inputs, {})

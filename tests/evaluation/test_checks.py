@@ -8,7 +8,8 @@ import pytest
 from mets_ray.config.load import load_config
 from mets_ray.dataset.folds import Selection
 from mets_ray.dataset.prepared import PreparedDataset
-from mets_ray.errors import ConfigError, DatasetError
+from mets_ray.errors import ConfigError, DatasetError, MetsError
+from mets_ray.evaluation.calibrate import check_single_windows
 from mets_ray.evaluation.checks import calibration_folds, check_fit, choose_test, notices_of
 from mets_ray.model.bundle import read_facts
 from tests.support.datasets import synthetic_rows, write_dataset
@@ -123,3 +124,27 @@ def test_what_the_weights_began_as_is_said_where_nothing_compares_it(dataset, fa
         scores={},
     )
     assert any("began as those of `ptbxl-demo`" in notice for notice in notices_of(inputs)) == is_said
+
+
+@pytest.mark.parametrize(
+    ("trained", "tested", "is_told"),
+    [
+        ("cinc2021", "cpsc2018", True),
+        ("cinc2021", "ptbxl", True),
+        ("cinc", "csn", True),
+        ("ptbxl", "cinc2021", True),
+        ("ptbxl", "cpsc2018", False),
+        ("csn", "cpsc2018", False),
+        ("cinc2021", "mitbih", False),
+    ],
+)
+def test_a_source_that_gathers_others_may_hold_their_records(dataset, facts, trained, tested, is_told):
+    scored = of_source(dataset, tested)
+    alarms = check_fit(load_config(), scored, trained_on(facts, scored.card, dataset_source=trained), Selection((10,)))
+    assert ["the challenge of 2021 gathered" in alarm for alarm in alarms] == [True] * is_told
+
+
+def test_means_of_windows_are_not_calibrated():
+    with pytest.raises(MetsError, match="windows of recordings"):
+        check_single_windows(SimpleNamespace(rows=4, record_ids=("a", "b")))
+    check_single_windows(SimpleNamespace(rows=2, record_ids=("a", "b")))

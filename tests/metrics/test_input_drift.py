@@ -1,14 +1,19 @@
 """Drift of inputs: planted shifts are found at any size, and the same distribution is not called one."""
 
+import json
 import math
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from mets_ray import storage
 from mets_ray.errors import MetsError
 from mets_ray.metrics.input_drift import Distance, InputCounts, find_drift, psi
 from mets_ray.metrics.input_reference import InputReference
 from mets_ray.metrics.input_thresholds import EmbeddedEcgs, build_reference
+from mets_ray.pipelines.input_drift import METADATA_KEY, _sum
 
 NAMES = ("amplitude", "rate", "counted", "constant")
 FIXED = {"counted": (0.5,), "constant": (1.5,)}
@@ -133,3 +138,23 @@ def test_psi_of_known_shares():
 def test_a_threshold_of_zero_is_exceeded_without_bound_or_not_at_all():
     assert [Distance("embeddings", value, 0.0).ratio for value in (0.0, 1e-9)] == [0.0, math.inf]
     assert Distance("embeddings", 3.0, 1.5).ratio == 2.0
+
+
+def test_a_patient_in_several_files_of_scores_is_one(reference, tmp_path):
+    """Thresholds depend on the number of patients."""
+    features, embeddings, patients = drawn(1600, 5, patients=200)
+    order = np.random.default_rng(0).permutation(1600)
+    digest = storage.digest_of(reference.to_json())
+    uris = []
+    for number, part in enumerate(np.array_split(order, 8)):
+        counts = counts_of(reference, features[part], embeddings[part], patients[part])
+        table = pa.table({"patient_id": patients[part].astype(str)})
+        metadata = {METADATA_KEY: json.dumps({"reference": digest} | counts.to_json()).encode()}
+        uris.append(str(tmp_path / f"{number}.parquet"))
+        pq.write_table(table.replace_schema_metadata(metadata), uris[-1])
+    found, missing = _sum(uris, digest)
+    whole = counts_of(reference, features, embeddings, patients)
+    assert missing == 0
+    assert (found.records, found.patients) == (1600, len(np.unique(patients))) == (whole.records, whole.patients)
+    np.testing.assert_allclose(found.products, whole.products)
+    assert _sum(uris, "another reference") == (None, 8)

@@ -190,3 +190,21 @@ def test_wordings_as_csv(result):
     assert all(not math.isnan(value) for value in values)
     first = result.wordings["synthetic"]["SR"].sensitivity.auroc
     assert values[:2] == pytest.approx(first.tolist(), abs=1e-5)
+
+
+def test_a_head_of_one_task_has_no_mean_beside_those_of_all(result):
+    other = replace(result.tasks[0], task="other")
+    heads = tuple(
+        BaselineScore(name, task, Interval(0.9, 0.8, 0.95), "")
+        for name, task in (("head one", "synthetic"), ("head both", "synthetic"), ("head both", "other"))
+    )
+    page = markdown(tables_page(replace(result, tasks=(*result.tasks, other), baselines=heads), "title", 0))
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| head ")]
+    assert [row[-2].strip() for row in rows] == ["–", "0.900"]
+
+
+def test_scores_of_each_head_have_a_folder_of_their_own():
+    folders = [BaselineScore(f"head {name}", "t", Interval(0.5, 0.4, 0.6), "").folder for name in ("af-1", "af_1")]
+    assert folders == ["head_af-1", "head_af_1"]
+    probe = BaselineScore("linear probe", "t", Interval(0.5, 0.4, 0.6), "", 0.005)
+    assert (probe.name, probe.folder) == ("linear probe, 0.5% of labels", "linear_probe_0_5_of_labels")

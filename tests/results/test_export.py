@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -191,3 +192,8 @@ def test_the_six_sets_have_a_mean_only_when_all_are_there():
     assert alone.tables[0].rows[0][-3:] == (None, None, None)
     assert "some were not scored: cpsc2018, csn" in alone.text
     assert six_sets_json([ptbxl])["mean"] is None
+    # A set whose records all have one class was scored, and has no score.
+    undefined = replace(others.tasks[1], macro=Interval(math.nan, math.nan, math.nan))
+    without = replace(others, tasks=(others.tasks[0], undefined))
+    assert six_sets_json([ptbxl, without])["mean"] is None
+    assert "some were not scored: csn" in six_sets_section([ptbxl, without]).text
