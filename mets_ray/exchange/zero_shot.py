@@ -48,8 +48,8 @@ class ZeroShot:
     def embed(self, signal_mv: np.ndarray) -> np.ndarray:
         """Unit vectors float32 [ecg, dimension] of ECGs in millivolts, [ecg, lead, sample].
 
-        Raises ValueError for another shape, for values that are not finite or no millivolts, and for absent leads
-        where the model needs all.
+        Raises ValueError for another shape, for values that are not finite or no millivolts, for an ECG without any
+        signal, for leads of one value, and for absent leads where the model needs all.
         """
         ecg = self.config["ecg"]
         expected = (len(ecg["leads"]), ecg["samples"])
@@ -57,7 +57,12 @@ class ZeroShot:
             raise ValueError(f"the ECGs have the shape {signal_mv.shape}, not [ecg, {expected[0]}, {expected[1]}]")
         if not np.abs(signal_mv).max(initial=0.0) <= _LARGEST_MV:  # so NaN is refused as well
             raise ValueError(f"values must be finite and within {_LARGEST_MV:g} mV: are these microvolts?")
-        if not ecg["takes_fewer_leads"] and (signal_mv == 0).all(axis=-1).any():
+        is_absent = (signal_mv == 0).all(axis=-1)
+        if is_absent.all(axis=1).any():
+            raise ValueError("all leads of an ECG are zero throughout: nothing was recorded")
+        if ((np.ptp(signal_mv, axis=-1) == 0) & ~is_absent).any():
+            raise ValueError("all samples of a lead are equal; a lead that was not recorded must be zero throughout")
+        if not ecg["takes_fewer_leads"] and is_absent.any():
             raise ValueError("a lead is zero throughout, and this model needs every lead")
         (embedding,) = self._session.run(["embedding"], {"signal_mv": signal_mv.astype(np.float32)})
         found: np.ndarray = embedding

@@ -65,13 +65,15 @@ class ClassReasons:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Of one window. `leads`: those that were recorded, the rows of all drops; segment i begins at i * `segment_s`.
+    """Of one window. `leads`: those that were recorded, the rows of all drops. Segment i begins i * `segment_s` behind
+    `start_s`, where the window begins in the recording.
 
     `nearest`: the training statements nearest to the ECG, whatever the classes; `no_statements`: why there are none.
     `windows_encoded`: what the drops cost, in forward passes of one window each.
     """
 
     leads: tuple[str, ...]
+    start_s: float
     segment_s: float
     nearest: tuple[Statement, ...]
     no_statements: Reason | None
@@ -133,11 +135,12 @@ def explain(
     vectors: Mapping[str, Float32[np.ndarray, " dimension"]],
     space: StatementSpace,
     leads: Sequence[str],
+    start_s: float = 0.0,
 ) -> Explanation:
     """The explanation of a window whose parts have been encoded.
 
     embeddings: of `parts.without(window)`, in its order; the first is the window's own. vectors: unit vectors of the
-    classes by name. leads: the names of all leads of the bundle.
+    classes by name. leads: the names of all leads of the bundle. start_s: where the window begins in the recording.
     """
     drops = parts.drops(embeddings, np.stack(list(vectors.values())))
     ecg = embeddings[0]
@@ -154,6 +157,7 @@ def explain(
     ]
     return Explanation(
         leads=tuple(leads[row] for row in parts.rows),
+        start_s=start_s,
         segment_s=parts.step_s,
         nearest=space.nearest(ecg),
         no_statements=space.gap,

@@ -40,8 +40,8 @@ from mets_ray.model.mets import Mets, microvolts_to_millivolts
 from mets_ray.model.occlusion import Parts
 from mets_ray.model.windows import Windows, cut_windows, mean_embedding, with_any_leads
 from mets_ray.model.zero_shot import class_embeddings, scores, similarities, wording_vectors
-from mets_ray.tasks.class_warnings import softmax_warnings, wording_warnings
-from mets_ray.tasks.prompt_files import read_prompt_set
+from mets_ray.tasks.class_warnings import softmax_warnings, verbatim_warnings, wording_warnings
+from mets_ray.tasks.prompt_files import SUFFIXES, read_prompt_set
 from mets_ray.tasks.questions import label_classes, prompt_classes
 from mets_ray.text.language_model import FrozenTextEncoder
 from mets_ray.text.reports import text_id
@@ -241,12 +241,12 @@ class Predictor:
 
         Texts without stored features load the frozen LM, once. Raises RecordError for an unusable ECG, ConfigError for
         invalid classes, CheckpointError if the LM found here is not the bundle's. A UserWarning says that an ECG is
-        too small for its unit, that `labels` are not in English, or that a single class has the softmax score 1
-        whatever the ECG.
+        too small for its unit, that `labels` are not in English, that a prompt file has abbreviations, whose texts are
+        taken as they stand, or that a single class has the softmax score 1 whatever the ECG.
         """
         chosen = self._classes(labels, prompt_set, task, template)
         windows = self.windows(ecg)
-        about_words = [] if labels is None else wording_warnings(_wordings_of(labels))
+        about_words = _about_words(labels, prompt_set, chosen.classes)
         _warn([*windows.warnings, *about_words, *softmax_warnings(len(chosen.classes), multi_label=multi_label)])
         embedding = mean_embedding(self.embed_windows(windows.signal_uv))[None]
         vectors = self._learnt_vectors(chosen.classes)
@@ -326,9 +326,11 @@ class Predictor:
         """
         chosen = self._classes(labels, prompt_set, task, template).classes
         names = choose_classes(classes, list(chosen))
-        window_uv = one_window(self.windows(ecg).signal_uv, self.signal.duration_s)
+        windows = self.windows(ecg)
+        window_uv = one_window(windows.signal_uv, self.signal.duration_s)
         vectors = dict(zip(chosen, self._learnt_vectors(chosen).numpy(), strict=True))
-        return self.explain_window(window_uv, {name: vectors[name] for name in names})
+        found = self.explain_window(window_uv, {name: vectors[name] for name in names})
+        return replace(found, start_s=windows.start_s)
 
     def explain_window(
         self,
@@ -651,10 +653,22 @@ class Predictor:
         return stored if stored is not None else self._features[text_id(text)]
 
 
+def _about_words(
+    labels: Sequence[str] | Mapping[str, Sequence[str]] | None,
+    prompt_set: str | None,
+    classes: Mapping[str, Sequence[str]],
+) -> tuple[tuple[str, str], ...]:
+    if labels is not None:
+        return wording_warnings(_wordings_of(labels))
+    if prompt_set is not None and prompt_set.lower().endswith(SUFFIXES):
+        return verbatim_warnings(wording for wordings in classes.values() for wording in wordings)
+    return ()
+
+
 def _warn(found: Sequence[tuple[str, str]]) -> None:
     """What makes a score worthless, to the caller of `zero_shot`; answers over HTTP hold all warnings."""
     for reason, message in found:
-        if reason in ("low_amplitude", "other_language", "one_class"):
+        if reason in ("low_amplitude", "other_language", "one_class", "abbreviation_as_is"):
             warnings.warn(message, stacklevel=3)
 
 

@@ -36,7 +36,8 @@ class Explanation(BaseModel):
     """Why the classes have their similarities. The window and its segments are those of /v1/ecg."""
 
     leads: list[str] = Field(description="those that were recorded, in the order of `lead_drops` and `drops`")
-    segment_s: float = Field(description="segment i begins at i * segment_s")
+    start_s: float = Field(description="where the window begins in the recording")
+    segment_s: float = Field(description="segment i begins at start_s + i * segment_s of the recording")
     nearest: list[StatementFacts] = Field(
         description="the training statements nearest to the ECG, whatever the classes"
     )

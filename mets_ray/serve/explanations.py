@@ -77,6 +77,7 @@ class Explanations:
                 {name: of_class[name] for name in names},
                 self._space,
                 self._predictor.signal.leads,
+                windows.start_s,
             )
         )
 
@@ -95,6 +96,7 @@ def refuse_explain(options: messages.Options, route: str) -> None:
 def _told(found: explain.Explanation) -> Explanation:
     return Explanation(
         leads=list(found.leads),
+        start_s=round(found.start_s, _DECIMALS),
         segment_s=found.segment_s,
         nearest=_statements(found.nearest),
         no_statements=_none_of(found.no_statements),

@@ -28,6 +28,17 @@ def wording_warnings(wordings: Iterable[str]) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
+def verbatim_warnings(prompts: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """About the prompts of a file, which are taken as they stand: `abbreviation_as_is`."""
+    short = [
+        f"`{prompt}` as `{meaning}`" for prompt in dict.fromkeys(prompts) if (meaning := spell_out(prompt)) != prompt
+    ]
+    if not short:
+        return ()
+    message = "a prompt file is taken as it stands, and a language model hardly knows abbreviations: better write"
+    return (("abbreviation_as_is", f"{message} {_listed(short)}"),)
+
+
 def softmax_warnings(classes: int, *, multi_label: bool) -> tuple[tuple[str, str], ...]:
     """About the number of classes: `one_class`."""
     if classes != 1 or multi_label:

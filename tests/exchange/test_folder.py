@@ -114,6 +114,16 @@ def test_z_scores_are_those_of_answers_and_unknown_without_all_leads_or_a_refere
     assert np.isnan(unknown).all()
 
 
+def test_ecgs_without_a_signal_are_refused(exported, signal_mv):
+    alone = ZeroShot(exported)
+    with pytest.raises(ValueError, match="nothing was recorded"):
+        alone.embed(np.concatenate([signal_mv[:1], np.zeros_like(signal_mv[:1])]))
+    flat = signal_mv[:1].copy()
+    flat[0, 3] = 0.123
+    with pytest.raises(ValueError, match="all samples of a lead are equal"):
+        alone.scores(flat, "descriptive", "synthetic")
+
+
 def test_the_script_in_the_folder_needs_neither_torch_nor_this_package(exported, signal_mv, tmp_path):
     np.save(tmp_path / "ecg.npy", signal_mv[0])
     code = (

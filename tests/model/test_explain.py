@@ -187,3 +187,13 @@ def test_patients_are_counted_once_for_each_statement():
     ids = np.array([text_id(name) for name, _ in rows])
     found = ReportStatements.build(reports).count_patients(ids, np.array([patient for _, patient in rows]))
     assert found == {one: len(holders) for one, holders in expected.items()}
+
+
+def test_a_window_behind_a_gap_says_where_it_begins(predictor):
+    ecg = synthetic_ecg()
+    gap = np.full((len(ecg.leads), round(10 * ecg.sampling_rate_hz)), np.nan)
+    behind = replace(ecg, signal_mv=np.concatenate([gap, ecg.signal_mv], axis=1))
+    start_s = predictor.windows(behind).start_s
+    found = predictor.explain(behind, prompt_set="descriptive", task="synthetic")
+    assert found.start_s == start_s > 9
+    assert explain(predictor).start_s == 0

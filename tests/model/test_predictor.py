@@ -436,3 +436,10 @@ def test_a_timeline_scores_each_window_and_leaves_gaps_out(predictor):
     for wrong in ({}, {"labels": labels, "stride_s": 0}):
         with pytest.raises(ConfigError):
             predictor.timeline(ecg, **wrong)
+
+
+def test_abbreviations_in_a_prompt_file_are_warned_of(predictor, tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_text("task,class,prompt\nt,AFIB,AF\nt,SR,sinus rhythm\n")
+    with pytest.warns(UserWarning, match="write `AF` as `atrial fibrillation`"):
+        predictor.zero_shot(synthetic_ecg(), prompt_set=str(file))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mets_ray.tasks.class_warnings import softmax_warnings, wording_warnings
+from mets_ray.tasks.class_warnings import softmax_warnings, verbatim_warnings, wording_warnings
 from mets_ray.tasks.prompt_sets import load_prompt_set
 from mets_ray.text.abbreviations import spell_out
 
@@ -28,3 +28,10 @@ def test_no_packaged_wording_is_taken_for_another_language(name):
 def test_one_class_is_no_choice():
     assert [reason for reason, _ in softmax_warnings(1, multi_label=False)] == ["one_class"]
     assert softmax_warnings(1, multi_label=True) == softmax_warnings(2, multi_label=False) == ()
+
+
+def test_texts_of_a_file_are_taken_as_they_stand_and_abbreviations_named():
+    ((reason, message),) = verbatim_warnings(["AF", "Sinus rhythm", "AF", "old MI"])
+    assert reason == "abbreviation_as_is"
+    assert message.endswith("better write `AF` as `atrial fibrillation`, `old MI` as `old myocardial infarction`")
+    assert verbatim_warnings(["Sinus rhythm", "ST elevation"]) == ()

@@ -105,7 +105,8 @@ function inWords({ class_name, lead_drops, segment_drops }) {
       .sort((a, b) => b[0] - a[0]).slice(0, NAMED).map(([drop, words]) => `${words} (${drop.toFixed(3)})`).join(", ");
   const leads = most(lead_drops, (place) => found.leads[place]);
   const step = found.segment_s;
-  const times = most(segment_drops, (place) => `${(place * step).toFixed(1)} to ${((place + 1) * step).toFixed(1)} s`);
+  const at = (place) => (found.start_s + place * step).toFixed(1);
+  const times = most(segment_drops, (place) => `${at(place)} to ${at(place + 1)} s`);
   return `Without these, the similarity of ${class_name} falls most: leads ${leads || "none"}; times ${times || "none"}. `
     + `${found.windows_encoded} windows were compared.`;
 }
