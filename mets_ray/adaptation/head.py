@@ -50,6 +50,7 @@ def make_head(
         dataset_source=card.source,
         dataset_sha256=card.content_sha256,
         dataset_source_sha256=card.source_sha256,
+        patient_folds=card.patient_folds,
         synthetic=card.synthetic,
         train_folds=config.folds.train,
         validation=config.folds.validation,

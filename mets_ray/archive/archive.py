@@ -14,7 +14,7 @@ from mets_ray.archive.facts import ArchiveFacts, finished_facts
 from mets_ray.archive.filters import quoted, read_filter
 from mets_ray.archive.hits import HitMaker
 from mets_ray.archive.lance_table import open_table, table_faults
-from mets_ray.archive.query import Direction, Query
+from mets_ray.archive.query import Direction, Query, RecordKey
 from mets_ray.archive.ranking import Bound, Ranking
 from mets_ray.archive.results import CohortPage, Hit, NearReport, SearchPage
 from mets_ray.archive.sample import Sample
@@ -161,14 +161,20 @@ class Archive:
         return _distinct_reports(rows, k)
 
     def cohort(
-        self, query: str | Query | Sequence[Direction], *, above: float, where: str | None = None
+        self,
+        query: str | Query | Sequence[Direction],
+        *,
+        above: float,
+        where: str | None = None,
+        not_of: RecordKey | None = None,
     ) -> Iterator[Hit]:
         """Every record with at least the similarity `above`, in the archive's order. Exact: all vectors are compared.
 
-        Memory holds some thousand records, however many there are.
+        not_of: a record whose patient is left out, as `like` does. Memory holds some thousand records, however many
+        there are.
         """
         makes = self._hit_maker(query)
-        for rows in self._cohort(makes, above, where).rows():
+        for rows in self._cohort(makes, above, self._condition(where, not_of)).rows():
             yield from makes.hits(rows)
 
     def cohort_page(
@@ -179,14 +185,15 @@ class Archive:
         k: int = 1000,
         where: str | None = None,
         cursor: str | None = None,
+        not_of: RecordKey | None = None,
     ) -> CohortPage:
         """`cohort` a page at a time; a cursor goes on where the page before ended."""
         _check_k(k)
-        makes = self._hit_maker(query)
-        digest = search_digest(makes.directions, above=above, where=read_filter(where))
+        makes, condition = self._hit_maker(query), self._condition(where, not_of)
+        digest = search_digest(makes.directions, above=above, where=condition)
         behind = read_cursor(cursor, digest, self.facts.table_version, {"row": int})["row"] if cursor else -1
         parts: list[pa.Table] = []
-        for rows in self._cohort(makes, above, where).rows(behind):
+        for rows in self._cohort(makes, above, condition).rows(behind):
             parts.append(rows)
             if sum(part.num_rows for part in parts) > k:
                 break
@@ -199,9 +206,16 @@ class Archive:
         last = page["_rowid"][-1].as_py()
         return CohortPage(makes.hits(page), write_cursor(digest, self.facts.table_version, row=last))
 
-    def count(self, query: str | Query | Sequence[Direction], *, above: float, where: str | None = None) -> CohortCount:
+    def count(
+        self,
+        query: str | Query | Sequence[Direction],
+        *,
+        above: float,
+        where: str | None = None,
+        not_of: RecordKey | None = None,
+    ) -> CohortCount:
         """How many records and patients `cohort` finds, of how many records that pass the filter."""
-        return self._cohort(self._hit_maker(query), above, where).count()
+        return self._cohort(self._hit_maker(query), above, self._condition(where, not_of)).count()
 
     def directions(self, query: str | Query) -> tuple[Direction, ...]:
         """The terms of a query as unit vectors; raises as `search`."""
@@ -244,7 +258,7 @@ class Archive:
         self, directions: Sequence[Direction], k: int, condition: str | None, cursor: str | None, one_per_patient: bool
     ) -> SearchPage:
         _check_k(k)
-        makes = HitMaker(directions, self._sample, self.facts.dimension)
+        makes = self._hit_maker(directions)
         digest = search_digest(makes.directions, where=condition, one_per_patient=one_per_patient)
         before, bound = 0, None
         if cursor:
@@ -268,12 +282,17 @@ class Archive:
 
     def _hit_maker(self, query: str | Query | Sequence[Direction]) -> HitMaker:
         directions = self.directions(query) if isinstance(query, str | Query) else query
-        return HitMaker(directions, self._sample, self.facts.dimension)
+        windowed = [key for key, dataset in self.facts.datasets.items() if dataset.windows]
+        return HitMaker(directions, self._sample, self.facts.dimension, windowed)
 
-    def _cohort(self, makes: HitMaker, above: float, where: str | None) -> Cohort:
+    def _condition(self, where: str | None, not_of: RecordKey | None) -> str | None:
+        condition = read_filter(where)
+        return condition if not_of is None else self._vector_and_others(not_of.record_id, condition, not_of.source)[1]
+
+    def _cohort(self, makes: HitMaker, above: float, condition: str | None) -> Cohort:
         if not -1.0 <= above <= 1.0:
             raise ConfigError(f"`above` is {above}", hint="give a cosine similarity between -1 and 1, for example 0.3")
-        return Cohort(self.uri, self._table, makes.vector, above, read_filter(where), (*_IDS, *HIT_COLUMNS))
+        return Cohort(self.uri, self._table, makes.vector, above, condition, (*_IDS, *HIT_COLUMNS))
 
     def _vector_and_others(
         self, record: str | Float32[np.ndarray, " dimension"], condition: str | None, source: str | None

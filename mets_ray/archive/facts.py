@@ -14,7 +14,8 @@ FACTS_NAME = "archive.json"
 class IndexedDataset(BaseModel):
     """A data set whose records are in the index; rows name it by its key in `ArchiveFacts.datasets`.
 
-    `shards`: how many of its shards are in the index.
+    `shards`: how many of its shards are in the index. `windows`: whether they are windows of recordings, or means of
+    these.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -24,6 +25,7 @@ class IndexedDataset(BaseModel):
     content_sha256: str
     synthetic: bool
     shards: int = 0
+    windows: bool = False
 
 
 class ArchiveFacts(BaseModel):

@@ -4,6 +4,8 @@
     statement_ids has 'sinus rhythm' or fold between 9 and 10
 
 A filter is parsed into comparisons of known columns with literals, and written anew as the expression that Lance takes.
+Of what is not known no comparison is true, and "not" turns that: `not device in ('MAC')` keeps ECGs of unknown devices.
+Times are compared as they are written, without regard to time zones.
 """
 
 import math
@@ -30,6 +32,10 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _COMPARISONS = {"=": "=", "==": "=", "!=": "<>", "<>": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+_TIMES = frozenset({"recorded_at"})
+_TIME = re.compile(
+    r"\d{4}(-\d\d(-\d\d([T ]\d\d(:\d\d(:\d\d(\.\d+)?)?)?(Z|[+-]\d\d:?\d\d)?)?)?)?"
+)  # ISO 8601, or its beginning
 _WORDS = frozenset({"and", "or", "not", "in", "is", "null", "empty", "between", "has"})
 _HINT = "compare columns with numbers and quoted texts: age > 60 and sex = 'female'; columns: " + ", ".join(
     FILTER_COLUMNS
@@ -137,7 +143,7 @@ class _Parser:
             self._expect(")")
         else:
             condition = self._comparison()
-        return f"(NOT {condition})" if negations % 2 else condition
+        return _negated(condition) if negations % 2 else condition
 
     def _comparison(self) -> str:
         column, kind = self._column()
@@ -148,6 +154,8 @@ class _Parser:
             condition = f"array_has({column}, {self._literal(column, _element(column, kind))})"
         elif kind in ("texts", "integers"):
             raise _fault(f"`{column}` is a list: write `{column} has …` or `{column} is empty`")
+        elif column in _TIMES:
+            condition = self._time(column)
         elif self._takes("in"):
             condition = f"{column} IN ({', '.join(self._literals(column, kind))})"
         elif self._takes("between"):
@@ -155,10 +163,28 @@ class _Parser:
             self._expect("and")
             condition = f"({column} >= {low} AND {column} <= {self._literal(column, kind)})"
         elif self._next.kind == "sign" and self._next.value in _COMPARISONS and not negated:
-            condition = f"{column} {_COMPARISONS[self._take().value]} {self._literal(column, kind)}"
+            sign = _COMPARISONS[self._take().value]
+            condition = f"{column} {sign} {self._literal(column, kind)}"
+            condition = f"coalesce({condition}, true)" if sign == "<>" else condition
         else:
             raise _fault(f"`where` has {self._next.value[:40]!r} after `{column}`, in the place of a comparison")
-        return f"(NOT {condition})" if negated else condition
+        return _negated(condition) if negated else condition
+
+    def _time(self, column: str) -> str:
+        """A comparison with a time or its beginning: '2001-06-03' is the whole day."""
+        if self._takes("in"):
+            return f"({' OR '.join(_within(column, one) for one in self._literals(column, 'text'))})"
+        if self._takes("between"):
+            low = self._literal(column, "text")
+            self._expect("and")
+            return f"({column} >= {low} AND {column} <= {_end_of(self._literal(column, 'text'))})"
+        if self._next.kind != "sign" or self._next.value not in _COMPARISONS:
+            raise _fault(f"`where` has {self._next.value[:40]!r} after `{column}`, in the place of a comparison")
+        sign = _COMPARISONS[self._take().value]
+        literal = self._literal(column, "text")
+        if sign in ("=", "<>"):
+            return _within(column, literal) if sign == "=" else _negated(_within(column, literal))
+        return f"{column} {sign} {_end_of(literal) if sign in ('<=', '>') else literal}"
 
     def _is(self, column: str, kind: Kind, negated: bool) -> str:
         negated ^= self._takes("not")
@@ -201,6 +227,8 @@ class _Parser:
         if (kind == "text") != (token.kind == "text"):
             wanted = "a text in quotes" if kind == "text" else "a number"
             raise _fault(f"`where` compares `{column}` with {token.value[:40]}: it takes {wanted}")
+        if column in _TIMES:
+            return quoted(_time_text(column, text))
         if kind == "text":
             return quoted(text)
         if kind == "integer":
@@ -216,6 +244,26 @@ class _Parser:
         if not number.is_integer() or abs(number) >= 2 ** (bits - 1):
             raise _fault(f"`where` compares `{column}` with {value[:40]}: it takes whole numbers of {bits} bits")
         return str(int(value) if value.lstrip("+-").isdigit() else int(number))
+
+
+def _negated(condition: str) -> str:
+    """Of what is not known, no condition is true, and so its negation is."""
+    return f"(NOT coalesce({condition}, false))"
+
+
+def _time_text(column: str, text: str) -> str:
+    if not _TIME.fullmatch(text):
+        raise _fault(f"`where` compares `{column}` with {text[:40]!r}: write '2001-06-03' or '2001-06-03T10:30:00'")
+    return text.replace(" ", "T")
+
+
+def _end_of(literal: str) -> str:
+    """The last text that begins with a literal, so that a day ends at midnight and not before its first minute."""
+    return literal[:-1] + "~'"
+
+
+def _within(column: str, literal: str) -> str:
+    return f"({column} >= {literal} AND {column} <= {_end_of(literal)})"
 
 
 def _element(column: str, kind: Kind) -> Kind:

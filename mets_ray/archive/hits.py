@@ -1,6 +1,6 @@
 """From rows of an index to hits: similarity, percentile and probability of the whole query and of each term."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -20,11 +20,14 @@ class HitMaker:
     """Directions as the one `vector` that an index is searched by, and what a record's embedding says of each.
 
     Of several terms, `vector` is their weighted sum, each divided by the standard deviation of the archive's
-    similarities to it, so that a term by which all records are much alike still counts; "not" subtracts half. Raises
+    similarities to it, so that a term by which all records are much alike still counts; "not" subtracts half. windowed:
+    keys of data sets whose records are windows of recordings, or means of these: no calibration is for them. Raises
     ConfigError for no direction, or too many, and for vectors of another length than the index's.
     """
 
-    def __init__(self, directions: Sequence[Direction], sample: Sample, dimension: int) -> None:
+    def __init__(
+        self, directions: Sequence[Direction], sample: Sample, dimension: int, windowed: Collection[str] = ()
+    ) -> None:
         if not 1 <= len(directions) <= MOST_TERMS or all(one.negated for one in directions):
             raise ConfigError(
                 f"the search has {len(directions)} vectors, or only unwanted ones",
@@ -33,6 +36,7 @@ class HitMaker:
         for one in directions:
             _check_vector(one.vector, dimension)
         self.directions = tuple(directions)
+        self._windowed = frozenset(windowed)
         vectors = np.stack([one.vector for one in directions]).astype(np.float32)
         self._vectors = vectors  # the query itself first, where it is not its only term
         if len(directions) > 1:
@@ -57,7 +61,12 @@ class HitMaker:
         ranks = [
             percentiles(column, ascending) for column, ascending in zip(similarity.T, self._ascending, strict=True)
         ]
-        whole = np.asarray([not missing for missing in rows["leads_missing"].to_pylist()])
+        whole = np.asarray(
+            [
+                not missing and dataset not in self._windowed
+                for missing, dataset in zip(rows["leads_missing"].to_pylist(), rows["dataset"].to_pylist(), strict=True)
+            ]
+        )
         first = len(self._vectors) - len(self.directions)
         probabilities = [
             _probabilities(one, similarity[:, column : column + 1], whole)
@@ -113,7 +122,7 @@ def _combined(
 def _probabilities(
     direction: Direction, similarity: Float[np.ndarray, "record one"], whole: np.ndarray
 ) -> list[float | None]:
-    """Of each record; None without a calibration, and for records that lack leads, which no calibration is for."""
+    """Of each record; None without a calibration, and for those that no calibration is for, which are not `whole`."""
     if direction.calibrated is None:
         return [None] * len(whole)
     found = direction.calibrated.probabilities(similarity)[0][:, 0]

@@ -20,6 +20,13 @@ _SYNTAX = (
 )
 
 
+class RecordKey(NamedTuple):
+    """A record of an archive; `source` where several have its id."""
+
+    record_id: str
+    source: str | None = None
+
+
 @dataclass(frozen=True)
 class Term:
     """One thing to look for, in words.

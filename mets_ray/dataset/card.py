@@ -88,8 +88,9 @@ class DatasetCard(BaseModel):
     say how the source was read. Without `has_reports` every report is empty: the data set is for evaluation. With
     `shuffled_reports` each record has the report of another record. `focus_s`: labels describe what happens within
     about this time of the middle of the window; None: the whole window. `window_stride_s`: each row is a window of a
-    recording, named `<record>@<start_s>`, and the next one begins so much later; None: a row is a record. `licence` and
-    `citation` are the source's.
+    recording, named `<record>@<start_s>`, and the next one begins so much later; None: a row is a record.
+    `patient_folds`: into how many folds patients were divided by a hash (`prepare.patient_folds`); None: those of the
+    source. `licence` and `citation` are the source's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -114,6 +115,7 @@ class DatasetCard(BaseModel):
     shuffled_reports: bool = False
     focus_s: float | None = None
     window_stride_s: float | None = None
+    patient_folds: int | None = None
     licence: str = ""
     citation: str = ""
     command: str

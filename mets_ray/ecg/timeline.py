@@ -6,6 +6,8 @@ from mets_ray.ecg.ecg import Ecg
 from mets_ray.ecg.preprocess import SignalConfig, samples_in, samples_used
 from mets_ray.errors import RecordError
 
+_TOLERANCE = 0.01  # of a sample: starts are rounded to microseconds
+
 
 def window_count(num_samples: int, sampling_rate_hz: float, signal: SignalConfig, stride_s: float) -> int:
     """How many windows of `signal.duration_s` begin every `stride_s` and lie in the recording; rounding may make it one
@@ -31,7 +33,7 @@ def window_starts(num_samples: int, sampling_rate_hz: float, signal: SignalConfi
     count = window_count(num_samples, sampling_rate_hz, signal, stride_s)
     latest = num_samples - samples_in(signal.duration_s, sampling_rate_hz)
     starts = (round(number * stride_s, 6) for number in range(count + 1))
-    return [start_s for start_s in starts if first_sample(start_s, sampling_rate_hz) <= latest]
+    return [start_s for start_s in starts if start_s * sampling_rate_hz <= latest + _TOLERANCE]
 
 
 def first_sample(start_s: float, sampling_rate_hz: float) -> int:

@@ -177,10 +177,11 @@ def _shared_records(tested: str, trained: str) -> list[str]:
 def _has_the_folds_of(facts: BundleFacts | HeadFacts, card: DatasetCard) -> bool:
     """Whether a fold means the same patients in this data set as in the one that trained the bundle or the head.
 
-    Both are of one source. A public one has one division into folds, however it was cut or prepared. A folder of
-    records is a kind of source and no data set: only the same files have the same folds.
+    Both are of one source. A public one has one division into folds, however it was cut or prepared, unless its
+    patients were divided anew. A folder of records is a kind of source and no data set: only the same files have the
+    same folds.
     """
-    return (
+    return facts.patient_folds == card.patient_folds and (
         card.source in labelled_sources()
         or card.content_sha256 == facts.dataset_sha256
         or card.source_sha256 == facts.dataset_source_sha256
@@ -196,7 +197,7 @@ def notices_of(inputs: EvaluationInputs) -> list[str]:
     ]
     if card.synthetic or facts.synthetic:
         lines.append("SYNTHETIC data: these scores say nothing about real ECGs.")
-    elif card.source == "ptbxl" and not _is_published_split(facts, test):
+    elif card.source == "ptbxl" and not (card.patient_folds is None and _is_published_split(facts, test)):
         lines.append("This is not the published split of PTB-XL (train 1-8, validate 9, test 10): do not compare.")
     began = inputs.predictor.bundle.config.train.init_from
     if began and (card.source != facts.dataset_source or not facts.earlier_folds):
@@ -222,4 +223,5 @@ def notices_of(inputs: EvaluationInputs) -> list[str]:
 
 
 def _is_published_split(facts: BundleFacts, test: Selection) -> bool:
-    return (facts.train_folds, facts.validation, test.folds) == (tuple(range(1, 9)), (9,), (_PUBLISHED_TEST_FOLD,))
+    published = tuple(range(1, 9)), (9,), (_PUBLISHED_TEST_FOLD,)
+    return facts.patient_folds is None and (facts.train_folds, facts.validation, test.folds) == published

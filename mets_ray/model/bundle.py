@@ -43,6 +43,7 @@ from mets_ray.bundles import MANIFEST_NAME
 from mets_ray.config.load import dump_config
 from mets_ray.config.older import from_older
 from mets_ray.config.settings import Config
+from mets_ray.config.source import RENAMED, SOURCES, SourceSettings
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.errors import CheckpointError, MetsError
 from mets_ray.model.anchor_statements import AnchorStatements
@@ -82,6 +83,14 @@ def _run_name(name: str) -> str:
     return name
 
 
+def _named_plainly(prompt_sets: dict[str, PromptSet]) -> dict[str, PromptSet]:
+    for prompt_set in prompt_sets.values():
+        for name in (prompt_set.name, *prompt_set.tasks):
+            if fault := storage.name_fault(name):  # files are called so
+                raise ValueError(f"a prompt set or a task of it is called {name[:80]!r}: {fault}")
+    return prompt_sets
+
+
 class BundleFacts(BaseModel):
     """`bundle.json`: what the weights are, where they come from, and what they can be used with."""
 
@@ -102,12 +111,13 @@ class BundleFacts(BaseModel):
     dataset_source: str
     dataset_sha256: str
     dataset_source_sha256: str = ""  # of the files that the data set was prepared from; not known before version 0.2
+    patient_folds: int | None = None  # as in the data set's card
     synthetic: bool
     shuffled_reports: bool = False
     train_folds: tuple[int, ...]
     validation: tuple[int, ...] | str
     earlier_folds: tuple[int, ...] = ()  # of the same source, used to train the bundle given by `train.init_from`
-    prompt_sets: dict[str, PromptSet]
+    prompt_sets: Annotated[dict[str, PromptSet], AfterValidator(_named_plainly)]
     metrics: dict[str, float | None]
     history: tuple[dict[str, float | None], ...]
     lead_sets: dict[str, LeadSetQuality] = {}  # by name of `ecg.lead_sets.LEAD_SETS`; empty where none was measured
@@ -428,14 +438,25 @@ def publish_bundle(checkpoint_uri: str, bundle_uri: str) -> None:
         storage.publish_folder(folder, bundle_uri, MANIFEST_NAME)
 
 
+def _without_own_source(tree: Any) -> Any:
+    """The settings, where a source of somebody's own is only named: no module that a bundle names is imported."""
+    prepare = tree.get("prepare") if isinstance(tree, dict) else None
+    source = prepare.get("source") if isinstance(prepare, dict) else None
+    kind = source.get("kind") if isinstance(source, dict) else source
+    if prepare is None or not isinstance(kind, str) or kind in SOURCES or kind in RENAMED:
+        return tree
+    return tree | {"prepare": prepare | {"source": SourceSettings(kind=kind)}}
+
+
 def signing_key() -> str:
     """The key that bundles and their calibrations are signed with; "" where there is none."""
     return os.environ.get(_KEY_VARIABLE, "")
 
 
 def _parse_config(text: str, where: str) -> Config:
+    tree = from_older(yaml.safe_load(text))
     try:
-        return Config.model_validate(from_older(yaml.safe_load(text)))
+        return Config.model_validate(_without_own_source(tree))
     except ValidationError as error:
         keys = ", ".join(f"`{'.'.join(map(str, fault['loc']))}`" for fault in error.errors()[:5])
         raise CheckpointError(

@@ -65,6 +65,7 @@ class HeadFacts(BaseModel):
     dataset_source: str
     dataset_sha256: str
     dataset_source_sha256: str
+    patient_folds: int | None = None
     synthetic: bool
     train_folds: tuple[int, ...]
     validation: tuple[int, ...] | str

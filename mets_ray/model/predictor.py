@@ -301,8 +301,8 @@ class Predictor:
         vectors = self._learnt_vectors(classes)
         ecg, _ = self.completed(ecg)
         stride_s = self.signal.duration_s if stride_s is None else stride_s
-        if not stride_s > 0:
-            raise ConfigError(f"`stride_s` is {stride_s}", hint="use a number of seconds above 0")
+        if not stride_s * ecg.sampling_rate_hz >= 1:
+            raise ConfigError(f"`stride_s` is {stride_s}", hint="use seconds, at least one sample of the ECG")
         starts_s = window_starts(ecg.signal_mv.shape[1], ecg.sampling_rate_hz, self.signal, stride_s)
         return self._scored_windows(ecg, starts_s, classes, vectors, multi_label)
 
@@ -523,7 +523,7 @@ class Predictor:
         and any words have one. The other ECGs are those of the bundle's reference, which are whole and of one window:
         None for all else, and where the bundle has no reference.
         """
-        levels = None if len(windows.signal_uv) > 1 or windows.lack_leads else self.levels(class_vectors)
+        levels = None if windows.of > 1 or windows.lack_leads else self.levels(class_vectors)
         if levels is None:
             return [None] * len(similarity)
         found: list[float | None] = levels.standardise(similarity).tolist()
@@ -580,7 +580,7 @@ class Predictor:
         """
         if name is None:
             return uncalibrated(PLAIN_LABELS, len(classes))
-        if windows is not None and len(windows.signal_uv) > 1:
+        if windows is not None and windows.of > 1:  # however few of them can be used
             return uncalibrated(SEVERAL_WINDOWS, len(classes))
         if windows is not None and windows.lack_leads:
             return uncalibrated(LEADS_MISSING, len(classes))

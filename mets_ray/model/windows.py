@@ -24,13 +24,15 @@ _LOW_AMPLITUDE_MV = 0.1
 class Windows:
     """An ECG cut to the model's length: `signal_uv` int16 µV [window, lead, sample].
 
-    `start_s`: where in the recording the first of them begins; above 0 if those before cannot be used. `warnings` are
-    (reason, message) pairs that a reader of the scores should know about.
+    `start_s`: where in the recording the first of them begins; above 0 if those before cannot be used. `of`: how many
+    windows the recording has, usable or not. `warnings` are (reason, message) pairs that a reader of the scores should
+    know about.
     """
 
     signal_uv: Int16[np.ndarray, "window lead sample"]
     warnings: tuple[tuple[str, str], ...]
     start_s: float = 0.0
+    of: int = 1
 
     @property
     def lack_leads(self) -> bool:
@@ -71,7 +73,7 @@ def cut_windows(ecg: Ecg, signal: SignalConfig, lead_sets: Mapping[str, LeadSetQ
     warnings += [("window_left_out", f"{error.where}: {error.fact}") for error in refused]
     if len(usable) > 1:
         warnings.append(("windows_averaged", f"{length_s:.1f} s were scored as the average of {len(usable)} windows"))
-    return Windows(signal_uv, tuple(warnings), starts_s[0])
+    return Windows(signal_uv, tuple(warnings), starts_s[0], count)
 
 
 def with_any_leads(

@@ -54,7 +54,11 @@ def index(config: Config, dataset_uri: str) -> Indexed:
     uri = _archive_uri(config, scores)
     with storage.hold(uri, "index", timeout_s=config.lease_timeout_s):
         of = IndexedDataset(
-            uri=dataset.uri, source=card.source, content_sha256=card.content_sha256, synthetic=card.synthetic
+            uri=dataset.uri,
+            source=card.source,
+            content_sha256=card.content_sha256,
+            synthetic=card.synthetic,
+            windows=card.window_stride_s is not None,
         )
         writer = IndexWriter.claim(uri, wanted, scores.key, of)
         known = {path for key, path in writer.shards() if key == scores.key}

@@ -241,6 +241,7 @@ def _card(
         shuffled_reports=config.prepare.shuffle_reports,
         focus_s=manifest.focus_s,
         window_stride_s=window_stride_s(config),
+        patient_folds=config.prepare.patient_folds,
         licence=source_of(config).licence,
         citation=source_of(config).citation,
         command=command,

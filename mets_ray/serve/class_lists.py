@@ -1,6 +1,7 @@
 """Class lists as values: given with a request or stored in the bundle, and the limits on both."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ def class_list(
         }
     except ConfigError as error:
         raise RequestError(422, "bad_template", error.fact, hint="write it like `The ECG shows {}`") from error
-    return ClassList(filled, template, warnings=wording_warnings(wordings))
+    return ClassList(filled, template, warnings=(*wording_warnings(wordings), *_same_words(filled)))
 
 
 def check_filled(filled: ClassList, config: ServeConfig) -> None:
@@ -91,12 +92,29 @@ def check_texts(texts: Collection[str], config: ServeConfig) -> None:
 
 def labels_as_classes(labels: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Each label is its own class and its own wording. Raises RequestError 422 if one is repeated."""
-    repeated = [label for label, times in Counter(labels).items() if times > 1]
+    times = Counter(map(_as_seen, labels))
+    repeated = [label for label in labels if times[_as_seen(label)] > 1]
     if repeated:
         raise RequestError(
-            422, "repeated_class", f"{len(repeated)} of the candidate labels are repeated, first {min(repeated)[:80]!r}"
+            422,
+            "repeated_class",
+            f"{len({*map(_as_seen, repeated)})} of the candidate labels are repeated, first {min(repeated)[:80]!r}",
         )
     return {label: (label,) for label in labels}
+
+
+def _as_seen(label: str) -> str:
+    """What a reader sees of a label: composed, without invisible characters, with single blanks."""
+    composed = unicodedata.normalize("NFC", label)
+    return " ".join("".join(one for one in composed if unicodedata.category(one) != "Cf").split())
+
+
+def _same_words(filled: Mapping[str, Sequence[str]]) -> tuple[tuple[str, str], ...]:
+    """A warning where two classes have the same words once abbreviations are spelt out: they share their score."""
+    classes = list(dict.fromkeys(tuple(sorted(text.casefold() for text in texts)) for texts in filled.values()))
+    if len(classes) == len(filled):
+        return ()
+    return (("same_words", "some classes are the same words, spelt in another way, and share their score"),)
 
 
 def bundle_prompt_sets(facts: BundleFacts) -> dict[str, ClassList]:

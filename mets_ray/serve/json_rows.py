@@ -8,6 +8,8 @@ Arrow reads it without holding the interpreter, in eight times its size. What is
 Arrow does not read the whole document: pyarrow 26 crashes on a document that is `null`.
 """
 
+import contextlib
+import json
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
@@ -49,7 +51,7 @@ def parse(model: type[_Model], body: bytes, *, max_arrays: int, max_objects: int
 
     Raises pydantic's ValidationError for JSON that does not fit, RequestError 400 for another encoding and for a row
     with something that is no number, 413 for more than `MAX_OTHER_BYTES` beside the rows, 422 for more arrays, objects
-    or strings than given.
+    or strings than given and for a repeated key.
     """
     if body.startswith((b"\xff\xfe", b"\xfe\xff")) or body[:2].count(0):
         raise RequestError(400, "malformed_body", "the JSON is in UTF-16", hint="JSON is sent in UTF-8 (RFC 8259)")
@@ -64,7 +66,23 @@ def parse(model: type[_Model], body: bytes, *, max_arrays: int, max_objects: int
     # A name that the model does not know is a fault of its own, so their number is bounded as well.
     if _count_exceeds(text, b":", max_objects + max_strings) or _count_exceeds(text, b",", _MAX_COMMAS):
         raise RequestError(422, "too_many_values", "the JSON holds more values than any request needs")
+    _check_keys(text)
     return model.model_validate_json(text, context=rows)
+
+
+def _check_keys(text: bytes) -> None:
+    """Raise RequestError 422 for a key that stands twice in an object: a parser keeps the last and drops the others."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> None:
+        names = [name for name, _ in pairs]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise RequestError(
+                422, "repeated_key", f"{twice[:80]!r} stands twice in an object", hint="give each key once"
+            )
+
+    with contextlib.suppress(ValueError, RecursionError):  # what is no JSON is told by who reads it
+        json.loads(text, object_pairs_hook=unique)
 
 
 def _count_exceeds(body: bytes, character: bytes, most: int) -> bool:

@@ -127,14 +127,23 @@ class PromptSetStore:
     async def exact(self, name: str, version: int) -> tuple[ClassList | None, bool]:
         """A version, or None if there is none, and whether it is retired. Raises as `read`.
 
-        What is in memory needs no store: it cannot have been changed. Whether it was retired is asked afterwards.
+        What is in memory cannot have been changed, but retired: that is asked if it is time to and the store answers.
         """
         found, known = self._lists.get((name, version)), self._known.get(name)
         is_old = known is None or known.age_s >= self._config.prompt_set_refresh_s
-        if found is not None:
+        if found is not None and not (is_old and self.is_answering):
             if is_old:
                 self._look_later(name)
             return found, False
+        if found is not None:
+            try:
+                known = await self.look(name)
+            except DamagedFileError:
+                raise
+            except DatasetError:
+                return found, False
+            is_live = version in known.folder.live
+            return (found, False) if is_live else (None, version <= known.folder.retired)
         if known is None or is_old or version not in known.folder.versions:
             known = await self.look(name)
         if version not in known.folder.live:

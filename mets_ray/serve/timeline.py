@@ -103,6 +103,13 @@ class _Timeline:
         self._signal = service.predictor.signal
         self._classes = list(found.chosen.classes)
         self._stride_s = self._signal.duration_s if options.stride_s is None else options.stride_s
+        if self._stride_s * frame.sampling_rate_hz < 1:
+            raise RequestError(
+                422,
+                "stride_too_small",
+                f"`stride_s` is {self._stride_s:g}, less than a sample of {frame.sampling_rate_hz:g} Hz",
+                hint=f"set stride_s to at least {1 / frame.sampling_rate_hz:.3g}",
+            )
         where = (recording.num_samples, frame.sampling_rate_hz, self._signal, self._stride_s)
         self._check_size(window_count(*where))  # first: a tiny stride has more starts than memory
         self._starts_s = window_starts(*where)

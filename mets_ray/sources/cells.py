@@ -166,6 +166,8 @@ def _list_of(text: str) -> list[str] | None:
             continue
         # Python also joins the texts of `['a' 'b']`, as numpy writes two of them: such a cell is no list of one.
         if isinstance(value, list) and all(isinstance(one, str | int) for one in value):
+            if any("\ud800" <= one <= "\udfff" for text_ in value for one in str(text_)):
+                return None  # half characters, which JSON may name, cannot be written
             return list(map(str, value)) if read is json.loads or repr(value) == text else None
     return None
 

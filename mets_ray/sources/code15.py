@@ -23,7 +23,7 @@ from mets_ray.ecg.formats.hdf5_traces import exam_ids, read_exam
 from mets_ray.ecg.preprocess import SignalConfig
 from mets_ray.errors import DatasetError, RecordError
 from mets_ray.sources.arrow_table import ArrowTable
-from mets_ray.sources.cells import Blanks, age_years, identifier
+from mets_ray.sources.cells import Blanks, age_years, identifier, is_missing
 from mets_ray.sources.csv_table import sha256_of
 from mets_ray.sources.manifest import Manifest, ManifestRow, fold_of
 from mets_ray.sources.source import Source
@@ -78,8 +78,8 @@ def _row(source_uri: str, cells: dict[str, str], blanks: Blanks, *, has_reports:
             fault = ("unreadable_cell", f"`{name}` of exam {exam} is neither true nor false")
         elif value:
             labels.append(name)
-    if not exam or not patient or not cells["trace_file"]:
-        fault = ("unreadable_cell", "`exam_id`, `patient_id` or `trace_file` is empty")
+    if not exam.isdecimal() or is_missing(patient) or is_missing(cells["trace_file"]):
+        fault = ("unreadable_cell", "`exam_id` is no number, or `patient_id` or `trace_file` is empty")
     statements = tuple(WORDS[name] for name in labels) if has_reports else ()
     male = _BOOLEANS.get(cells["is_male"].strip().lower())
     return ManifestRow(

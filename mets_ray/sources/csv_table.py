@@ -15,6 +15,7 @@ from mets_ray.sources.cells import FIRST_OF_FILLED, is_missing
 
 _OTHER_MARKS = {b";": "semicolons", b"\t": "tabs", b"|": "`|`"}
 _MOST_HEADER_BYTES = 64 * 1024
+_LONGEST_CELL = 2**31 - 1  # characters
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ def parse_csv(uri: str, data: bytes, required: tuple[str, ...]) -> Table:
     the last column do not count.
     """
     _check_separator(uri, data, required)
+    csv.field_size_limit(_LONGEST_CELL)  # of this process, whose default is 128 KiB: reports may be longer
     lines = csv.reader(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline=""), strict=True)
     with _csv_faults(uri):
         header = next(([name.strip() for name in cells] for cells in lines if _is_filled(cells)), [])
@@ -68,8 +70,12 @@ def _csv_faults(uri: str) -> Iterator[None]:
     try:
         yield
     except (UnicodeDecodeError, csv.Error) as error:
-        hint = "save it in UTF-8; Excel calls that `CSV UTF-8`" if isinstance(error, UnicodeDecodeError) else ""
-        raise DatasetError(f"`{uri}` is not a CSV in UTF-8: {error}", hint=hint) from error
+        if isinstance(error, UnicodeDecodeError):
+            hint = "save it in UTF-8; Excel calls that `CSV UTF-8`"
+            raise DatasetError(f"`{uri}` is not a CSV in UTF-8: {error}", hint=hint) from error
+        raise DatasetError(
+            f"`{uri}` is not a CSV: {error}", hint="put texts with commas or quotes in quotes"
+        ) from error
 
 
 def check_columns(uri: str, names: tuple[str, ...], required: tuple[str, ...]) -> None:

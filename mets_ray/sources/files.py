@@ -97,13 +97,21 @@ def _segments(source_uri: str, records: list[str], paths: list[str]) -> set[str]
         return {segment for names in pool.map(joined, joining) for segment in names}
 
 
+def _readable(path: str) -> str:
+    """A path whose bytes may be no UTF-8, as on many a hospital's share, in characters that can be written."""
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 def _row(source_uri: str, path: str, from_file: tuple[Column, ...], patient: re.Pattern[str] | None) -> ManifestRow:
     record_id = path.removesuffix(".hea")
     patient_id, fault = record_id, None
+    if (plain := _readable(record_id)) != record_id:
+        fault = ("unsafe_path", "the file's name is not UTF-8")
+        record_id = patient_id = plain
     if patient:
         found = patient.search(path)
         patient_id = (found and found[1]) or ""
-        fault = None if patient_id else ("no_patient", "`prepare.source.patient` finds nothing in the file's path")
+        fault = fault if patient_id else ("no_patient", "`prepare.source.patient` finds nothing in the file's path")
         patient_id = patient_id or record_id
         from_file = tuple(name for name in from_file if name not in ("patient_id", "fold"))
     return ManifestRow(

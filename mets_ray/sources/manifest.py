@@ -12,6 +12,7 @@ import numpy as np
 
 from mets_ray.ecg.ecg import EcgMeta
 from mets_ray.errors import DatasetError, RecordError
+from mets_ray.sources.cells import is_missing
 from mets_ray.text.reports import join_statements, statements_of
 
 Column = Literal["patient_id", "fold", "report", "age", "sex"]
@@ -61,7 +62,8 @@ class Manifest:
 
 def fold_of(patient_id: str, folds: int = 10) -> int:
     """A fold from 1 to `folds`, the same for a patient in every run and on every machine."""
-    return 1 + int.from_bytes(hashlib.sha256(patient_id.encode()).digest()) % folds
+    encoded = patient_id.encode(errors="surrogateescape")  # a path need not be UTF-8
+    return 1 + int.from_bytes(hashlib.sha256(encoded).digest()) % folds
 
 
 def completed(row: ManifestRow, meta: EcgMeta) -> ManifestRow:
@@ -72,7 +74,8 @@ def completed(row: ManifestRow, meta: EcgMeta) -> ManifestRow:
     """
     if not row.from_file:
         return row
-    known = {"patient_id": meta.patient_id or row.record_id, "age": meta.age, "sex": meta.sex}
+    is_known = not is_missing(meta.patient_id or "")
+    known = {"patient_id": meta.patient_id if is_known else row.record_id, "age": meta.age, "sex": meta.sex}
     change: dict[str, Any] = {name: known[name] for name in row.from_file if name in known}
     if "fold" in row.from_file:
         change["fold"] = fold_of(change.get("patient_id", row.patient_id))

@@ -60,6 +60,7 @@ def table_manifest(source_uri: str, manifest_uri: str, *, reports: Reports = "ta
             without_fold.append(len(found) - 1)
     for position in without_fold:  # a patient's later rows may state one
         found[position] = rows.in_fold_of_patient(found[position])
+    found = _told_apart(found)
     notes = (*_notes(rows), *rows.blanks.notes())
     return Manifest(tuple(found), "files", sha256_of(data), notes, has_reports=reports != "none")
 
@@ -111,7 +112,7 @@ class _Rows:
             report=report,
             statements=statements,
             labels=tuple(
-                label for part in parts(cells.get("labels", ""), ";") if not is_missing(label := part.strip())
+                label for part in parts(cells.get("labels", ""), ";") if not is_missing(label := identifier(part))
             ),
             age=age_years(cells.get("age", ""), self.blanks),
             sex=sex(cells.get("sex", ""), self.blanks),
@@ -141,6 +142,18 @@ class _Rows:
     def read_report(self) -> Callable[..., tuple[str, tuple[str, ...]]]:
         """`_report`, which reads equal reports once: a million ECGs share a few hundred thousand."""
         return functools.cache(functools.partial(_report, has_statements=bool(self.statements)))
+
+
+def _told_apart(rows: list[ManifestRow]) -> list[ManifestRow]:
+    """Where ECGs with the same `report` have other statements, these become part of it: training knows a report by its
+    text."""
+    lists: dict[str, set[tuple[str, ...]]] = {}
+    for row in rows:
+        lists.setdefault(row.report, set()).add(row.statements)
+    return [
+        replace(row, report=f"{row.report}. {join_statements(row.statements)}") if len(lists[row.report]) > 1 else row
+        for row in rows
+    ]
 
 
 def _report(text: str, *stated: str, has_statements: bool) -> tuple[str, tuple[str, ...]]:

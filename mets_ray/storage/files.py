@@ -1,5 +1,6 @@
 """Single files: read whole, and written so that readers see all of one or none of it."""
 
+import errno
 import os
 import stat
 import uuid
@@ -19,6 +20,9 @@ class Entry(NamedTuple):
     name: str
     is_folder: bool
     size_bytes: int
+
+
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # of a file system without hard links
 
 
 def read_bytes(uri: str, *, max_bytes: int | None = None) -> bytes:
@@ -88,7 +92,26 @@ def create_bytes(uri: str, data: bytes) -> bool:
             os.link(finished, target)
         except FileExistsError:
             return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if not _create_without_link(target, data):
+                return False
         sync(target.parent)
+    return True
+
+
+def _create_without_link(target: Path, data: bytes) -> bool:
+    """As `create_bytes` where the file system has no hard links (exFAT, many network mounts): a reader may see a part
+    of it while it is written."""
+    try:
+        file = os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    except FileExistsError:
+        return False
+    with os.fdopen(file, "wb") as opened:
+        opened.write(data)
+        opened.flush()
+        os.fsync(opened.fileno())
     return True
 
 

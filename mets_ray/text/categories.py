@@ -31,16 +31,25 @@ _CATEGORIES: dict[str, re.Pattern[str]] = {
         re.IGNORECASE,
     ),
     _ST_T: re.compile(
-        r"\bst\b|\bt[- ](?:wave|voltage)|st-t|ischa?emi(?!c (?:heart|attack))|injury|\bqtc?\b|repolari[sz]ation|"
-        r"digitalis|electrolyte",
+        r"\bst\b|\bt[- ](?:wave|voltage)|st-t|ischa?emi(?!c (?:heart|attack))|injury|repolari[sz]ation|digitalis|"
+        r"electrolyte|\bqtc?\b.*(?:long|short|abnormal|borderline|lengthen)|"
+        r"(?:long|short|abnormal|borderline)\w*(?: \w+){0,2} qtc?\b",
         re.IGNORECASE,
     ),
 }
-# What the statement itself takes for normal: "Minimal voltage criteria for LVH, may be normal variant".
-_NORMAL = re.compile(r"normal variant|\b(?:probably|is|are|of|within) normal\b|\bnormal for\b", re.IGNORECASE)
-# Words that name a finding which is not there: denied, gone, or the ratio at which a sound AV node conducts a flutter.
+# What a statement itself takes for normal: "Minimal voltage criteria for LVH, may be normal variant", "ST isoelectric".
+_NORMAL = re.compile(
+    r"normal variant|\b(?:probably|is|are|of|within) normal\b|\bnormal for\b|"
+    r"^normal (?:st|t|q|qtc?|p[rq]|qrs)\b[^,;]*$|"
+    r"^(?:the )?(?:st|t|q|qtc?|p[rq]|qrs)\b[^,;]*\b(?:normal|isoelectric|unremarkable)\W*$",
+    re.IGNORECASE,
+)
+_CLAUSE_ENDS = re.compile(r"[.;(]|:(?!\d)|\bbut\b|\bminor\b", re.IGNORECASE)
+_DENIES = re.compile(r"\b(?:no|without|neither|absence of|free of|negative for)\b", re.IGNORECASE)
+_OR = re.compile(r"\bn?or\b", re.IGNORECASE)
+# Gone, or the ratio at which a sound AV node conducts a flutter. "Cannot be excluded" is a doubt, and stays.
 _NOT_THERE = re.compile(
-    r"\b(?:no|without)\b.*?(?=\b(?:but|minor)\b|[,.;:(]|$)|[^,.;:]*\bresolved\b|"
+    r"\b(?:resolved|absent|unlikely)\b|^(?!.*\b(?:not|cannot)\b).*\b(?:excluded|ruled out)\b|"
     r"\bflutter with (?:variable|\d:1) a-?v[- ]block",
     re.IGNORECASE,
 )
@@ -60,6 +69,16 @@ def categories_of(statements: Sequence[str]) -> tuple[str, ...]:
 def _categories(statement: str) -> tuple[str, ...]:
     if _NORMAL.search(statement):
         return ()
-    said = _NOT_THERE.sub("", statement)
+    said = ", ".join(part for clause in _CLAUSE_ENDS.split(statement) for part in _asserted(clause))
     found = [name for name, pattern in _CATEGORIES.items() if pattern.search(said)]
     return tuple(name for name in found if name != _ST_T or _INFARCT not in found)
+
+
+def _asserted(clause: str) -> list[str]:
+    """The parts of a clause, between commas, that say what is there. A denial reaches to the next comma, or over a list
+    that ends in "or": "no infarct, ischemia or hypertrophy"."""
+    while denial := _DENIES.search(clause):
+        listed = max((found.end() for found in _OR.finditer(clause, denial.end())), default=denial.end())
+        _, comma, rest = clause[listed:].partition(",")
+        clause = f"{clause[: denial.start()]}{comma}{rest}"
+    return [part.strip() for part in clause.split(",") if not _NOT_THERE.search(part)]

@@ -18,6 +18,9 @@ _SLOW = re.compile(r"bradycardia", re.IGNORECASE)
 _NORMAL = re.compile(
     r"\b(?:normal|borderline) (?:ecg|ekg|electrocardiogram|tracing)\b|\b(?:ecg|ekg|tracing) (?:is |was )?normal\b"
     r"|within normal limits|\bwnl\b|no definite pathology|^(?:otherwise )?unremarkable(?: ecg| ekg| tracing)?\W*$"
+    r"|^(?:otherwise )?normal\W*$|within normal (?:range|bounds)"
+    r"|\b(?:normal|regular) (?:intervals?|a-?v conduction|conduction|rhythm|rate)\b"
+    r"|\b(?:intervals?|conduction|rhythm|rate) (?:is |are )?(?:normal|regular)\b"
     r"|^no (?:significant |definite )?abnormalit(?:y|ies)(?: (?:seen|found|detected))?\W*$",
     re.IGNORECASE,
 )

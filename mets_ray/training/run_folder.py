@@ -27,7 +27,8 @@ def earlier_folds_of(config: Config, card: DatasetCard) -> tuple[int, ...]:
     if config.train.init_from is None:
         return ()
     facts = read_facts(config.train.init_from)
-    return facts.seen_folds if facts.dataset_source == card.source else ()
+    is_same = facts.dataset_source == card.source and facts.patient_folds == card.patient_folds
+    return facts.seen_folds if is_same else ()
 
 
 def new_run_uri(config: Config, kind: str) -> str:

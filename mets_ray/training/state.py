@@ -182,6 +182,7 @@ def _bundle(job: TrainJob, texts: Texts, state: State, figures: Figures) -> Bund
         dataset_source=card.source,
         dataset_sha256=card.content_sha256,
         dataset_source_sha256=card.source_sha256,
+        patient_folds=card.patient_folds,
         synthetic=card.synthetic,
         shuffled_reports=card.shuffled_reports,
         train_folds=config.folds.train,

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from mets_ray.archive import writer as writer_module
 from mets_ray.archive.archive import open_archive
 from mets_ray.archive.facts import FACTS_NAME, IndexedDataset
 from mets_ray.archive.lance_table import TABLE_NAME, open_table
-from mets_ray.archive.query import Direction
+from mets_ray.archive.query import Direction, RecordKey
 from mets_ray.archive.self_check import check_archive
 from mets_ray.errors import CheckpointError, ConfigError, DatasetError
 from tests.support.archives import DATASET, KEY, SOURCE, rows_of, tiny_archive, unit_vectors, write_archive
@@ -315,3 +316,68 @@ def test_without_the_extra_the_remedy_is_named(archive, monkeypatch):
     with pytest.raises(ConfigError) as caught:
         open_archive(archive.uri)
     assert caught.value.hint == "pip install 'mets_ray[archive]'"
+
+
+TIMES = ["2001-06-02T23:59:00", "2001-06-03T10:00:00", "2001-06-03T12:00:00+02:00", "2001-06-04", None]
+
+
+@pytest.mark.parametrize(
+    ("where", "kept"),
+    [
+        ("recorded_at >= '2001-06-03 11:00'", {2, 3}),
+        ("recorded_at < '2001-06-03 11:00'", {0, 1}),
+        ("recorded_at <= '2001-06-03'", {0, 1, 2}),
+        ("recorded_at > '2001-06-03'", {3}),
+        ("recorded_at between '2001-06-01' and '2001-06-03'", {0, 1, 2}),
+        ("recorded_at = '2001-06-03'", {1, 2}),
+        ("recorded_at != '2001-06-03'", {0, 3, 4}),
+        ("recorded_at in ('2001-06-02', '2001-06-04')", {0, 3}),
+        ("recorded_at not in ('2001-06-02', '2001-06-04')", {1, 2, 4}),
+        ("recorded_at is null", {4}),
+        ("recorded_at >= '2001'", {0, 1, 2, 3}),
+    ],
+)
+def test_a_day_is_all_of_it(tmp_path, where, kept):
+    archive = open_archive(tiny_archive(tmp_path, records=40, recorded_at=[TIMES[n % 5] for n in range(40)]))
+    found = numbers(archive.cohort([Direction(unit_vectors(40)[0])], above=-1.0, where=where))
+    assert {number % 5 for number in found} == kept
+    assert len(found) == 8 * len(kept)
+
+
+@pytest.mark.parametrize(
+    ("where", "keep"),
+    [
+        ("not age > 60", lambda number: number % 7 == 6 or 20 + number % 70 <= 60),
+        ("age != 30", lambda number: number % 7 == 6 or 20 + number % 70 != 30),
+        ("age not between 30 and 60", lambda number: number % 7 == 6 or not 30 <= 20 + number % 70 <= 60),
+        ("not device in ('MAC 5500')", lambda number: True),  # no device is known
+        ("not (age > 60 or sex = 'male')",
+         lambda number: number % 2 == 0 and (number % 7 == 6 or 20 + number % 70 <= 60)),
+        ("not not age > 60", lambda number: number % 7 != 6 and 20 + number % 70 > 60),
+    ],
+)  # fmt: skip
+def test_what_is_not_known_is_not_what_it_is_compared_with(archive, where, keep):
+    found = numbers(archive.cohort([Direction(VECTORS[0])], above=-1.0, where=where))
+    assert found == [number for number in range(RECORDS) if keep(number)]
+
+
+def test_a_cohort_of_a_record_leaves_its_patient_out(archive):
+    query, of = [Direction(VECTORS[3])], RecordKey("r00003")
+    expected = [number for number in range(RECORDS) if PATIENTS[number] != 1]
+    assert numbers(archive.cohort(query, above=-1.0, not_of=of)) == expected
+    assert archive.count(query, above=-1.0, not_of=of)[:2] == (RECORDS - 2, RECORDS // 2 - 1)
+    page = archive.cohort_page(query, above=-1.0, k=20, not_of=of)
+    following = archive.cohort_page(query, above=-1.0, k=20, not_of=of, cursor=page.cursor)
+    assert numbers(page.hits + following.hits) == expected[:40]
+    with pytest.raises(ConfigError, match="cursor"):
+        archive.cohort_page(query, above=-1.0, k=20, cursor=page.cursor)
+
+
+def test_windows_and_their_means_have_no_probability(tmp_path):
+    calibrated = SimpleNamespace(probabilities=lambda similarity: (np.full_like(similarity, 0.5),))
+    query = [Direction(VECTORS[0], "a", calibrated=calibrated)]
+    for windows in (False, True):
+        uri = tmp_path / str(windows)
+        write_archive(uri, rows_of(VECTORS[:20]), dataset=DATASET.model_copy(update={"windows": windows}))
+        hits = open_archive(str(uri)).search_directions(query, where="leads_missing is empty").hits
+        assert {hit.probability for hit in hits} == {None if windows else 0.5}

@@ -232,7 +232,12 @@ def test_requests_that_do_not_fit_say_what_does_not(client):
     refused(client.post("/v1/zero-shot", json={"ecg": ecg}), 422, "no_classes")
     refused(ask(client, ecg, prompt_set="mets:synthetic"), 422, "two_class_lists")
     refused(ask(client, ecg, candidate_labels=["a", "a"]), 422, "repeated_class")
+    for seen_alike in (["\u00e9", "e\u0301"], ["AF", "AF "], ["sinus rhythm", "sinus\u200b  rhythm"]):
+        refused(ask(client, ecg, candidate_labels=seen_alike), 422, "repeated_class")
     refused(ask(client, ecg, hypothesis_template="none"), 422, "bad_template")
+    twice = json.dumps({"ecg": ecg, "candidate_labels": ["a", "b"]})[:-1] + ', "candidate_labels": ["c"]}'
+    headers = {"content-type": "application/json"}
+    refused(client.post("/v1/zero-shot", content=twice, headers=headers), 422, "repeated_key")
     refused(ask(client, ecg, candidate_labels=None, prompt_set="mets"), 422, "ambiguous_prompt_set")
     refused(ask(client, ecg, candidate_labels=None, prompt_set="nothing"), 404, "unknown_prompt_set")
     refused(ask(client, ecg, candidate_labels=None, prompt_set="mets:synthetic@9"), 404, "unknown_prompt_set")
@@ -292,6 +297,8 @@ def test_abbreviations_are_read_as_what_they_mean_and_the_answer_says_so(client)
     spelt = ask(client, ecg, candidate_labels=["atrial fibrillation", "sinus rhythm"])
     assert similarity(spelt) == [row["similarity"] for row in answer["classes"]]
     assert spelt.json()["warnings"] == []
+    twice = ask(client, ecg, candidate_labels=["AF", "Atrial fibrillation", "sinus rhythm"]).json()["warnings"]
+    assert [warning["reason"] for warning in twice] == ["abbreviation", "same_words"]
     # What is written out is held to the same limit as what is typed.
     refused(ask(client, ecg, candidate_labels=["AF " * 60]), 422, "class_too_long")
 

@@ -75,6 +75,10 @@ def test_a_recording_of_several_windows_has_no_probability(client):
     assert (answer["windows"], answer["calibrated"]) == (2, False)
     assert answer["not_calibrated"]["reason"] == "several_windows"
     assert {row["probability"] for row in answer["classes"]} == {None}
+    damaged = ecg | {"signal": [[*([0.1] * len(lead)), *lead] for lead in ecg["signal"]]}  # losing a window earns none
+    answer = ask(client, ecg=damaged, prompt_set="descriptive:synthetic")
+    assert (answer["windows"], answer["not_calibrated"]["reason"]) == (1, "several_windows")
+    assert {row["z_score"] for row in answer["classes"]} == {None}
     body = {"ecg": long, "prompt_set": "descriptive:synthetic"}
     (head, *_) = client.post("/v1/timeline", json=body).text.splitlines()
     assert json.loads(head)["not_calibrated"]["reason"] == "over_time"

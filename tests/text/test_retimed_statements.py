@@ -29,7 +29,8 @@ def test_the_rhythm_has_the_finding_and_the_ecg_is_normal_no_more():
 @pytest.mark.parametrize(
     "statement",
     ["ECG normal", "EKG is normal", "Normal tracing", "WNL", "Unremarkable", "Otherwise unremarkable ECG.",
-     "No significant abnormality", "No abnormalities detected"],
+     "No significant abnormality", "No abnormalities detected", "Normal", "ECG within normal range", "Normal intervals",
+     "AV conduction normal", "Regular rhythm"],
 )  # fmt: skip
 def test_other_words_for_a_normal_ecg_go_too(statement):
     assert said(("Sinus rhythm", statement)) == [("Sinus rhythm with premature atrial complexes",)]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mets_ray.archive.query import Direction
+from mets_ray.archive.query import Direction, RecordKey
 
 
 @dataclass(frozen=True)
@@ -15,3 +15,8 @@ class Question:
     directions: tuple[Direction, ...] = ()
     record_id: str | None = None
     source: str | None = None
+
+    @property
+    def record(self) -> RecordKey | None:
+        """The record, whose patient is left out of what is found."""
+        return None if self.record_id is None else RecordKey(self.record_id, self.source)

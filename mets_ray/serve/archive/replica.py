@@ -106,7 +106,12 @@ class ArchiveReplica:
 
     def count(self, question: Question, above: float, where: str | None) -> CohortCount:
         """How many records are at least so similar. Raises RequestError."""
-        return self._asked(lambda opened: opened.archive.count(opened.directions(question), above=above, where=where))
+
+        def ask(opened: OpenedArchive) -> CohortCount:
+            directions = opened.directions(question)
+            return opened.archive.count(directions, above=above, where=where, not_of=question.record)
+
+        return self._asked(ask)
 
     def cohort_page(
         self, question: Question, above: float, where: str | None, k: int, cursor: str | None
@@ -115,7 +120,9 @@ class ArchiveReplica:
 
         def ask(opened: OpenedArchive) -> CohortPage:
             directions = opened.directions(question)
-            return opened.archive.cohort_page(directions, above=above, where=where, k=k, cursor=cursor)
+            return opened.archive.cohort_page(
+                directions, above=above, where=where, k=k, cursor=cursor, not_of=question.record
+            )
 
         return self._asked(ask)
 
@@ -130,7 +137,8 @@ class ArchiveReplica:
         uri = storage.join(self._config.archive_cohort_uri, name)
 
         def write(opened: OpenedArchive) -> str:
-            hits = opened.archive.cohort(opened.directions(question), above=above, where=where)
+            directions = opened.directions(question)
+            hits = opened.archive.cohort(directions, above=above, where=where, not_of=question.record)
             storage.write_bytes(uri, _cohort_file(hits))
             return uri
 

@@ -93,12 +93,14 @@ function searchFiles() {
 
 function ask(question) {
   [asked, cursor] = [question, null];
+  $("more").hidden = true; // until this search has answered
   showProblem($("cohort-problem"), null);
   $("cohort-count").textContent = "";
   return answer(false);
 }
 
 async function answer(isMore) {
+  if (isMore && cursor === null) return;
   waiting.abort();
   waiting = new AbortController();
   const { signal } = waiting;
@@ -131,7 +133,7 @@ function show({ hits, next_cursor, nearest_reports: reports, warnings, records }
   $("warnings").replaceChildren(...warnings.map(({ message }) => element("li", {}, ...sentence(message))));
   $("cohort-form").hidden = found === 0 || !asked.question;
   if (hits.length) {
-    $("above").value = hits.at(-1).similarity.toFixed(3);
+    $("above").value = (Math.floor(hits.at(-1).similarity * 1000) / 1000).toFixed(3); // no hit shown is above it
     $("announce").textContent = `${found} ${found === 1 ? "ECG" : "ECGs"} found.`;
   }
   if (isMore) first?.focus();
