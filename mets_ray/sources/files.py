@@ -64,7 +64,9 @@ def folder_manifest(source_uri: str, *, match: str, has_reports: bool, patient: 
         *([f"the patient is what `{patient}` finds in a file's path"] if patient else []),
         f"{len(sizes)} files, {len(records)} of them a record that matches `{match}`",
     ]
-    return Manifest(rows, "files", sha256_of(listing.encode()), tuple(notes), has_reports=has_reports)
+    return Manifest(
+        rows, "files", sha256_of(listing.encode(errors="surrogateescape")), tuple(notes), has_reports=has_reports
+    )
 
 
 def _records(paths: list[str]) -> list[str]:
@@ -107,7 +109,7 @@ def _row(source_uri: str, path: str, from_file: tuple[Column, ...], patient: re.
     patient_id, fault = record_id, None
     if (plain := _readable(record_id)) != record_id:
         fault = ("unsafe_path", "the file's name is not UTF-8")
-        record_id = patient_id = plain
+        record_id = patient_id = path = plain
     if patient:
         found = patient.search(path)
         patient_id = (found and found[1]) or ""

@@ -84,3 +84,9 @@ def test_tables_that_cannot_be_used_are_refused(tmp_path):
         with pytest.raises(kind, match=words) as error:
             read_labels(settings(f"labels_uri={path}", "method=linear"), "ptbxl")
         assert error.value.hint
+
+
+def test_cells_are_lists_as_in_a_manifest(tmp_path):
+    (tmp_path / "t.csv").write_text('record_id,labels\na,"[\'AF\', \'PVC\']"\nb,"[""SR""]"\nc,AF;SR\nd,426783006.0\n')
+    labels = read_labels(settings(f"labels_uri={tmp_path / 't.csv'}", "task=t", "method=linear"), "x")
+    assert labels.of_record == {"a": ("AF", "PVC"), "b": ("SR",), "c": ("AF", "SR"), "d": ("426783006",)}

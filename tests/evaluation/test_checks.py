@@ -68,6 +68,18 @@ def test_a_fold_number_alone_refuses_nothing(dataset, facts, source, changes, re
         assert [("another data set" in alarm) for alarm in alarms] == [True] * same_kind
 
 
+@pytest.mark.parametrize(("trained", "tested", "is_told"), [(None, 10, True), (20, None, True), (20, 20, False)])
+def test_folds_of_another_division_are_other_patients(dataset, facts, trained, tested, is_told):
+    scored = of_source(dataset, "ptbxl")
+    scored = dataclasses.replace(scored, card=scored.card.model_copy(update={"patient_folds": tested}))
+    bundle = trained_on(facts, scored.card, dataset_sha256="prepared otherwise", patient_folds=trained)
+    if is_told:
+        assert [("another data set" in alarm) for alarm in check_fit(load_config(), scored, bundle, Selection((2,)))]
+    else:
+        with pytest.raises(ConfigError, match="fold 2, which trained the bundle"):
+            check_fit(load_config(), scored, bundle, Selection((2,)))
+
+
 def test_a_fold_that_a_cut_data_set_lacks_is_said_and_null_is_every_fold(dataset):
     every = tuple(dataset.card.folds)
     assert choose_test(None, dataset) == (Selection(every), [])

@@ -409,3 +409,28 @@ def test_pickled_code_in_a_trainer_state_is_not_run(folder):
     torch.save({"epoch": Evil()}, folder / "trainer_state.pt")
     with pytest.raises(CheckpointError, match=r"[Ww]eights.only"):
         read_trainer_state(folder)
+
+
+def test_the_module_of_a_bundles_own_source_is_not_imported(bundle, folder, tmp_path, monkeypatch):
+    write_bundle(folder, bundle, {"epoch": 3})
+    tree = yaml.safe_load((folder / "config.yaml").read_text())
+    tree["prepare"]["source"] = {"kind": "evil_module:Csv", "folder": "/x"}
+    text = yaml.safe_dump(tree)
+    (folder / "config.yaml").write_text(text)
+    facts = storage.unseal((folder / "bundle.json").read_bytes()).facts
+    facts["files"]["config.yaml"] = hashlib.sha256(text.encode()).hexdigest()
+    (folder / "bundle.json").write_bytes(storage.seal(json.dumps(facts)))
+    (tmp_path / "evil_module.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert read_bundle(folder).config.prepare.source.kind == "evil_module:Csv"
+
+
+@pytest.mark.parametrize("name", ["../../escaped", "a/b", "con", ""])
+def test_prompt_sets_of_a_bundle_have_plain_names(bundle, folder, name):
+    write_bundle(folder, bundle, {"epoch": 3})
+    facts = storage.unseal((folder / "bundle.json").read_bytes()).facts
+    (first, *_) = facts["prompt_sets"].values()
+    facts["prompt_sets"]["mine"] = first | {"name": name}
+    (folder / "bundle.json").write_bytes(storage.seal(json.dumps(facts)))
+    with pytest.raises(CheckpointError):
+        read_bundle(folder)

@@ -1,6 +1,7 @@
 """sources/files.py and sources/table_manifest.py: folders of any ECG files, alone and with a table."""
 
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -280,3 +281,43 @@ def test_the_earlier_name_is_still_read():
         source_of(
             load_config(None, ["prepare.source=files", "prepare.source.uri=x", "prepare.source.reports=table"])
         ).check()
+
+
+def test_equal_reports_with_other_statements_are_told_apart(tmp_path):
+    """Training knows a report by its text: all three would have had one list."""
+    (tmp_path / "m.csv").write_text(
+        "record,report,statements\na,Abnormal ECG,Atrial fibrillation\nb,Abnormal ECG,LVH\nc,Normal ECG,Normal ECG\n"
+        "d,Normal ECG,Normal ECG\n"
+    )
+    rows = table_manifest("/src", str(tmp_path / "m.csv")).rows
+    assert [row.report for row in rows] == [
+        "Abnormal ECG. Atrial fibrillation", "Abnormal ECG. LVH", "Normal ECG", "Normal ECG",
+    ]  # fmt: skip
+    assert [row.statements for row in rows[:2]] == [("Atrial fibrillation",), ("LVH",)]
+
+
+def test_codes_that_a_program_wrote_as_decimals_are_codes(tmp_path):
+    (tmp_path / "m.csv").write_text("record,report,labels\na,x y,426783006.0\nb,x y,\n")
+    assert [row.labels for row in table_manifest("/src", str(tmp_path / "m.csv")).rows] == [("426783006",), ()]
+
+
+def test_a_long_cell_is_read_and_half_a_character_is_no_list(tmp_path):
+    (tmp_path / "m.csv").write_text('record,report,labels\na,%s,"[""\\ud800""]"\n' % ("word " * 40_000))
+    (row,) = table_manifest("/src", str(tmp_path / "m.csv")).rows
+    assert len(row.report) > 190_000
+    assert row.labels[0].isprintable()
+
+
+def test_a_file_whose_name_is_no_utf_8_is_rejected_and_the_others_are_read(tmp_path):
+    (tmp_path / "ok.xml").write_bytes(b"x")
+    (tmp_path / os.fsdecode(b"M\xfcller.xml")).write_bytes(b"x")
+    bad, good = sorted(all_files(tmp_path).rows, key=lambda row: row.fault is None)
+    assert (bad.record_id, bad.fault[0]) == (r"M\xfcller.xml", "unsafe_path")
+    assert (good.record_id, good.fault) == ("ok.xml", None)
+
+
+@pytest.mark.parametrize("word", ["N/A", "nan", "-", "", None])
+def test_a_file_that_names_no_patient_by_a_word_is_a_patient_of_its_own(word):
+    row = ManifestRow("r", "r", 1, "/src/r", "", (), (), None, None, from_file=("patient_id", "fold"))
+    assert completed(row, EcgMeta(patient_id=word)).patient_id == "r"
+    assert completed(row, EcgMeta(patient_id="7")).patient_id == "7"

@@ -1,5 +1,6 @@
 """storage.py on local disk and on S3: moto's server on loopback, a real S3 API over HTTP."""
 
+import errno
 import hashlib
 import os
 import signal
@@ -524,3 +525,13 @@ def test_a_file_that_is_too_large_or_none_is_refused_before_it_is_read(root, tmp
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(DatasetError, match="is not a file"):
         storage.read_bytes(str(tmp_path / "pipe"), max_bytes=4)
+
+
+@pytest.mark.parametrize("reason", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_is_created_by_one_writer_where_there_are_no_hard_links(tmp_path, monkeypatch, reason):
+    def refuse(*paths):
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(os, "link", refuse)
+    test_a_file_is_created_by_one_writer_only(str(tmp_path / "a"))
+    test_of_many_creators_at_a_time_one_wins(str(tmp_path / "b"))
