@@ -9,7 +9,7 @@ import contextlib
 import mmap
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import IO, TypeVar
@@ -40,6 +40,7 @@ _T = TypeVar("_T")
 
 _THREADS = 2  # that write bodies to disk and cut windows
 _WRITE_BYTES = MIB
+_SILENCE_S = 10.0  # between two parts of a body
 _HINT = "send int16 as application/x-npy, or a part of the recording"
 _MAGIC = {b"\x93NUMPY": "application/x-npy", b"PK\x03\x04": "application/zip"}
 _UNNAMED = ("", "application/octet-stream")
@@ -101,11 +102,13 @@ class Recordings:
             self._held -= 1
 
     async def read(
-        self, request: Request, query: messages.TimelineQuery, until: float
+        self, request: Request, query: messages.TimelineQuery, until: float, held: contextlib.ExitStack
     ) -> tuple[messages.TimelineOptions, Recording]:
         """The options and the recording of a request: from a JSON body, or from the query string and a file.
 
-        until: when to give up, as `time.monotonic()`. Raises RequestError and RecordError as `Reader.one`.
+        until: when to give up, as `time.monotonic()`. held: keeps the room for it, taken when its first bytes arrive:
+        who only announces a body costs others nothing. Raises RequestError and RecordError as `Reader.one`, and
+        RequestError 503 as `room`.
         """
         content_type = request.headers.get("content-type", "")
         is_json = media_type(content_type) == "application/json"
@@ -115,7 +118,9 @@ class Recordings:
             )
         is_text = is_json or media_type(content_type).startswith("text/")
         with tempfile.TemporaryFile(prefix="mets_ray_") as body:
-            await self._spool(request, body, self._config.max_body_bytes if is_text else None, until)
+            limit = self._config.max_body_bytes if is_text else self._config.max_timeline_bytes
+            parts = _in_time(body_parts(request, limit, hint=_HINT), until)
+            await self._spool(parts, body, held)
             if is_json:
                 return await self._run(self._decoder, lambda: _from_json(body, self._limits))
             leads = None if query.leads is None else tuple(lead.strip() for lead in query.leads.split(","))
@@ -131,15 +136,14 @@ class Recordings:
         """For each start the window as the model sees it, or why it cannot be used."""
         return await self._run(self._threads, lambda: [_cut_or_error(recording, start, signal) for start in starts_s])
 
-    async def _spool(self, request: Request, file: IO[bytes], max_bytes: int | None, until: float) -> None:
+    async def _spool(self, arriving: AsyncIterator[bytes], file: IO[bytes], held: contextlib.ExitStack) -> None:
         """Write the body to `file`, part by part while it arrives."""
-        limit = self._config.max_timeline_bytes if max_bytes is None else max_bytes
         parts: list[bytes] = []
         size = waiting = 0
-        async for part in body_parts(request, limit, hint=_HINT):
+        async for part in arriving:
+            if part and size == 0:
+                held.enter_context(self.room())
             size, waiting = size + len(part), waiting + len(part)
-            if time.monotonic() > until:
-                raise RequestError(503, "deadline", "the body took too long to arrive", hint="send a shorter part")
             parts.append(part)
             if waiting >= _WRITE_BYTES:
                 await self._write(file, parts)
@@ -162,6 +166,22 @@ class Recordings:
             raise RequestError(
                 503, "disk_full", "the recording could not be written to a temporary file", hint="try again later"
             ) from error
+
+
+async def _in_time(parts: AsyncIterator[bytes], until: float) -> AsyncIterator[bytes]:
+    """The parts of a body. Raises RequestError 408 where none arrives for a while, 503 behind `until`."""
+    while True:
+        try:
+            async with asyncio.timeout(_SILENCE_S):
+                part = await anext(parts, None)
+        except TimeoutError as error:
+            fact = f"nothing of the body arrived for {_SILENCE_S:g} s"
+            raise RequestError(408, "silent_body", fact, hint="send it without pauses") from error
+        if part is None:
+            return
+        if time.monotonic() > until:
+            raise RequestError(503, "deadline", "the body took too long to arrive", hint="send a shorter part")
+        yield part
 
 
 def _kind(content_type: str, body: IO[bytes]) -> str:

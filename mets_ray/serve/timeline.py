@@ -53,9 +53,8 @@ class Timelines:
         """The lines, as they become known. Raises RequestError and RecordError before the first of them."""
         until = time.monotonic() + self._service.config.timeline_deadline_s
         with contextlib.ExitStack() as stack:
-            stack.enter_context(self._recordings.room())
             timings = Timings()
-            options, recording = await self._recordings.read(request, query, until)
+            options, recording = await self._recordings.read(request, query, until, stack)
             refuse_explain(options, "/v1/timeline")
             since = timings.stop("decode", timings.began)
             found, vectors = await self._service.classes(options)

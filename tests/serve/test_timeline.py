@@ -2,6 +2,7 @@
 
 import base64
 import json
+import socket
 import threading
 import time
 
@@ -16,6 +17,7 @@ from mets_ray.ecg.wfdb import read_wfdb
 from mets_ray.errors import RecordError
 from mets_ray.model.bundle import load_bundle
 from mets_ray.model.predictor import Predictor
+from mets_ray.serve import recordings
 from mets_ray.serve.recordings import Recording
 from tests.support.serving import json_ecg, make_bundle, npy, plain_server, synthetic_ecg
 from tests.support.zips import zipped
@@ -290,3 +292,21 @@ def test_starts_are_all_that_fit_and_parts_give_what_the_whole_gives(rate, strid
 def test_a_recording_that_is_too_short_has_no_window():
     with pytest.raises(RecordError, match=r"9\.990 s"):
         window_starts(999, 100, SignalConfig(100, 10.0), 1.0)
+
+
+def test_clients_that_send_nothing_cost_others_nothing(bundle, monkeypatch):
+    monkeypatch.setattr(recordings, "_SILENCE_S", 1.0)
+    body = npy(recording(20))
+    headers = ("Host: 127.0.0.1", "Content-Type: application/x-npy", "Content-Length: 9")
+    request = "\r\n".join(("POST /v1/timeline?unit=uV&candidate_labels=a HTTP/1.1", *headers, "", ""))
+    with plain_server(bundle, max_timelines=1, batch_size=4) as (client, _):
+        address = (client.base_url.host, client.base_url.port)
+        with socket.create_connection(address) as silent, socket.create_connection(address) as begun:
+            silent.sendall(request.encode())
+            assert ask(client, body).status_code == 200
+            begun.sendall(request.encode() + b"abc")  # and then nothing
+            begun.settimeout(20)
+            answer = begun.recv(4096).decode()
+            assert " 408 " in answer.splitlines()[0]
+            assert "silent_body" in answer
+            assert ask(client, body).status_code == 200
