@@ -19,8 +19,8 @@ _NORMAL = re.compile(
     r"\b(?:normal|borderline) (?:ecg|ekg|electrocardiogram|tracing)\b|\b(?:ecg|ekg|tracing) (?:is |was )?normal\b"
     r"|within normal limits|\bwnl\b|no definite pathology|^(?:otherwise )?unremarkable(?: ecg| ekg| tracing)?\W*$"
     r"|^(?:otherwise )?normal\W*$|within normal (?:range|bounds)"
-    r"|\b(?:normal|regular) (?:intervals?|a-?v conduction|conduction|rhythm|rate)\b"
-    r"|\b(?:intervals?|conduction|rhythm|rate) (?:is |are )?(?:normal|regular)\b"
+    r"|^(?:normal|regular) (?:intervals?|(?:a-?v )?conduction|rhythm|rate(?: and rhythm)?)\W*$"
+    r"|^(?:intervals?|(?:a-?v )?conduction|rhythm|rate(?: and rhythm)?) (?:is |are )?(?:normal|regular)\W*$"
     r"|^no (?:significant |definite )?abnormalit(?:y|ies)(?: (?:seen|found|detected))?\W*$",
     re.IGNORECASE,
 )

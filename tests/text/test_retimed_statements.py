@@ -52,6 +52,7 @@ def test_findings_beside_such_words_stay():
         "ECG abnormal",
         "LBBB, otherwise unremarkable",
         "Junctional ST depression, probably normal",
+        "Regular rate and rhythm, left bundle branch block",
         "No abnormality of the ST segment",
     ):
         assert said(("Sinus rhythm", statement)) == [("Sinus rhythm with premature atrial complexes", statement)]
