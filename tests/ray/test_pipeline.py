@@ -139,11 +139,12 @@ def test_the_bundle_names_the_statements_that_ten_patients_share(trained, prepar
     from mets_ray.text.embeddings import read_store
     from mets_ray.text.reports import text_id
     from mets_ray.text.sides import LEFT, RIGHT, side_of
-    from mets_ray.training.categories import with_categories
+    from mets_ray.training.categories import kinds_said, with_kinds
 
     bundle, dataset = load_bundle(trained.bundle_uri), PreparedDataset.open(prepared)
     train, patients = Selection((1, 2, 3, 4, 5, 6, 7, 8)), {}
-    said = with_categories({row.report: row.statements for row in synthetic_rows(300)})
+    reports = {row.report: row.statements for row in synthetic_rows(300)}
+    said = with_kinds(reports, kinds_said(reports))
     for reports, holders in dataset.reports_of_patients(train):
         for report, patient in zip(reports, holders, strict=True):
             for statement in said[report]:
@@ -163,7 +164,7 @@ def test_the_bundle_names_the_statements_that_ten_patients_share(trained, prepar
 def test_the_lm_embeds_each_text_once_and_nothing_on_the_second_run(trained, prepared, tmp_path):
     from mets_ray.pipelines.lm_actors import embed_texts, store_uri
     from mets_ray.pipelines.texts import report_statements
-    from mets_ray.training.categories import with_categories
+    from mets_ray.training.categories import kinds_said, with_kinds
     from mets_ray.training.retimed import retimed_reports
 
     dataset = PreparedDataset.open(prepared)
@@ -175,7 +176,8 @@ def test_the_lm_embeds_each_text_once_and_nothing_on_the_second_run(trained, pre
     }
     config = config_of(tmp_path, dataset_uri=prepared)
     of_reports = report_statements(dataset, config.text.template, dataset.all_folds)
-    trained_on = with_categories(of_reports | retimed_reports(of_reports))
+    moved = of_reports | retimed_reports(of_reports)
+    trained_on = with_kinds(moved, kinds_said(moved))
     added = {statement for parts in trained_on.values() for statement in parts} - distinct
     assert {"Sinus rhythm with premature atrial complexes", "Conduction disturbance"} < added
     # A statement that is also a prompt goes through the LM once, and counts as a statement.
