@@ -12,7 +12,7 @@ from mets_ray import storage
 from mets_ray.config.settings import AdaptConfig
 from mets_ray.errors import CheckpointError, ConfigError, DatasetError
 from mets_ray.pipelines.embed import EmbeddedRecords
-from mets_ray.sources.cells import identifier, is_missing, parts
+from mets_ray.sources.cells import codes, identifier
 from mets_ray.sources.csv_table import parse_csv
 from mets_ray.sources.parquet_table import is_parquet, parse_parquet
 from mets_ray.tasks.label_sets import LabelSet, label_matrix
@@ -133,6 +133,5 @@ def _table(uri: str) -> dict[str, tuple[str, ...]]:
             raise DatasetError(
                 f"record `{record_id}` has two rows", where=f"{uri}, {table.counts} {number}", hint="give it one"
             )
-        labels = (identifier(part) for part in parts(cells["labels"], ";"))
-        found[record_id] = tuple(label for label in labels if not is_missing(label))
+        found[record_id] = codes(cells["labels"])
     return found

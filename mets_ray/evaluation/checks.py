@@ -13,7 +13,7 @@ from mets_ray.pipelines.embed import Part
 from mets_ray.pipelines.input_reference import reference_parts
 from mets_ray.sources.cinc import OF_CHALLENGES
 from mets_ray.tasks.class_warnings import verbatim_warnings
-from mets_ray.tasks.prompt_files import SUFFIXES
+from mets_ray.tasks.prompt_files import is_prompt_file
 from mets_ray.tasks.questions import labelled_sources, unknown_labels
 
 _PUBLISHED_TEST_FOLD = 10
@@ -215,7 +215,7 @@ def notices_of(inputs: EvaluationInputs) -> list[str]:
             f"Labels that the prompt set has no class for: {', '.join(unknown[:20])}"
             f"{f' and {len(unknown) - 20} more' if len(unknown) > 20 else ''}."
         )
-    if inputs.config.evaluate.prompt_set.lower().endswith(SUFFIXES):
+    if is_prompt_file(inputs.config.evaluate.prompt_set):
         prompts = inputs.questions.texts()
         lines += [f"{message[:1].upper()}{message[1:]}." for _, message in verbatim_warnings(prompts)]
     lines.append("Research software, not a medical device.")

@@ -41,7 +41,7 @@ from mets_ray.model.occlusion import Parts
 from mets_ray.model.windows import Windows, cut_windows, mean_embedding, with_any_leads
 from mets_ray.model.zero_shot import class_embeddings, scores, similarities, wording_vectors
 from mets_ray.tasks.class_warnings import softmax_warnings, verbatim_warnings, wording_warnings
-from mets_ray.tasks.prompt_files import SUFFIXES, read_prompt_set
+from mets_ray.tasks.prompt_files import is_prompt_file, read_prompt_set
 from mets_ray.tasks.questions import label_classes, prompt_classes
 from mets_ray.text.language_model import FrozenTextEncoder
 from mets_ray.text.reports import text_id
@@ -660,7 +660,7 @@ def _about_words(
 ) -> tuple[tuple[str, str], ...]:
     if labels is not None:
         return wording_warnings(_wordings_of(labels))
-    if prompt_set is not None and prompt_set.lower().endswith(SUFFIXES):
+    if prompt_set is not None and is_prompt_file(prompt_set):
         return verbatim_warnings(wording for wordings in classes.values() for wording in wordings)
     return ()
 

@@ -156,6 +156,12 @@ def parts(text: str, separator: str) -> list[str]:
     return text.splitlines() if separator == "\n" else text.split(separator)
 
 
+def codes(text: str) -> tuple[str, ...]:
+    """The labels in a cell: a list, or codes between semicolons, the same with and without `.0`; missing ones left
+    out."""
+    return tuple(code for part in parts(text, ";") if not is_missing(code := identifier(part)))
+
+
 def _list_of(text: str) -> list[str] | None:
     if not (text.startswith("[") and text.endswith("]")):
         return None

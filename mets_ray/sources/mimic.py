@@ -167,11 +167,9 @@ def _rows(
     columns = (batch[name].to_pylist() for name in ("subject_id", "ecg_time", "path"))
     for study_id, text, subject, time, path in zip(studies.tolist(), reports.of(studies), *columns, strict=True):
         age, gender = people.of(subject, time)
-        fault = (
-            text.fault
-            if not is_missing(subject or "") and not is_missing(path or "")
-            else ("unreadable_cell", "`subject_id` or `path` is empty")
-        )
+        fault = text.fault
+        if is_missing(subject or "") or is_missing(path or ""):
+            fault = ("unreadable_cell", "`subject_id` or `path` is empty")
         if subject not in folds:
             folds[subject] = fold_of(subject)
         yield ManifestRow(

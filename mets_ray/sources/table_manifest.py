@@ -13,6 +13,7 @@ from mets_ray.errors import RecordError
 from mets_ray.sources.cells import (
     Blanks,
     age_years,
+    codes,
     identifier,
     is_missing,
     parts,
@@ -111,9 +112,7 @@ class _Rows:
             record_uri=storage.join(self.source_uri, path),
             report=report,
             statements=statements,
-            labels=tuple(
-                label for part in parts(cells.get("labels", ""), ";") if not is_missing(label := identifier(part))
-            ),
+            labels=codes(cells.get("labels", "")),
             age=age_years(cells.get("age", ""), self.blanks),
             sex=sex(cells.get("sex", ""), self.blanks),
             fault=fault,

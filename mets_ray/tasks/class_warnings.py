@@ -14,8 +14,7 @@ def wording_warnings(wordings: Iterable[str]) -> tuple[tuple[str, str], ...]:
     `other_language`, which the model may not know."""
     wordings = list(dict.fromkeys(wordings))
     found = []
-    spelt_out = [f"`{wording}` as `{meaning}`" for wording in wordings if (meaning := spell_out(wording)) != wording]
-    if spelt_out:
+    if spelt_out := _spelt_out(wordings):
         found.append(("abbreviation", f"read {_listed(spelt_out)}"))
     foreign = [
         f"`{wording}` ({NAMES[language]})"
@@ -30,9 +29,7 @@ def wording_warnings(wordings: Iterable[str]) -> tuple[tuple[str, str], ...]:
 
 def verbatim_warnings(prompts: Iterable[str]) -> tuple[tuple[str, str], ...]:
     """About the prompts of a file, which are taken as they stand: `abbreviation_as_is`."""
-    short = [
-        f"`{prompt}` as `{meaning}`" for prompt in dict.fromkeys(prompts) if (meaning := spell_out(prompt)) != prompt
-    ]
+    short = _spelt_out(dict.fromkeys(prompts))
     if not short:
         return ()
     message = "a prompt file is taken as it stands, and a language model hardly knows abbreviations: better write"
@@ -44,6 +41,11 @@ def softmax_warnings(classes: int, *, multi_label: bool) -> tuple[tuple[str, str
     if classes != 1 or multi_label:
         return ()
     return (("one_class", "with one class the softmax is 1 whatever the ECG: give more classes, or set multi_label"),)
+
+
+def _spelt_out(texts: Iterable[str]) -> list[str]:
+    """Those with an abbreviation, each with what it means."""
+    return [f"`{text}` as `{meaning}`" for text in texts if (meaning := spell_out(text)) != text]
 
 
 def _listed(names: list[str]) -> str:

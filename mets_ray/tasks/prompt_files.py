@@ -234,9 +234,14 @@ def _require_columns(header: list[str], where: str) -> None:
             raise ConfigError(f"the file lacks the column `{column}`", where=where, hint=_HEADER)
 
 
+def is_prompt_file(name_or_uri: str) -> bool:
+    """Whether a prompt set is named by a file and not by its name."""
+    return name_or_uri.lower().endswith(SUFFIXES)
+
+
 def read_prompt_set(name_or_uri: str) -> PromptSet:
     """A packaged prompt set by name, or a YAML, JSON or CSV file at a URI (`parse_prompt_file`)."""
-    if name_or_uri.lower().endswith(SUFFIXES):
+    if is_prompt_file(name_or_uri):
         uri = storage.absolute(name_or_uri)
         return parse_prompt_file(storage.read_bytes(uri), uri)
     return load_prompt_set(name_or_uri)
